@@ -1,0 +1,79 @@
+"""FormulaVision: formula-driven supervised learning, from a formula to a comparison table.
+
+Everything public is here; it is imported on first use, so that ``import formulavision`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Canvas": "formulavision.generator",
+    "Category": "formulavision.generator",
+    "Generator": "formulavision.generator",
+    "Params": "formulavision.generator",
+    "hookimpl": "formulavision.hookspecs",
+    "register": "formulavision.registry",
+    "registry": "formulavision.registry",
+    "Recipe": "formulavision.recipe",
+    "find_categories": "formulavision.categories",
+    "Drawer": "formulavision.drawing",
+    "generate": "formulavision.generation",
+    "Store": "formulavision.storage",
+    "verify": "formulavision.storage",
+    "contact_sheet": "formulavision.preview",
+    "preview": "formulavision.preview",
+    "FormulaDataset": "formulavision.data",
+    "StoredDataset": "formulavision.data",
+    "pretrain": "formulavision.training",
+    "finetune": "formulavision.training",
+    "freeze": "formulavision.training",
+    "evaluate": "formulavision.evaluation",
+    "compare": "formulavision.comparison",
+    "ConfigError": "formulavision.errors",
+    "FormulaVisionError": "formulavision.errors",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'formulavision' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from formulavision.categories import find_categories as find_categories
+    from formulavision.comparison import compare as compare
+    from formulavision.data import FormulaDataset as FormulaDataset
+    from formulavision.data import StoredDataset as StoredDataset
+    from formulavision.drawing import Drawer as Drawer
+    from formulavision.errors import ConfigError as ConfigError
+    from formulavision.errors import FormulaVisionError as FormulaVisionError
+    from formulavision.evaluation import evaluate as evaluate
+    from formulavision.generation import generate as generate
+    from formulavision.generator import Canvas as Canvas
+    from formulavision.generator import Category as Category
+    from formulavision.generator import Generator as Generator
+    from formulavision.generator import Params as Params
+    from formulavision.hookspecs import hookimpl as hookimpl
+    from formulavision.preview import contact_sheet as contact_sheet
+    from formulavision.preview import preview as preview
+    from formulavision.recipe import Recipe as Recipe
+    from formulavision.registry import register as register
+    from formulavision.registry import registry as registry
+    from formulavision.storage import Store as Store
+    from formulavision.storage import verify as verify
+    from formulavision.training import finetune as finetune
+    from formulavision.training import freeze as freeze
+    from formulavision.training import pretrain as pretrain

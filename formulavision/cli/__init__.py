@@ -1,0 +1,60 @@
+"""The command line: a command parses, calls one public function, prints. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from formulavision.cli import comparing, drawing, plugins, training
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="formulavision",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Formula-driven supervised learning: draw labelled images from formulas, pre-train on them, fine-tune, compare."
+    "\n\nA first look: [bold]formulavision preview --plugin ifs --out sheet.png[/bold]"
+    "\n\nThe whole way in one command: [bold]formulavision compare configs/quickstart.yaml[/bold]",
+)
+plugins.add_to(app)
+drawing.add_to(app)
+training.add_to(app)
+comparing.add_to(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from formulavision import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. What the user can mend ends in one line and exit status 2."""
+    from formulavision.errors import FormulaVisionError
+
+    try:
+        app()
+    except FormulaVisionError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; what is finished is kept: run the same command again to go on\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.exit(2)

@@ -1,0 +1,146 @@
+"""``generate``, ``categories``, ``preview`` and ``verify``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from formulavision.cli import options as o
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Look")(preview)
+    for command in (generate, categories, verify):
+        app.command(rich_help_panel="Draw")(command)
+
+
+def generate(
+    out: o.Out,
+    config: o.ConfigFile = None,
+    plugin: o.Plugin = None,
+    categories: o.CategoryCount = None,
+    categories_from: o.CategoryFolder = None,
+    instances: o.Instances = None,
+    size: o.Size = None,
+    seed: o.Seed = None,
+    settings: o.Settings = None,
+    format: Annotated[str, typer.Option("--format", help="imagefolder, webdataset or parquet.")] = "imagefolder",
+    workers: o.Workers = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Draw a recipe into a store. Run again, it goes on where it was stopped.
+
+    formulavision generate --plugin ifs --out data/ifs
+    """
+    from formulavision.cli.console import Bars, console, progress_bars, size_text
+    from formulavision.generation import generate as run
+
+    recipe = o.make_recipe(
+        config, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
+        seed=seed, settings=settings,
+    )  # fmt: skip
+    files = f", {len(recipe):,} files" if format == "imagefolder" else ""
+    console.print(
+        f"{recipe.generator.name}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
+        f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size} (recipe {recipe.id}{files})"
+    )
+    started = time.perf_counter()
+    with progress_bars() as bars:
+        store = run(
+            recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=Bars(bars)
+        )
+    seconds = time.perf_counter() - started
+    console.print(
+        f"{out}: {len(store):,} images, {size_text(store.manifest.bytes)}, complete, in {seconds:.1f} s\n"
+        f"next: formulavision verify {out}\n"
+        f"      formulavision pretrain --data {out} --model resnet18 --out runs/{out.name}",
+        soft_wrap=True,
+    )
+
+
+def categories(
+    out: o.Out,
+    config: o.ConfigFile = None,
+    plugin: o.Plugin = None,
+    count: o.CategoryCount = None,
+    seed: o.Seed = None,
+    settings: o.Settings = None,
+    workers: o.Workers = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Find categories only: one CSV a category in the published FractalDB layout.
+
+    formulavision categories configs/fractaldb-1k.yaml --out cats
+    """
+    from formulavision.categories import find_categories, write_folder
+    from formulavision.cli.console import Bars, console, progress_bars
+
+    recipe = o.make_recipe(config, plugin, categories=count, seed=seed, settings=settings)
+    total = recipe.num_categories
+    with progress_bars() as bars:
+        progress = Bars(bars)
+        found = find_categories(
+            recipe, workers=o.count_workers(workers), progress=lambda n: progress.categories(n, total)
+        )
+    write_folder(found, out, overwrite=overwrite)
+    console.print(
+        f"{out}: {len(found):,} categories\nnext: formulavision generate --plugin {recipe.generator.name} "
+        f"--categories-from {out} --out data/{out.name}",
+        soft_wrap=True,
+    )
+
+
+def preview(
+    out: o.Out,
+    config: o.ConfigFile = None,
+    plugin: o.Plugin = None,
+    categories: Annotated[int, typer.Option("--categories", help="Categories to show, one a row.")] = 8,
+    instances: Annotated[int, typer.Option("--instances", help="Instances to show, one a column.")] = 10,
+    size: o.Size = None,
+    seed: o.Seed = None,
+    settings: o.Settings = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Draw a contact sheet: categories down, instances across, labelled.
+
+    formulavision preview --plugin perlin --out sheet.png
+    """
+    from formulavision.cli.console import console
+    from formulavision.preview import preview as run
+
+    recipe = o.make_recipe(config, plugin, size=size, seed=seed, settings=settings)
+    run(recipe, out, categories=categories, instances=instances, overwrite=overwrite)
+    console.print(f"{out}: {recipe.generator.name}, recipe {recipe.id}", soft_wrap=True)
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A store.")],
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Images to draw again, spread over the store.")] = 1000,
+    every: Annotated[bool, typer.Option("--all", help="Draw every image again.")] = False,
+) -> None:
+    """Prove a store right: all its bytes by checksum, and images drawn again and compared. Names what is wrong.
+
+    formulavision verify data/ifs
+    """
+    from formulavision.cli.console import Bars, console, progress_bars
+    from formulavision.storage import verify as run
+
+    with progress_bars() as bars:
+        shown = Bars(bars)
+        result = run(path, sample=None if every else sample, progress=lambda n, total: shown.show("verify", n, total))
+    for problem in result.problems[:20]:
+        console.print(f"[red]wrong[/red] {problem}", soft_wrap=True)
+    if len(result.problems) > 20:
+        console.print(f"and {len(result.problems) - 20:,} more")
+    total = len(result.store)
+    console.print(
+        f"{path}: {result.pieces:,} of {len(result.store.manifest.pieces):,} pieces read, "
+        f"{result.images:,} of {total:,} images drawn again: "
+        + ("all as the recipe says" if result.ok else f"{len(result.problems):,} problems"),
+        soft_wrap=True,
+    )
+    if not result.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,92 @@
+"""``formulavision plugins``: what is installed, and what its parameters mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from formulavision.generator import Generator
+
+plugins = typer.Typer(help="List generators; [bold]show NAME[/bold] explains one.", invoke_without_command=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(plugins, name="plugins", rich_help_panel="Look")
+
+
+@plugins.callback()
+def list_plugins(context: typer.Context) -> None:
+    """Which generators are there, from which package, in which version; [bold]plugins show NAME[/bold] explains one."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich import box
+    from rich.table import Table
+
+    from formulavision.cli.console import console
+    from formulavision.registry import registry
+
+    found = registry()
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("generator", "pixel version", "package", "what it draws"):
+        table.add_column(heading, overflow="fold")
+    for name, entry in sorted(found.generators.items()):
+        table.add_row(name, str(entry.generator.version), entry.origin, summary(entry.generator))
+    console.print(table)
+    for plugin, line in found.problems.items():
+        console.print(f"[red]not loaded[/red] {plugin}: {line}", soft_wrap=True)
+    console.print("Parameters: [bold]formulavision plugins show NAME[/bold]")
+
+
+@plugins.command("show")
+def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> None:
+    """Every parameter of a generator: type, unit, range, default, and what it does."""
+    from rich.markup import escape
+    from rich.padding import Padding
+
+    from formulavision.cli.console import console
+    from formulavision.generator import Canvas
+    from formulavision.registry import registry
+
+    entry = registry()[name]
+    generator = entry.generator
+    console.print(f"[bold]{name}[/bold], pixel version {generator.version}, from {entry.origin}")
+    console.print(escape(summary(generator)))
+    for title, model in (("generator", generator.Params), ("canvas", Canvas)):
+        console.print(f"\n--set {title}.PARAMETER=VALUE", style="dim")
+        for parameter, facts, description in describe(model):
+            console.print(f"[bold]{parameter}[/bold]  [cyan]{escape(facts)}[/cyan]", soft_wrap=True)
+            console.print(Padding(escape(description), (0, 0, 0, 4)))
+
+
+def describe(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
+    """Name, facts (type or choices, range, unit, default) and description of each field."""
+    properties = model.model_json_schema()["properties"]
+    for name, info in model.model_fields.items():
+        schema = properties[name]
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        choices = extra.get("allowed") or schema.get("enum")
+        kind = " | ".join(str(c) for c in choices) if isinstance(choices, list) else schema.get("type", "value")
+        facts = [kind, range_text(schema), str(extra.get("unit", "")), f"default {info.default}"]
+        yield name, ", ".join(fact for fact in facts if fact), info.description or ""
+
+
+def summary(generator: type[Generator]) -> str:
+    """First line of what the generator's class or module says of itself."""
+    import sys
+
+    text = generator.__dict__.get("__doc__") or sys.modules[generator.__module__].__doc__ or ""
+    return text.strip().partition("\n")[0]
+
+
+def range_text(schema: dict[str, object]) -> str:
+    """The limits of a number in words."""
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    return f"from {low}" if low is not None else f"to {high}" if high is not None else ""

@@ -1,0 +1,140 @@
+"""``pretrain``, ``finetune`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from formulavision.cli import options as o
+
+if TYPE_CHECKING:
+    from formulavision.training.settings import TrainSettings
+
+Model = Annotated[str | None, typer.Option("--model", help="A timm model.", show_default=False)]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a step.", show_default="256")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Of SGD.", show_default="0.01")]
+Crop = Annotated[
+    int | None,
+    typer.Option("--crop", help="Side that the model sees; images are resized to 8/7 of it.", show_default="224"),
+]
+TrainSeed = Annotated[int | None, typer.Option("--seed", help="Of weights, order and crops.", show_default="1")]
+TrainSet = Annotated[
+    list[str] | None, typer.Option("--set", help="Any training setting: --set weight_decay=5e-4 (may be repeated).")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run at --out.")]
+Downstream = Annotated[
+    str, typer.Option("--downstream", help="folder:PATH, digits, or a torchvision dataset: cifar10, cifar100:ROOT, ...")
+]
+Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="A run's folder or a file of weights.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (pretrain, finetune, evaluate):
+        app.command(rich_help_panel="Train")(command)
+
+
+def pretrain(
+    out: o.Out,
+    data: Annotated[Path | None, typer.Option("--data", help="A store to train on.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe: drawn on demand, nothing stored.")] = None,
+    plugin: o.Plugin = None,
+    model: Model = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    crop: Crop = None,
+    seed: TrainSeed = None,
+    settings: TrainSet = None,
+    resume: Resume = False,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Train a model to name the formula of each image. Takes a store, or a recipe whose images are drawn on demand.
+
+    formulavision pretrain --data data/ifs --model resnet18 --out runs/ifs
+    """
+    from formulavision.errors import ConfigError
+
+    train = train_settings(
+        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed
+    )
+    if [data, recipe, plugin].count(None) != 2:
+        raise ConfigError("give one of --data STORE, --recipe FILE and --plugin NAME")
+    source: Any = data if data is not None else o.make_recipe(recipe, plugin)
+    from formulavision.training import pretrain as run
+
+    run(source, out=out, settings=train, resume=resume, overwrite=overwrite)
+
+
+def finetune(
+    out: o.Out,
+    downstream: Downstream,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A run's folder or a file of weights; none: from scratch.")
+    ] = None,
+    freeze: Annotated[
+        str, typer.Option("--freeze", help="none, conv1, conv1-2 ... conv1-5 (ResNets), stage1-2 (any model).")
+    ] = "none",
+    train_per_class: Annotated[int | None, typer.Option("--train-per-class", help="Keep n training images.")] = None,
+    model: Model = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    crop: Crop = None,
+    seed: TrainSeed = None,
+    settings: TrainSet = None,
+    resume: Resume = False,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Train a pre-trained model on a real dataset, all of it or with its first layers frozen.
+
+    formulavision finetune --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --freeze conv1-3 --out runs/ft
+    """
+    from formulavision.downstream import DownstreamSettings
+
+    given = {
+        "model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "crop": crop,
+        "seed": seed,
+    }  # fmt: skip
+    if model is None and checkpoint is not None:
+        given["model"] = model_of(checkpoint)
+    train = train_settings(settings, **given)
+    chosen = DownstreamSettings.from_text(downstream)
+    if train_per_class is not None:
+        from formulavision.config import parse
+
+        chosen = parse(DownstreamSettings, {**chosen.model_dump(), "train_per_class": train_per_class})
+    from formulavision.training import finetune as run
+
+    run(checkpoint, chosen, out=out, freeze=freeze, settings=train, resume=resume, overwrite=overwrite)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    downstream: Downstream,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write; default: beside the checkpoint.")] = None,
+) -> None:
+    """Top-1, top-5, loss, accuracy a class and confusion matrix on the test images; JSON and CSV.
+
+    formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
+    """
+    from formulavision.evaluation import evaluate as run
+
+    run(checkpoint, downstream, out=out)
+
+
+def train_settings(settings: list[str] | None, **given: Any) -> TrainSettings:
+    """The training settings that a command line stands for.
+
+    Raises:
+        ConfigError: a setting is unknown or not allowed.
+    """
+    from formulavision.config import apply_settings, parse
+    from formulavision.training.settings import TrainSettings
+
+    values = {name: value for name, value in given.items() if value is not None}
+    if "crop" in values:
+        values["resize"] = round(values["crop"] * 8 / 7)  # the paper's 224 of 256
+    return parse(TrainSettings, apply_settings(values, settings or []))

@@ -1,0 +1,109 @@
+"""The dataset as the pure function that it is: (recipe, index) -> (image, label)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from formulavision.categories import find_categories
+from formulavision.errors import FormulaVisionError, PluginError
+from formulavision.generator import Category
+from formulavision.recipe import Recipe
+from formulavision.registry import registry
+
+__all__ = ["Drawer"]
+
+
+class Drawer:
+    """Draws any image of a recipe, alone or in batches, in any order.
+
+    Args:
+        recipe: the dataset.
+        categories: the recipe's categories, where they are known already.
+        workers: processes to search categories with.
+        progress: called with the number of categories found so far.
+
+    Raises:
+        PluginError: the generator raised while it searched.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        categories: list[Category] | None = None,
+        workers: int = 1,
+        progress: Callable[[int], None] = lambda found: None,
+    ) -> None:
+        self.recipe = recipe
+        self.generator = recipe.build()
+        self.categories = categories or find_categories(recipe, workers=workers, progress=progress)
+
+    def __len__(self) -> int:
+        return len(self.recipe)
+
+    def locate(self, index: int) -> tuple[Category, int]:
+        """Category and instance of an index.
+
+        Raises:
+            IndexError: there is no such index.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} images")
+        category, instance = divmod(index, self.recipe.num_instances)
+        return self.categories[category], instance
+
+    def name(self, index: int) -> str:
+        """Path of the image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``."""
+        category, instance = self.locate(index)
+        return f"{category.name}/{category.name}_{self.generator.instance_name(instance)}"
+
+    def draw(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Image, uint8 [size, size, channels], and label.
+
+        Raises:
+            IndexError: there is no such index.
+            PluginError: the generator raised.
+        """
+        images, labels = self.draw_batch([index])
+        return images[0], int(labels[0])
+
+    def draw_batch(self, indices: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Images, uint8 [n, size, size, channels], and labels, int64 [n].
+
+        Indices of one category are drawn together, whatever their order, so that a generator can share work.
+
+        Raises:
+            IndexError: there is no such index.
+            PluginError: the generator raised.
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        if outside.size:
+            raise IndexError(f"index {outside[0]} of {len(self)} images")
+        labels, instances = np.divmod(wanted, self.recipe.num_instances)
+        images = np.zeros((len(wanted), *self.recipe.canvas.shape), dtype=np.uint8)
+        for label in np.unique(labels):
+            where = np.flatnonzero(labels == label)
+            where = where[np.argsort(instances[where], kind="stable")]
+            # Consecutive places of the batch are drawn where they lie, others by way of a copy.
+            in_place = np.all(np.diff(where) == 1)
+            out = images[where[0] : where[-1] + 1] if in_place else np.zeros_like(images[where])
+            self._render(self.categories[label], instances[where], out)
+            if not in_place:
+                images[where] = out
+        return images, labels
+
+    def _render(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        try:
+            self.generator.render_batch(category, instances, out)
+        except FormulaVisionError:
+            raise
+        except Exception as error:
+            name = self.generator.name
+            raise PluginError(
+                f"'{name}' ({registry()[name].origin}) failed while drawing category {category.name}, instance "
+                f"{instances[0]}{'' if len(instances) == 1 else ' and on'}: {type(error).__name__}: {error}"
+            ) from error

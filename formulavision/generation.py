@@ -1,0 +1,283 @@
+"""Recipe to store: a plan of independent pieces, drawn and written by local processes, resumed where it stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import formulavision
+from formulavision.categories import find_categories
+from formulavision.drawing import Drawer
+from formulavision.errors import ConfigError, StoreError
+from formulavision.generator import Category
+from formulavision.recipe import Recipe
+from formulavision.registry import registry
+from formulavision.rendering.encoding import encode_png
+from formulavision.storage.files import PARTIAL_SUFFIX, write_text
+from formulavision.storage.formats import Format, Piece, Sample, find_format
+from formulavision.storage.manifest import (
+    INCOMPLETE,
+    MANIFEST,
+    Layout,
+    Manifest,
+    PieceRecord,
+    read_manifest,
+    write_manifest,
+)
+from formulavision.storage.store import Store
+
+__all__ = ["Progress", "generate"]
+
+_BATCH_BYTES = 16_000_000
+_MAX_WORKERS = 1024
+
+
+class Progress:
+    """What ``generate`` tells while it works; the command line draws bars from it."""
+
+    def categories(self, found: int, total: int) -> None:
+        """Categories found so far."""
+
+    def images(self, done: int, total: int) -> None:
+        """Images written so far, those of earlier runs included."""
+
+
+def generate(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    format: str = "imagefolder",
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Store:
+    """Draw a recipe into a store. A run that was stopped goes on where it was, and ends in the same bytes.
+
+    Args:
+        out: the store's folder: new, empty, or an unfinished store of the same recipe and format.
+        format: imagefolder, webdataset or parquet.
+        workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
+        overwrite: replace a store that is in the way (never a folder that is no store).
+
+    Raises:
+        StoreError: the folder holds something else, or the disk is full or read-only.
+        PluginError: the generator raised; what was drawn before stays and is resumed.
+    """
+    progress = progress or Progress()
+    if not 1 <= workers <= _MAX_WORKERS:
+        raise ConfigError(f"workers: {workers} is not allowed: must be from 1 to {_MAX_WORKERS}")
+    store_format = find_format(format)
+    root = Path(out)
+    try:
+        if _prepare(root, recipe, format, overwrite):
+            return Store(root)
+        categories = find_categories(recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories))
+        job = _Job(recipe, categories, root, format)
+        pieces = store_format.plan(job.layout)
+        records = {piece.number: record for piece in pieces if (record := _read_record(root, piece))}
+        for leftover in (root / INCOMPLETE).glob(f"*{PARTIAL_SUFFIX}"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        missing = [piece for piece in pieces if piece.number not in records]
+        done = sum(record.count for record in records.values())
+        for piece, record in _run(job, missing, workers, lambda n: progress.images(done + n, len(recipe))):
+            records[piece.number] = record
+        write_text(root / "recipe.yaml", recipe.to_yaml())
+        write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
+        shutil.rmtree(root / INCOMPLETE)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or root}: {error.strerror or error}; what was written so far is kept: run the same command again"
+        ) from None
+    return Store(root)
+
+
+# The folder ----------------------------------------------------------------------------------------------------------
+
+
+def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
+    """Make the folder ready; True where it holds this very store already."""
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"{root}: is a file, not a folder")
+    state = root / INCOMPLETE
+    complete, unfinished = (root / MANIFEST).is_file(), (state / "recipe.yaml").is_file()
+    if root.is_dir() and any(root.iterdir()) and not complete and not unfinished:
+        raise StoreError(f"{root}: is not empty and holds no store; give another --out")
+    if complete and not overwrite:
+        manifest = read_manifest(root)
+        if (manifest.recipe_id, manifest.format) == (recipe.id, format):
+            shutil.rmtree(state, ignore_errors=True)
+            return True
+        raise StoreError(f"{root}: holds a store of another recipe or format; give another --out, or --overwrite")
+    if unfinished and not complete and not overwrite:
+        settings = (state / "format").read_text(), (state / "id").read_text()
+        if settings != (format, recipe.id):
+            raise StoreError(
+                f"{root}: holds an unfinished store of another recipe or format; give another --out, or --overwrite"
+            )
+        return False
+    if complete or unfinished:
+        # First what says that the store is complete, so that at no time a half of it does.
+        (root / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(root)
+    state.mkdir(parents=True)
+    write_text(state / "format", format)
+    write_text(state / "id", recipe.id)
+    write_text(state / "recipe.yaml", recipe.to_yaml())
+    return False
+
+
+def _record_file(root: Path, piece: Piece) -> Path:
+    return root / INCOMPLETE / f"{piece.number:06d}.json"
+
+
+def _read_record(root: Path, piece: Piece) -> PieceRecord | None:
+    path = _record_file(root, piece)
+    return PieceRecord.model_validate_json(path.read_text()) if path.is_file() else None
+
+
+def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
+    recipe = job.recipe
+    return Manifest(
+        formulavision=formulavision.__version__,
+        generator_package=registry()[recipe.generator.name].origin,
+        format=job.format,
+        recipe_id=recipe.id,
+        recipe=recipe.to_dict(),
+        layout=job.layout,
+        pieces=pieces,
+    )
+
+
+# The work ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    recipe: Recipe
+    categories: list[Category]
+    root: Path
+    format: str
+
+    @property
+    def layout(self) -> Layout:
+        generator = self.recipe.build()
+        return Layout(
+            category_names=[category.name for category in self.categories],
+            instance_names=[generator.instance_name(i) for i in range(self.recipe.num_instances)],
+            size=self.recipe.canvas.size,
+            channels=self.recipe.canvas.channels,
+        )
+
+
+class _Stopped(Exception):
+    """The run was interrupted; the piece at hand is given up."""
+
+
+class _Worker:
+    """Draws and writes pieces, in this process or in one of its own."""
+
+    def __init__(self, job: _Job, count: Callable[[int], None], stopped: Callable[[], bool]) -> None:
+        self.job = job
+        self.layout = job.layout
+        self.format: Format = find_format(job.format)
+        self.pieces = len(self.format.plan(self.layout))
+        self.drawer = Drawer(job.recipe, categories=job.categories)
+        self.count = count
+        self.stopped = stopped
+
+    def write(self, piece: Piece) -> PieceRecord:
+        path = self.format.path(piece, self.layout, self.pieces)
+        target = self.job.root / path
+        self.format.write(target, self._samples(piece), self.layout)
+        size, sha256 = self.format.measure(target)
+        record = PieceRecord(path=path, first=piece.first, count=piece.count, bytes=size, sha256=sha256)
+        write_text(_record_file(self.job.root, piece), record.model_dump_json())
+        return record
+
+    def _samples(self, piece: Piece) -> Iterator[Sample]:
+        height, width, channels = self.job.recipe.canvas.shape
+        batch = max(1, _BATCH_BYTES // (height * width * channels))
+        for start in range(0, piece.count, batch):
+            indices = piece.indices[start : start + batch]
+            images, labels = self.drawer.draw_batch(indices)
+            for index, image, label in zip(indices, images, labels.tolist(), strict=True):
+                if self.stopped():
+                    raise _Stopped
+                yield Sample(self.layout.name(index), label, encode_png(image))
+                self.count(1)
+
+
+def _run(
+    job: _Job, pieces: list[Piece], workers: int, progress: Callable[[int], None]
+) -> Iterator[tuple[Piece, PieceRecord]]:
+    if workers == 1 or len(pieces) <= 1:
+        done = 0
+
+        def count(n: int) -> None:
+            nonlocal done
+            done += n
+            progress(done)
+
+        worker = _Worker(job, count, lambda: False)
+        for piece in pieces:
+            yield piece, worker.write(piece)
+        return
+    context = multiprocessing.get_context("spawn")
+    counter, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(min(workers, len(pieces)), context, _start_worker, (_pack(job), counter, stop))
+    try:
+        futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            progress(counter.value)
+            for future in finished:
+                yield futures[future], future.result()
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pack(job: _Job) -> tuple[dict[str, Any], list[tuple[int, str, Any]], Path, str]:
+    categories = [(c.index, c.name, c.parameters) for c in job.categories]
+    return job.recipe.to_dict(), categories, job.root, job.format
+
+
+def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent tells the workers to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    recipe, categories, root, format = packed
+    job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], root, format)
+    parent = os.getppid()
+    checked = time.monotonic()
+
+    def count(n: int) -> None:
+        with counter.get_lock():
+            counter.value += n
+
+    def stopped() -> bool:
+        nonlocal checked
+        if time.monotonic() - checked < 0.1:
+            return False
+        checked = time.monotonic()
+        return stop.is_set() or os.getppid() != parent
+
+    global _worker
+    _worker = _Worker(job, count, stopped)
+
+
+def _write_piece(piece: Piece) -> PieceRecord:
+    return _worker.write(piece)
+
+
+_worker: _Worker

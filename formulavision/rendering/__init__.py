@@ -1,0 +1,24 @@
+"""Drawing kernels that generators share. Each module is imported on first use: numba loads when something is drawn."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__all__ = ["color", "encoding", "noise_fields", "points", "polylines", "random"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+if TYPE_CHECKING:
+    from formulavision.rendering import color as color
+    from formulavision.rendering import encoding as encoding
+    from formulavision.rendering import noise_fields as noise_fields
+    from formulavision.rendering import points as points
+    from formulavision.rendering import polylines as polylines
+    from formulavision.rendering import random as random

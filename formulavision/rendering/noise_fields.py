@@ -1,0 +1,295 @@
+"""Perlin noise in two dimensions (Perlin 2002, "Improving Noise"): at single points, and as a field on a pixel grid.
+
+It is the noise of ``pnoise2`` in the ``noise`` package. All arithmetic is float32 and adds, multiplies and divides
+only, without fused multiply-add, so that every machine gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["grid_coordinates", "perlin2", "perlin_field", "to_gray"]
+
+# Perlin's permutation of 0..255.
+_PERMUTATION = np.frombuffer(
+    bytes.fromhex(
+        "97a0895b5a0f830dc95f6035c2e907e18c24671e458e086325f0150a17be0694f778ea4b001ac53e5efcdbcb75230b20"
+        "39b12158ed953857ae147d88aba844af4aa547868b301ba64d929ee7536fe57a3cd385e6dc695c29372ef528f4668f36"
+        "41193fa101d85049d14c84bbd05912a9c8c4878274bc9f56a4646dc6adba034034d9e2fa7c7b05ca2693767eff5255d4"
+        "cfce3be32f103a11b6bd1c2adfb7aad577f898022c9aa346dd99659ba72bac09811627fd13626c6e4f71e0e8b2b97068"
+        "daf661e4fb22f2c1eed2900cbfb3a2f1513391ebf90eef6b31c0d61fb5c76a9db854ccb07379322d7f0496fe8aeccd5d"
+        "de72431d1848f38d80c34e42d73d9cb4"
+    ),
+    dtype=np.uint8,
+)
+
+# The sixteen gradients of improved noise, cut down to two dimensions: the directions to the edges of a cube without z.
+_GRADIENTS = np.array(
+    [
+        *[(1, 1), (-1, 1), (1, -1), (-1, -1)],
+        *[(1, 0), (-1, 0), (1, 0), (-1, 0)],
+        *[(0, 1), (0, -1), (0, 1), (0, -1)],
+        *[(1, 0), (-1, 0), (0, -1), (0, 1)],
+    ],
+    dtype=np.float32,
+)
+# The gradient that the last of the three table lookups of a lattice point leads to.
+_GRADIENT_X = np.ascontiguousarray(_GRADIENTS[_PERMUTATION & 15, 0])
+_GRADIENT_Y = np.ascontiguousarray(_GRADIENTS[_PERMUTATION & 15, 1])
+
+_ONE = np.float32(1)
+_SIX = np.float32(6)
+_TEN = np.float32(10)
+_FIFTEEN = np.float32(15)
+_HALF_RANGE = np.float32(127.5)
+_MIDDLE = np.float32(128)
+_WHITE = np.float32(255)
+# Cells are numbered in 32 bits: beyond them a coordinate has no cell.
+_CELL_LIMIT = np.float32(2**31)
+
+
+@njit(cache=True, nogil=True)
+def _fade(t):  # type: ignore[no-untyped-def]
+    """Weight of the cell's far side: 6 t^5 - 15 t^4 + 10 t^3 (Perlin 2002, section 2)."""
+    return t * t * t * (t * (t * _SIX - _FIFTEEN) + _TEN)
+
+
+@njit(cache=True, nogil=True)
+def _lerp(t, a, b):  # type: ignore[no-untyped-def]
+    return a + t * (b - a)
+
+
+@njit(cache=True, nogil=True)
+def _cell(coordinate, repeat, base):  # type: ignore[no-untyped-def]
+    """Lattice numbers of both sides of the cell that a coordinate lies in, and the place in it, 0 to 1.
+
+    The place is not a number where the coordinate has no cell.
+    """
+    wrapped = np.floor(np.fmod(coordinate, repeat))
+    if not abs(wrapped) < _CELL_LIMIT:
+        return np.int64(0), np.int64(0), np.float32(np.nan)
+    near = np.int64(wrapped)
+    # The next side wraps separately. Its number passes through float32 and is cut towards zero: `noise` does so too.
+    far = np.int64(np.fmod(np.float32(near + 1), repeat))
+    return (near & 255) + base, (far & 255) + base, coordinate - np.floor(coordinate)
+
+
+@njit(cache=True, nogil=True)
+def _perlin2_one_octave(x, y, repeat_x, repeat_y, base):  # type: ignore[no-untyped-def]
+    i0, i1, u = _cell(x, repeat_x, base)
+    j0, j1, v = _cell(y, repeat_y, base)
+    left = np.int64(_PERMUTATION[i0 & 255])
+    right = np.int64(_PERMUTATION[i1 & 255])
+    h00 = _PERMUTATION[(left + j0) & 255]
+    h10 = _PERMUTATION[(right + j0) & 255]
+    h01 = _PERMUTATION[(left + j1) & 255]
+    h11 = _PERMUTATION[(right + j1) & 255]
+    fade_u = _fade(u)
+    u1 = u - _ONE
+    v1 = v - _ONE
+    near = _lerp(fade_u, u * _GRADIENT_X[h00] + v * _GRADIENT_Y[h00], u1 * _GRADIENT_X[h10] + v * _GRADIENT_Y[h10])
+    far = _lerp(fade_u, u * _GRADIENT_X[h01] + v1 * _GRADIENT_Y[h01], u1 * _GRADIENT_X[h11] + v1 * _GRADIENT_Y[h11])
+    return _lerp(_fade(v), near, far)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _perlin2(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base, out):  # type: ignore[no-untyped-def]
+    for n in range(out.size):
+        frequency = _ONE
+        amplitude = _ONE
+        reach = np.float32(0)
+        total = np.float32(0)
+        for _ in range(octaves):
+            total += amplitude * _perlin2_one_octave(
+                x[n] * frequency, y[n] * frequency, repeat_x * frequency, repeat_y * frequency, base
+            )
+            reach += amplitude
+            frequency *= lacunarity
+            amplitude *= persistence
+        out[n] = total / reach
+
+
+def perlin2(
+    x: ArrayLike,
+    y: ArrayLike,
+    octaves: int = 1,
+    persistence: float = 0.5,
+    lacunarity: float = 2.0,
+    repeat_x: float = 1024,
+    repeat_y: float = 1024,
+    base: int = 0,
+) -> NDArray[np.float32]:
+    """Perlin noise at points: equal to ``noise.pnoise2`` to 1e-6 wherever that is defined.
+
+    ``pnoise2`` reads behind its table where ``base`` is above 1 (at some lattice points) or below 0 (at some), and
+    overflows an integer where the coordinate of an octave, wrapped by its repeat, is 2^31 or more. Here the table
+    continues periodically in the first case, and the noise is not a number in the second.
+
+    Args:
+        x, y: coordinates in lattice cells; they broadcast against each other and are rounded to float32.
+        octaves: how many noises are summed.
+        persistence: amplitude of an octave over that of the octave before it.
+        lacunarity: frequency of an octave over that of the octave before it.
+        repeat_x, repeat_y: lattice cells after which the noise of the first octave repeats. The lattice itself has
+            256: the repeat is without seams where it divides 256 or is a multiple of it, and coordinates are positive.
+        base: shift of the lattice along x and y, the same in every octave.
+
+    Returns:
+        float32 of the broadcast shape, from -1 to 1, 0 at every lattice point of the only octave.
+
+    Raises:
+        ValueError: ``octaves`` is below 1.
+    """
+    if octaves < 1:
+        raise ValueError(f"octaves is {octaves}: must be 1 or more")
+    xs, ys = np.broadcast_arrays(_float32(x), _float32(y))
+    out = np.empty(xs.shape, dtype=np.float32)
+    _perlin2(
+        xs.ravel(),
+        ys.ravel(),
+        octaves,
+        np.float32(persistence),
+        np.float32(lacunarity),
+        np.float32(repeat_x),
+        np.float32(repeat_y),
+        np.int64(base),
+        out.reshape(-1),
+    )
+    return out
+
+
+def grid_coordinates(size: int, cells: float, offset: float) -> NDArray[np.float32]:
+    """Coordinates of pixel centres along one side of an image that ``cells`` lattice cells span.
+
+    Args:
+        size: pixels.
+        cells: lattice cells across the side: the frequency.
+        offset: coordinate of the image's border.
+
+    Returns:
+        float32 [size], in lattice cells: offset + (n + 1/2) cells / size, computed in float64 and rounded once.
+    """
+    return (offset + (np.arange(size) + 0.5) * (cells / size)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _cells(coordinates, frequency, repeat, base, near, far, place, fade):  # type: ignore[no-untyped-def]
+    for n in range(coordinates.size):
+        near[n], far[n], place[n] = _cell(coordinates[n] * frequency, repeat * frequency, base)
+        fade[n] = _fade(place[n])
+
+
+@njit(cache=True, nogil=True)
+def _lattice_row(j, left, right, u, fade_u, along, across):  # type: ignore[no-untyped-def]
+    """What lattice row j gives to each column: its noise on the row itself, and its slope across the row."""
+    for column in range(u.size):
+        h0 = _PERMUTATION[(left[column] + j) & 255]
+        h1 = _PERMUTATION[(right[column] + j) & 255]
+        along[column] = _lerp(fade_u[column], u[column] * _GRADIENT_X[h0], (u[column] - _ONE) * _GRADIENT_X[h1])
+        across[column] = _lerp(fade_u[column], _GRADIENT_Y[h0], _GRADIENT_Y[h1])
+
+
+@njit(cache=True, nogil=True)
+def _add_row(row, amplitude, v, fade_v, along0, across0, along1, across1):  # type: ignore[no-untyped-def]
+    v1 = v - _ONE
+    for column in range(row.size):
+        near = along0[column] + v * across0[column]
+        far = along1[column] + v1 * across1[column]
+        row[column] += amplitude * (near + fade_v * (far - near))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _perlin_field(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base, out):  # type: ignore[no-untyped-def]
+    # Interpolation along x does not depend on the pixel row: the two lattice rows around a row of cells give each
+    # column two numbers each, and a pixel is then a few multiplications that run over the row without a table.
+    width, height = x.size, y.size
+    i0, i1 = np.empty(width, np.int64), np.empty(width, np.int64)
+    j0, j1 = np.empty(height, np.int64), np.empty(height, np.int64)
+    u, fade_u = np.empty(width, np.float32), np.empty(width, np.float32)
+    v, fade_v = np.empty(height, np.float32), np.empty(height, np.float32)
+    along0, across0 = np.empty(width, np.float32), np.empty(width, np.float32)
+    along1, across1 = np.empty(width, np.float32), np.empty(width, np.float32)
+    frequency = _ONE
+    amplitude = _ONE
+    reach = np.float32(0)
+    out[:] = np.float32(0)
+    for _ in range(octaves):
+        _cells(x, frequency, repeat_x, base, i0, i1, u, fade_u)
+        _cells(y, frequency, repeat_y, base, j0, j1, v, fade_v)
+        for column in range(width):
+            i0[column] = _PERMUTATION[i0[column] & 255]
+            i1[column] = _PERMUTATION[i1[column] & 255]
+        for row in range(height):
+            if row == 0 or j0[row] != j0[row - 1] or j1[row] != j1[row - 1]:
+                if row > 0 and j0[row] == j1[row - 1]:
+                    along0, along1 = along1, along0
+                    across0, across1 = across1, across0
+                else:
+                    _lattice_row(j0[row], i0, i1, u, fade_u, along0, across0)
+                _lattice_row(j1[row], i0, i1, u, fade_u, along1, across1)
+            _add_row(out[row], amplitude, v[row], fade_v[row], along0, across0, along1, across1)
+        reach += amplitude
+        frequency *= lacunarity
+        amplitude *= persistence
+    if octaves > 1:
+        out /= reach
+
+
+def perlin_field(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    octaves: int = 1,
+    persistence: float = 0.5,
+    lacunarity: float = 2.0,
+    repeat_x: float = 1024,
+    repeat_y: float = 1024,
+    base: int = 0,
+) -> NDArray[np.float32]:
+    """Perlin noise on a grid: ``perlin2(x[None, :], y[:, None], ...)`` to 1e-6, many times as fast.
+
+    Args:
+        x: coordinates of the columns, float32 [width], in lattice cells.
+        y: coordinates of the rows, float32 [height], in lattice cells.
+        octaves, persistence, lacunarity, repeat_x, repeat_y, base: as in :func:`perlin2`.
+
+    Returns:
+        float32 [height, width].
+
+    Raises:
+        ValueError: ``octaves`` is below 1.
+    """
+    if octaves < 1:
+        raise ValueError(f"octaves is {octaves}: must be 1 or more")
+    out = np.empty((len(y), len(x)), dtype=np.float32)
+    _perlin_field(
+        x,
+        y,
+        octaves,
+        np.float32(persistence),
+        np.float32(lacunarity),
+        np.float32(repeat_x),
+        np.float32(repeat_y),
+        np.int64(base),
+        out,
+    )
+    return out
+
+
+@njit(cache=True, nogil=True)
+def to_gray(field, out):  # type: ignore[no-untyped-def]
+    """Gray levels of a field: g = floor(127.5 n + 128) in float32, held to 0..255; n = -1, 0, 1 give 0, 128, 255.
+
+    Args:
+        field: float32 [height, width], no value of which is not a number.
+        out: uint8 [height, width], written to.
+    """
+    for row in range(field.shape[0]):
+        for column in range(field.shape[1]):
+            level = _HALF_RANGE * field[row, column] + _MIDDLE
+            out[row, column] = np.uint8(min(max(level, np.float32(0)), _WHITE))
+
+
+def _float32(values: ArrayLike) -> NDArray[np.float32]:
+    return np.asarray(values, dtype=np.float32)

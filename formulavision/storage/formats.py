@@ -1,0 +1,137 @@
+"""What a store's format does: cut the dataset into pieces, write a piece, read an image back."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from formulavision.config import did_you_mean
+from formulavision.errors import StoreError
+
+if TYPE_CHECKING:
+    from formulavision.storage.manifest import Layout
+
+__all__ = ["FORMATS", "SHARD_IMAGES", "Format", "Piece", "Reader", "Sample", "find_format"]
+
+FORMATS = ("imagefolder", "webdataset", "parquet")
+
+SHARD_IMAGES = 4096
+"""Images in a shard at most: about 33 MB of FractalDB, so that a piece is seconds of work to lose."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Images ``first`` to ``first + count`` of the dataset: written by one worker, whole or not at all."""
+
+    number: int
+    first: int
+    count: int
+
+    @property
+    def indices(self) -> range:
+        return range(self.first, self.first + self.count)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One encoded image; ``name`` is its path in a store without the suffix."""
+
+    name: str
+    label: int
+    png: bytes
+
+
+class Reader(ABC):
+    """Reads images of a store by index, in any order; may be pickled to a worker process."""
+
+    def __init__(self, root: Path, layout: Layout, pieces: list[Piece]) -> None:
+        self.root = root
+        self.layout = layout
+        self.pieces = pieces
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+
+    def locate(self, index: int) -> tuple[Piece, int]:
+        """Piece of an index, and its place in the piece. All pieces but the last hold the same number of images."""
+        piece = self.pieces[index // self.pieces[0].count]
+        return piece, index - piece.first
+
+
+class Format(ABC):
+    """One way of laying images out on disk."""
+
+    name: ClassVar[str]
+
+    def images_a_piece(self, layout: Layout) -> int:
+        """Whole categories up to SHARD_IMAGES, or the largest share of a category that is not above it."""
+        instances = layout.instances
+        if instances <= SHARD_IMAGES:
+            return instances * max(1, SHARD_IMAGES // instances)
+        return SHARD_IMAGES
+
+    def plan(self, layout: Layout) -> list[Piece]:
+        """The pieces of the dataset, in order."""
+        size, total = self.images_a_piece(layout), layout.images
+        return [Piece(n, first, min(size, total - first)) for n, first in enumerate(range(0, total, size))]
+
+    @abstractmethod
+    def path(self, piece: Piece, layout: Layout, pieces: int) -> str:
+        """Path of the piece's file or folder, relative to the store."""
+
+    @abstractmethod
+    def write(self, target: Path, samples: Iterable[Sample], layout: Layout) -> None:
+        """Write the samples to ``target``, whole or not at all, replacing what is there."""
+
+    @abstractmethod
+    def reader(self, root: Path, layout: Layout, pieces: list[Piece]) -> Reader: ...
+
+    def files(self, target: Path) -> Iterator[Path]:
+        """The files of a written piece, in a fixed order."""
+        yield target
+
+    def measure(self, target: Path) -> tuple[int, str]:
+        """Bytes of a written piece and the sha256 over its files' bytes.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        size, total = 0, hashlib.sha256()
+        for file in self.files(target):
+            with file.open("rb") as handle:
+                while block := handle.read(1 << 20):
+                    size += len(block)
+                    total.update(block)
+        return size, total.hexdigest()
+
+
+@lru_cache
+def find_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        StoreError: there is none, or the package it needs is not installed.
+    """
+    if name == "imagefolder":
+        from formulavision.storage.imagefolder import ImageFolder
+
+        return ImageFolder()
+    if name == "webdataset":
+        from formulavision.storage.webdataset import WebDataset
+
+        return WebDataset()
+    if name == "parquet":
+        from formulavision.storage.parquet import Parquet
+
+        return Parquet()
+    raise StoreError(f"--format {name}: there is no such format{did_you_mean(name, FORMATS)}; known: {', '.join(FORMATS)}")

@@ -1,0 +1,95 @@
+"""Freezing the first layers of a model (the paper's table 8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from timm.models import group_parameters
+
+from formulavision.errors import ConfigError
+from formulavision.training.settings import FREEZE_CONV, FREEZE_STAGE, check_freeze
+
+__all__ = ["freeze", "head_prefixes", "is_head"]
+
+def freeze(model: torch.nn.Module, spec: str) -> list[str]:
+    """Freeze the first layers of a timm model in place.
+
+    Frozen parameters get no gradient, and frozen layers stay in evaluation mode whatever ``model.train()`` says, so
+    that batch normalisation keeps its running statistics. The classification head never freezes.
+
+    Args:
+        spec: ``none``; for ResNets in the paper's words (table 8) ``conv1``, ``conv1-2`` ... ``conv1-5``, where conv1 is
+            the stem and conv2 to conv5 are layer1 to layer4; for every architecture ``stage1``, ``stage1-2`` ... by
+            timm's coarse groups, where stage1 is the stem.
+
+    Returns:
+        Names of the frozen parameters, in the model's order.
+
+    Raises:
+        ConfigError: ``spec`` is unknown, or the model has no such stage.
+    """
+    check_freeze(spec)
+    if spec == "none":
+        return []
+    names = set(_resnet_names(model, spec) if spec.startswith("conv") else _stage_names(model, spec))
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+    for prefix, module in model.named_modules():
+        own = [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()]
+        if own and names.issuperset(own):
+            for inner in module.modules():
+                # A hook and not a call of eval(): it outlives every later call of model.train().
+                inner.training = False
+                if _stay_in_evaluation_mode not in inner._forward_pre_hooks.values():
+                    inner.register_forward_pre_hook(_stay_in_evaluation_mode)
+    return [name for name, _ in model.named_parameters() if name in names]
+
+
+def _stay_in_evaluation_mode(module: torch.nn.Module, inputs: Any) -> None:
+    module.training = False
+
+
+def head_prefixes(model: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the modules that make up the model's classification head (two in distilled transformers)."""
+    classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+
+
+def is_head(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a parameter or buffer belongs to the head."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _resnet_names(model: torch.nn.Module, spec: str) -> list[str]:
+    match = FREEZE_CONV.fullmatch(spec)
+    assert match
+    if not isinstance(model, timm.models.ResNet):
+        stages = len(_stages(model))
+        raise ConfigError(
+            f"freeze: {spec!r} is for ResNets, this model is a {type(model).__name__}: use none or stage1 to stage1-{stages}"
+        )
+    layers = [f"layer{k - 1}." for k in range(2, int(match[1] or 1) + 1)]
+    return [name for name, _ in model.named_parameters() if name.startswith(("conv1.", "bn1.", *layers))]
+
+
+def _stage_names(model: torch.nn.Module, spec: str) -> list[str]:
+    match = FREEZE_STAGE.fullmatch(spec)
+    assert match
+    stages = _stages(model)
+    last = int(match[1] or 1)
+    if not 1 <= last <= len(stages):
+        raise ConfigError(f"freeze: {spec!r} is not allowed: this model has stage1 to stage1-{len(stages)}")
+    return [name for stage in stages[:last] for name in stage]
+
+
+def _stages(model: torch.nn.Module) -> list[list[str]]:
+    groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    head = head_prefixes(model)
+    # timm puts a last norm into the group of the head where it stands there; it trains with the head.
+    last = max(groups)
+    return [
+        names for key, names in sorted(groups.items()) if not (key == last and any(is_head(name, head) for name in names))
+    ]

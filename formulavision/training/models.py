@@ -1,0 +1,87 @@
+"""Models by their timm names, and weights in the layout that timm reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from formulavision.config import did_you_mean
+from formulavision.errors import ConfigError
+from formulavision.training.settings import TrainSettings
+
+__all__ = ["build_model", "export", "to_input"]
+
+
+def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
+    """A timm model with new weights from the global random state, for 3 x crop x crop images.
+
+    Raises:
+        ConfigError: timm has no such model, or it cannot take images of this size.
+    """
+    if not timm.is_model(settings.model):
+        near = did_you_mean(settings.model, timm.list_models())
+        raise ConfigError(f"model: timm has no model '{settings.model}'{near}")
+    arguments: dict[str, Any] = {}
+    if timm.models.get_pretrained_cfg_value(settings.model, "fixed_input_size"):
+        arguments["img_size"] = settings.crop
+    try:
+        model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
+    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"crop: '{settings.model}' takes no {settings.crop}-pixel images ({reason})") from None
+    if "classifier" not in model.pretrained_cfg or not hasattr(model, "group_matcher"):
+        raise ConfigError(f"model: '{settings.model}' has no classification head to train")
+    return model
+
+
+def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Images as the model takes them.
+
+    Args:
+        images: uint8 [b, c, h, w], c is 1 (gray, expanded to 3 channels) or 3.
+        mean, std: float [1, 3, 1, 1], of channels scaled to 0..1.
+
+    Returns:
+        float32 [b, 3, h, w].
+    """
+    return (images.float() / 255 - mean) / std
+
+
+def export(
+    model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]
+) -> None:
+    """Write ``model.safetensors`` and ``config.json`` so that timm alone loads them.
+
+    ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    source: Any = model.pretrained_cfg
+    config: dict[str, Any] = {
+        "architecture": settings.model,
+        "num_classes": len(class_names),
+        "num_features": model.num_features,
+        "label_names": list(class_names),
+        "pretrained_cfg": {
+            "num_classes": len(class_names),
+            "input_size": [3, settings.crop, settings.crop],
+            "fixed_input_size": bool(source.get("fixed_input_size", False)),
+            "crop_pct": settings.crop / settings.resize,
+            "crop_mode": "center",
+            "interpolation": "bilinear",
+            "mean": list(settings.mean),
+            "std": list(settings.std),
+            "first_conv": source.get("first_conv"),
+            "classifier": source["classifier"],
+            "license": None,
+        },
+    }
+    if source.get("fixed_input_size"):
+        config["model_args"] = {"img_size": settings.crop}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

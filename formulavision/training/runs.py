@@ -1,0 +1,181 @@
+"""A run's folder: it explains itself, and says whether it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from formulavision.config import load_yaml
+from formulavision.errors import ConfigError
+
+__all__ = ["LAST_CHECKPOINT", "Row", "Run", "check_folder", "check_same_settings", "claim", "is_complete", "write_json"]
+
+Row = dict[str, float | None]
+"""One epoch of a run: the columns of metrics.csv."""
+
+LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+_SETTINGS = "settings.yaml"
+_RESULT = "run.json"
+
+_FREE_TO_CHANGE = {"settings.workers", "settings.device", "checkpoint.path", "data.store"}
+"""What a resumed run may have otherwise: where things are and who computes them, not what is computed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run.
+
+    Attributes:
+        folder: where it is.
+        kind: ``pretrain`` or ``finetune``.
+        history: a row an epoch, as in metrics.csv.
+        seconds: time of all epochs, validation included.
+        images_per_second: images trained on a second of training, validation not included.
+        final: the last row of the history.
+        class_names: the classes in the order of the head's outputs.
+        settings: the content of settings.yaml.
+        frozen: names of the parameters that were not trained.
+        parameters: number of the model's parameters.
+    """
+
+    folder: Path
+    kind: str
+    history: list[Row]
+    seconds: float
+    images_per_second: float
+    final: Row
+    class_names: list[str]
+    settings: dict[str, Any]
+    frozen: list[str]
+    parameters: int
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a complete run.
+
+        Raises:
+            ConfigError: there is no run in the folder, or it is unfinished.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder")
+        if not (folder / _SETTINGS).is_file():
+            raise ConfigError(f"{folder}: is not a run's folder: it holds no {_SETTINGS}")
+        if not is_complete(folder):
+            raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
+        try:
+            result = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+            names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+            return cls(
+                folder=folder,
+                kind=result["kind"],
+                history=result["history"],
+                seconds=result["seconds"],
+                images_per_second=result["images_per_second"],
+                final=result["final"],
+                class_names=names,
+                settings=load_yaml(folder / _SETTINGS),
+                frozen=result["frozen"],
+                parameters=result["parameters"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{folder}: the run's files are damaged ({type(error).__name__}: {error})") from None
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run came to its end: run.json is written last."""
+    return (folder / _RESULT).is_file()
+
+
+def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder that something else is in, before any work is done.
+
+    Raises:
+        ConfigError: it holds a run, finished or not, that the caller wants neither resumed nor overwritten, or other
+            files; or both ``resume`` and ``overwrite`` are set.
+    """
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: choose one")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"out: {out}: is a file: give another --out")
+    if not any(out.iterdir()):
+        return
+    if not (out / _SETTINGS).is_file():
+        raise ConfigError(f"out: {out}: holds other files than a run's: give another --out")
+    if is_complete(out):
+        if not (overwrite or resume):
+            raise ConfigError(f"out: {out}: holds a complete run: give another --out, or --overwrite")
+    elif not (overwrite or resume):
+        raise ConfigError(f"out: {out}: holds an unfinished run: go on with it by --resume, or --overwrite it")
+
+
+def claim(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Make the folder ready for a run of ``settings``: emptied, or checked to be of the same settings.
+
+    Raises:
+        ConfigError: the run to be resumed has other settings, or the folder cannot be written.
+    """
+    if resume and (out / _SETTINGS).is_file():
+        check_same_settings(out, settings)
+        return
+    try:
+        if out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True)
+        temporary = out / f"{_SETTINGS}.partial"
+        temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        commit(temporary, out / _SETTINGS)
+        (out / LAST_CHECKPOINT).parent.mkdir()
+    except OSError as error:
+        raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
+
+
+def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run in ``out`` by other settings than its own.
+
+    Raises:
+        ConfigError: names each difference that matters.
+    """
+    old, new = _flat(load_yaml(out / _SETTINGS)), _flat(settings)
+    differences = [
+        f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key not in _FREE_TO_CHANGE
+    ]
+    if differences:
+        raise ConfigError(*differences)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    commit(temporary, path)
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Flush a written file to the disk and give it its name."""
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return result

@@ -1,0 +1,79 @@
+"""How a model is trained. Importable without torch: the command line makes its options from it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from formulavision.config import Config
+from formulavision.errors import ConfigError
+
+__all__ = ["FREEZE_CONV", "FREEZE_STAGE", "TrainSettings", "check_freeze"]
+
+Channels = tuple[float, float, float]
+
+
+class TrainSettings(Config):
+    """Settings of a pre-training or fine-tuning run; the defaults are those of the paper's section 4.
+
+    The published scripts pre-train at ``learning_rate=0.1``.
+    """
+
+    model: str = Field("resnet50", min_length=1, description="name of a timm model")
+    epochs: int = Field(90, ge=1, le=100_000, description="passes over the training images")
+    # Batch normalisation has no statistics of a single image once its feature map is a single pixel.
+    batch_size: int = Field(256, ge=2, le=65_536, description="images a step")
+    learning_rate: float = Field(0.01, gt=0, le=100, description="initial learning rate of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay of SGD, on all parameters")
+    milestones: tuple[int, ...] = Field((30, 60), description="epochs after which the learning rate is multiplied by gamma")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
+    resize: int = Field(
+        256, ge=8, le=4096, description="side that images are resized to", json_schema_extra={"unit": "pixels"}
+    )
+    crop: int = Field(
+        224,
+        ge=8,
+        le=4096,
+        description="side of the crop that the model sees: random in training, central in evaluation",
+        json_schema_extra={"unit": "pixels"},
+    )
+    horizontal_flip: bool = Field(True, description="mirror every other training image, at random")
+    mean: Channels = Field((0.2, 0.2, 0.2), description="subtracted from the channels, which are scaled to 0..1")
+    std: Channels = Field((0.5, 0.5, 0.5), description="divides the channels after that")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model is trained")
+    workers: int | None = Field(
+        None, ge=0, le=256, description="processes that load images; unset: up to 16 on CUDA, 0 (none of its own) elsewhere"
+    )
+    seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSettings:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: must be at most resize")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError(f"milestones {list(self.milestones)} must be rising epochs from 1")
+        if any(s <= 0 for s in self.std):
+            raise ValueError(f"std {list(self.std)} must be above 0 in every channel")
+        return self
+
+
+FREEZE_CONV = re.compile(r"conv1(?:-([1-5]))?")
+FREEZE_STAGE = re.compile(r"stage1(?:-(\d+))?")
+
+
+def check_freeze(spec: str) -> None:
+    """Refuse what no model could freeze, before anything slow is opened.
+
+    Raises:
+        ConfigError: ``spec`` is none of the known forms.
+    """
+    if not (spec == "none" or FREEZE_CONV.fullmatch(spec) or FREEZE_STAGE.fullmatch(spec)):
+        raise ConfigError(
+            f"freeze: {spec!r} is not allowed: must be none, conv1, conv1-2 to conv1-5 (ResNets), or stage1, stage1-2 and on"
+        )

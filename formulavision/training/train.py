@@ -1,0 +1,157 @@
+"""Pre-training on a formula-driven dataset, and fine-tuning on a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from formulavision.config import parse
+from formulavision.errors import CheckpointError, ConfigError
+from formulavision.training.runs import Run, check_folder, check_same_settings, is_complete
+from formulavision.training.settings import TrainSettings, check_freeze
+
+if TYPE_CHECKING:
+    from formulavision.downstream import Downstream, DownstreamSettings
+    from formulavision.recipe import Recipe
+    from formulavision.training.loading import ImageDataset
+
+__all__ = ["finetune", "pretrain"]
+
+
+def pretrain(
+    data: Recipe | ImageDataset | str | Path,
+    *,
+    out: str | Path,
+    settings: TrainSettings | Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Run:
+    """Train a model from new weights to tell a formula-driven dataset's categories apart.
+
+    Args:
+        data: a recipe, whose images are drawn on demand; the path of a store; or a dataset with ``num_classes`` and
+            ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3.
+        out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
+        settings: how to train; the paper's section 4 where it says nothing.
+        resume: go on with the unfinished run in ``out``, after its last whole epoch.
+        overwrite: replace the run in ``out``.
+        show_progress: say what is going on, on the terminal.
+
+    Returns:
+        The complete run. Its metrics are of the training images as they were trained: there is no validation set.
+
+    Raises:
+        ConfigError: a setting or the folder is wrong.
+        StoreError: the store cannot be read.
+        PluginError: the recipe's generator failed.
+    """
+    settings = _settings(settings)
+    out = Path(out)
+    check_folder(out, resume=resume, overwrite=overwrite)
+    console = Console(quiet=not show_progress)
+    # From here on the imports are slow.
+    from formulavision.training.fit import Plan, fit, new_model
+
+    dataset, description = _open_data(data, settings)
+    plan = Plan("pretrain", settings, {"data": description})
+    if resume and is_complete(out):
+        return _as_it_is(out, plan, console)
+    model = new_model(settings, dataset.num_classes)
+    return fit(plan, model, dataset, None, out=out, resume=resume, frozen=[], console=console)
+
+
+def finetune(
+    checkpoint: str | Path | None,
+    downstream: Downstream | DownstreamSettings | str,
+    *,
+    out: str | Path,
+    freeze: str = "none",
+    settings: TrainSettings | Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Run:
+    """Train a pre-trained model, with a new head, on a downstream dataset; validate on its test images each epoch.
+
+    Args:
+        checkpoint: a run's folder or a file of weights; None trains from scratch.
+        downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
+        out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
+        freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`.
+        settings: how to train; the model is the checkpoint's where a run's folder tells it.
+        resume: go on with the unfinished run in ``out``, after its last whole epoch.
+        overwrite: replace the run in ``out``.
+        show_progress: say what is going on, on the terminal.
+
+    Raises:
+        ConfigError: a setting or the folder is wrong, or the model has no such layers to freeze.
+        CheckpointError: the checkpoint is none, or of another architecture.
+        DownstreamError: the dataset cannot be used as it is.
+    """
+    from formulavision.downstream import Downstream, open_downstream
+
+    settings = _settings(settings)
+    check_freeze(freeze)
+    out = Path(out)
+    check_folder(out, resume=resume, overwrite=overwrite)
+    if checkpoint is not None and not Path(checkpoint).exists():
+        raise CheckpointError(f"{checkpoint}: no such file or folder")
+    console = Console(quiet=not show_progress)
+    # From here on the imports are slow.
+    from formulavision.training.checkpoints import load_checkpoint
+    from formulavision.training.fit import Plan, fit, new_model
+    from formulavision.training.freezing import freeze as freeze_layers
+
+    weights = load_checkpoint(checkpoint) if checkpoint is not None else None
+    if weights is not None and weights.model is not None:
+        if "model" in settings.model_fields_set and settings.model != weights.model:
+            raise ConfigError(f"model: is '{settings.model}', but {checkpoint} is a '{weights.model}'")
+        settings = settings.model_copy(update={"model": weights.model})
+    opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
+    source = {"path": str(weights.path.resolve()), "sha256": weights.sha256} if weights else None
+    plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})
+    if resume and is_complete(out):
+        return _as_it_is(out, plan, console)
+    model = new_model(settings, opened.num_classes)
+    if weights is not None:
+        console.print(f"checkpoint {weights.path}: {weights.load_into(model).describe()}", highlight=False)
+    frozen = freeze_layers(model, freeze)
+    return fit(plan, model, opened.train, opened.test, out=out, resume=resume, frozen=frozen, console=console)
+
+
+def _settings(settings: TrainSettings | Mapping[str, Any] | None) -> TrainSettings:
+    return settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
+
+
+def _open_data(
+    data: Recipe | ImageDataset | str | Path, settings: TrainSettings
+) -> tuple[ImageDataset, dict[str, Any]]:
+    """The dataset, and what settings.yaml says about it."""
+    from formulavision.data import FormulaDataset, StoredDataset
+    from formulavision.recipe import Recipe
+
+    if isinstance(data, Recipe):
+        dataset: Any = FormulaDataset(data, workers=settings.workers or 1)
+    elif isinstance(data, str | Path):
+        dataset = StoredDataset(data)
+    else:
+        dataset = data
+    if dataset.num_classes < 2:
+        raise ConfigError(f"data: has {dataset.num_classes} class, and must have at least 2 to tell apart")
+    description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
+    if isinstance(data, str | Path):
+        description["store"] = str(Path(data).resolve())
+    recipe = getattr(dataset, "recipe", None)
+    if recipe is not None:
+        description["recipe"] = recipe.to_dict()
+    return dataset, description
+
+
+def _as_it_is(out: Path, plan: Any, console: Console) -> Run:
+    check_same_settings(out, plan.to_dict())
+    console.print(f"{out}: the run is complete already", highlight=False)
+    return Run.load(out)

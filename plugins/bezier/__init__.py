@@ -1,0 +1,114 @@
+"""Bezier curves: a category is how many control points a curve has, and how many curves an image has.
+
+Bezier-144 and Bezier-1024 of the FractalDB paper (table 9) are grids of 12 x 12 and 32 x 32. The paper's supplement,
+which describes them, is not at hand: what is counted along the grid, and from where on, is our reading.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from formulavision import Category, Generator, Params, hookimpl, rendering
+
+
+class BezierParams(Params):
+    grid: int = Field(
+        12,
+        ge=1,
+        le=64,
+        description="numbers of control points, and of curves: 12 gives Bezier-144, 32 gives Bezier-1024",
+        json_schema_extra={"unit": "numbers"},
+    )
+    thickness_min: float = Field(
+        1.0, ge=0.5, le=64, description="width of the thinnest curve", json_schema_extra={"unit": "pixels"}
+    )
+    thickness_max: float = Field(
+        2.0, ge=0.5, le=64, description="width of the thickest curve", json_schema_extra={"unit": "pixels"}
+    )
+    extent_min: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="larger side of the smallest curve's bounding box",
+        json_schema_extra={"unit": "share of the canvas without its padding"},
+    )
+    extent_max: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="larger side of the largest curve's bounding box",
+        json_schema_extra={"unit": "share of the canvas without its padding"},
+    )
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> BezierParams:
+        for what in ("thickness", "extent"):
+            smallest, largest = getattr(self, f"{what}_min"), getattr(self, f"{what}_max")
+            if smallest > largest:
+                raise ValueError(f"{what}_min {smallest} is not allowed: must not be above {what}_max {largest}")
+        return self
+
+
+class Bezier(Generator):
+    """Random Bezier curves (Farin 1993, section 4.1), white on black, or each in a hue of its own in colour.
+
+    Category i has 3 + i div grid control points a curve and 1 + i mod grid curves. An instance draws, for each curve
+    and uniformly, the control points in a square, the thickness, the extent that the curve is scaled to (curves with
+    many control points would otherwise shrink to the middle of the square), its position, and in colour its hue.
+    Nothing is drawn on the canvas's padding, unless a curve is thicker than what the padding leaves.
+    """
+
+    name = "bezier"
+    version = 1
+    Params = BezierParams
+    columns = ("control_points", "curves")
+    category_params = frozenset({"grid"})
+
+    params: BezierParams
+
+    def max_categories(self) -> int:
+        return self.params.grid**2
+
+    def category(self, index: int) -> list[float]:
+        row, column = divmod(index, self.params.grid)
+        return [3 + row, 1 + column]
+
+    def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
+        image = np.zeros(self.canvas.shape, dtype=np.uint8)
+        self._draw(category, instance, image)
+        return image
+
+    def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        out[:] = 0
+        for image, instance in zip(out, instances, strict=True):
+            self._draw(category, int(instance), image)
+
+    def _draw(self, category: Category, instance: int, image: NDArray[np.uint8]) -> None:
+        from . import curves
+
+        params = self.params
+        control_points, count = category.parameters[0].astype(int)
+        random = self.random(category, instance)
+        control = random.random((count, control_points, 2))
+        widths = params.thickness_min + random.random(count) * (params.thickness_max - params.thickness_min)
+        # The widest line and its soft edge stay clear of the padding.
+        side = max(self.canvas.size - 2 * self.canvas.padding - (params.thickness_max + 1), 0.0)
+        low = (self.canvas.size - side) / 2
+        extents = side * (params.extent_min + random.random(count) * (params.extent_max - params.extent_min))
+        basis = curves.bernstein(control_points - 1, curves.segments_for(control_points - 1, side * params.extent_max))
+        points = curves.place(curves.curve_points(basis, control), extents, random.random((count, 2)), low, low + side)
+        colors = _hues(random.random(count)) if self.canvas.channels == 3 else np.full((count, 1), 255, dtype=np.uint8)
+        rendering.polylines.draw_polylines(image, points, widths.astype(np.float32), colors)
+
+
+def _hues(hue: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Fully saturated colours, uint8 [n, 3], of hues from 0 to 1 around the colour circle: 0 is red, 1/3 green."""
+    distance = np.abs((hue[:, None] - np.array([0, 1, 2]) / 3 + 0.5) % 1 - 0.5)
+    return (255 * np.clip(2 - 6 * distance, 0, 1) + 0.5).astype(np.uint8)
+
+
+@hookimpl
+def register_generators(register) -> None:  # type: ignore[no-untyped-def]
+    register(Bezier)

@@ -1,0 +1,78 @@
+"""The published FractalDB, pixel for pixel and bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from formulavision_plugins.ifs import weight_table
+from PIL import Image
+
+from formulavision import Drawer, Recipe
+
+
+def published(official: Path, *, size: int, dots: int, patch: str, channels: int = 1, instances: int = 100) -> Drawer:
+    recipe = Recipe.from_dict(
+        {
+            "generator": {"name": "ifs", "search": "published", "max_transformations": 7, "orbit": "published",
+                          "dots": dots, "patch": patch},
+            "categories": {"folder": str(official / "categories")},
+            "instances": instances,
+            "canvas": {"size": size, "padding": 6, "channels": channels},
+        }
+    )  # fmt: skip
+    return Drawer(recipe)
+
+
+def golden_images(folder: Path) -> dict[str, np.ndarray]:
+    return {f"{p.parent.name}/{p.stem}": np.asarray(Image.open(p).convert("RGB")) for p in sorted(folder.rglob("*.png"))}
+
+
+@pytest.mark.parametrize(
+    ("folder", "size", "dots", "channels"),
+    [("point_gray_362_200000", 362, 200_000, 1), ("point_color_256_100000", 256, 100_000, 3)],
+)
+def test_point_images_equal_the_published_ones(
+    official: Path, folder: str, size: int, dots: int, channels: int
+) -> None:
+    goldens = golden_images(official / "golden" / folder)
+    drawer = published(official, size=size, dots=dots, patch="point", channels=channels)
+    index_of = {drawer.name(i): i for i in range(400)}
+    images, _ = drawer.draw_batch([index_of[name] for name in goldens])
+    differing = [
+        name
+        for image, (name, golden) in zip(images, goldens.items(), strict=True)
+        if not np.array_equal(np.broadcast_to(image, golden.shape), golden)
+    ]
+    assert len(goldens) in {200, 12}
+    assert differing == []
+
+
+@pytest.mark.parametrize(("category", "weight"), [(0, 2), (4, 7)])
+def test_patch_images_equal_the_published_ones_given_the_masks(official: Path, category: int, weight: int) -> None:
+    folder = official / "golden" / "patch_gray_362_200000" / f"{category:05d}"
+    drawer = published(official, size=362, dots=200_000, patch="random")
+    with np.load(folder / f"{category:05d}_{weight:02d}_masks.npz", allow_pickle=False) as data:
+        masks = data["masks"]
+    plain = drawer.generator.draw_published(drawer.categories[category], weight, masks)
+    flips = [plain, plain[::-1], plain[:, ::-1], plain[::-1, ::-1]]
+    for flip, image in enumerate(flips):
+        golden = np.asarray(Image.open(folder / f"{category:05d}_{weight:02d}_count_0_flip{flip}.png"))
+        assert np.array_equal(np.broadcast_to(image, golden.shape), golden), f"flip {flip}"
+
+
+def test_the_first_100_published_categories_come_out_of_seed_1_bit_for_bit(official: Path) -> None:
+    recipe = Recipe.from_dict(
+        {"generator": {"name": "ifs", "search": "published", "max_transformations": 7}, "categories": 100, "seed": 1}
+    )
+    found = list(recipe.build().categories(100))
+    for index, system in enumerate(found):
+        published_system = np.loadtxt(official / "categories" / f"{index:05d}.csv", delimiter=",", ndmin=2)
+        assert np.array_equal(np.asarray(system), published_system), f"category {index}"
+
+
+@pytest.mark.parametrize("interval", [0.0125, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
+def test_weight_tables_equal_the_published_ones(official: Path, interval: float) -> None:
+    table = np.loadtxt(official / "weights" / f"weights_{interval}.csv", delimiter=",")
+    assert np.array_equal(weight_table(interval), table)

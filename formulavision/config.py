@@ -48,7 +48,7 @@ def parse(model: type[Model], data: Any, path: str = "") -> Model:
 def _describe(detail: Any, model: type[BaseModel], path: str) -> list[str]:
     # A union reports its branches as path parts such as `function-before[...]`; they are no keys of the user's.
     keys = [str(k) for k in detail["loc"] if not (isinstance(k, str) and ("[" in k or k in {"int", "str"}))]
-    where = ".".join(([path] if path else []) + keys) or "the configuration"
+    where = ".".join(([path] if path else []) + keys)
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         prefix = ".".join(([path] if path else []) + keys)

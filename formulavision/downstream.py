@@ -102,9 +102,7 @@ class LabelledImages:
         class_names: in the order of the labels.
     """
 
-    def __init__(
-        self, read: Callable[[int], Any], indices: Labels, labels: Labels, class_names: Sequence[str]
-    ) -> None:
+    def __init__(self, read: Callable[[int], Any], indices: Labels, labels: Labels, class_names: Sequence[str]) -> None:
         self.read = read
         self.indices = indices
         self.labels = labels
@@ -153,7 +151,8 @@ class Downstream:
 
     def describe(self) -> str:
         """In one line, what it holds."""
-        return f"{self.name}: {len(self.train):,} training and {len(self.test):,} test images of {self.num_classes} classes"
+        sides = f"{len(self.train):,} training and {len(self.test):,} test images"
+        return f"{self.name}: {sides} of {self.num_classes} classes"
 
     def identity(self) -> dict[str, Any]:
         """What a run records about it, in plain values."""

@@ -11,16 +11,17 @@ class ConfigError(FormulaVisionError, ValueError):
     """A recipe, a configuration or an option is wrong.
 
     Args:
-        problems: one line each, "path: what is wrong", the path in dots (``generator.fill_rate``).
+        problems: one line each, "path: what is wrong", the path in dots (``generator.fill_rate``); ": what is wrong"
+            where it is about the whole.
     """
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
-        super().__init__("; ".join(problems))
+        super().__init__("; ".join(problem.removeprefix(": ") for problem in problems))
 
     def under(self, prefix: str) -> ConfigError:
         """The same problems with ``prefix.`` before each path."""
-        return ConfigError(*(f"{prefix}.{problem}" for problem in self.problems))
+        return ConfigError(*(prefix + ("" if problem.startswith(":") else ".") + problem for problem in self.problems))
 
 
 class PluginError(FormulaVisionError):

@@ -130,9 +130,13 @@ class Generator:
         """What follows ``CATEGORY_`` in the name of the instance's file."""
         return f"{instance:06d}"
 
+    def stream(self, *key: int) -> np.random.Generator:
+        """A random stream of its own for up to three integers, such as a category's index in ``category``."""
+        return random_stream(self.seed, _key_of(self.name), *key)
+
     def random(self, category: Category, instance: int) -> np.random.Generator:
-        """The random stream of one instance, keyed by (seed, category, instance): all randomness of ``render``."""
-        return random_stream(self.seed, _key_of(self.name), category.index, instance)
+        """The random stream of an instance, keyed by (seed, category, instance): all randomness of ``render``."""
+        return self.stream(category.index, instance, 1)
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         """Draw one instance: uint8 [size, size] or [size, size, channels] of the canvas."""

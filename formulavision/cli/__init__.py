@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from formulavision.cli import comparing, drawing, plugins, training
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """Runs a command; what the user can mend ends in one line and exit status 2, and Ctrl-C in one line and 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from formulavision.errors import FormulaVisionError
+
+        try:
+            return super().invoke(ctx)
+        except FormulaVisionError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            sys.stderr.write("\nstopped; what is finished is kept: run the same command again to go on\n")
+            sys.exit(130)
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.exit(2)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="formulavision",
     no_args_is_help=True,
     add_completion=False,
@@ -36,25 +64,5 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main() -> None:
-    """Run the command line. What the user can mend ends in one line and exit status 2."""
-    from formulavision.errors import FormulaVisionError
-
-    try:
-        app()
-    except FormulaVisionError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; what is finished is kept: run the same command again to go on\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}")
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    sys.exit(2)
+    """Run the command line."""
+    app()

@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
         top1: share of test images whose class comes first, 0 to 1; None where the row failed.
-        top5: share of test images whose class is among the first five, 0 to 1.
+        top5: share of test images whose class is among the first five, 0 to 1; None with fewer than five classes.
         loss: mean cross-entropy over the test images, nats.
         pretrain_accuracy: of the last pre-training epoch, 0 to 1; None without pre-training.
         generate_seconds: of generating the store; None where images are drawn on demand.

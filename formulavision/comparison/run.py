@@ -83,7 +83,7 @@ def compare(
 
 
 def _check_models(settings: ComparisonSettings) -> None:
-    """Build every model without its weights: refuses a name, an image size, frozen layers or weights that do not fit.
+    """Build every model, without memory for its weights where none are given: refuses a name, an image size, frozen layers or weights that do not fit.
 
     Raises:
         ConfigError: one line a problem.
@@ -108,7 +108,9 @@ def _check_models(settings: ComparisonSettings) -> None:
                 if arm.recipe is not None:
                     build_model(settings.pretrain_settings(name, seed), num_classes=2)
                 if arm.checkpoint is not None:
-                    model = build_model(settings.finetune_settings(seed), num_classes=2)
+                    # With weights: those of the checkpoint are to be copied into it.
+                    with torch.device("cpu"):
+                        model = build_model(settings.finetune_settings(seed), num_classes=2)
                     load_checkpoint(arm.checkpoint).load_into(model)
             except ConfigError as error:
                 problems += [f"arms.{name}.pretrain.{problem}" for problem in error.problems]
@@ -194,10 +196,10 @@ class _Runner:
         )
         row.finetune_seconds = run.seconds
         row.finetune_images_per_second = run.images_per_second
-        started = time.monotonic()
-        evaluation = evaluate(run.folder, downstream, out=run.folder)
-        row.evaluate_seconds = time.monotonic() - started
-        row.top1, row.top5, row.loss = evaluation.top1, evaluation.top5, evaluation.loss
+        evaluation = evaluate(run.folder, downstream, show_progress=self.show_progress)
+        row.evaluate_seconds = evaluation.seconds
+        row.top1, row.loss = evaluation.top1, evaluation.loss
+        row.top5 = evaluation.topk if evaluation.k == 5 else None
 
     def _pretrain(self, stage: Pretraining) -> Run:
         from formulavision.training import pretrain

@@ -25,6 +25,7 @@ from formulavision.training.checkpoints import load_checkpoint
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.loading import ImageDataset, Prepared, make_loader
 from formulavision.training.models import build_model, to_input
+from formulavision.training.progress import say
 from formulavision.training.runs import commit, write_json
 from formulavision.training.settings import TrainSettings
 
@@ -111,8 +112,9 @@ def evaluate(
     confusion = metrics["confusion"].cpu().numpy().astype(np.int64)
     counts = confusion.sum(axis=1)
     evaluation = Evaluation(
-        top1=float(metrics["top1"]),
-        topk=float(metrics["topk"]),
+        # Counts, because torchmetrics divides them in float32.
+        top1=float(np.trace(confusion) / len(opened.test)),
+        topk=round(float(metrics["topk"]) * len(opened.test)) / len(opened.test),
         k=min(_TOP_K, opened.num_classes),
         loss=float(metrics["loss"]),
         images=len(opened.test),
@@ -123,12 +125,11 @@ def evaluate(
         folder=folder,
     )
     _write(evaluation, opened, run.folder)
-    console.print(
+    say(
+        console,
         f"{run.folder} on {opened.name}: top-1 {evaluation.top1:.2%}, top-{evaluation.k} {evaluation.topk:.2%}, "
         f"loss {evaluation.loss:.4f} ({evaluation.images:,} images, {evaluation.seconds:.1f} s); "
-        f"{folder}/evaluation.json, per_class.csv, confusion_matrix.csv",
-        highlight=False,
-        soft_wrap=True,
+        f"written to {folder}: evaluation.json, per_class.csv, confusion_matrix.csv",
     )
     return evaluation
 
@@ -138,7 +139,8 @@ def _check_classes(trained: Sequence[str], opened: Downstream, folder: Path) -> 
         return
     if len(trained) != opened.num_classes:
         raise CheckpointError(
-            f"{folder}: tells {len(trained)} classes apart, {opened.name} has {opened.num_classes}: fine-tune on it first"
+            f"{folder}: tells {len(trained)} classes apart, {opened.name} has {opened.num_classes}: "
+            "fine-tune on it first"
         )
     ours, theirs = next((a, b) for a, b in zip(trained, opened.class_names, strict=True) if a != b)
     raise CheckpointError(
@@ -159,7 +161,6 @@ def _measure(
     classes = test.num_classes
     metrics = MetricCollection(
         {
-            "top1": MulticlassAccuracy(classes, average="micro"),
             "topk": MulticlassAccuracy(classes, average="micro", top_k=min(_TOP_K, classes)),
             "confusion": MulticlassConfusionMatrix(classes),
         },
@@ -169,14 +170,14 @@ def _measure(
     prepared = Prepared(
         test, resize=settings.resize, crop=settings.crop, augment=False, flip=False, seed=settings.seed, cache=None
     )
-    loader = make_loader(
-        prepared, batch_size=batch_size, shuffle=False, workers=workers, pin=device.type == "cuda"
-    )
+    loader = make_loader(prepared, batch_size=batch_size, shuffle=False, workers=workers, pin=device.type == "cuda")
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (settings.mean, settings.std))
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(settings.precision, device))
     model.eval()
     with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
-        for images, labels in track(loader, "evaluating", console=console, transient=True, disable=console.quiet):
+        for images, labels in track(
+            loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
+        ):
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             logits = model(to_input(images, mean, std)).float()
             metrics.update(logits, labels)
@@ -194,9 +195,14 @@ def _write(evaluation: Evaluation, opened: Downstream, run: Path) -> None:
     _write_csv(evaluation.folder / "per_class.csv", [["class", "images", "correct", "accuracy"], *rows])
     _write_csv(
         evaluation.folder / "confusion_matrix.csv",
-        [["true \\ predicted", *names], *([n, *row] for n, row in zip(names, evaluation.confusion.tolist(), strict=True))],
+        [
+            ["true \\ predicted", *names],
+            *([n, *row] for n, row in zip(names, evaluation.confusion.tolist(), strict=True)),
+        ],
     )
-    note = {} if evaluation.k == _TOP_K else {"note": f"top_5 counts the first {evaluation.k}: there are no more classes"}
+    note = (
+        {} if evaluation.k == _TOP_K else {"note": f"top_5 counts the first {evaluation.k}: there are no more classes"}
+    )
     write_json(
         {
             "checkpoint": str(run),

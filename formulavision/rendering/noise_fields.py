@@ -46,7 +46,7 @@ _FIFTEEN = np.float32(15)
 _HALF_RANGE = np.float32(127.5)
 _MIDDLE = np.float32(128)
 _WHITE = np.float32(255)
-# Cells are numbered in 32 bits: beyond them a coordinate has no cell.
+# From here on float32 holds multiples of 256 only, and so the first cell of the lattice only.
 _CELL_LIMIT = np.float32(2**31)
 
 
@@ -62,17 +62,23 @@ def _lerp(t, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _wrap(value, repeat):  # type: ignore[no-untyped-def]
+    # fmod is slow, and most values need none.
+    return value if abs(value) < repeat else np.fmod(value, repeat)
+
+
+@njit(cache=True, nogil=True)
 def _cell(coordinate, repeat, base):  # type: ignore[no-untyped-def]
     """Lattice numbers of both sides of the cell that a coordinate lies in, and the place in it, 0 to 1.
 
-    The place is not a number where the coordinate has no cell.
+    The place is not a number where the coordinate is not finite.
     """
-    wrapped = np.floor(np.fmod(coordinate, repeat))
+    wrapped = np.floor(_wrap(coordinate, repeat))
     if not abs(wrapped) < _CELL_LIMIT:
-        return np.int64(0), np.int64(0), np.float32(np.nan)
+        return base, base, coordinate - np.floor(coordinate)
     near = np.int64(wrapped)
     # The next side wraps separately. Its number passes through float32 and is cut towards zero: `noise` does so too.
-    far = np.int64(np.fmod(np.float32(near + 1), repeat))
+    far = np.int64(_wrap(np.float32(near + 1), repeat))
     return (near & 255) + base, (far & 255) + base, coordinate - np.floor(coordinate)
 
 
@@ -123,9 +129,9 @@ def perlin2(
 ) -> NDArray[np.float32]:
     """Perlin noise at points: equal to ``noise.pnoise2`` to 1e-6 wherever that is defined.
 
-    ``pnoise2`` reads behind its table where ``base`` is above 1 (at some lattice points) or below 0 (at some), and
-    overflows an integer where the coordinate of an octave, wrapped by its repeat, is 2^31 or more. Here the table
-    continues periodically in the first case, and the noise is not a number in the second.
+    It is undefined in two cases. Where ``base`` is above 1 or below 0, it reads outside its table at some lattice
+    points: here the table continues periodically. Where the coordinate of an octave, wrapped by its repeat, is 2^31 or
+    more, it overflows an integer: here that is the first cell, as every float32 of that size is a multiple of 256.
 
     Args:
         x, y: coordinates in lattice cells; they broadcast against each other and are rounded to float32.
@@ -137,7 +143,7 @@ def perlin2(
         base: shift of the lattice along x and y, the same in every octave.
 
     Returns:
-        float32 of the broadcast shape, from -1 to 1, 0 at every lattice point of the only octave.
+        float32 of the broadcast shape, from -1 to 1; not a number where a coordinate of an octave is not finite.
 
     Raises:
         ValueError: ``octaves`` is below 1.

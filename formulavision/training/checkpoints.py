@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,8 @@ class Checkpoint:
         foreign = [name for name in skipped if not is_head(name, head_prefixes(model))]
         if len(taken) < _FITS * (len(taken) + len(missing)) or len(taken) < _FITS * (len(taken) + len(foreign)):
             raise CheckpointError(
-                f"{self.path}: does not fit the model: {len(taken)} of its {len(taken) + len(missing)} tensors are there, "
-                f"and {len(foreign)} others are (such as {(foreign or missing)[0]}): give the model's name that it belongs to"
+                f"{self.path}: does not fit the model: has {len(taken)} of its {len(taken) + len(missing)} tensors "
+                f"and {len(foreign)} others (such as {(foreign or missing)[0]}): give the name of its model"
             )
         model.load_state_dict({**own, **taken})
         return Loaded([n for n in taken if n not in reshaped], reshaped, skipped, missing)
@@ -149,13 +150,15 @@ def _read(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of files that others wrote
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) and "Unsupported" in str(error):
+        if "GLOBAL" in str(error):
             raise CheckpointError(
                 f"{file}: holds Python objects besides tensors, which are not unpickled: save its state_dict() instead"
             ) from None
-        raise CheckpointError(f"{file}: is not a checkpoint, or is damaged") from None
+        raise CheckpointError(f"{file}: is not a checkpoint, or is truncated or damaged") from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, json.JSONDecodeError):
         raise CheckpointError(f"{file}: is not a checkpoint, or is truncated or damaged") from None
 

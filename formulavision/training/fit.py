@@ -23,7 +23,7 @@ from formulavision.errors import ConfigError
 from formulavision.training.loading import ImageDataset, Prepared, image_cache, make_loader
 from formulavision.training.models import build_model, export
 from formulavision.training.module import Classifier, Recorder
-from formulavision.training.progress import Bar, epoch_line
+from formulavision.training.progress import Bar, announce, conclude, describe_model, epoch_line, say
 from formulavision.training.runs import LAST_CHECKPOINT, Run, claim, write_json
 from formulavision.training.settings import TrainSettings
 
@@ -100,14 +100,17 @@ def fit(
     workers = settings.workers
     if workers is None:
         workers = min(_LOADERS_ON_CUDA, os.cpu_count() or 1) if device.type == "cuda" else 0
-    claim(out, plan.to_dict(), resume=resume)
-    write_json(list(train.class_names), out / "classes.json")
     loaders = [_loader(train, settings, workers, device, training=True)]
     if test is not None:
         loaders.append(_loader(test, settings, workers, device, training=False))
+    claim(out, plan.to_dict(), train.class_names, resume=resume)
     parameters = sum(p.numel() for p in model.parameters())
-    _say_what_starts(console, plan, train, test, parameters, frozen, model, device, precision, workers, loaders)
-    recorder = Recorder(out, lambda row: console.print(epoch_line(row), highlight=False))
+    announce(console, plan.kind, settings, [loader.dataset for loader in loaders])
+    say(
+        console,
+        f"{settings.model}: {describe_model(model, frozen)}, on {device.type} in {precision}, {workers} loaders",
+    )
+    recorder = Recorder(out, lambda row: say(console, epoch_line(row)))
     checkpoint = out / LAST_CHECKPOINT
     started = time.perf_counter()
     with _quiet_lightning():
@@ -124,10 +127,11 @@ def fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        with _keyboard_interrupt(trainer, out, recorder, console):
+        with _keyboard_interrupt(out, settings.epochs, recorder, console):
             trainer.fit(
                 Classifier(model, settings),
-                *loaders,
+                train_dataloaders=loaders[0],
+                val_dataloaders=loaders[1:] or None,
                 ckpt_path=checkpoint if resume and checkpoint.is_file() else None,
                 weights_only=True,
             )
@@ -149,7 +153,7 @@ def fit(
         out / "run.json",
     )
     run = Run.load(out)
-    _say_what_ended(console, run, time.perf_counter() - started)
+    conclude(console, run, time.perf_counter() - started)
     return run
 
 
@@ -170,75 +174,20 @@ def _loader(
     )
 
 
-def _say_what_starts(
-    console: Console,
-    plan: Plan,
-    train: ImageDataset,
-    test: ImageDataset | None,
-    parameters: int,
-    frozen: list[str],
-    model: torch.nn.Module,
-    device: torch.device,
-    precision: str,
-    workers: int,
-    loaders: list[Any],
-) -> None:
-    settings = plan.settings
-    verb = {"pretrain": "pre-training", "finetune": "fine-tuning"}[plan.kind]
-    images = f"{len(train):,} images of {train.num_classes} classes"
-    if test is not None:
-        images += f", testing on {len(test):,}"
-    console.print(f"{verb} {settings.model} ({parameters / 1e6:.1f} M parameters) on {images}", highlight=False)
-    console.print(
-        f"{settings.epochs} epochs of batches of {settings.batch_size}, {settings.crop}-pixel crops of "
-        f"{settings.resize}, on {device.type} in {precision}, {workers} loader processes",
-        highlight=False,
-    )
-    kept = sum(loader.dataset.cache.megabytes for loader in loaders if loader.dataset.cache)
-    if kept:
-        console.print(f"resized images are kept in memory after their first use ({kept:.0f} MB)", highlight=False)
-    if frozen:
-        share = sum(p.numel() for p in model.parameters() if not p.requires_grad) / parameters
-        console.print(
-            f"frozen: {len(frozen)} of {sum(1 for _ in model.parameters())} parameter tensors ({share:.0%} of the "
-            f"parameters), {frozen[0]} to {frozen[-1]}",
-            highlight=False,
-        )
-
-
-def _say_what_ended(console: Console, run: Run, seconds: float) -> None:
-    accuracy = run.final["validation_accuracy"]
-    of = "test images" if accuracy is not None else "training images"
-    accuracy = accuracy if accuracy is not None else run.final["train_accuracy"]
-    console.print(
-        f"{run.folder}: accuracy {accuracy:.2%} on {of} after {len(run.history)} epochs; "
-        f"{seconds:.0f} s, {run.images_per_second:.0f} images/s",
-        highlight=False,
-    )
-    if run.kind == "pretrain":
-        following = f"finetune --checkpoint {run.folder} --downstream cifar10 --out ..."
-    else:
-        following = f"evaluate --checkpoint {run.folder} --downstream {run.settings['downstream']['name']}"
-    console.print(f"next: formulavision {following}", highlight=False, soft_wrap=True)
-
-
 @contextmanager
-def _keyboard_interrupt(trainer: lightning.Trainer, out: Path, recorder: Recorder, console: Console) -> Iterator[None]:
+def _keyboard_interrupt(out: Path, epochs: int, recorder: Recorder, console: Console) -> Iterator[None]:
     """Lightning answers Ctrl-C by ignoring further ones and leaving the process; here it stays a KeyboardInterrupt."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        if isinstance(trainer, lightning.Trainer) and not trainer.interrupted:
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
         done = len(recorder.history)
-        console.print(
-            f"{out}: stopped after {done} whole epochs of {trainer.max_epochs}; --resume goes on from there",
-            highlight=False,
-        )
+        say(console, f"{out}: stopped after {done} whole epochs of {epochs}; --resume goes on from there")
         raise KeyboardInterrupt from None
 
 

@@ -13,6 +13,7 @@ from formulavision.training.settings import FREEZE_CONV, FREEZE_STAGE, check_fre
 
 __all__ = ["freeze", "head_prefixes", "is_head"]
 
+
 def freeze(model: torch.nn.Module, spec: str) -> list[str]:
     """Freeze the first layers of a timm model in place.
 
@@ -20,9 +21,9 @@ def freeze(model: torch.nn.Module, spec: str) -> list[str]:
     that batch normalisation keeps its running statistics. The classification head never freezes.
 
     Args:
-        spec: ``none``; for ResNets in the paper's words (table 8) ``conv1``, ``conv1-2`` ... ``conv1-5``, where conv1 is
-            the stem and conv2 to conv5 are layer1 to layer4; for every architecture ``stage1``, ``stage1-2`` ... by
-            timm's coarse groups, where stage1 is the stem.
+        spec: ``none``; for ResNets in the paper's words (table 8) ``conv1``, ``conv1-2`` ... ``conv1-5``, where conv1
+            is the stem and conv2 to conv5 are layer1 to layer4; for every architecture ``stage1``, ``stage1-2`` ...
+            by timm's coarse groups, where stage1 is the stem.
 
     Returns:
         Names of the frozen parameters, in the model's order.
@@ -69,7 +70,8 @@ def _resnet_names(model: torch.nn.Module, spec: str) -> list[str]:
     if not isinstance(model, timm.models.ResNet):
         stages = len(_stages(model))
         raise ConfigError(
-            f"freeze: {spec!r} is for ResNets, this model is a {type(model).__name__}: use none or stage1 to stage1-{stages}"
+            f"freeze: {spec!r} is for ResNets, this model is a {type(model).__name__}: "
+            f"use none or stage1 to stage1-{stages}"
         )
     layers = [f"layer{k - 1}." for k in range(2, int(match[1] or 1) + 1)]
     return [name for name, _ in model.named_parameters() if name.startswith(("conv1.", "bn1.", *layers))]
@@ -91,5 +93,7 @@ def _stages(model: torch.nn.Module) -> list[list[str]]:
     # timm puts a last norm into the group of the head where it stands there; it trains with the head.
     last = max(groups)
     return [
-        names for key, names in sorted(groups.items()) if not (key == last and any(is_head(name, head) for name in names))
+        names
+        for key, names in sorted(groups.items())
+        if not (key == last and any(is_head(name, head) for name in names))
     ]

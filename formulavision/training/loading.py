@@ -186,8 +186,10 @@ def make_loader(prepared: Prepared, *, batch_size: int, shuffle: bool, workers: 
         persistent_workers=workers > 0,
         pin_memory=pin,
         collate_fn=_as_it_is,
+        # Of its own: a loader draws a seed for each epoch, and the global stream belongs to the model.
+        generator=torch.Generator(),
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch

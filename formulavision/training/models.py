@@ -32,12 +32,15 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
         arguments["img_size"] = settings.crop
     try:
         model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, settings.crop, settings.crop))
     except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"crop: '{settings.model}' takes no {settings.crop}-pixel images ({reason})") from None
-    if "classifier" not in model.pretrained_cfg or not hasattr(model, "group_matcher"):
+    source: Any = getattr(model, "pretrained_cfg", None) or {}
+    if not source.get("classifier") or not hasattr(model, "group_matcher"):
         raise ConfigError(f"model: '{settings.model}' has no classification head to train")
-    return model
+    return model.train()
 
 
 def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -53,9 +56,7 @@ def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> tor
     return (images.float() / 255 - mean) / std
 
 
-def export(
-    model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]
-) -> None:
+def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]) -> None:
     """Write ``model.safetensors`` and ``config.json`` so that timm alone loads them.
 
     ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back.

@@ -159,7 +159,8 @@ class Recorder(lightning.Callback):
         epoch = trainer.current_epoch + 1
         if not loss < float("inf"):
             raise FormulaVisionError(
-                f"{self.folder}: the loss became {loss} in epoch {epoch}: lower learning_rate (it is {self._learning_rate:g})"
+                f"{self.folder}: the loss became {loss} in epoch {epoch}: "
+                f"lower learning_rate (it is {self._learning_rate:g})"
             )
         row: Row = dict(
             zip(

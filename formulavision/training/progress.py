@@ -3,19 +3,71 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from formulavision.training.loading import Prepared
 from formulavision.training.module import Classifier
-from formulavision.training.runs import Row
+from formulavision.training.runs import Row, Run
+from formulavision.training.settings import TrainSettings
 
-__all__ = ["Bar", "epoch_line"]
+__all__ = ["Bar", "announce", "conclude", "describe_model", "epoch_line", "say"]
 
 _LOSS_EVERY_S = 1.0
 """Reading the loss waits for the device."""
+
+
+def say(console: Console, line: str) -> None:
+    """Print one line as it is."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def announce(console: Console, kind: str, settings: TrainSettings, data: Sequence[Prepared]) -> None:
+    """Say what a run trains on, and on what it is tested where ``data`` holds a second dataset."""
+    train = data[0].source
+    images = f"{len(train):,} images of {train.num_classes} classes"
+    if len(data) > 1:
+        images += f", tested on {len(data[1]):,}"
+    verb = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
+    say(
+        console,
+        f"{verb} {settings.model} on {images}: {settings.epochs} epochs of batches of {settings.batch_size}, "
+        f"{settings.crop}-pixel crops of {settings.resize}",
+    )
+    kept = sum(prepared.cache.megabytes for prepared in data if prepared.cache)
+    if kept:
+        say(console, f"resized images are kept in memory after their first use ({max(1, round(kept))} MB)")
+
+
+def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
+    """The number of parameters, and which of them are frozen."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    text = f"{sum(sizes.values()) / 1e6:.1f} M parameters"
+    if not frozen:
+        return f"{text}, none frozen"
+    share = sum(sizes[name] for name in frozen) / sum(sizes.values())
+    return f"{text}, frozen {len(frozen)} of {len(sizes)} tensors ({share:.1%}): {frozen[0]} to {frozen[-1]}"
+
+
+def conclude(console: Console, run: Run, seconds: float) -> None:
+    """Say what came out of a run, where it is, and what comes next."""
+    tested = run.final["validation_accuracy"] is not None
+    accuracy = run.final["validation_accuracy" if tested else "train_accuracy"]
+    say(
+        console,
+        f"{run.folder}: accuracy {accuracy:.2%} on {'test' if tested else 'training'} images after "
+        f"{len(run.history)} epochs; {seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
+    )
+    if run.kind == "pretrain":
+        following = f"finetune --checkpoint {run.folder} --downstream cifar10 --out ..."
+    else:
+        following = f"evaluate --checkpoint {run.folder} --downstream {run.settings['downstream']['name']}"
+    say(console, f"next: formulavision {following}")
 
 
 def epoch_line(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ Row = dict[str, float | None]
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 _SETTINGS = "settings.yaml"
+_CLASSES = "classes.json"
 _RESULT = "run.json"
 
-_FREE_TO_CHANGE = {"settings.workers", "settings.device", "checkpoint.path", "data.store"}
+_FREE_TO_CHANGE = {"settings.workers", "settings.device", "checkpoint.path", "data.store", "downstream.name"}
 """What a resumed run may have otherwise: where things are and who computes them, not what is computed."""
 
 
@@ -72,7 +73,7 @@ class Run:
             raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
         try:
             result = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-            names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+            names = json.loads((folder / _CLASSES).read_text(encoding="utf-8"))
             return cls(
                 folder=folder,
                 kind=result["kind"],
@@ -118,7 +119,7 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"out: {out}: holds an unfinished run: go on with it by --resume, or --overwrite it")
 
 
-def claim(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *, resume: bool) -> None:
     """Make the folder ready for a run of ``settings``: emptied, or checked to be of the same settings.
 
     Raises:
@@ -126,6 +127,8 @@ def claim(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
     """
     if resume and (out / _SETTINGS).is_file():
         check_same_settings(out, settings)
+        if (out / _CLASSES).is_file() and json.loads((out / _CLASSES).read_text(encoding="utf-8")) != list(class_names):
+            raise ConfigError(f"resume: the data's classes are others than in {out / _CLASSES}")
         return
     try:
         if out.exists():
@@ -134,6 +137,7 @@ def claim(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         temporary = out / f"{_SETTINGS}.partial"
         temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
         commit(temporary, out / _SETTINGS)
+        write_json(list(class_names), out / _CLASSES)
         (out / LAST_CHECKPOINT).parent.mkdir()
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
@@ -167,8 +171,6 @@ def commit(temporary: Path, path: Path) -> None:
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)
-
-
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

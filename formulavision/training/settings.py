@@ -28,7 +28,9 @@ class TrainSettings(Config):
     learning_rate: float = Field(0.01, gt=0, le=100, description="initial learning rate of SGD")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay of SGD, on all parameters")
-    milestones: tuple[int, ...] = Field((30, 60), description="epochs after which the learning rate is multiplied by gamma")
+    milestones: tuple[int, ...] = Field(
+        (30, 60), description="epochs after which the learning rate is multiplied by gamma"
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
     resize: int = Field(
         256, ge=8, le=4096, description="side that images are resized to", json_schema_extra={"unit": "pixels"}
@@ -48,7 +50,10 @@ class TrainSettings(Config):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model is trained")
     workers: int | None = Field(
-        None, ge=0, le=256, description="processes that load images; unset: up to 16 on CUDA, 0 (none of its own) elsewhere"
+        None,
+        ge=0,
+        le=256,
+        description="processes that load images; unset: up to 16 on CUDA, 0 (none of its own) elsewhere",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
 
@@ -75,5 +80,6 @@ def check_freeze(spec: str) -> None:
     """
     if not (spec == "none" or FREEZE_CONV.fullmatch(spec) or FREEZE_STAGE.fullmatch(spec)):
         raise ConfigError(
-            f"freeze: {spec!r} is not allowed: must be none, conv1, conv1-2 to conv1-5 (ResNets), or stage1, stage1-2 and on"
+            f"freeze: {spec!r} is not allowed: must be none, conv1, conv1-2 to conv1-5 (ResNets), "
+            "or stage1, stage1-2 and on"
         )

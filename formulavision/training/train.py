@@ -98,13 +98,14 @@ def finetune(
     check_freeze(freeze)
     out = Path(out)
     check_folder(out, resume=resume, overwrite=overwrite)
-    if checkpoint is not None and not Path(checkpoint).exists():
-        raise CheckpointError(f"{checkpoint}: no such file or folder")
+    if checkpoint is not None:
+        _check_source(Path(checkpoint), out)
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
     from formulavision.training.checkpoints import load_checkpoint
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
+    from formulavision.training.progress import say
 
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
     if weights is not None and weights.model is not None:
@@ -118,9 +119,16 @@ def finetune(
         return _as_it_is(out, plan, console)
     model = new_model(settings, opened.num_classes)
     if weights is not None:
-        console.print(f"checkpoint {weights.path}: {weights.load_into(model).describe()}", highlight=False)
+        say(console, f"checkpoint {weights.path}: {weights.load_into(model).describe()}")
     frozen = freeze_layers(model, freeze)
     return fit(plan, model, opened.train, opened.test, out=out, resume=resume, frozen=frozen, console=console)
+
+
+def _check_source(checkpoint: Path, out: Path) -> None:
+    if not checkpoint.exists():
+        raise CheckpointError(f"{checkpoint}: no such file or folder")
+    if checkpoint.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"out: {out}: holds the checkpoint itself: give another --out")
 
 
 def _settings(settings: TrainSettings | Mapping[str, Any] | None) -> TrainSettings:
@@ -153,5 +161,5 @@ def _open_data(
 
 def _as_it_is(out: Path, plan: Any, console: Console) -> Run:
     check_same_settings(out, plan.to_dict())
-    console.print(f"{out}: the run is complete already", highlight=False)
+    console.print(f"{out}: the run is complete already", highlight=False, markup=False, soft_wrap=True)
     return Run.load(out)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from formulavision import Category, Generator, Params, hookimpl, rendering
+from formulavision import Category, ConfigError, Generator, Params, hookimpl, rendering
 
 
 class BezierParams(Params):
@@ -47,7 +47,7 @@ class BezierParams(Params):
         for what in ("thickness", "extent"):
             smallest, largest = getattr(self, f"{what}_min"), getattr(self, f"{what}_max")
             if smallest > largest:
-                raise ValueError(f"{what}_min {smallest} is not allowed: must not be above {what}_max {largest}")
+                raise ConfigError(f"{what}_min: {smallest} is not allowed: must not be above {what}_max {largest}")
         return self
 
 

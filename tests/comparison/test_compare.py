@@ -13,8 +13,6 @@ from formulavision import compare
 from formulavision.comparison import Comparison, ComparisonSettings
 from formulavision.config import parse
 
-from .conftest import recipe
-
 
 def read_csv(folder: Path) -> list[dict[str, str]]:
     with (folder / "results.csv").open() as file:
@@ -60,7 +58,8 @@ def test_started_again_it_does_nothing_twice_and_an_added_arm_is_all_that_runs(f
     before = times_of(first.folder)
     settings = first.settings.to_dict()
     del settings["arms"]["broken"]
-    settings["arms"]["faint"] = {"recipe": recipe(contrast=20)}
+    faint = {**settings["arms"]["stripes"]["recipe"], "generator": {"name": "comparison-test-stripes", "contrast": 20}}
+    settings["arms"]["faint"] = {"recipe": faint}
     again = compare(settings, out=first.folder, show_progress=False)
     after = times_of(first.folder)
     assert not again.failures

@@ -1,0 +1,5 @@
+"""``python -m formulavision``."""
+
+from formulavision.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The same pixels on demand, from every store, with workers, in any order and in batches of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from formulavision import FormulaDataset, Recipe, StoredDataset, generate
+from formulavision.data import ImageDataset
+from formulavision.storage import FORMATS
+
+RECIPE = Recipe.from_dict(
+    {"generator": {"name": "ifs", "dots": 2000}, "categories": 3, "instances": 30, "canvas": {"size": 40}, "seed": 2}
+)
+
+
+@pytest.fixture(scope="module")
+def reference() -> tuple[torch.Tensor, torch.Tensor]:
+    """All images and labels, drawn one by one."""
+    dataset = FormulaDataset(RECIPE)
+    items = [dataset[i] for i in range(len(dataset))]
+    return torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
+
+
+@pytest.fixture(scope="module", params=["on demand", *FORMATS])
+def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
+    if request.param == "on demand":
+        return FormulaDataset(RECIPE)
+    root = tmp_path_factory.mktemp("store") / request.param
+    generate(RECIPE, root, format=request.param, workers=2)
+    return StoredDataset(root)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_a_loader_gives_the_same_pixels(
+    dataset: ImageDataset, reference: tuple[torch.Tensor, torch.Tensor], workers: int, batch_size: int
+) -> None:
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    loader = DataLoader(
+        dataset, batch_size=batch_size, sampler=order, num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+    )  # fmt: skip
+    batches = list(loader)
+    assert torch.equal(torch.cat([images for images, _ in batches]), reference[0][order])
+    assert torch.equal(torch.cat([labels for _, labels in batches]), reference[1][order])
+
+
+def test_items_are_uint8_channels_first(dataset: ImageDataset) -> None:
+    image, label = dataset[31]
+    assert (image.dtype, tuple(image.shape), label) == (torch.uint8, (1, 40, 40), 1)
+
+
+def test_classes_are_the_categories(dataset: ImageDataset) -> None:
+    assert dataset.class_names == ["00000", "00001", "00002"]
+    assert dataset.num_classes == 3
+
+
+def test_a_recipe_file_is_taken_as_well(tmp_path: Path, reference: tuple[torch.Tensor, torch.Tensor]) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.to_yaml())
+    assert torch.equal(FormulaDataset(tmp_path / "recipe.yaml")[5][0], reference[0][5])

@@ -1,0 +1,220 @@
+"""Stores: complete or saying that they are not, the same bytes however they came about."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formulavision import ConfigError, Drawer, FormulaVisionError, Recipe, Store, generate, verify
+from formulavision.storage import FORMATS, formats
+
+RECIPE = {
+    "generator": {"name": "perlin", "grid": 3},
+    "instances": 20,
+    "canvas": {"size": 24},
+    "seed": 3,
+}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.from_dict(RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 40)
+
+
+def contents(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_holds_the_images_that_the_recipe_draws(recipe: Recipe, tmp_path: Path, format: str) -> None:
+    store = generate(recipe, tmp_path / "store", format=format)
+    images, labels = Drawer(recipe).draw_batch(range(len(recipe)))
+    order = np.random.default_rng(0).permutation(len(recipe)).tolist()
+    assert len(store) == 180
+    assert all(np.array_equal(store.read(i), images[i]) for i in order)
+    assert [store.label(i) for i in order] == labels[order].tolist()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_bytes_do_not_depend_on_the_number_of_workers(
+    recipe: Recipe, tmp_path: Path, format: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # worker processes have the real shard size
+    generate(recipe, tmp_path / "one", format=format)
+    generate(recipe, tmp_path / "many", format=format, workers=workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
+    recipe: Recipe, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import generation
+
+    generate(recipe, tmp_path / "whole", format=format)
+    drawn: list[str] = []
+
+    def interrupt_at_100(image: np.ndarray) -> bytes:
+        drawn.append("")
+        if len(drawn) == 101:
+            raise Interrupted
+        return encode(image)
+
+    encode = generation.encode_png
+    monkeypatch.setattr(generation, "encode_png", interrupt_at_100)
+    with pytest.raises(Interrupted):
+        generate(recipe, tmp_path / "store", format=format)
+    with pytest.raises(FormulaVisionError, match="is not complete"):
+        Store(tmp_path / "store")
+    assert not list((tmp_path / "store").rglob("manifest.json"))
+
+    resumed_from: list[int] = []
+
+    class Watch(generation.Progress):
+        def images(self, done: int, total: int) -> None:
+            resumed_from.append(done)
+
+    generate(recipe, tmp_path / "store", format=format, progress=Watch())
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+    assert resumed_from[0] > 40, "pieces that were finished are not drawn again"
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "formulavision", "generate", "--plugin", "perlin", "--instances", "60",
+               "--size", "64", "--workers", "2", "--out", str(tmp_path / "store")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "store").glob("0000[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "store" / "manifest.json").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    recipe = Recipe.from_dict({"generator": "perlin", "instances": 60, "canvas": {"size": 64}})
+    generate(recipe, tmp_path / "whole")
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def test_ctrl_c_ends_in_one_line_and_a_resumable_state(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "formulavision", "generate", "--plugin", "perlin", "--instances", "500",
+               "--workers", "2", "--out", str(tmp_path / "store")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "store").glob("0000[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "stopped; what is finished is kept: run the same command again to go on"
+    assert "Traceback" not in errors
+    assert (tmp_path / "store" / ".incomplete" / "recipe.yaml").is_file()
+
+
+def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
+    generate(recipe, tmp_path / "store")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
+
+
+def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    other = Recipe.from_dict(RECIPE, ["seed=4"])
+    with pytest.raises(FormulaVisionError, match="holds a store of another recipe or format; .* --overwrite"):
+        generate(other, tmp_path / "store")
+    assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
+    assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id
+
+
+def test_a_folder_that_is_no_store_is_never_overwritten(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FormulaVisionError, match="is not empty and holds no store"):
+        generate(recipe, tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_full_disk_is_told_in_one_line_and_keeps_what_was_written(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from formulavision.storage import imagefolder
+
+    real, calls = os.sync, []
+
+    def full_at_the_third() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
+        real()
+
+    monkeypatch.setattr(imagefolder.os, "sync", full_at_the_third)
+    with pytest.raises(FormulaVisionError, match="No space left on device; what was written so far is kept"):
+        generate(recipe, tmp_path / "store")
+    monkeypatch.undo()
+    generate(recipe, tmp_path / "store")
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+@pytest.mark.parametrize("workers", [0, -1, 100_000])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(recipe: Recipe, tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ConfigError, match="workers:"):
+        generate(recipe, tmp_path / "store", workers=workers)
+    assert not (tmp_path / "store").exists()
+
+
+# Verify
+
+
+def test_verify_finds_a_right_store_right(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store", format="webdataset")
+    result = verify(tmp_path / "store", sample=None)
+    assert (result.problems, result.images, result.pieces) == ([], 180, 5)
+
+
+def test_verify_names_an_image_that_the_formula_did_not_draw(recipe: Recipe, tmp_path: Path) -> None:
+    from formulavision.rendering.encoding import encode_png
+
+    generate(recipe, tmp_path / "store")
+    image = tmp_path / "store" / "00004" / "00004_000007.png"
+    image.write_bytes(encode_png(255 - Store(tmp_path / "store").read(87)))
+    problems = verify(tmp_path / "store", sample=None).problems
+    assert any(p.startswith("00004/00004_000007: ") and "pixels differ" in p for p in problems)
+    assert any("00004" in p and ("checksum" in p or "bytes" in p) for p in problems)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_verify_names_a_truncated_piece(recipe: Recipe, tmp_path: Path, format: str) -> None:
+    store = generate(recipe, tmp_path / "store", format=format)
+    target = tmp_path / "store" / store.manifest.pieces[1].path
+    victim = sorted(target.glob("*.png"))[3] if target.is_dir() else target
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    problems = verify(tmp_path / "store", sample=None).problems
+    assert problems
+    assert all(target.name in problem or victim.stem in problem for problem in problems)
+
+
+def test_verify_names_a_missing_piece(recipe: Recipe, tmp_path: Path) -> None:
+    store = generate(recipe, tmp_path / "store", format="webdataset")
+    (tmp_path / "store" / store.manifest.pieces[2].path).unlink()
+    problems = verify(tmp_path / "store", sample=10).problems
+    assert any("shard-000002.tar: No such file" in problem for problem in problems)

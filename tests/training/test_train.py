@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from formulavision import __version__
+from formulavision.errors import CheckpointError, ConfigError, FormulaVisionError
+from formulavision.training import Run, finetune, pretrain
+from formulavision.training.module import COLUMNS
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def comparable(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in {"seconds", "images_per_second"}} for row in history]
+
+
+def interrupted(stripes: Any, out: Path, settings: dict[str, Any], *, epochs: int, monkeypatch: Any) -> None:
+    """A run that was killed while it began the epoch after ``epochs`` whole ones."""
+    source = stripes()
+    fetched = 0
+    whole = type(source).__getitem__
+
+    def dying(self: Any, index: int) -> Any:
+        nonlocal fetched
+        fetched += 1
+        if fetched > epochs * len(source) + 10:
+            raise RuntimeError("killed")
+        return whole(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(source), "__getitem__", dying)
+        patch.setattr("formulavision.training.fit.image_cache", lambda *a, **k: None)
+        with pytest.raises(RuntimeError, match="killed"):
+            pretrain(source, out=out, settings=settings, show_progress=False)
+
+
+# What a run leaves ---------------------------------------------------------------------------------------------------
+
+
+def test_a_small_model_learns_the_stripes(pretrained: Run, small: Any) -> None:
+    assert pretrained.history[-1]["train_loss"] < pretrained.history[0]["train_loss"]  # type: ignore[operator]
+    assert [row["learning_rate"] for row in pretrained.history] == pytest.approx([0.05, 0.005])
+    assert pretrained.final == pretrained.history[-1]
+    assert pretrained.final["validation_accuracy"] is None
+    assert (pretrained.kind, pretrained.frozen) == ("pretrain", [])
+
+
+def test_the_folder_explains_itself(pretrained: Run, small: Any) -> None:
+    folder = pretrained.folder
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    assert {name: settings["settings"][name] for name in small} == small
+    assert settings["data"] == {"images": 48, "classes": 4}
+    assert json.loads((folder / "classes.json").read_text()) == ["left", "inner left", "inner right", "right"]
+    with (folder / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == COLUMNS and [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["train_loss"]) == pretrained.final["train_loss"]
+    result = json.loads((folder / "run.json").read_text())
+    assert result["complete"] is True and result["formulavision"] == __version__
+    assert result["parameters"] == sum(p.numel() for p in timm.create_model("test_resnet", num_classes=4).parameters())
+    assert not list(folder.rglob("*.partial"))
+    assert Run.load(folder) == pretrained
+
+
+def test_tensorboard_reads_the_metrics(pretrained: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(pretrained.folder / "tensorboard"))
+    board.Reload()
+    events = board.Scalars("train_loss")
+    assert [e.step for e in events] == [1, 2]
+    assert [e.value for e in events] == pytest.approx([row["train_loss"] for row in pretrained.history])
+
+
+def test_timm_alone_loads_the_model(pretrained: Run) -> None:
+    model = timm.create_model(f"local-dir:{pretrained.folder}", pretrained=True)
+    assert same(dict(model.state_dict()), weights(pretrained.folder))
+    data = timm.data.resolve_data_config(model=model)
+    assert (list(data["mean"]), list(data["std"])) == ([0.2] * 3, [0.5] * 3)
+    assert tuple(data["input_size"]) == (3, 32, 32)
+    assert (model.num_classes, model.pretrained_cfg["architecture"]) == (4, "test_resnet")
+
+
+def test_timm_alone_loads_a_transformer_of_another_image_size(stripes: Any, small: Any, tmp_path: Path) -> None:
+    settings = {**small, "model": "test_vit", "epochs": 1, "learning_rate": 0.01}
+    run = pretrain(stripes(), out=tmp_path / "vit", settings=settings, show_progress=False)
+    model = timm.create_model(f"local-dir:{run.folder}", pretrained=True)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+    assert same(dict(model.state_dict()), weights(run.folder))
+
+
+def test_the_resumable_checkpoint_holds_no_python_objects(pretrained: Run) -> None:
+    content = torch.load(pretrained.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["epoch"] == 1 and content["optimizer_states"]
+
+
+# The same run whatever happens ----------------------------------------------------------------------------------------
+
+
+def test_workers_do_not_change_the_run(stripes: Any, small: Any, pretrained: Run, tmp_path: Path) -> None:
+    other = pretrain(stripes(), out=tmp_path / "run", settings={**small, "workers": 2}, show_progress=False)
+    assert same(weights(other.folder), weights(pretrained.folder))
+    assert comparable(other.history) == comparable(pretrained.history)
+
+
+def test_another_seed_changes_the_run(stripes: Any, small: Any, pretrained: Run, tmp_path: Path) -> None:
+    other = pretrain(stripes(), out=tmp_path / "run", settings={**small, "seed": 2}, show_progress=False)
+    assert not same(weights(other.folder), weights(pretrained.folder))
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_killed_run_resumes_to_the_same_weights(
+    stripes: Any, small: Any, pretrained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    out = tmp_path / "run"
+    interrupted(stripes, out, small, epochs=epochs, monkeypatch=monkeypatch)
+    with pytest.raises(ConfigError, match="unfinished"):
+        Run.load(out)
+    with pytest.raises(ConfigError, match="unfinished run: go on with it by --resume"):
+        pretrain(stripes(), out=out, settings=small, show_progress=False)
+    run = pretrain(stripes(), out=out, settings=small, resume=True, show_progress=False)
+    assert same(weights(out), weights(pretrained.folder))
+    assert comparable(run.history) == comparable(pretrained.history)
+
+
+def test_resuming_with_dropout_repeats_it(stripes: Any, small: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    from formulavision.training import fit
+
+    def with_dropout(settings: Any, num_classes: int) -> Any:
+        return timm.create_model(settings.model, num_classes=num_classes, drop_rate=0.5)
+
+    monkeypatch.setattr(fit, "build_model", with_dropout)
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings=small, show_progress=False)
+    interrupted(stripes, tmp_path / "run", small, epochs=1, monkeypatch=monkeypatch)
+    torch.rand(7)
+    run = pretrain(stripes(), out=tmp_path / "run", settings=small, resume=True, show_progress=False)
+    assert same(weights(run.folder), weights(whole.folder))
+
+
+def test_resuming_with_other_settings_names_the_difference(
+    stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(stripes, tmp_path / "run", small, epochs=1, monkeypatch=monkeypatch)
+    with pytest.raises(ConfigError, match=r"resume: settings.learning_rate is 0.1 and was 0.05"):
+        pretrain(stripes(), out=tmp_path / "run", settings={**small, "learning_rate": 0.1}, resume=True)
+    with pytest.raises(ConfigError, match=r"resume: data.images is 44 and was 48"):
+        pretrain(stripes(images=44), out=tmp_path / "run", settings=small, resume=True)
+
+
+def test_ctrl_c_leaves_a_run_to_resume(small: Any, tmp_path: Path) -> None:
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from conftest import Stripes
+from formulavision.training import pretrain
+import torch
+torch.set_num_threads(1)
+class Interrupting(Stripes):
+    fetched = 0
+    def __getitem__(self, index):
+        Interrupting.fetched += 1
+        if Interrupting.fetched == 60:
+            signal.raise_signal(signal.SIGINT)
+        return super().__getitem__(index)
+import formulavision.training.fit as fit
+fit.image_cache = lambda *a, **k: None
+try:
+    pretrain(Interrupting(), out={str(tmp_path / "run")!r}, settings={small!r})
+except KeyboardInterrupt:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    sys.exit(130)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "stopped after 1 whole epochs of 2; --resume goes on from there" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+# Folders and settings -------------------------------------------------------------------------------------------------
+
+
+def test_a_complete_run_is_overwritten_only_when_asked(
+    stripes: Any, small: Any, pretrained: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(pretrained.folder, out)
+    with pytest.raises(ConfigError, match="holds a complete run"):
+        pretrain(stripes(), out=out, settings=small)
+    assert same(weights(out), weights(pretrained.folder))
+    assert pretrain(stripes(), out=out, settings=small, resume=True, show_progress=False).history == pretrained.history
+    run = pretrain(stripes(), out=out, settings={**small, "epochs": 1}, overwrite=True, show_progress=False)
+    assert len(run.history) == 1
+
+
+def test_a_folder_of_other_files_is_never_touched(stripes: Any, small: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for choice in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ConfigError, match="holds other files"):
+            pretrain(stripes(), out=tmp_path, settings=small, **choice)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"model": "resnet81"}, r"timm has no model 'resnet81' \(did you mean 'resnet\d+'\?\)"),
+        ({"model": "test_vit", "crop": 10, "resize": 10}, "takes no 10-pixel images"),
+        ({"device": "cuda"}, "device: 'cuda' is not available"),
+    ],
+)
+def test_a_wrong_setting_leaves_no_folder(
+    stripes: Any, small: Any, tmp_path: Path, settings: dict[str, Any], named: str
+) -> None:
+    if settings.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ConfigError, match=named):
+        pretrain(stripes(), out=tmp_path / "run", settings={**small, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(stripes: Any, small: Any, tmp_path: Path) -> None:
+    with pytest.raises(FormulaVisionError, match=r"the loss became nan in epoch \d: lower learning_rate"):
+        pretrain(
+            stripes(),
+            out=tmp_path / "run",
+            settings={**small, "learning_rate": 100, "momentum": 0.99, "weight_decay": 1, "epochs": 9},
+            show_progress=False,
+        )
+
+
+# Fine-tuning ---------------------------------------------------------------------------------------------------------
+
+DIGITS = {"kind": "digits", "train_per_class": 6, "test_per_class": 4}
+
+
+def test_finetuning_takes_the_weights_and_the_model_of_a_run(
+    small: Any, pretrained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from formulavision.downstream import DownstreamSettings
+
+    settings = {name: value for name, value in small.items() if name != "model"}
+    run = finetune(
+        pretrained.folder,
+        DownstreamSettings.model_validate(DIGITS),
+        out=tmp_path / "ft",
+        freeze="conv1-5",
+        settings=settings,
+    )
+    printed = capsys.readouterr().out
+    assert "2 skipped (fc.bias, fc.weight)" in printed and "conv1.0.weight to layer4" in printed
+    before, after = weights(pretrained.folder), weights(tmp_path / "ft")
+    assert all(torch.equal(before[n], after[n]) for n in before if not n.startswith("fc."))
+    assert after["fc.weight"].shape[0] == 10 and run.class_names == [str(i) for i in range(10)]
+    assert run.settings["settings"]["model"] == "test_resnet"
+    assert len(run.frozen) == len(dict(timm.create_model("test_resnet").named_parameters())) - 2
+    assert all(0 <= row["validation_accuracy"] <= 1 for row in run.history)  # type: ignore[operator]
+
+
+def test_another_model_than_the_runs_is_refused(small: Any, pretrained: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model: is 'resnet18', but .* is a 'test_resnet'"):
+        finetune(pretrained.folder, "digits", out=tmp_path / "ft", settings={**small, "model": "resnet18"})
+    assert not (tmp_path / "ft").exists()
+
+
+def test_a_checkpoint_of_another_architecture_leaves_no_folder(small: Any, pretrained: Run, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="another architecture|does not fit"):
+        finetune(
+            pretrained.folder / "model.safetensors",
+            "digits",
+            out=tmp_path / "ft",
+            settings={**small, "model": "test_convnext"},
+        )
+    assert not (tmp_path / "ft").exists()
+
+
+def test_an_unknown_freeze_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="freeze: 'conv9'"):
+        finetune(tmp_path / "not there", "folder:/not/there", out=tmp_path / "ft", freeze="conv9")
+
+
+def test_the_checkpoints_own_folder_is_not_overwritten(small: Any, pretrained: Run) -> None:
+    with pytest.raises(ConfigError, match="holds the checkpoint itself"):
+        finetune(pretrained.folder, "digits", out=pretrained.folder, settings=small, overwrite=True)
+    assert Run.load(pretrained.folder) == pretrained

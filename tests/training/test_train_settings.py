@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from formulavision.config import parse
+from formulavision.errors import ConfigError
+from formulavision.training import TrainSettings
+
+
+def test_the_defaults_are_those_of_the_papers_section_4() -> None:
+    settings = TrainSettings()
+    assert (settings.model, settings.epochs, settings.batch_size) == ("resnet50", 90, 256)
+    assert (settings.learning_rate, settings.momentum, settings.weight_decay) == (0.01, 0.9, 1e-4)
+    assert (settings.milestones, settings.gamma) == ((30, 60), 0.1)
+    assert (settings.resize, settings.crop) == (256, 224)
+
+
+def test_every_setting_has_a_description() -> None:
+    assert all(field.description for field in TrainSettings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"crop": 300}, "crop 300 is larger than resize 256"),
+        ({"milestones": [60, 30]}, r"milestones \[60, 30\]"),
+        ({"std": [0.5, 0.0, 0.5]}, "std"),
+        ({"epochs": 0}, "epochs: 0 is not allowed"),
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"learning_rat": 1}, "did you mean 'learning_rate'"),
+        ({"precision": "fp8"}, "precision: 'fp8'"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse(TrainSettings, settings)
+
+
+def test_settings_and_entry_points_import_without_torch() -> None:
+    code = (
+        "import sys; from formulavision.training import TrainSettings, pretrain, finetune; TrainSettings();"
+        "import formulavision.evaluation, formulavision.downstream;"
+        "sys.exit(','.join({'torch', 'lightning', 'timm'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
 from formulavision.config import Config, did_you_mean, parse
+from formulavision.downstream_torchvision import TORCHVISION, open_torchvision
 from formulavision.errors import DownstreamError
 from formulavision.generator import random_stream
 
@@ -22,25 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Downstream", "DownstreamSettings", "LabelledImages", "open_downstream"]
 
-_TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "cifar10": ("CIFAR10", {"train": True}, {"train": False}),
-    "cifar100": ("CIFAR100", {"train": True}, {"train": False}),
-    "country211": ("Country211", {"split": "train"}, {"split": "test"}),
-    "dtd": ("DTD", {"split": "train"}, {"split": "test"}),
-    "fashionmnist": ("FashionMNIST", {"train": True}, {"train": False}),
-    "fgvcaircraft": ("FGVCAircraft", {"split": "trainval"}, {"split": "test"}),
-    "flowers102": ("Flowers102", {"split": "train"}, {"split": "test"}),
-    "food101": ("Food101", {"split": "train"}, {"split": "test"}),
-    "gtsrb": ("GTSRB", {"split": "train"}, {"split": "test"}),
-    "kmnist": ("KMNIST", {"train": True}, {"train": False}),
-    "mnist": ("MNIST", {"train": True}, {"train": False}),
-    "oxfordiiitpet": ("OxfordIIITPet", {"split": "trainval"}, {"split": "test"}),
-    "stl10": ("STL10", {"split": "train"}, {"split": "test"}),
-    "svhn": ("SVHN", {"split": "train"}, {"split": "test"}),
-}
-"""torchvision's classification sets with an official division: class, arguments for training, for test."""
-
-_KINDS = ("folder", "digits", *_TORCHVISION)
+_KINDS = ("folder", "digits", *TORCHVISION)
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _DIGITS_TEST_SHARE = 0.25
 
@@ -183,7 +166,8 @@ def open_downstream(settings: DownstreamSettings | str) -> Downstream:
     elif settings.kind == "digits":
         train, test = _open_digits()
     else:
-        train, test = _open_torchvision(settings)
+        sides = open_torchvision(settings.kind, settings.root, download=settings.download)
+        train, test = (LabelledImages(read, np.arange(len(labels)), labels, names) for read, labels, names in sides)
     return Downstream(
         name,
         settings,
@@ -313,59 +297,3 @@ def _open_digits() -> tuple[LabelledImages, LabelledImages]:
     train, test = (np.sort(side) for side in sides)
     names = [str(name) for name in digits.target_names]
     return LabelledImages(read, train, labels[train], names), LabelledImages(read, test, labels[test], names)
-
-
-# torchvision's datasets ----------------------------------------------------------------------------------------------
-
-
-class _Items:
-    """Gives the images of a torchvision dataset."""
-
-    def __init__(self, dataset: Any, root: Path) -> None:
-        self.dataset = dataset
-        self.root = root
-
-    def __call__(self, index: int) -> Image.Image:
-        try:
-            image: Image.Image = self.dataset[index][0]
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DownstreamError(f"{self.root}: image {index} cannot be decoded ({error})") from None
-        return image
-
-
-def _open_torchvision(settings: DownstreamSettings) -> tuple[LabelledImages, LabelledImages]:
-    from torchvision import datasets
-
-    root = settings.root or _default_root()
-    class_name, *arguments = _TORCHVISION[settings.kind]
-    sides = []
-    for keywords in arguments:
-        try:
-            # torchvision checks every file that it unpickles (CIFAR) against the digests that it knows.
-            dataset = getattr(datasets, class_name)(str(root), download=settings.download, **keywords)
-        except Exception as error:  # whatever a download, an archive or a reader may raise
-            _refuse_torchvision(settings, root, error)
-        labels = _labels_of(dataset)
-        names = [str(name) for name in getattr(dataset, "classes", range(int(labels.max()) + 1))]
-        sides.append(LabelledImages(_Items(dataset, root), np.arange(len(labels)), labels, names))
-    return sides[0], sides[1]
-
-
-def _refuse_torchvision(settings: DownstreamSettings, root: Path, error: Exception) -> NoReturn:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    advice = "could not be downloaded or read" if settings.download else "is not there (and download is off)"
-    raise DownstreamError(f"{settings.kind}: {advice} in {root}: {reason}") from None
-
-
-def _labels_of(dataset: Any) -> Labels:
-    for name in ("targets", "labels", "_labels"):
-        labels = getattr(dataset, name, None)
-        if labels is not None:
-            return np.asarray(labels, dtype=np.int64)
-    return np.array([label for _, label in dataset._samples], dtype=np.int64)
-
-
-def _default_root() -> Path:
-    import platformdirs
-
-    return Path(os.environ.get("FORMULAVISION_CACHE") or platformdirs.user_cache_dir("formulavision")) / "downstreams"

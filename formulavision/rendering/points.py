@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import int32, njit, uint8, uint16, uint32
+from numba import int32, njit, uint8, uint16, uint32, uint64
 
 from formulavision.rendering.random import philox4x32
 
-__all__ = ["PATCH_MARGIN", "count_lit", "paste_patches", "patch_masks", "plot_points", "to_pixels", "valid_length"]
-
-PATCH_MARGIN = 3
-"""A patch reaches this many pixels beyond the pixel of its point, down and to the right."""
-
+__all__ = ["count_lit", "paste_patches", "paste_patches_in_colors", "patch_masks", "plot_points", "to_pixels", "valid_length"]
 
 @njit(cache=True, nogil=True)
 def valid_length(values, length):  # type: ignore[no-untyped-def]
@@ -97,33 +93,73 @@ def plot_points(image, columns, rows, length, values):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def paste_patches(image, columns, rows, length, masks, values):  # type: ignore[no-untyped-def]
+def paste_patches(image, columns, rows, length, masks, value):  # type: ignore[no-untyped-def]
     """Paste a 3x3 patch a point, its top left corner at (column + 1, row + 1); later patches win, with their zeros too.
 
+    The image is kept as bits while it is drawn, 64 pixels of a row in a word, so that a patch is three words and not
+    nine bytes.
+
     Args:
-        image: uint8 [h, w]; what reaches beyond it is cut off.
+        image: uint8 [h, w], is set to 0 and ``value``; what reaches beyond it is cut off.
         columns, rows: uint16 [>= length].
         masks: uint16 [m], point i has mask i mod m: 9 bits, bit 8 is the top left, row by row.
-        values: uint8 [period], the value of the lit pixels of point i is ``values[i mod period]``.
+        value: of the lit pixels.
     """
+    height, width = image.shape
+    number_of_masks = len(masks)
+    # Room for the patches of the last row and column, and for the word after a patch that straddles two.
+    bits = np.zeros((height + 4, (width + 4) // 64 + 2), np.uint64)
+    # The leftmost pixel is the highest of a mask's three bits and the lowest bit in a word.
+    mirrored = np.array([0, 4, 2, 6, 1, 5, 3, 7], np.uint64)
+    seven = uint64(7)
+    turn = 0
+    for i in range(length):
+        # Unsigned, since numba looks for negative indices otherwise.
+        row = uint64(rows[i]) + uint64(1)
+        column = uint64(columns[i]) + uint64(1)
+        word = column >> uint64(6)
+        place = column & uint64(63)
+        mask = uint64(masks[turn])
+        top = mirrored[(mask >> uint64(6)) & seven]
+        middle = mirrored[(mask >> uint64(3)) & seven]
+        bottom = mirrored[mask & seven]
+        keep = ~(seven << place)
+        bits[row, word] = (bits[row, word] & keep) | (top << place)
+        bits[row + uint64(1), word] = (bits[row + uint64(1), word] & keep) | (middle << place)
+        bits[row + uint64(2), word] = (bits[row + uint64(2), word] & keep) | (bottom << place)
+        if place > uint64(61):
+            rest = uint64(64) - place
+            keep = ~(seven >> rest)
+            word += uint64(1)
+            bits[row, word] = (bits[row, word] & keep) | (top >> rest)
+            bits[row + uint64(1), word] = (bits[row + uint64(1), word] & keep) | (middle >> rest)
+            bits[row + uint64(2), word] = (bits[row + uint64(2), word] & keep) | (bottom >> rest)
+        turn += 1
+        if turn == number_of_masks:
+            turn = 0
+    lit = uint8(value)
+    for row in range(height):
+        for column in range(width):
+            image[row, column] = lit * uint8((bits[row, column >> 6] >> uint64(column & 63)) & uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def paste_patches_in_colors(image, columns, rows, length, masks, values):  # type: ignore[no-untyped-def]
+    """As ``paste_patches``, where the lit pixels of point i get ``values[i mod len(values)]``, uint8 [period]."""
     height, width = image.shape
     period = len(values)
     number_of_masks = len(masks)
     phase = 0
     turn = 0
+    image[:] = 0
     for i in range(length):
         row = int(rows[i]) + 1
         column = int(columns[i]) + 1
         mask = masks[turn]
         value = values[phase]
-        if row + 3 <= height and column + 3 <= width:
-            for k in range(3):
-                for m in range(3):
-                    image[row + k, column + m] = value * uint8((mask >> (8 - 3 * k - m)) & 1)
-        else:
-            for k in range(min(3, height - row)):
-                for m in range(min(3, width - column)):
-                    image[row + k, column + m] = value * uint8((mask >> (8 - 3 * k - m)) & 1)
+        for k in range(min(3, height - row)):
+            for m in range(min(3, width - column)):
+                image[row + k, column + m] = value * uint8((mask >> (8 - 3 * k - m)) & 1)
         phase += 1
         if phase == period:
             phase = 0

@@ -214,8 +214,10 @@ class Ifs(Generator):
         image = np.zeros((size, size), np.uint8)
         if masks is None:
             rendering.points.plot_points(image, columns, rows, length, self._values)
+        elif self.canvas.channels == 1:
+            rendering.points.paste_patches(image, columns, rows, length, masks, GRAY)
         else:
-            rendering.points.paste_patches(image, columns, rows, length, masks, self._values)
+            rendering.points.paste_patches_in_colors(image, columns, rows, length, masks, self._values)
         return image
 
     @cached_property

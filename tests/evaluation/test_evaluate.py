@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+
+from formulavision.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
+from formulavision.errors import CheckpointError, ConfigError
+from formulavision.evaluation import evaluate
+from formulavision.training import Run, finetune
+
+SMALL = {
+    "model": "test_resnet",
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 0.05,
+    "milestones": [1],
+    "resize": 36,
+    "crop": 32,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Downstream:
+    return open_downstream(DownstreamSettings(kind="digits", train_per_class=20, test_per_class=10))
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory: pytest.TempPathFactory, digits: Downstream) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "ft"
+    return finetune(None, digits, out=out, settings=SMALL, show_progress=False)
+
+
+def only(data: Downstream, classes: list[int], names: list[str] | None = None) -> Downstream:
+    """The dataset with some of its classes."""
+
+    def side(images: LabelledImages) -> LabelledImages:
+        keep = np.isin(images.labels, classes)
+        labels = np.searchsorted(classes, images.labels[keep])
+        kept = names or [images.class_names[c] for c in classes]
+        return LabelledImages(images.read, images.indices[keep], labels, kept)
+
+    return Downstream(data.name, data.settings, side(data.train), side(data.test))
+
+
+def test_it_agrees_with_timm_and_scikit_learn(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
+    evaluation = evaluate(finetuned.folder, digits, out=tmp_path, batch_size=32, show_progress=False)
+    model = timm.create_model(f"local-dir:{finetuned.folder}", pretrained=True).eval()
+    images = torch.stack([digits.test[i][0] for i in range(len(digits.test))]).float()
+    resized = torch.nn.functional.interpolate(images, (36, 36), mode="bilinear", antialias=True).round()
+    with torch.no_grad():
+        logits = model((resized[:, :, 2:34, 2:34] / 255 - 0.2) / 0.5)
+    true, predicted, shares = digits.test.labels, logits.argmax(1).numpy(), logits.softmax(1).double().numpy()
+    assert evaluation.top1 == accuracy_score(true, predicted)
+    assert evaluation.topk == top_k_accuracy_score(true, shares, k=5) and evaluation.k == 5
+    assert evaluation.loss == pytest.approx(log_loss(true, shares), rel=1e-3)
+    expected = confusion_matrix(true, predicted)
+    np.testing.assert_array_equal(evaluation.confusion, expected)
+    np.testing.assert_allclose(evaluation.per_class, expected.diagonal() / expected.sum(axis=1))
+
+
+@pytest.mark.parametrize("batch_size", [16, 7, 100])
+def test_it_agrees_with_the_last_epoch_of_the_run(
+    finetuned: Run, digits: Downstream, tmp_path: Path, batch_size: int
+) -> None:
+    evaluation = evaluate(finetuned.folder, digits, out=tmp_path, batch_size=batch_size, show_progress=False)
+    assert evaluation.top1 == finetuned.final["validation_accuracy"]
+    assert evaluation.loss == pytest.approx(finetuned.final["validation_loss"], rel=1e-5)
+
+
+def test_the_files_say_the_same(finetuned: Run, digits: Downstream) -> None:
+    evaluation = evaluate(finetuned.folder, digits, show_progress=False)
+    assert evaluation.folder == finetuned.folder
+    content = json.loads((finetuned.folder / "evaluation.json").read_text())
+    assert (content["top_1"], content["top_5"], content["loss"]) == (evaluation.top1, evaluation.topk, evaluation.loss)
+    assert content["images"] == 100 and content["top_5_counts"] == 5 and "note" not in content
+    with (finetuned.folder / "per_class.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == digits.class_names
+    assert [float(row["accuracy"]) for row in rows] == evaluation.per_class
+    with (finetuned.folder / "confusion_matrix.csv").open() as stream:
+        table = list(csv.reader(stream))
+    assert table[0][1:] == digits.class_names
+    assert [[int(cell) for cell in row[1:]] for row in table[1:]] == evaluation.confusion.tolist()
+
+
+def test_top_5_of_three_classes_is_top_3_and_says_so(digits: Downstream, tmp_path: Path) -> None:
+    three = only(digits, [0, 4, 7])
+    run = finetune(None, three, out=tmp_path / "ft", settings={**SMALL, "epochs": 1}, show_progress=False)
+    evaluation = evaluate(run.folder, three, show_progress=False)
+    assert (evaluation.k, evaluation.topk) == (3, 1.0)
+    content = json.loads((run.folder / "evaluation.json").read_text())
+    assert content["top_5_counts"] == 3 and "first 3" in content["note"]
+
+
+def test_a_class_without_test_images_has_no_accuracy(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
+    keep = digits.test.labels != 3
+    test = LabelledImages(digits.test.read, digits.test.indices[keep], digits.test.labels[keep], digits.class_names)
+    data = Downstream(digits.name, digits.settings, digits.train, test)
+    evaluation = evaluate(finetuned.folder, data, out=tmp_path, show_progress=False)
+    assert evaluation.per_class[3] is None and evaluation.per_class.count(None) == 1
+    assert json.loads((tmp_path / "evaluation.json").read_text())["per_class"]["3"] is None
+
+
+def test_other_classes_are_refused(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="tells 10 classes apart, digits has 2"):
+        evaluate(finetuned.folder, only(digits, [0, 1]), out=tmp_path)
+    renamed = only(digits, list(range(10)), [f"digit {i}" for i in range(10)])
+    with pytest.raises(CheckpointError, match="'0' where that has 'digit 0'"):
+        evaluate(finetuned.folder, renamed, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_finetuned_run_is_refused(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a file of weights"):
+        evaluate(finetuned.folder / "model.safetensors", digits)
+    with pytest.raises(CheckpointError, match="is not a run's folder"):
+        evaluate(tmp_path, digits)
+    with pytest.raises(ConfigError, match="batch_size: 0"):
+        evaluate(finetuned.folder, digits, batch_size=0)

@@ -1,0 +1,49 @@
+"""What the documents say is what the project does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from formulavision.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for path in DOCUMENTS:
+        for block in blocks(path, "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                found += [(path.name, part) for part in re.findall(r"formulavision (?!plugin-)[a-z][^#&]*", line)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "language"), [("pyproject.toml", "toml"), ("formulavision_rings.py", "python")])
+def test_the_tutorials_plugin_is_the_one_that_the_tests_install(name: str, language: str) -> None:
+    (shown,) = blocks(ROOT / "docs" / "writing-a-generator.md", language)
+    assert shown == (ROOT / "tests" / "third_party" / "rings" / name).read_text()
+
+
+@pytest.mark.parametrize(("document", "command"), commands())
+def test_commands_in_the_documents_exist_with_their_options(document: str, command: str) -> None:
+    group = get_command(app)
+    _, name, *arguments = command.split()
+    assert name in group.commands, f"{document}: {command}"  # type: ignore[attr-defined]
+    known = {option for parameter in group.commands[name].params for option in parameter.opts}  # type: ignore[attr-defined]
+    used = {argument for argument in arguments if argument.startswith("--")}
+    assert used <= known, f"{document}: {command}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []

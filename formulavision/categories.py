@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from formulavision.errors import ConfigError, FormulaVisionError, PluginError, StoreError
 from formulavision.generator import Category, Generator
+from formulavision.processes import worker_pool
 from formulavision.registry import registry
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _as_table(parameters: object, generator: Generator) -> Parameters:
 def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
     try:
         if generator.categories_are_independent() and workers > 1 and count > 1:
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (recipe.to_dict(),)) as pool:
+            with worker_pool(workers, _start, recipe.to_dict()) as pool:
                 yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
         else:
             yield from generator.categories(count)
@@ -119,7 +119,11 @@ def read_folder(folder: Path, columns: tuple[str, ...]) -> dict[str, Parameters]
     """
     files = sorted(Path(folder).glob("*.csv"))
     if not files:
-        raise ConfigError(f"categories.folder: {folder}: holds no CSV file" if Path(folder).is_dir() else f"categories.folder: {folder}: no such folder")
+        raise ConfigError(
+            f"categories.folder: {folder}: holds no CSV file"
+            if Path(folder).is_dir()
+            else f"categories.folder: {folder}: no such folder"
+        )
     result: dict[str, Parameters] = {}
     for file in files:
         try:
@@ -179,7 +183,7 @@ def _read_cache(file: Path) -> list[Parameters]:
     try:
         with np.load(file, allow_pickle=False) as data:
             return np.split(data["rows"], np.cumsum(data["lengths"])[:-1])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return []  # not there, or damaged: the search says it again
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from formulavision.categories import find_categories
 from formulavision.drawing import Drawer
 from formulavision.errors import ConfigError, StoreError
 from formulavision.generator import Category
+from formulavision.processes import CONTEXT, worker_pool
 from formulavision.recipe import Recipe
 from formulavision.registry import registry
 from formulavision.rendering.encoding import encode_png
@@ -79,7 +77,9 @@ def generate(
     try:
         if _prepare(root, recipe, format, overwrite):
             return Store(root)
-        categories = find_categories(recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories))
+        categories = find_categories(
+            recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
+        )
         job = _Job(recipe, categories, root, format)
         pieces = store_format.plan(job.layout)
         records = {piece.number: record for piece in pieces if (record := _read_record(root, piece))}
@@ -94,7 +94,8 @@ def generate(
         shutil.rmtree(root / INCOMPLETE)
     except OSError as error:
         raise StoreError(
-            f"{error.filename or root}: {error.strerror or error}; what was written so far is kept: run the same command again"
+            f"{error.filename or root}: {error.strerror or error}; what was written so far is kept: "
+            "run the same command again"
         ) from None
     return Store(root)
 
@@ -230,9 +231,8 @@ def _run(
         for piece in pieces:
             yield piece, worker.write(piece)
         return
-    context = multiprocessing.get_context("spawn")
-    counter, stop = context.Value("q", 0), context.Event()
-    pool = ProcessPoolExecutor(min(workers, len(pieces)), context, _start_worker, (_pack(job), counter, stop))
+    counter, stop = CONTEXT.Value("q", 0), CONTEXT.Event()
+    pool = worker_pool(min(workers, len(pieces)), _start_worker, _pack(job), counter, stop)
     try:
         futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
         pending = set(futures)
@@ -254,11 +254,8 @@ def _pack(job: _Job) -> tuple[dict[str, Any], list[tuple[int, str, Any]], Path, 
 
 
 def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any) -> None:
-    # Ctrl-C reaches every process of the terminal; the parent tells the workers to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     recipe, categories, root, format = packed
     job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], root, format)
-    parent = os.getppid()
     checked = time.monotonic()
 
     def count(n: int) -> None:
@@ -270,7 +267,7 @@ def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any) -> None:
         if time.monotonic() - checked < 0.1:
             return False
         checked = time.monotonic()
-        return stop.is_set() or os.getppid() != parent
+        return bool(stop.is_set())
 
     global _worker
     _worker = _Worker(job, count, stopped)

@@ -30,7 +30,11 @@ class Canvas(Config):
 
     size: int = Field(256, ge=8, le=4096, description="width and height", json_schema_extra={"unit": "pixels"})
     padding: int = Field(
-        6, ge=0, le=256, description="border that stays empty, where the formula has one", json_schema_extra={"unit": "pixels"}
+        6,
+        ge=0,
+        le=256,
+        description="border that stays empty, where the formula has one",
+        json_schema_extra={"unit": "pixels"},
     )
     channels: int = Field(1, description="1 draws in gray, 3 in colour", json_schema_extra={"allowed": [1, 3]})
 
@@ -38,7 +42,9 @@ class Canvas(Config):
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}: must be 1 (gray) or 3 (colour)")
         if self.size <= 2 * self.padding:
-            raise ValueError(f"padding {self.padding} leaves nothing of size {self.size}: padding must be below size / 2")
+            raise ValueError(
+                f"padding {self.padding} leaves nothing of size {self.size}: padding must be below size / 2"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:

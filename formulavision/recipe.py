@@ -31,7 +31,7 @@ class GeneratorSettings(Config):
     def _look_up(cls, data: Any) -> Any:
         if isinstance(data, str):
             data = {"name": data}
-        if not isinstance(data, dict) or "params" in data and isinstance(data["params"], Params):
+        if not isinstance(data, dict) or ("params" in data and isinstance(data["params"], Params)):
             return data
         settings = dict(data)
         name = settings.pop("name", None)
@@ -78,9 +78,9 @@ class Recipe(Config):
     """
 
     generator: GeneratorSettings
-    categories: Categories = Field(default_factory=Categories)
+    categories: Categories = Categories()
     instances: int | None = Field(None, ge=1, le=1_000_000_000, description="images a category")
-    canvas: Canvas = Field(default_factory=Canvas)
+    canvas: Canvas = Canvas()
     seed: int = Field(1, ge=0, lt=2**63, description="seed of categories and instances")
 
     @field_validator("seed", mode="before")

@@ -64,11 +64,19 @@ def test_other_files_and_hidden_ones_are_left_alone(tmp_path: Path) -> None:
 
 
 def remove(*names: str) -> Callable[[Path], None]:
-    return lambda root: [shutil.rmtree(root / name) for name in names][0]
+    def damage(root: Path) -> None:
+        for name in names:
+            shutil.rmtree(root / name)
+
+    return damage
 
 
 def write(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda root: [(root / name).parent.mkdir(exist_ok=True), (root / name).write_bytes(content)][0]
+    def damage(root: Path) -> None:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(content)
+
+    return damage
 
 
 def empty_class(root: Path) -> None:

@@ -74,9 +74,7 @@ def test_timm_reads_tar_shards(stores: Path, expected: list[tuple[bytes, int]]) 
     assert seen(dataset) == expected
 
 
-def test_hugging_face_datasets_read_parquet(
-    stores: Path, expected: list[tuple[bytes, int]], tmp_path: Path
-) -> None:
+def test_hugging_face_datasets_read_parquet(stores: Path, expected: list[tuple[bytes, int]], tmp_path: Path) -> None:
     import datasets
 
     dataset = datasets.load_dataset(str(stores / "parquet"), split="train", cache_dir=str(tmp_path))

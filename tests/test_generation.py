@@ -98,6 +98,11 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
     assert resumed_from[0] > 40, "pieces that were finished are not drawn again"
 
 
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads the children of a process from /proc")
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "formulavision", "generate", "--plugin", "perlin", "--instances", "60",
                "--size", "64", "--workers", "2", "--out", str(tmp_path / "store")]  # fmt: skip
@@ -105,8 +110,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list((tmp_path / "store").glob("0000[0-9]")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    children = children_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(children) >= 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children), "workers end with their parent"
     assert not (tmp_path / "store" / "manifest.json").exists()
     assert subprocess.run(command, capture_output=True).returncode == 0
     recipe = Recipe.from_dict({"generator": "perlin", "instances": 60, "canvas": {"size": 64}})
@@ -117,7 +128,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
 def test_ctrl_c_ends_in_one_line_and_a_resumable_state(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "formulavision", "generate", "--plugin", "perlin", "--instances", "500",
                "--workers", "2", "--out", str(tmp_path / "store")]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "store").glob("0000[0-9]")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -139,7 +152,7 @@ def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> No
 def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tmp_path: Path) -> None:
     generate(recipe, tmp_path / "store")
     other = Recipe.from_dict(RECIPE, ["seed=4"])
-    with pytest.raises(FormulaVisionError, match="holds a store of another recipe or format; .* --overwrite"):
+    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format; .* --overwrite"):
         generate(other, tmp_path / "store")
     assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
     assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id

@@ -124,7 +124,8 @@ def test_categories_from_a_folder_keep_names_and_numbers(tmp_path: Path) -> None
 def test_the_id_is_of_what_the_folder_holds_not_of_where_it_lies(tmp_path: Path) -> None:
     found = find_categories(Recipe.from_dict(SMALL))
     recipes = [
-        Recipe.from_dict(SMALL, [f"categories.folder={write_folder(found, tmp_path / name)}"]) for name in ("one", "two")
+        Recipe.from_dict(SMALL, [f"categories.folder={write_folder(found, tmp_path / name)}"])
+        for name in ("one", "two")
     ]
     assert recipes[0].id == recipes[1].id
 

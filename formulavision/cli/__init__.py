@@ -44,7 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Formula-driven supervised learning: draw labelled images from formulas, pre-train on them, fine-tune, compare."
+    help="Formula-driven supervised learning: draw labelled images from formulas, pre-train, fine-tune, compare."
     "\n\nA first look: [bold]formulavision preview --plugin ifs --out sheet.png[/bold]"
     "\n\nThe whole way in one command: [bold]formulavision compare configs/quickstart.yaml[/bold]",
 )

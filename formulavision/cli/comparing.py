@@ -20,7 +20,8 @@ def compare(
         Path | None, typer.Option("--out", help="Where to write; default: runs/NAME.", show_default=False)
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting by its path: --set downstreams.cifar10.root=/data/cifar10")
+        list[str] | None,
+        typer.Option("--set", help="Any setting by its path: --set downstreams.cifar10.root=/data/cifar10"),
     ] = None,
     overwrite: o.Overwrite = False,
 ) -> None:

@@ -94,13 +94,9 @@ def finetune(
     """
     from formulavision.downstream import DownstreamSettings
 
-    given = {
-        "model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "crop": crop,
-        "seed": seed,
-    }  # fmt: skip
-    if model is None and checkpoint is not None:
-        given["model"] = model_of(checkpoint)
-    train = train_settings(settings, **given)
+    train = train_settings(
+        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed
+    )
     chosen = DownstreamSettings.from_text(downstream)
     if train_per_class is not None:
         from formulavision.config import parse

@@ -7,7 +7,16 @@ from numba import int32, njit, uint8, uint16, uint32, uint64
 
 from formulavision.rendering.random import philox4x32
 
-__all__ = ["count_lit", "paste_patches", "paste_patches_in_colors", "patch_masks", "plot_points", "to_pixels", "valid_length"]
+__all__ = [
+    "count_lit",
+    "paste_patches",
+    "paste_patches_in_colors",
+    "patch_masks",
+    "plot_points",
+    "to_pixels",
+    "valid_length",
+]
+
 
 @njit(cache=True, nogil=True)
 def valid_length(values, length):  # type: ignore[no-untyped-def]
@@ -170,7 +179,7 @@ def paste_patches_in_colors(image, columns, rows, length, masks, values):  # typ
 
 @njit(cache=True, nogil=True)
 def patch_masks(masks, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
-    """Fill ``masks``, uint16 [n], with 9-bit masks from 1 to 511: mask i is 16 bits of block i div 8 of Philox4x32-10."""
+    """Fill ``masks``, uint16 [n], with 9-bit masks from 1 to 511: mask i is 16 bits of block i div 8 of Philox4x32."""
     n = len(masks)
     for block in range((n + 7) // 8):
         words = philox4x32(uint32(block), uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1))

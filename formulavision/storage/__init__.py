@@ -2,6 +2,6 @@
 
 from formulavision.storage.formats import FORMATS, Format, Piece, Sample, find_format
 from formulavision.storage.store import Store
-from formulavision.storage.verify import Verification, verify
+from formulavision.storage.verification import Verification, verify
 
 __all__ = ["FORMATS", "Format", "Piece", "Sample", "Store", "Verification", "find_format", "verify"]

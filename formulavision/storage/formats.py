@@ -134,4 +134,6 @@ def find_format(name: str) -> Format:
         from formulavision.storage.parquet import Parquet
 
         return Parquet()
-    raise StoreError(f"--format {name}: there is no such format{did_you_mean(name, FORMATS)}; known: {', '.join(FORMATS)}")
+    raise StoreError(
+        f"--format {name}: there is no such format{did_you_mean(name, FORMATS)}; known: {', '.join(FORMATS)}"
+    )

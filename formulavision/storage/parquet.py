@@ -66,4 +66,4 @@ class _ParquetReader(Reader):
 def _row_group(path: Path, number: int) -> list[bytes]:
     with pq.ParquetFile(path) as file:
         table = file.read_row_group(number, columns=["image.bytes"])
-    return table.column("image").combine_chunks().field("bytes").to_pylist()  # type: ignore[no-any-return]
+    return table.column("image").combine_chunks().field("bytes").to_pylist()

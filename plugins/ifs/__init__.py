@@ -21,8 +21,8 @@ FLIPS = 4
 class IfsParams(Params):
     search: Literal["published", "independent"] = Field(
         "independent",
-        description="published: the published stream of trials from the seed; independent: a stream of its own for each "
-        "category, so that 1k grows to 10k and categories are found in parallel; systems that diverge are refused",
+        description="published: the published stream of trials from the seed; independent: each category from a stream "
+        "of its own, so that 1k grows to 10k and categories are found in parallel; systems that diverge are refused",
     )
     max_transformations: int = Field(
         8,
@@ -47,8 +47,8 @@ class IfsParams(Params):
     )
     orbit: Literal["published", "independent"] = Field(
         "independent",
-        description="published: one chain in float64 over the published draws, exact to the pixel; independent: 128 chains "
-        "from counter-based random numbers, statistically the same image",
+        description="published: one chain in float64 over the published draws, exact to the pixel; independent: 128 "
+        "chains from counter-based random numbers, statistically the same image",
     )
     dots: int = Field(
         200_000,
@@ -184,14 +184,16 @@ class Ifs(Generator):
         published_orbit(with_identity(weighted), self._selection(category), x, y)
         return self._to_pixels(x, y)
 
-    def _to_pixels(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
+    def _to_pixels(
+        self, x: NDArray[np.floating], y: NDArray[np.floating]
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
         columns = np.empty(len(x), np.uint16)
         rows = np.empty(len(x), np.uint16)
         length = rendering.points.to_pixels(x, y, self.canvas.size, self.canvas.padding, columns, rows)
         return columns, rows, length
 
     def _selection(self, category: Category) -> NDArray[np.uint8]:
-        """Transformations that the published orbit selects: weights leave p as it is, so a category has one sequence."""
+        """What the published orbit selects; weights leave p as it is, so a category has one sequence."""
         if self._selected is None or self._selected[0] is not category:
             from .orbits import select
             from .search import cumulated
@@ -205,7 +207,7 @@ class Ifs(Generator):
 
     @cached_property
     def _published_draws(self) -> NDArray[np.float64]:
-        return np.random.RandomState(100).random_sample(self.params.dots)  # noqa: NPY002 - the published stream
+        return np.random.RandomState(100).random_sample(self.params.dots)
 
     def _draw(
         self, columns: NDArray[np.uint16], rows: NDArray[np.uint16], length: int, masks: NDArray[np.uint16] | None

@@ -1,6 +1,6 @@
 """Orbits of iterated function systems by the random iteration algorithm (paper, section 3.1; Barnsley 1988).
 
-A system is float64 [n, 6], a row a transformation a, b, c, d, e, f: x' = a x + b y + e, y' = c x + d y + f (equation 2).
+A system is float64 [n, 6]; a row is a transformation a to f: x' = a x + b y + e, y' = c x + d y + f (equation 2).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BURN_IN = 64
 
 @njit(cache=True, nogil=True)
 def select(draws, cumulative, selection):  # type: ignore[no-untyped-def]
-    """Fill ``selection``, uint8 [n], with the first j for which ``draws[i] <= cumulative[j]``; ``len(cumulative)`` if none.
+    """Fill ``selection``, uint8 [n], with the first j for which ``draws[i] <= cumulative[j]``, or their number if none.
 
     Counting the borders below a draw has no branch to mispredict; blocks of it stay in the cache.
     """

@@ -47,7 +47,7 @@ def published_search(seed: int, max_transformations: int, fill_rate: float) -> I
 
     The stream is drawn in this thread while two others look at the trials before; their order does not change.
     """
-    stream = np.random.RandomState(seed)  # noqa: NPY002 - the published stream is this one
+    stream = np.random.RandomState(seed)
     ahead: deque[tuple[NDArray[np.float64], Future[float]]] = deque()
     with ThreadPoolExecutor(2) as threads:
         try:
@@ -117,9 +117,7 @@ def borders(system: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.round(cumulated(system[:, 6])[:-1] * 65536).astype(np.uint32)
 
 
-def is_contractive(
-    system: NDArray[np.float64], weights: NDArray[np.float64], stream: np.random.Generator
-) -> bool:
+def is_contractive(system: NDArray[np.float64], weights: NDArray[np.float64], stream: np.random.Generator) -> bool:
     """Whether the system contracts on average under every row of weights, so that its orbit stays bounded.
 
     That is a negative Lyapunov exponent (Barnsley and Elton 1988), estimated from 4,096 steps.

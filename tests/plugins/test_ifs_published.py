@@ -26,7 +26,9 @@ def published(official: Path, *, size: int, dots: int, patch: str, channels: int
 
 
 def golden_images(folder: Path) -> dict[str, np.ndarray]:
-    return {f"{p.parent.name}/{p.stem}": np.asarray(Image.open(p).convert("RGB")) for p in sorted(folder.rglob("*.png"))}
+    return {
+        f"{p.parent.name}/{p.stem}": np.asarray(Image.open(p).convert("RGB")) for p in sorted(folder.rglob("*.png"))
+    }
 
 
 @pytest.mark.parametrize(

@@ -277,13 +277,13 @@ def test_finetuning_takes_the_weights_and_the_model_of_a_run(
 
 
 def test_another_model_than_the_runs_is_refused(small: Any, pretrained: Run, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model: is 'resnet18', but .* is a 'test_resnet'"):
+    with pytest.raises(ConfigError, match=r"model: is 'resnet18', but .* is a 'test_resnet'"):
         finetune(pretrained.folder, "digits", out=tmp_path / "ft", settings={**small, "model": "resnet18"})
     assert not (tmp_path / "ft").exists()
 
 
 def test_a_checkpoint_of_another_architecture_leaves_no_folder(small: Any, pretrained: Run, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="another architecture|does not fit"):
+    with pytest.raises(CheckpointError, match=r"another architecture|does not fit"):
         finetune(
             pretrained.folder / "model.safetensors",
             "digits",

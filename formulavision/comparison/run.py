@@ -83,7 +83,7 @@ def compare(
 
 
 def _check_models(settings: ComparisonSettings) -> None:
-    """Build every model, without memory for its weights where none are given: refuses a name, an image size, frozen layers or weights that do not fit.
+    """Build every model: refuses a name, an image size, frozen layers or a checkpoint that does not fit.
 
     Raises:
         ConfigError: one line a problem.

@@ -187,7 +187,7 @@ def _keyboard_interrupt(out: Path, epochs: int, recorder: Recorder, console: Con
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
         done = len(recorder.history)
-        say(console, f"{out}: stopped after {done} whole epochs of {epochs}; --resume goes on from there")
+        say(console, f"{out}: stopped with {done} of {epochs} epochs done; --resume goes on from there")
         raise KeyboardInterrupt from None
 
 

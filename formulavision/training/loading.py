@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
@@ -138,13 +139,14 @@ class Prepared(Dataset[Any]):
             return images[:, :, start : start + self.crop, start : start + self.crop].contiguous(), labels
         if margin == 0 and not self.flip:
             return images, labels
-        out = images.new_empty((*images.shape[:2], self.crop, self.crop))
-        for i, (epoch, index) in enumerate(keys):
-            random = random_stream(self.seed, _AUGMENT, epoch, index)
-            top, left = random.integers(0, margin, size=2, endpoint=True).tolist()
-            image = images[i, :, top : top + self.crop, left : left + self.crop]
-            out[i] = image.flip(-1) if self.flip and random.random() < 0.5 else image
-        return out, labels
+        out = np.empty((*images.shape[:2], self.crop, self.crop), np.uint8)
+        # numpy, because a torch view costs several times as much, and there are some for every image.
+        for cropped, image, (epoch, index) in zip(out, images.numpy(), keys, strict=True):
+            down, right, mirror = random_stream(self.seed, _AUGMENT, epoch, index).random(3).tolist()
+            top, left = int(down * (margin + 1)), int(right * (margin + 1))
+            window = image[:, top : top + self.crop, left : left + self.crop]
+            cropped[:] = window[:, :, ::-1] if self.flip and mirror < 0.5 else window
+        return torch.from_numpy(out), labels
 
     def _resized(self, indices: list[int]) -> Batch:
         if self.cache is None:

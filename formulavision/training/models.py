@@ -53,7 +53,8 @@ def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> tor
     Returns:
         float32 [b, 3, h, w].
     """
-    return (images.float() / 255 - mean) / std
+    # One multiplication and one addition, in one pass over the memory.
+    return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
 
 
 def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]) -> None:

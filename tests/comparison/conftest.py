@@ -81,7 +81,7 @@ def small() -> dict[str, Any]:
     return comparison()
 
 
-@pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+@pytest.fixture(scope="package")
+def first(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Comparison:
     """That comparison, run once for all tests that look at what it leaves."""
     return compare(comparison(), out=tmp_path_factory.mktemp("comparison") / "out", show_progress=False)

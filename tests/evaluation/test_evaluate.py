@@ -19,9 +19,10 @@ from formulavision.training import Run, finetune
 
 SMALL = {
     "model": "test_resnet",
-    "epochs": 4,
+    "epochs": 8,
     "batch_size": 16,
-    "learning_rate": 0.05,
+    "learning_rate": 0.02,
+    "milestones": [6],
     "resize": 36,
     "crop": 32,
     "device": "cpu",

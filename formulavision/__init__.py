@@ -17,15 +17,15 @@ _PUBLIC = {
     "Params": "formulavision.generator",
     "hookimpl": "formulavision.hookspecs",
     "register": "formulavision.registry",
-    "registry": "formulavision.registry",
+    "plugins": "formulavision.registry",
     "Recipe": "formulavision.recipe",
     "find_categories": "formulavision.categories",
     "Drawer": "formulavision.drawing",
     "generate": "formulavision.generation",
     "Store": "formulavision.storage",
     "verify": "formulavision.storage",
-    "contact_sheet": "formulavision.preview",
-    "preview": "formulavision.preview",
+    "contact_sheet": "formulavision.sheets",
+    "preview": "formulavision.sheets",
     "FormulaDataset": "formulavision.data",
     "StoredDataset": "formulavision.data",
     "pretrain": "formulavision.training",
@@ -67,11 +67,11 @@ if TYPE_CHECKING:
     from formulavision.generator import Generator as Generator
     from formulavision.generator import Params as Params
     from formulavision.hookspecs import hookimpl as hookimpl
-    from formulavision.preview import contact_sheet as contact_sheet
-    from formulavision.preview import preview as preview
     from formulavision.recipe import Recipe as Recipe
+    from formulavision.registry import plugins as plugins
     from formulavision.registry import register as register
-    from formulavision.registry import registry as registry
+    from formulavision.sheets import contact_sheet as contact_sheet
+    from formulavision.sheets import preview as preview
     from formulavision.storage import Store as Store
     from formulavision.storage import verify as verify
     from formulavision.training import finetune as finetune

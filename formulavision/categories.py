@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from formulavision.errors import ConfigError, FormulaVisionError, PluginError, StoreError
 from formulavision.generator import Category, Generator
 from formulavision.processes import worker_pool
-from formulavision.registry import registry
+from formulavision.registry import plugins
 
 if TYPE_CHECKING:
     from formulavision.recipe import Recipe
@@ -89,7 +89,7 @@ def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> I
         raise
     except Exception as error:
         raise PluginError(
-            f"'{generator.name}' ({registry()[generator.name].origin}) failed while finding categories: "
+            f"'{generator.name}' ({plugins()[generator.name].origin}) failed while finding categories: "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -11,7 +11,7 @@ from formulavision.categories import find_categories
 from formulavision.errors import FormulaVisionError, PluginError
 from formulavision.generator import Category
 from formulavision.recipe import Recipe
-from formulavision.registry import registry
+from formulavision.registry import plugins
 
 __all__ = ["Drawer"]
 
@@ -104,6 +104,6 @@ class Drawer:
         except Exception as error:
             name = self.generator.name
             raise PluginError(
-                f"'{name}' ({registry()[name].origin}) failed while drawing category {category.name}, instance "
+                f"'{name}' ({plugins()[name].origin}) failed while drawing category {category.name}, instance "
                 f"{instances[0]}{'' if len(instances) == 1 else ' and on'}: {type(error).__name__}: {error}"
             ) from error

@@ -17,7 +17,7 @@ from formulavision.errors import ConfigError, StoreError
 from formulavision.generator import Category
 from formulavision.processes import CONTEXT, worker_pool
 from formulavision.recipe import Recipe
-from formulavision.registry import registry
+from formulavision.registry import plugins
 from formulavision.rendering.encoding import encode_png
 from formulavision.storage.files import PARTIAL_SUFFIX, write_text
 from formulavision.storage.formats import Format, Piece, Sample, find_format
@@ -148,7 +148,7 @@ def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
     recipe = job.recipe
     return Manifest(
         formulavision=formulavision.__version__,
-        generator_package=registry()[recipe.generator.name].origin,
+        generator_package=plugins()[recipe.generator.name].origin,
         format=job.format,
         recipe_id=recipe.id,
         recipe=recipe.to_dict(),

@@ -14,7 +14,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_serializer, m
 from formulavision.config import Config, apply_settings, load_yaml, parse
 from formulavision.errors import ConfigError, PluginError
 from formulavision.generator import Canvas, Generator, Params
-from formulavision.registry import registry
+from formulavision.registry import plugins
 
 __all__ = ["Categories", "GeneratorSettings", "Recipe"]
 
@@ -38,14 +38,14 @@ class GeneratorSettings(Config):
         if not isinstance(name, str):
             raise ConfigError("name: is missing: which generator?")
         try:
-            generator = registry()[name].generator
+            generator = plugins()[name].generator
         except PluginError as error:
             raise ConfigError(f"name: {error}") from None
         version = settings.pop("version", generator.version)
         if version != generator.version:
             raise ConfigError(
                 f"version: {version!r} of '{name}' draws other pixels than version {generator.version}, which is "
-                f"installed ({registry()[name].origin})"
+                f"installed ({plugins()[name].origin})"
             )
         return {"name": name, "version": version, "params": parse(generator.Params, settings)}
 
@@ -152,7 +152,7 @@ class Recipe(Config):
     def build(self) -> Generator:
         """The generator of this recipe, ready to draw."""
         settings = self.generator
-        return registry()[settings.name].generator(settings.params, self.canvas, self.seed)
+        return plugins()[settings.name].generator(settings.params, self.canvas, self.seed)
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from formulavision.config import did_you_mean
 from formulavision.errors import PluginError
 from formulavision.generator import CONTRACT_VERSION, Generator, Params
 
-__all__ = ["Registered", "Registry", "register", "registry"]
+__all__ = ["Registered", "Registry", "plugins", "register"]
 
 ENTRY_POINT_GROUP = hookspecs.PROJECT
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -86,7 +86,7 @@ def _flaw(generator: object) -> str:
 
 
 @functools.cache
-def registry() -> Registry:
+def plugins() -> Registry:
     """The registry of this process, filled from the entry points on first use."""
     result = Registry()
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -127,7 +127,7 @@ def register(generator: type[Generator]) -> type[Generator]:
     Raises:
         PluginError: it is no generator, was written for another contract, or its name is bad or taken.
     """
-    registry().add(generator)
+    plugins().add(generator)
     return generator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         from formulavision.errors import FormulaVisionError
 
+        # A cluster's or a container's request to end is answered as Ctrl-C is: the state can be resumed.
+        signal.signal(signal.SIGTERM, _interrupt)
         try:
             return super().invoke(ctx)
         except FormulaVisionError as error:
@@ -30,6 +33,10 @@ class _Commands(TyperGroup):
             if error.filename is None or error.strerror is None:
                 raise
             _fail(f"{error.filename}: {error.strerror}")
+
+
+def _interrupt(*signal_and_frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str) -> NoReturn:

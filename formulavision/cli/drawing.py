@@ -109,7 +109,7 @@ def preview(
     formulavision preview --plugin perlin --out sheet.png
     """
     from formulavision.cli.console import console
-    from formulavision.preview import preview as run
+    from formulavision.sheets import preview as run
 
     recipe = o.make_recipe(config, plugin, size=size, seed=seed, settings=settings)
     run(recipe, out, categories=categories, instances=instances, overwrite=overwrite)

@@ -28,9 +28,9 @@ def list_plugins(context: typer.Context) -> None:
     from rich.table import Table
 
     from formulavision.cli.console import console
-    from formulavision.registry import registry
+    from formulavision.registry import plugins
 
-    found = registry()
+    found = plugins()
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("generator", "pixel version", "package", "what it draws"):
         table.add_column(heading, overflow="fold")
@@ -50,9 +50,9 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
 
     from formulavision.cli.console import console
     from formulavision.generator import Canvas
-    from formulavision.registry import registry
+    from formulavision.registry import plugins
 
-    entry = registry()[name]
+    entry = plugins()[name]
     generator = entry.generator
     console.print(f"[bold]{name}[/bold], pixel version {generator.version}, from {entry.origin}")
     console.print(escape(summary(generator)))

@@ -15,9 +15,9 @@ from formulavision.comparison.results import Comparison, Row, caption, mean, tab
 from formulavision.comparison.stages import Finetuning, Pretraining
 from formulavision.drawing import Drawer
 from formulavision.errors import FormulaVisionError
-from formulavision.preview import contact_sheet
 from formulavision.recipe import Recipe
-from formulavision.registry import registry
+from formulavision.registry import plugins
+from formulavision.sheets import contact_sheet
 
 __all__ = ["write_report"]
 
@@ -144,7 +144,7 @@ def _arm(settings: ComparisonSettings, name: str) -> _ArmView:
     view = _ArmView(
         name,
         f"{recipe.num_categories:,} categories × {recipe.num_instances:,} instances "
-        f"({len(recipe):,} images), drawn by {recipe.generator.name} of {registry()[recipe.generator.name].origin}",
+        f"({len(recipe):,} images), drawn by {recipe.generator.name} of {plugins()[recipe.generator.name].origin}",
         yaml=recipe.to_yaml(),
     )
     try:
@@ -200,6 +200,6 @@ def _versions(settings: ComparisonSettings) -> list[tuple[str, str]]:
             continue
     for arm in settings.arms.values():
         if arm.recipe is not None:
-            origin = registry()[arm.recipe.generator.name]
+            origin = plugins()[arm.recipe.generator.name]
             result.setdefault(origin.package, origin.package_version)
     return list(result.items())

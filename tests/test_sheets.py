@@ -12,7 +12,7 @@ from pydantic import Field
 import formulavision
 from formulavision import Category, Drawer, Generator, Params, Recipe
 from formulavision.errors import ConfigError, StoreError
-from formulavision.preview import contact_sheet, preview
+from formulavision.sheets import contact_sheet, preview
 
 
 class FlatParams(Params):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +20,43 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     (a published FractalDB image reads as (0, 0, 0) and (127, 127, 127)), other gray images 8 bits a pixel.
     """
     if image.shape[2] == 3:
-        return _save(Image.fromarray(np.ascontiguousarray(image)), compress_level=1)
-    gray = image[:, :, 0]
+        return _save(Image.fromarray(np.ascontiguousarray(image)))
+    gray = np.ascontiguousarray(image[:, :, 0])
     low, high = int(gray.min()), int(gray.max())
     lit = gray == high
-    if not np.all(lit | (gray == low)):
-        return _save(Image.fromarray(np.ascontiguousarray(gray)), compress_level=1)
-    picture = Image.fromarray(lit.view(np.uint8))
-    picture.putpalette([low] * 3 + [high] * 3)
-    return _save(picture, bits=1, compress_level=6)
+    if np.all(lit | (gray == low)):
+        return _two_values(lit, low, high)
+    return _save(Image.fromarray(gray))
 
 
-def _save(picture: Image.Image, **options: int) -> bytes:
+def _save(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", **options)
+    picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _two_values(lit: NDArray[np.bool_], low: int, high: int) -> bytes:
+    """A PNG of 1 bit a pixel (PNG specification, sections 5 and 11), written here since Pillow takes four times as long.
+
+    Run lengths are all that deflate finds in the bits of an image of dots: looking for more costs time and saves none.
+    """
+    height, width = lit.shape
+    lines = np.zeros((height, 1 + (width + 7) // 8), np.uint8)  # a line begins with its filter: none
+    lines[:, 1:] = np.packbits(lit, axis=1)
+    deflate = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)),
+            _chunk(b"PLTE", bytes([low] * 3 + [high] * 3)),
+            _chunk(b"IDAT", deflate.compress(lines.tobytes()) + deflate.flush()),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:

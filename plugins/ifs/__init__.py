@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,10 +145,10 @@ class Ifs(Generator):
             out[i] = image[:: 1 if flip in (1, 3) else -1, :: -1 if flip in (2, 3) else 1]
 
     def masks(self, category: Category, weight: int, patch: int) -> NDArray[np.uint16] | None:
-        """9-bit masks of the patches, uint16 [dots] or [1]; None where bare points are drawn."""
+        """9-bit masks of the patches, uint16 [dots] or [1], until the next call; None where bare points are drawn."""
         if self.params.patch == "point":
             return None
-        masks = np.empty(self.params.dots if self.params.patch == "random" else 1, np.uint16)
+        masks = _scratch("masks", self.params.dots if self.params.patch == "random" else 1, np.uint16)
         rendering.points.patch_masks(masks, self._counter(weight, patch), category.index, *self._key(b"mask"))
         return masks
 
@@ -168,8 +169,7 @@ class Ifs(Generator):
         from .search import borders
 
         system = (category.parameters[:, :6] * self._weights[weight]).astype(np.float32)
-        x = np.empty(self.params.dots, np.float32)
-        y = np.empty(self.params.dots, np.float32)
+        x, y = (_scratch(name, self.params.dots, np.float32) for name in ("x", "y"))
         counter = self._counter(weight, patch)
         independent_orbit(system, borders(category.parameters), counter, category.index, *self._key(b"walk"), x, y)
         return self._to_pixels(x, y)
@@ -178,8 +178,7 @@ class Ifs(Generator):
         from .orbits import published_orbit
         from .search import with_identity
 
-        x = np.empty(self.params.dots)
-        y = np.empty(self.params.dots)
+        x, y = (_scratch(name, self.params.dots, np.float64) for name in ("x", "y"))
         weighted = category.parameters[:, :6] * self._weights[weight]
         published_orbit(with_identity(weighted), self._selection(category), x, y)
         return self._to_pixels(x, y)
@@ -187,8 +186,7 @@ class Ifs(Generator):
     def _to_pixels(
         self, x: NDArray[np.floating], y: NDArray[np.floating]
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
-        columns = np.empty(len(x), np.uint16)
-        rows = np.empty(len(x), np.uint16)
+        columns, rows = (_scratch(name, len(x), np.uint16) for name in ("columns", "rows"))
         length = rendering.points.to_pixels(x, y, self.canvas.size, self.canvas.padding, columns, rows)
         return columns, rows, length
 
@@ -236,6 +234,18 @@ class Ifs(Generator):
     def _palette(self) -> NDArray[np.uint8]:
         """Black, then the hues. The published files hold them with red and blue exchanged."""
         return np.concatenate([np.zeros((1, 3), np.uint8), rendering.color.hue_circle(HUES)[:, ::-1]])
+
+
+_buffers = threading.local()
+
+
+def _scratch(name: str, length: int, dtype: type[np.generic]) -> NDArray[Any]:
+    """Memory for a step of the drawing, used again by the next image: new pages cost more than the orbit itself."""
+    buffer = getattr(_buffers, name, None)
+    if buffer is None or len(buffer) != length or buffer.dtype != dtype:
+        buffer = np.empty(length, dtype)
+        setattr(_buffers, name, buffer)
+    return buffer
 
 
 def weight_table(interval: float) -> NDArray[np.float64]:

@@ -58,7 +58,7 @@ def test_weights_vary_an_instance_more_than_its_patches_do(drawer: Drawer) -> No
 def test_a_fixed_patch_is_one_mask_for_the_image() -> None:
     generator = Drawer(recipe(patch="fixed")).generator
     category = Drawer(recipe(patch="fixed")).categories[0]
-    masks = [generator.masks(category, weight, 0) for weight in range(25)]  # type: ignore[attr-defined]
+    masks = [generator.masks(category, weight, 0).copy() for weight in range(25)]  # type: ignore[attr-defined]
     assert {mask.shape for mask in masks} == {(1,)}
     assert len({int(mask[0]) for mask in masks}) > 10
 

@@ -36,7 +36,7 @@ def _save(picture: Image.Image) -> bytes:
 
 
 def _two_values(lit: NDArray[np.bool_], low: int, high: int) -> bytes:
-    """A PNG of 1 bit a pixel (PNG specification, sections 5 and 11), written here since Pillow takes four times as long.
+    """A PNG of 1 bit a pixel (PNG specification, sections 5 and 11), written here, as Pillow is four times slower.
 
     Run lengths are all that deflate finds in the bits of an image of dots: looking for more costs time and saves none.
     """

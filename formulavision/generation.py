@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import formulavision
 from formulavision.categories import find_categories
@@ -38,14 +38,22 @@ _BATCH_BYTES = 16_000_000
 _MAX_WORKERS = 1024
 
 
-class Progress:
-    """What ``generate`` tells while it works; the command line draws bars from it."""
+class Progress(Protocol):
+    """What ``generate`` tells while it works; :class:`formulavision.progress.Bars` shows it."""
 
     def categories(self, found: int, total: int) -> None:
         """Categories found so far."""
 
     def images(self, done: int, total: int) -> None:
         """Images written so far, those of earlier runs included."""
+
+
+class _Silent(Progress):
+    def categories(self, found: int, total: int) -> None:
+        pass
+
+    def images(self, done: int, total: int) -> None:
+        pass
 
 
 def generate(
@@ -69,7 +77,7 @@ def generate(
         StoreError: the folder holds something else, or the disk is full or read-only.
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
-    progress = progress or Progress()
+    progress = progress or _Silent()
     if not 1 <= workers <= _MAX_WORKERS:
         raise ConfigError(f"workers: {workers} is not allowed: must be from 1 to {_MAX_WORKERS}")
     store_format = find_format(format)

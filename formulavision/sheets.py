@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,14 @@ def contact_sheet(drawer: Drawer, *, categories: int = 8, instances: int = 10) -
 
 
 def preview(
-    recipe: Recipe, out: str | Path, *, categories: int = 8, instances: int = 10, overwrite: bool = False
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    categories: int = 8,
+    instances: int = 10,
+    overwrite: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda found: None,
 ) -> Path:
     """Write a recipe's contact sheet as a PNG.
 
@@ -90,6 +98,8 @@ def preview(
         categories: rows, spread evenly over the recipe's categories.
         instances: columns, spread evenly over a category's instances.
         overwrite: replace a file that is there.
+        workers: processes to search categories with.
+        progress: called with the number of categories found so far.
 
     Returns:
         The path of the PNG.
@@ -104,7 +114,9 @@ def preview(
         raise StoreError(f"{out}: is a folder; name a file, such as {out / 'sheet.png'}")
     if out.exists() and not overwrite:
         raise StoreError(f"{out}: exists already; give another --out, or --overwrite")
-    sheet = contact_sheet(Drawer(recipe), categories=categories, instances=instances)
+    sheet = contact_sheet(
+        Drawer(recipe, workers=workers, progress=progress), categories=categories, instances=instances
+    )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 def compare(
     config: Annotated[Path, typer.Argument(help="A comparison (YAML), such as configs/quickstart.yaml.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; default: runs/NAME.", show_default=False)
+        Path | None, typer.Option("--out", help="Where to write; default: runs/NAME-OF-THE-FILE.", show_default=False)
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -33,6 +33,6 @@ def compare(
     from formulavision.comparison import compare as run
 
     comparison = ComparisonSettings.load(config, settings or [])
-    result = run(comparison, out=out or Path("runs") / comparison.name, overwrite=overwrite)
+    result = run(comparison, out=out or Path("runs") / config.stem, overwrite=overwrite)
     if result.failures:
         raise typer.Exit(1)

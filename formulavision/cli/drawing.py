@@ -35,8 +35,9 @@ def generate(
 
     formulavision generate --plugin ifs --out data/ifs
     """
-    from formulavision.cli.console import Bars, console, progress_bars, size_text
+    from formulavision.cli.console import console, size_text
     from formulavision.generation import generate as run
+    from formulavision.progress import progress_bars
 
     recipe = o.make_recipe(
         config, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
@@ -49,9 +50,7 @@ def generate(
     )
     started = time.perf_counter()
     with progress_bars() as bars:
-        store = run(
-            recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=Bars(bars)
-        )
+        store = run(recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars)
     seconds = time.perf_counter() - started
     console.print(
         f"{out}: {len(store):,} images, {size_text(store.manifest.bytes)}, complete, in {seconds:.1f} s\n"
@@ -76,15 +75,13 @@ def categories(
     formulavision categories configs/fractaldb-1k.yaml --out cats
     """
     from formulavision.categories import find_categories, write_folder
-    from formulavision.cli.console import Bars, console, progress_bars
+    from formulavision.cli.console import console
+    from formulavision.progress import progress_bars
 
     recipe = o.make_recipe(config, plugin, categories=count, seed=seed, settings=settings)
     total = recipe.num_categories
     with progress_bars() as bars:
-        progress = Bars(bars)
-        found = find_categories(
-            recipe, workers=o.count_workers(workers), progress=lambda n: progress.categories(n, total)
-        )
+        found = find_categories(recipe, workers=o.count_workers(workers), progress=lambda n: bars.categories(n, total))
     write_folder(found, out, overwrite=overwrite)
     console.print(
         f"{out}: {len(found):,} categories\nnext: formulavision generate --plugin {recipe.generator.name} "
@@ -109,10 +106,15 @@ def preview(
     formulavision preview --plugin perlin --out sheet.png
     """
     from formulavision.cli.console import console
+    from formulavision.progress import progress_bars
     from formulavision.sheets import preview as run
 
     recipe = o.make_recipe(config, plugin, size=size, seed=seed, settings=settings)
-    run(recipe, out, categories=categories, instances=instances, overwrite=overwrite)
+    with progress_bars() as bars:
+        run(
+            recipe, out, categories=categories, instances=instances, overwrite=overwrite,
+            workers=o.count_workers(0), progress=lambda n: bars.categories(n, recipe.num_categories),
+        )  # fmt: skip
     console.print(f"{out}: {recipe.generator.name}, recipe {recipe.id}", soft_wrap=True)
 
 
@@ -125,12 +127,12 @@ def verify(
 
     formulavision verify data/ifs
     """
-    from formulavision.cli.console import Bars, console, progress_bars
+    from formulavision.cli.console import console
+    from formulavision.progress import progress_bars
     from formulavision.storage import verify as run
 
     with progress_bars() as bars:
-        shown = Bars(bars)
-        result = run(path, sample=None if every else sample, progress=lambda n, total: shown.show("verify", n, total))
+        result = run(path, sample=None if every else sample, progress=lambda n, total: bars.show("verify", n, total))
     for problem in result.problems[:20]:
         console.print(f"[red]wrong[/red] {problem}", soft_wrap=True)
     if len(result.problems) > 20:

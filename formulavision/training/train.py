@@ -56,7 +56,7 @@ def pretrain(
     # From here on the imports are slow.
     from formulavision.training.fit import Plan, fit, new_model
 
-    dataset, description = _open_data(data, settings)
+    dataset, description = _open_data(data, settings, show_progress)
     plan = Plan("pretrain", settings, {"data": description})
     if resume and is_complete(out):
         return _as_it_is(out, plan, console)
@@ -136,14 +136,20 @@ def _settings(settings: TrainSettings | Mapping[str, Any] | None) -> TrainSettin
 
 
 def _open_data(
-    data: Recipe | ImageDataset | str | Path, settings: TrainSettings
+    data: Recipe | ImageDataset | str | Path, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and what settings.yaml says about it."""
     from formulavision.data import FormulaDataset, StoredDataset
     from formulavision.recipe import Recipe
 
     if isinstance(data, Recipe):
-        dataset: Any = FormulaDataset(data, workers=settings.workers or 1)
+        from formulavision.progress import progress_bars
+
+        count = data.num_categories
+        with progress_bars(show=show_progress) as bars:
+            dataset: Any = FormulaDataset(
+                data, workers=settings.workers or 1, progress=lambda found: bars.categories(found, count)
+            )
     elif isinstance(data, str | Path):
         dataset = StoredDataset(data)
     else:

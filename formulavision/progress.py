@@ -1,0 +1,48 @@
+"""Progress bars with count, rate and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+__all__ = ["Bars", "progress_bars"]
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s", style="cyan")
+
+
+class Bars:
+    """A bar for each kind of work, shown from its first step on."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, int] = {}
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            # Of a run that is resumed, only what it does itself counts for its rate.
+            self._tasks[what] = self._bars.add_task(what, total=total, completed=done)
+        self._bars.update(self._tasks[what], completed=done)  # type: ignore[arg-type]
+
+    def categories(self, found: int, total: int) -> None:
+        self.show("categories", found, total)
+
+    def images(self, done: int, total: int) -> None:
+        self.show("images", done, total)
+
+
+@contextmanager
+def progress_bars(*, show: bool = True) -> Iterator[Bars]:
+    """Bars on standard error, so that standard output stays clean."""
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bars:
+        yield Bars(bars)

@@ -204,8 +204,14 @@ class Recorder(lightning.Callback):
         self._board.flush()
         checkpoint = self.folder / LAST_CHECKPOINT
         temporary = checkpoint.with_name(f"{checkpoint.name}.partial")
-        trainer.save_checkpoint(temporary)
-        commit(temporary, checkpoint)
+        try:
+            trainer.save_checkpoint(temporary)
+            commit(temporary, checkpoint)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise FormulaVisionError(
+                f"{checkpoint}: {error.strerror or error}; --resume goes on after epoch {epoch - 1}"
+            ) from None
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if hasattr(self, "_board"):

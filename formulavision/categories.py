@@ -10,6 +10,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.errors import ConfigError, FormulaVisionError, PluginError, StoreError
+from formulavision.files import write_text
 from formulavision.generator import Category, Generator
-from formulavision.processes import worker_pool
+from formulavision.processes import BROKEN_POOL, worker_pool
 from formulavision.registry import plugins
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def find_categories(
         found = []
         for parameters in _search(recipe, generator, count, workers):
             found.append(_as_table(parameters, generator))
+            if found[-1].shape[1] != found[0].shape[1]:
+                raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
             progress(len(found))
         if time.monotonic() - started > _CACHE_WORTH_S:
             _write_cache(cache, found)
@@ -87,6 +91,8 @@ def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> I
             yield from generator.categories(count)
     except FormulaVisionError:
         raise
+    except BrokenProcessPool:
+        raise PluginError(BROKEN_POOL) from None
     except Exception as error:
         raise PluginError(
             f"'{generator.name}' ({plugins()[generator.name].origin}) failed while finding categories: "
@@ -117,7 +123,8 @@ def read_folder(folder: Path, columns: tuple[str, ...]) -> dict[str, Parameters]
     Raises:
         ConfigError: there is no such folder, no CSV in it, or one that is not a table of ``columns``.
     """
-    files = sorted(Path(folder).glob("*.csv"))
+    # By stem, as readers of image folders sort the classes.
+    files = sorted(Path(folder).glob("*.csv"), key=lambda file: file.stem)
     if not files:
         raise ConfigError(
             f"categories.folder: {folder}: holds no CSV file"
@@ -126,6 +133,8 @@ def read_folder(folder: Path, columns: tuple[str, ...]) -> dict[str, Parameters]
         )
     result: dict[str, Parameters] = {}
     for file in files:
+        if "." in file.stem:
+            raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
         try:
             rows = [[float(cell) for cell in line.split(",")] for line in file.read_text().splitlines() if line.strip()]
             table = np.array(rows, dtype=np.float64)
@@ -144,14 +153,17 @@ def write_folder(categories: list[Category], folder: str | Path, *, overwrite: b
         StoreError: the folder holds CSV files already and ``overwrite`` is not set.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.glob("*.csv")):
-        if not overwrite:
-            raise StoreError(f"{folder}: holds categories already; give another --out, or --overwrite")
-        for old in folder.glob("*.csv"):
-            old.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir() and any(folder.glob("*.csv")) and not overwrite:
+        raise StoreError(f"{folder}: holds categories already; give another --out, or --overwrite")
+    written = set()
     for category in categories:
-        np.savetxt(folder / f"{category.name}.csv", category.parameters, delimiter=",")
+        text = io.StringIO()
+        np.savetxt(text, category.parameters, delimiter=",")
+        path = folder / f"{category.name}.csv"
+        write_text(path, text.getvalue())
+        written.add(path)
+    for old in set(folder.glob("*.csv")) - written:
+        old.unlink()
     return folder
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from formulavision.errors import ConfigError
 
@@ -16,9 +16,23 @@ __all__ = ["Config", "apply_settings", "did_you_mean", "load_yaml", "parse"]
 
 
 class Config(BaseModel):
-    """A frozen pydantic model that refuses unknown keys and does not turn strings into numbers."""
+    """A frozen pydantic model that refuses unknown keys, and does not turn words into numbers or numbers into truth."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_conversion(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        annotation = cls.model_fields[info.field_name].annotation
+        kinds = {annotation, *get_args(annotation)}
+        wrong = isinstance(value, str | bool) and kinds & {int, float} and not kinds & {str, bool}
+        if wrong or (annotation is bool and not isinstance(value, bool)):
+            expected = (
+                "true or false" if annotation is bool else "a valid integer" if int in kinds else "a valid number"
+            )
+            raise ValueError(f"{_short(value)} is not allowed: must be {expected}")
+        return value
 
 
 Model = TypeVar("Model", bound=BaseModel)

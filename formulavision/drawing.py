@@ -44,6 +44,12 @@ class Drawer:
     def __len__(self) -> int:
         return len(self.recipe)
 
+    @property
+    def batch_size(self) -> int:
+        """Images that take about 16 MB: enough to share work, and no matter of memory."""
+        height, width, channels = self.recipe.canvas.shape
+        return max(1, 16_000_000 // (height * width * channels))
+
     def locate(self, index: int) -> tuple[Category, int]:
         """Category and instance of an index.
 

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,12 +15,12 @@ import formulavision
 from formulavision.categories import find_categories
 from formulavision.drawing import Drawer
 from formulavision.errors import ConfigError, StoreError
+from formulavision.files import PARTIAL_SUFFIX, write_text
 from formulavision.generator import Category
-from formulavision.processes import CONTEXT, worker_pool
+from formulavision.processes import BROKEN_POOL, CONTEXT, worker_pool
 from formulavision.recipe import Recipe
 from formulavision.registry import plugins
 from formulavision.rendering.encoding import encode_png
-from formulavision.storage.files import PARTIAL_SUFFIX, write_text
 from formulavision.storage.formats import Format, Piece, Sample, find_format
 from formulavision.storage.manifest import (
     INCOMPLETE,
@@ -34,8 +35,8 @@ from formulavision.storage.store import Store
 
 __all__ = ["Progress", "generate"]
 
-_BATCH_BYTES = 16_000_000
 _MAX_WORKERS = 1024
+_MAX_IMAGES = 1_000_000_000
 
 
 class Progress(Protocol):
@@ -78,6 +79,8 @@ def generate(
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
     progress = progress or _Silent()
+    if len(recipe) > _MAX_IMAGES:
+        raise ConfigError(f"instances: {len(recipe):,} images are more than a store holds, {_MAX_IMAGES:,}")
     if not 1 <= workers <= _MAX_WORKERS:
         raise ConfigError(f"workers: {workers} is not allowed: must be from 1 to {_MAX_WORKERS}")
     store_format = find_format(format)
@@ -90,7 +93,7 @@ def generate(
         )
         job = _Job(recipe, categories, root, format)
         pieces = store_format.plan(job.layout)
-        records = {piece.number: record for piece in pieces if (record := _read_record(root, piece))}
+        records = {piece.number: record for piece in pieces if (record := _read_record(root, store_format, piece))}
         for leftover in (root / INCOMPLETE).glob(f"*{PARTIAL_SUFFIX}"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         missing = [piece for piece in pieces if piece.number not in records]
@@ -100,6 +103,8 @@ def generate(
         write_text(root / "recipe.yaml", recipe.to_yaml())
         write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
         shutil.rmtree(root / INCOMPLETE)
+    except BrokenProcessPool:
+        raise StoreError(f"{root}: {BROKEN_POOL}; what was written so far is kept") from None
     except OSError as error:
         raise StoreError(
             f"{error.filename or root}: {error.strerror or error}; what was written so far is kept: "
@@ -116,7 +121,7 @@ def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
     if root.exists() and not root.is_dir():
         raise StoreError(f"{root}: is a file, not a folder")
     state = root / INCOMPLETE
-    complete, unfinished = (root / MANIFEST).is_file(), (state / "recipe.yaml").is_file()
+    complete, unfinished = (root / MANIFEST).is_file(), state.is_dir()
     if root.is_dir() and any(root.iterdir()) and not complete and not unfinished:
         raise StoreError(f"{root}: is not empty and holds no store; give another --out")
     if complete and not overwrite:
@@ -126,6 +131,10 @@ def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
             return True
         raise StoreError(f"{root}: holds a store of another recipe or format; give another --out, or --overwrite")
     if unfinished and not complete and not overwrite:
+        # The last of the state's files to be written; without it nothing was drawn yet.
+        if not (state / "recipe.yaml").is_file():
+            shutil.rmtree(state)
+            return _prepare(root, recipe, format, overwrite)
         settings = (state / "format").read_text(), (state / "id").read_text()
         if settings != (format, recipe.id):
             raise StoreError(
@@ -133,9 +142,13 @@ def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
             )
         return False
     if complete or unfinished:
-        # First what says that the store is complete, so that at no time a half of it does.
+        # At no time may a half of the old store say that it is complete, or be no store at all.
+        state.mkdir(exist_ok=True)
         (root / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(root)
+        for entry in root.iterdir():
+            if entry != state:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.rmtree(state)
     state.mkdir(parents=True)
     write_text(state / "format", format)
     write_text(state / "id", recipe.id)
@@ -147,9 +160,17 @@ def _record_file(root: Path, piece: Piece) -> Path:
     return root / INCOMPLETE / f"{piece.number:06d}.json"
 
 
-def _read_record(root: Path, piece: Piece) -> PieceRecord | None:
+def _read_record(root: Path, store_format: Format, piece: Piece) -> PieceRecord | None:
+    """The record of a piece that was written; None where there is none, or where the piece is not as it says."""
     path = _record_file(root, piece)
-    return PieceRecord.model_validate_json(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        record = PieceRecord.model_validate_json(path.read_text())
+        size = sum(file.stat().st_size for file in store_format.files(root / record.path))
+    except (ValueError, OSError):
+        return None
+    return record if (record.first, record.count, record.bytes) == (piece.first, piece.count, size) else None
 
 
 def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
@@ -212,8 +233,7 @@ class _Worker:
         return record
 
     def _samples(self, piece: Piece) -> Iterator[Sample]:
-        height, width, channels = self.job.recipe.canvas.shape
-        batch = max(1, _BATCH_BYTES // (height * width * channels))
+        batch = self.drawer.batch_size
         for start in range(0, piece.count, batch):
             indices = piece.indices[start : start + batch]
             images, labels = self.drawer.draw_batch(indices)

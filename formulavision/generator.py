@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,11 +36,9 @@ class Canvas(Config):
         description="border that stays empty, where the formula has one",
         json_schema_extra={"unit": "pixels"},
     )
-    channels: int = Field(1, description="1 draws in gray, 3 in colour", json_schema_extra={"allowed": [1, 3]})
+    channels: Literal[1, 3] = Field(1, description="1 draws in gray, 3 in colour")
 
     def model_post_init(self, context: Any) -> None:
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels is {self.channels}: must be 1 (gray) or 3 (colour)")
         if self.size <= 2 * self.padding:
             raise ValueError(
                 f"padding {self.padding} leaves nothing of size {self.size}: padding must be below size / 2"

@@ -11,7 +11,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any
 
-__all__ = ["CONTEXT", "worker_pool"]
+__all__ = ["BROKEN_POOL", "CONTEXT", "worker_pool"]
+
+BROKEN_POOL = (
+    "a worker process ended abruptly: use fewer workers if memory ran out; a script that uses workers must start under "
+    "'if __name__ == \"__main__\":', and its own generators must come from a module that can be imported"
+)
 
 CONTEXT = multiprocessing.get_context("spawn")
 """Fresh processes: a fork would copy the threads' locks of numba, torch and the progress bars in whatever state."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, SerializeAsAny, field_validator, model_serializer, model_validator
+from pydantic import Field, SerializeAsAny, model_serializer, model_validator
 
 from formulavision.config import Config, apply_settings, load_yaml, parse
-from formulavision.errors import ConfigError, PluginError
+from formulavision.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.generator import Canvas, Generator, Params
 from formulavision.registry import plugins
 
@@ -79,44 +79,22 @@ class Recipe(Config):
 
     generator: GeneratorSettings
     categories: Categories = Categories()
-    instances: int | None = Field(None, ge=1, le=1_000_000_000, description="images a category")
+    instances: int | None = Field(None, ge=1, le=1_000_000, description="images a category")
     canvas: Canvas = Canvas()
     seed: int = Field(1, ge=0, lt=2**63, description="seed of categories and instances")
-
-    @field_validator("seed", mode="before")
-    @classmethod
-    def _no_bool(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError(f"{value!r} is not allowed: must be an integer")
-        return value
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
         generator = self.build()
-        known = self.categories.count is not None and self.categories.sha256 is not None
-        if self.categories.folder is not None and known and not self.categories.folder.is_dir():
-            resolved = self.categories  # a store's recipe, away from its categories: it can be read, not drawn
-        elif self.categories.folder is not None:
-            from formulavision import categories
-
-            parameters = categories.read_folder(self.categories.folder, generator.columns)
-            digest = categories.digest(parameters)
-            if self.categories.sha256 not in (None, digest):
-                raise ConfigError(
-                    f"categories.folder: {self.categories.folder} holds other categories than the recipe was made with"
-                    f" (sha256 {digest[:12]}..., not {str(self.categories.sha256)[:12]}...)"
-                )
-            count = self.categories.count or len(parameters)
-            if count > len(parameters):
-                raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")
-            resolved = self.categories.model_copy(update={"count": count, "sha256": digest})
+        if self.categories.folder is not None:
+            resolved = self._read_categories(generator.columns)
         else:
-            most = generator.max_categories()
-            count = self.categories.count or generator.default_categories()
+            most = _ask(generator.name, generator.max_categories)
+            count = self.categories.count or _ask(generator.name, generator.default_categories)
             if most is not None and count > most:
                 raise ConfigError(f"categories.count: {count} is not allowed: '{generator.name}' has {most} here")
             resolved = self.categories.model_copy(update={"count": count})
-        most = generator.max_instances()
+        most = _ask(generator.name, generator.max_instances)
         instances = self.instances or min(generator.default_instances, most or generator.default_instances)
         if most is not None and instances > most:
             raise ConfigError(
@@ -126,6 +104,28 @@ class Recipe(Config):
         object.__setattr__(self, "categories", resolved)
         object.__setattr__(self, "instances", instances)
         return self
+
+    def _read_categories(self, columns: tuple[str, ...]) -> Categories:
+        """The folder's categories with their number and digest, the folder as an absolute path."""
+        from formulavision import categories
+
+        given = self.categories
+        assert given.folder is not None
+        folder = given.folder.absolute()
+        if given.count is not None and given.sha256 is not None and not folder.is_dir():
+            # A store's recipe, away from its categories: it can be read, not drawn.
+            return given.model_copy(update={"folder": folder})
+        parameters = categories.read_folder(folder, columns)
+        count = given.count or len(parameters)
+        if count > len(parameters):
+            raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")
+        digest = categories.digest(dict(list(parameters.items())[:count]))
+        if given.sha256 not in (None, digest):
+            raise ConfigError(
+                f"categories.folder: {folder} holds other categories than the recipe was made with"
+                f" (sha256 {digest[:12]}..., not {str(given.sha256)[:12]}...)"
+            )
+        return given.model_copy(update={"folder": folder, "count": count, "sha256": digest})
 
     def __len__(self) -> int:
         return self.num_categories * self.num_instances
@@ -152,7 +152,8 @@ class Recipe(Config):
     def build(self) -> Generator:
         """The generator of this recipe, ready to draw."""
         settings = self.generator
-        return plugins()[settings.name].generator(settings.params, self.canvas, self.seed)
+        generator = plugins()[settings.name].generator
+        return _ask(settings.name, lambda: generator(settings.params, self.canvas, self.seed))
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ class Recipe(Config):
             raise ConfigError(f"a recipe must be a mapping of settings, not {type(data).__name__}")
         if isinstance(data.get("generator"), str):
             data = {**data, "generator": {"name": data["generator"]}}
-        if isinstance(data.get("categories"), int):
+        if isinstance(data.get("categories"), int) and data["categories"] is not True:
             data = {**data, "categories": {"count": data["categories"]}}
         return parse(cls, apply_settings(data, settings))
 
@@ -197,3 +198,16 @@ class Recipe(Config):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+Answer = TypeVar("Answer")
+
+
+def _ask(name: str, question: Callable[[], Answer]) -> Answer:
+    """What a plugin's own code answers; whatever it raises is told with the plugin's name."""
+    try:
+        return question()
+    except FormulaVisionError:
+        raise
+    except Exception as error:
+        raise PluginError(f"'{name}' ({plugins()[name].origin}) failed: {type(error).__name__}: {error}") from error

@@ -158,6 +158,56 @@ def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tm
     assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_overwritten_store_is_read_anew(recipe: Recipe, tmp_path: Path, format: str) -> None:
+    before = generate(recipe, tmp_path / "store", format=format).read(5)
+    other = Recipe.from_dict(RECIPE, ["seed=4"])
+    after = generate(other, tmp_path / "store", format=format, overwrite=True).read(5)
+    assert not np.array_equal(before, after)
+    assert verify(tmp_path / "store").ok
+
+
+def test_a_piece_that_went_missing_before_the_end_is_drawn_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import generation
+
+    def fail(*arguments: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(generation, "write_manifest", fail)
+    with pytest.raises(Interrupted):
+        generate(recipe, tmp_path / "store", format="webdataset")
+    monkeypatch.undo()
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 40)
+    (tmp_path / "store" / "shard-000001.tar").unlink()
+    (tmp_path / "store" / ".incomplete" / "000002.json").write_text("{")
+    generate(recipe, tmp_path / "store", format="webdataset")
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+def test_reading_many_shards_keeps_no_files_open(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 2)
+    store = generate(recipe, tmp_path / "store", format="webdataset")
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    for i in range(len(store)):
+        store.read(i)
+    assert len(store.manifest.pieces) == 90
+    assert (len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0) == before
+
+
+def test_a_store_is_read_without_the_generator_that_drew_it(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import StoredDataset, plugins
+
+    generate(recipe, tmp_path / "store")
+    monkeypatch.delitem(plugins().generators, "perlin")
+    assert StoredDataset(tmp_path / "store")[7][1] == 0
+
+
 def test_a_folder_that_is_no_store_is_never_overwritten(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FormulaVisionError, match="is not empty and holds no store"):
@@ -231,3 +281,9 @@ def test_verify_names_a_missing_piece(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "store" / store.manifest.pieces[2].path).unlink()
     problems = verify(tmp_path / "store", sample=10).problems
     assert any("shard-000002.tar: No such file" in problem for problem in problems)
+
+
+def test_verify_names_what_is_no_part_of_the_store(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    (tmp_path / "store" / "00099").mkdir()
+    assert any("00099: is no part of the store" in problem for problem in verify(tmp_path / "store").problems)

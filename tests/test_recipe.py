@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formulavision import ConfigError, Drawer, Recipe
+from formulavision import ConfigError, Drawer, FormulaVisionError, Recipe
 from formulavision.categories import find_categories, write_folder
 
 SMALL = {
@@ -72,10 +72,13 @@ def test_whatever_changes_images_changes_the_id(setting: str) -> None:
         ("instances=-5", "instances: -5 is not allowed"),
         ("categories.count=100000000000", "categories.count: 100000000000 is not allowed"),
         ("canvas.size=1000000", "canvas.size: 1000000 is not allowed: must be less than or equal to 4096"),
-        ("canvas.channels=2", "canvas: channels is 2: must be 1 (gray) or 3 (colour)"),
+        ("canvas.channels=2", "canvas.channels: 2 is not allowed: must be 1 or 3"),
         ("canvas.padding=16", "canvas: padding 16 leaves nothing of size 32"),
         ("seed=true", "seed: True is not allowed"),
         ("seed=1.5", "seed: 1.5 is not allowed"),
+        ("instances='3'", "instances: '3' is not allowed: must be a valid integer"),
+        ("categories=true", "categories: "),
+        ("generator.flips=1", "generator.flips: 1 is not allowed: must be true or false"),
         ("categories.folder=/no/such/folder", "categories.folder: /no/such/folder: no such folder"),
         ("seed", "--set seed: must read path.to.key=value"),
     ],
@@ -133,9 +136,41 @@ def test_the_id_is_of_what_the_folder_holds_not_of_where_it_lies(tmp_path: Path)
 def test_a_folder_whose_categories_changed_is_refused(tmp_path: Path) -> None:
     folder = write_folder(find_categories(Recipe.from_dict(SMALL)), tmp_path / "categories")
     recipe = Recipe.from_dict(SMALL, [f"categories.folder={folder}"])
-    (folder / "00002.csv").unlink()
+    (folder / "00002.csv").rename(folder / "00003.csv")
     with pytest.raises(ConfigError, match="holds other categories than the recipe was made with"):
         Recipe.from_dict(recipe.to_dict())
+
+
+def test_a_folder_that_grows_leaves_the_id_of_its_first_categories(tmp_path: Path) -> None:
+    folder = write_folder(find_categories(Recipe.from_dict(SMALL)), tmp_path / "categories")
+    recipe = Recipe.from_dict(SMALL, [f"categories.folder={folder}"])
+    (folder / "00003.csv").write_bytes((folder / "00000.csv").read_bytes())
+    assert Recipe.from_dict(recipe.to_dict()).id == recipe.id
+
+
+def test_a_folder_is_found_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(find_categories(Recipe.from_dict(SMALL)), tmp_path / "categories")
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.from_dict(SMALL, ["categories.folder=categories"])
+    monkeypatch.chdir("/")
+    assert len(find_categories(Recipe.from_dict(recipe.to_dict()))) == 3
+
+
+def test_a_category_with_more_transformations_than_a_byte_counts_is_refused(tmp_path: Path) -> None:
+    rows = np.full((300, 7), 0.1)
+    (tmp_path / "00000.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    recipe = Recipe.from_dict(SMALL, [f"categories={{folder: {tmp_path}}}"])
+    with pytest.raises(FormulaVisionError, match="category 00000 has 300 transformations, not 254 at most"):
+        Drawer(recipe).draw(0)
+
+
+def test_a_category_of_many_transformations_is_drawn(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).uniform(-0.3, 0.3, (200, 7))
+    rows[:, 6] = 1 / 200
+    np.savetxt(tmp_path / "00000.csv", rows, delimiter=",")
+    for orbit in ("published", "independent"):
+        settings = [f"categories={{folder: {tmp_path}}}", f"generator.orbit={orbit}"]
+        assert Drawer(Recipe.from_dict(SMALL, settings)).draw(0)[0].any()
 
 
 @pytest.mark.parametrize("name", ["ifs", "bezier", "perlin"])

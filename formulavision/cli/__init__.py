@@ -30,9 +30,8 @@ class _Commands(TyperGroup):
             sys.stderr.write("\nstopped; what is finished is kept: run the same command again to go on\n")
             sys.exit(130)
         except OSError as error:
-            if error.filename is None or error.strerror is None:
-                raise
-            _fail(f"{error.filename}: {error.strerror}")
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or error}")
 
 
 def _interrupt(*signal_and_frame: object) -> NoReturn:

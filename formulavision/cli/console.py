@@ -7,6 +7,11 @@ from rich.console import Console
 console = Console(highlight=False)
 
 
+def say(text: str) -> None:
+    """Print text as it is: paths and other people's messages may hold what looks like markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def size_text(size: float) -> str:
     """Bytes for people: 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):

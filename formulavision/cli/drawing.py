@@ -35,7 +35,7 @@ def generate(
 
     formulavision generate --plugin ifs --out data/ifs
     """
-    from formulavision.cli.console import console, size_text
+    from formulavision.cli.console import say, size_text
     from formulavision.generation import generate as run
     from formulavision.progress import progress_bars
 
@@ -44,7 +44,7 @@ def generate(
         seed=seed, settings=settings,
     )  # fmt: skip
     files = f", {len(recipe):,} files" if format == "imagefolder" else ""
-    console.print(
+    say(
         f"{recipe.generator.name}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
         f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size} (recipe {recipe.id}{files})"
     )
@@ -52,11 +52,10 @@ def generate(
     with progress_bars() as bars:
         store = run(recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars)
     seconds = time.perf_counter() - started
-    console.print(
+    say(
         f"{out}: {len(store):,} images, {size_text(store.manifest.bytes)}, complete, in {seconds:.1f} s\n"
         f"next: formulavision verify {out}\n"
         f"      formulavision pretrain --data {out} --model resnet18 --out runs/{out.name}",
-        soft_wrap=True,
     )
 
 
@@ -75,7 +74,7 @@ def categories(
     formulavision categories configs/fractaldb-1k.yaml --out cats
     """
     from formulavision.categories import find_categories, write_folder
-    from formulavision.cli.console import console
+    from formulavision.cli.console import say
     from formulavision.progress import progress_bars
 
     recipe = o.make_recipe(config, plugin, categories=count, seed=seed, settings=settings)
@@ -83,10 +82,9 @@ def categories(
     with progress_bars() as bars:
         found = find_categories(recipe, workers=o.count_workers(workers), progress=lambda n: bars.categories(n, total))
     write_folder(found, out, overwrite=overwrite)
-    console.print(
+    say(
         f"{out}: {len(found):,} categories\nnext: formulavision generate --plugin {recipe.generator.name} "
         f"--categories-from {out} --out data/{out.name}",
-        soft_wrap=True,
     )
 
 
@@ -105,7 +103,7 @@ def preview(
 
     formulavision preview --plugin perlin --out sheet.png
     """
-    from formulavision.cli.console import console
+    from formulavision.cli.console import say
     from formulavision.progress import progress_bars
     from formulavision.sheets import preview as run
 
@@ -115,7 +113,7 @@ def preview(
             recipe, out, categories=categories, instances=instances, overwrite=overwrite,
             workers=o.count_workers(0), progress=lambda n: bars.categories(n, recipe.num_categories),
         )  # fmt: skip
-    console.print(f"{out}: {recipe.generator.name}, recipe {recipe.id}", soft_wrap=True)
+    say(f"{out}: {recipe.generator.name}, recipe {recipe.id}")
 
 
 def verify(
@@ -127,22 +125,21 @@ def verify(
 
     formulavision verify data/ifs
     """
-    from formulavision.cli.console import console
+    from formulavision.cli.console import say
     from formulavision.progress import progress_bars
     from formulavision.storage import verify as run
 
     with progress_bars() as bars:
         result = run(path, sample=None if every else sample, progress=lambda n, total: bars.show("verify", n, total))
     for problem in result.problems[:20]:
-        console.print(f"[red]wrong[/red] {problem}", soft_wrap=True)
+        say(f"wrong: {problem}")
     if len(result.problems) > 20:
-        console.print(f"and {len(result.problems) - 20:,} more")
+        say(f"and {len(result.problems) - 20:,} more")
     total = len(result.store)
-    console.print(
+    say(
         f"{path}: {result.pieces:,} of {len(result.store.manifest.pieces):,} pieces read, "
         f"{result.images:,} of {total:,} images drawn again: "
         + ("all as the recipe says" if result.ok else f"{len(result.problems):,} problems"),
-        soft_wrap=True,
     )
     if not result.ok:
         raise typer.Exit(1)

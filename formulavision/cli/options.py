@@ -35,7 +35,9 @@ Workers = Annotated[int, typer.Option("--workers", help="Processes to draw with;
 
 def count_workers(workers: int) -> int:
     """0 stands for one worker a core that this process may use."""
-    return workers or len(os.sched_getaffinity(0))
+    if workers:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_recipe(

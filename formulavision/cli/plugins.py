@@ -25,9 +25,10 @@ def list_plugins(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    from formulavision.cli.console import console
+    from formulavision.cli.console import console, say
     from formulavision.registry import plugins
 
     found = plugins()
@@ -35,10 +36,10 @@ def list_plugins(context: typer.Context) -> None:
     for heading in ("generator", "pixel version", "package", "what it draws"):
         table.add_column(heading, overflow="fold")
     for name, entry in sorted(found.generators.items()):
-        table.add_row(name, str(entry.generator.version), entry.origin, summary(entry.generator))
+        table.add_row(name, str(entry.generator.version), escape(entry.origin), escape(summary(entry.generator)))
     console.print(table)
     for plugin, line in found.problems.items():
-        console.print(f"[red]not loaded[/red] {plugin}: {line}", soft_wrap=True)
+        say(f"not loaded {plugin}: {line}")
     console.print("Parameters: [bold]formulavision plugins show NAME[/bold]")
 
 
@@ -69,7 +70,7 @@ def describe(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
     for name, info in model.model_fields.items():
         schema = properties[name]
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        choices = extra.get("allowed") or schema.get("enum")
+        choices = schema.get("enum")
         kind = " | ".join(str(c) for c in choices) if isinstance(choices, list) else schema.get("type", "value")
         facts = [kind, range_text(schema), str(extra.get("unit", "")), f"default {info.default}"]
         yield name, ", ".join(fact for fact in facts if fact), info.description or ""

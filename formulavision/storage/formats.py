@@ -101,13 +101,14 @@ class Format(ABC):
         yield target
 
     def measure(self, target: Path) -> tuple[int, str]:
-        """Bytes of a written piece and the sha256 over its files' bytes.
+        """Bytes of a written piece and the sha256 over its files' names and bytes.
 
         Raises:
             OSError: a file cannot be read.
         """
         size, total = 0, hashlib.sha256()
         for file in self.files(target):
+            total.update(file.name.encode() + b"\0")
             with file.open("rb") as handle:
                 while block := handle.read(1 << 20):
                     size += len(block)

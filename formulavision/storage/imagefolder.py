@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from formulavision.errors import StoreError
-from formulavision.storage.files import PARTIAL_SUFFIX, flush_folder
+from formulavision.files import PARTIAL_SUFFIX, flush_folder
 from formulavision.storage.formats import Format, Piece, Reader, Sample
 from formulavision.storage.manifest import INCOMPLETE, Layout
 
@@ -35,7 +35,7 @@ class ImageFolder(Format):
         flush_folder(target.parent)
 
     def files(self, target: Path) -> Iterator[Path]:
-        yield from sorted(target.glob("*.png"))
+        yield from sorted(target.iterdir())
 
     def reader(self, root: Path, layout: Layout, pieces: list[Piece]) -> Reader:
         return _ImageFolderReader(root, layout, pieces)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from formulavision.config import Config, parse
 from formulavision.errors import ConfigError, StoreError
-from formulavision.storage.files import write_text
+from formulavision.files import write_text
 
 __all__ = ["INCOMPLETE", "MANIFEST", "Layout", "Manifest", "PieceRecord", "read_manifest", "write_manifest"]
 

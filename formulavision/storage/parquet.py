@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from formulavision.errors import StoreError
-from formulavision.storage.files import atomic_write
+from formulavision.files import atomic_write
 from formulavision.storage.formats import Format, Piece, Reader, Sample
 from formulavision.storage.manifest import Layout
 
@@ -22,6 +21,7 @@ except ImportError:
 
 _ROW_GROUP = 64
 """Images that are read together: few enough for random access, many enough for small files."""
+_KEPT_GROUPS = 32
 
 
 class Parquet(Format):
@@ -53,16 +53,26 @@ def _schema(names: list[str]) -> Any:
 
 
 class _ParquetReader(Reader):
+    """Reads the row group of an image, and keeps the last ones."""
+
+    def __init__(self, root: Path, layout: Layout, pieces: list[Piece]) -> None:
+        super().__init__(root, layout, pieces)
+        self._groups: dict[tuple[int, int], list[bytes]] = {}
+
     def read(self, index: int) -> bytes:
         piece, place = self.locate(index)
         path = self.root / Parquet().path(piece, self.layout, len(self.pieces))
+        key = (piece.number, place // _ROW_GROUP)
         try:
-            return _row_group(path, place // _ROW_GROUP)[place % _ROW_GROUP]
+            if key not in self._groups:
+                if len(self._groups) == _KEPT_GROUPS:
+                    del self._groups[next(iter(self._groups))]
+                self._groups[key] = _row_group(path, key[1])
+            return self._groups[key][place % _ROW_GROUP]
         except (OSError, IndexError, pa.ArrowInvalid) as error:
             raise StoreError(f"{path}: is missing or damaged ({' '.join(str(error).split())[:80]})") from None
 
 
-@lru_cache(maxsize=32)
 def _row_group(path: Path, number: int) -> list[bytes]:
     with pq.ParquetFile(path) as file:
         table = file.read_row_group(number, columns=["image.bytes"])

@@ -11,12 +11,11 @@ import numpy as np
 from formulavision.drawing import Drawer
 from formulavision.errors import StoreError
 from formulavision.generator import random_stream
-from formulavision.storage.formats import find_format
+from formulavision.storage.formats import Format, find_format
+from formulavision.storage.manifest import MANIFEST
 from formulavision.storage.store import Store
 
 __all__ = ["Verification", "verify"]
-
-_BATCH = 64
 
 
 @dataclass
@@ -56,11 +55,15 @@ def verify(
     if recipe.id != store.manifest.recipe_id:
         raise StoreError(f"{path}: the recipe in the manifest has id {recipe.id}, not {store.manifest.recipe_id}")
     result = Verification(store)
+    store_format = find_format(store.manifest.format)
+    drawer = Drawer(recipe)
+    result.problems += _structure(store, drawer, store_format)
+    if result.problems:
+        return result  # its images cannot even be found
     total = len(store)
     count = total if sample is None else min(sample, total)
     indices = np.arange(total) if count == total else np.sort(random_stream(0).choice(total, count, replace=False))
     steps = len(store.manifest.pieces) + count
-    store_format = find_format(store.manifest.format)
     for number, record in enumerate(store.manifest.pieces):
         progress(number, steps)
         target = store.path / record.path
@@ -74,10 +77,9 @@ def verify(
             result.problems.append(f"{target}: holds {size} bytes, not {record.bytes}")
         elif sha256 != record.sha256:
             result.problems.append(f"{target}: its bytes are not those that were written (checksum)")
-    drawer = Drawer(recipe)
-    for start in range(0, count, _BATCH):
+    for start in range(0, count, drawer.batch_size):
         progress(len(store.manifest.pieces) + start, steps)
-        batch = indices[start : start + _BATCH]
+        batch = indices[start : start + drawer.batch_size]
         images, _ = drawer.draw_batch(batch)
         for index, image in zip(batch.tolist(), images, strict=True):
             result.images += 1
@@ -93,3 +95,19 @@ def verify(
                 result.problems.append(f"{store.layout.name(index)}: {pixels} pixels differ from the formula's")
     progress(steps, steps)
     return result
+
+
+def _structure(store: Store, drawer: Drawer, store_format: Format) -> list[str]:
+    """What is wrong with names and pieces, before any image is looked at."""
+    layout, recipe, path = store.layout, drawer.recipe, store.path
+    problems = []
+    if layout.category_names != [category.name for category in drawer.categories]:
+        problems.append(f"{path}: its categories are named otherwise than the recipe's")
+    if layout.instance_names != [drawer.generator.instance_name(i) for i in range(recipe.num_instances)]:
+        problems.append(f"{path}: its instances are named otherwise than the recipe's")
+    planned = [(piece.first, piece.count) for piece in store_format.plan(layout)]
+    if [(record.first, record.count) for record in store.manifest.pieces] != planned:
+        problems.append(f"{path}: its pieces are not those of its format's plan")
+    known = {MANIFEST, "recipe.yaml", *(record.path.partition("/")[0] for record in store.manifest.pieces)}
+    problems += [f"{entry}: is no part of the store" for entry in sorted(path.iterdir()) if entry.name not in known]
+    return problems

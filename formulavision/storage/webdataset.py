@@ -10,11 +10,10 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 from formulavision.errors import StoreError
-from formulavision.storage.files import atomic_write
+from formulavision.files import atomic_write
 from formulavision.storage.formats import Format, Piece, Reader, Sample
 from formulavision.storage.manifest import Layout
 
@@ -46,35 +45,31 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 class _WebDatasetReader(Reader):
     """Reads an image where it lies in its shard, found once by walking over the shard's headers."""
 
+    def __init__(self, root: Path, layout: Layout, pieces: list[Piece]) -> None:
+        super().__init__(root, layout, pieces)
+        self._places: dict[int, list[tuple[int, int]]] = {}
+
     def read(self, index: int) -> bytes:
         piece, place = self.locate(index)
         path = self.root / f"shard-{piece.number:06d}.tar"
-        places = _image_places(path)
+        if piece.number not in self._places:
+            self._places[piece.number] = _image_places(path)
+        places = self._places[piece.number]
         if place >= len(places):
             raise StoreError(f"{path}: is cut short: holds {len(places)} of {piece.count} images")
         offset, size = places[place]
-        data = os.pread(_open(path), size, offset)
+        try:
+            # A shard is opened for each image: kept open, the shards of a large store would be too many.
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from None
         if len(data) != size:
             raise StoreError(f"{path}: is cut short")
         return data
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"root": self.root, "layout": self.layout, "pieces": self.pieces}
 
-
-@lru_cache(maxsize=64)
-def _open_in(process: int, path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
-
-
-def _open(path: Path) -> int:
-    return _open_in(os.getpid(), path)
-
-
-@lru_cache(maxsize=4096)
 def _image_places(path: Path) -> list[tuple[int, int]]:
     """(offset, size) of each .png in a shard, in order."""
     places = []

@@ -134,11 +134,12 @@ def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *,
         if out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True)
+        write_json(list(class_names), out / _CLASSES)
+        (out / LAST_CHECKPOINT).parent.mkdir()
+        # Last, since it is what says that there is a run to go on with.
         temporary = out / f"{_SETTINGS}.partial"
         temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
         commit(temporary, out / _SETTINGS)
-        write_json(list(class_names), out / _CLASSES)
-        (out / LAST_CHECKPOINT).parent.mkdir()
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
 

@@ -159,8 +159,9 @@ def _open_data(
     description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
     if isinstance(data, str | Path):
         description["store"] = str(Path(data).resolve())
-    recipe = getattr(dataset, "recipe", None)
-    if recipe is not None:
+        # As the manifest says it: a store can be trained on without the generator that drew it.
+        description["recipe"] = dataset.store.manifest.recipe
+    elif (recipe := getattr(dataset, "recipe", None)) is not None:
         description["recipe"] = recipe.to_dict()
     return dataset, description
 

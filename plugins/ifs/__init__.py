@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from formulavision import Canvas, Category, Generator, Params, hookimpl, rendering
+from formulavision import Canvas, Category, ConfigError, Generator, Params, hookimpl, rendering
 
 GRAY = 127
 """The published images draw (127, 127, 127) on black."""
 HUES = 128
 FLIPS = 4
+MAX_ROWS = 254
+"""Transformations of a category read from a file at most: a selection is one byte."""
 
 
 class IfsParams(Params):
@@ -163,6 +165,10 @@ class Ifs(Generator):
         return self.seed & 0xFFFF_FFFF, (self.seed >> 32) ^ int.from_bytes(purpose, "little")
 
     def _orbit(self, category: Category, weight: int, patch: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
+        if len(category.parameters) > MAX_ROWS:
+            raise ConfigError(
+                f"category {category.name} has {len(category.parameters)} transformations, not {MAX_ROWS} at most"
+            )
         if self.params.orbit == "published":
             return self._published_orbit(category, weight)
         from .orbits import independent_orbit
@@ -192,14 +198,16 @@ class Ifs(Generator):
 
     def _selection(self, category: Category) -> NDArray[np.uint8]:
         """What the published orbit selects; weights leave p as it is, so a category has one sequence."""
-        if self._selected is None or self._selected[0] is not category:
+        selected = self._selected
+        if selected is None or selected[0] is not category:
             from .orbits import select
             from .search import cumulated
 
             selection = np.empty(self.params.dots, np.uint8)
             select(self._published_draws, cumulated(category.parameters[:, 6]), selection)
             self._selected = (category, selection)
-        return self._selected[1]
+            return selection
+        return selected[1]
 
     _selected: tuple[Category, NDArray[np.uint8]] | None = None
 

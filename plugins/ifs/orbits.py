@@ -69,12 +69,12 @@ def independent_orbit(system, borders, counter2, counter3, key0, key1, x, y):  #
         x, y: float32 [points], are filled.
     """
     points = len(x)
-    a = np.zeros(8, np.float32)
-    b = np.zeros(8, np.float32)
-    c = np.zeros(8, np.float32)
-    d = np.zeros(8, np.float32)
-    e = np.zeros(8, np.float32)
-    f = np.zeros(8, np.float32)
+    a = np.zeros(len(system), np.float32)
+    b = np.zeros(len(system), np.float32)
+    c = np.zeros(len(system), np.float32)
+    d = np.zeros(len(system), np.float32)
+    e = np.zeros(len(system), np.float32)
+    f = np.zeros(len(system), np.float32)
     for j in range(len(system)):
         a[j], b[j], c[j], d[j], e[j], f[j] = system[j]
     words = np.empty((4, CHAINS), np.uint32)

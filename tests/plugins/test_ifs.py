@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,20 @@ def test_points_stay_inside_the_canvas(padding: int) -> None:
     last = 96 - max(padding, 1)
     assert (rows.min(), columns.min()) >= (96 - 1 - last, padding)
     assert (rows.max(), columns.max()) <= (96 - 1 - padding, last)
+
+
+def test_an_attractor_away_from_the_origin_is_drawn_where_the_published_one_is(tmp_path: Path) -> None:
+    """A Sierpinski triangle in [1, 2] x [1, 2]; the published orbit starts at the origin, which is within its bounds."""
+    corners = [(0.5, 0.5), (1.0, 0.5), (0.5, 1.0)]
+    rows = np.array([[0.5, 0, 0, 0.5, e, f, 1 / 3] for e, f in corners])
+    np.savetxt(tmp_path / "00000.csv", rows, delimiter=",")
+    boxes = []
+    for orbit in ("published", "independent"):
+        settings = [f"categories={{folder: {tmp_path}}}"]
+        image = Drawer(Recipe.from_dict(recipe(orbit=orbit, weight_interval=0).to_dict(), settings)).draw(0)[0]
+        rows_lit, columns_lit = np.nonzero(image[:, :, 0][:48, 48:])
+        boxes.append([rows_lit.min(), rows_lit.max(), columns_lit.min(), columns_lit.max()])
+    assert np.abs(np.subtract(*boxes)).max() <= 2
 
 
 def test_no_category_of_the_independent_search_diverges() -> None:

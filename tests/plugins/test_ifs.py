@@ -92,7 +92,7 @@ def test_points_stay_inside_the_canvas(padding: int) -> None:
 
 
 def test_an_attractor_away_from_the_origin_is_drawn_where_the_published_one_is(tmp_path: Path) -> None:
-    """A Sierpinski triangle in [1, 2] x [1, 2]; the published orbit starts at the origin, which is within its bounds."""
+    """A Sierpinski triangle in [1, 2] x [1, 2]; the published orbit starts at the origin, which its bounds include."""
     corners = [(0.5, 0.5), (1.0, 0.5), (0.5, 1.0)]
     rows = np.array([[0.5, 0, 0, 0.5, e, f, 1 / 3] for e, f in corners])
     np.savetxt(tmp_path / "00000.csv", rows, delimiter=",")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PARTIAL_SUFFIX", "atomic_write", "flush_folder", "write_text"]
+__all__ = ["PARTIAL_SUFFIX", "atomic_write", "commit", "flush_folder", "write_text"]
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -21,12 +21,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        commit(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Flush a written file to the disk and give it its name."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
     flush_folder(path.parent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from formulavision.drawing import Drawer
 from formulavision.errors import ConfigError, StoreError
+from formulavision.files import atomic_write
 from formulavision.recipe import Recipe
 
 __all__ = ["contact_sheet", "preview"]
@@ -118,11 +118,8 @@ def preview(
         Drawer(recipe, workers=workers, progress=progress), categories=categories, instances=instances
     )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-            temporary = Path(folder) / "sheet.png"
-            sheet.save(temporary)
-            temporary.replace(out)
+        with atomic_write(out) as file:
+            sheet.save(file, "PNG")
     except OSError as error:
         raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from None
     return out

@@ -137,7 +137,10 @@ def test_ctrl_c_ends_in_one_line_and_a_resumable_state(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors.strip().splitlines()[-1] == "stopped; what is finished is kept: run the same command again to go on"
+    assert (
+        errors.strip().splitlines()[-1]
+        == "stopped; what is finished is kept: run the same command again to go on (training: with --resume)"
+    )
     assert "Traceback" not in errors
     assert (tmp_path / "store" / ".incomplete" / "recipe.yaml").is_file()
 

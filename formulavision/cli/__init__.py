@@ -27,7 +27,9 @@ class _Commands(TyperGroup):
         except FormulaVisionError as error:
             _fail(str(error))
         except KeyboardInterrupt:
-            sys.stderr.write("\nstopped; what is finished is kept: run the same command again to go on\n")
+            sys.stderr.write(
+                "\nstopped; what is finished is kept: run the same command again to go on (training: with --resume)\n"
+            )
             sys.exit(130)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

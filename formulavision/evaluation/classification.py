@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,12 +22,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from formulavision.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.errors import CheckpointError, ConfigError
+from formulavision.files import write_text
 from formulavision.training.checkpoints import load_checkpoint
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.loading import ImageDataset, Prepared, make_loader
 from formulavision.training.models import build_model, to_input
 from formulavision.training.progress import say
-from formulavision.training.runs import commit, write_json
+from formulavision.training.runs import write_json
 from formulavision.training.settings import TrainSettings
 
 __all__ = ["Evaluation", "evaluate"]
@@ -221,7 +223,6 @@ def _write(evaluation: Evaluation, opened: Downstream, run: Path) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
-    commit(temporary, path)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(rows)
+    write_text(path, table.getvalue())

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from formulavision.config import did_you_mean
 from formulavision.errors import ConfigError
+from formulavision.files import write_text
 from formulavision.training.settings import TrainSettings
 
 __all__ = ["build_model", "export", "to_input"]
@@ -86,4 +87,4 @@ def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, cla
     }
     if source.get("fixed_input_size"):
         config["model_args"] = {"img_size": settings.crop}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from formulavision.errors import FormulaVisionError
+from formulavision.files import commit, write_text
 from formulavision.training.loading import Batch
 from formulavision.training.models import to_input
-from formulavision.training.runs import LAST_CHECKPOINT, Row, commit
+from formulavision.training.runs import LAST_CHECKPOINT, Row
 from formulavision.training.settings import TrainSettings
 
 __all__ = ["COLUMNS", "Classifier", "Recorder", "Sums"]
@@ -192,12 +194,11 @@ class Recorder(lightning.Callback):
         return self._trained
 
     def _write(self, trainer: lightning.Trainer, row: Row, epoch: int) -> None:
-        temporary = self.folder / "metrics.csv.partial"
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.history)
-        commit(temporary, self.folder / "metrics.csv")
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.folder / "metrics.csv", table.getvalue())
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 self._board.add_scalar(name, value, epoch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import yaml
 
 from formulavision.config import load_yaml
 from formulavision.errors import ConfigError
+from formulavision.files import write_text
 
 __all__ = ["LAST_CHECKPOINT", "Row", "Run", "check_folder", "check_same_settings", "claim", "is_complete", "write_json"]
 
@@ -137,9 +137,7 @@ def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *,
         write_json(list(class_names), out / _CLASSES)
         (out / LAST_CHECKPOINT).parent.mkdir()
         # Last, since it is what says that there is a run to go on with.
-        temporary = out / f"{_SETTINGS}.partial"
-        temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        commit(temporary, out / _SETTINGS)
+        write_text(out / _SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
 
@@ -162,16 +160,7 @@ def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON so that the file is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    commit(temporary, path)
-
-
-def commit(temporary: Path, path: Path) -> None:
-    """Flush a written file to the disk and give it its name."""
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _place(values, length, extent, padding, last, pixels):  # type: ignore[no-un
     low, high = _bounds(values, length)
     # The origin, where the published orbit starts, lies within the bounds of every orbit.
     shift = min(low, 0.0)
-    spread = (max(high, 0.0) - shift) - (shift - shift)
+    spread = max(high, 0.0) - shift
     if np.isfinite(spread) and spread > 0.0:
         for i in range(length):
             pixels[i] = uint16(min(int32((values[i] - shift) / spread * extent + padding), last))
@@ -68,8 +68,8 @@ def to_pixels(x, y, size, padding, columns, rows):  # type: ignore[no-untyped-de
     """Scale an orbit to the canvas as the published renderer does, in its order of operations.
 
     Args:
-        x, y: float64 [n], the orbit; after it diverged it may hold infinities and NaN. The origin counts as one of its
-            points, as in the published orbit, which starts there.
+        x, y: float32 or float64 [n], the orbit; one that diverged may hold infinities and NaN. The origin counts as
+            one of its points, as in the published orbit, which starts there.
         size, padding: of the canvas, in pixels.
         columns, rows: uint16 [n], are filled; row 0 is the lowest y.
 

@@ -134,6 +134,13 @@ class Generator:
         """What follows ``CATEGORY_`` in the name of the instance's file."""
         return f"{instance:06d}"
 
+    def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number for each instance, int64 [n]: instances with the same one share work and are drawn together.
+
+        Override it beside ``render_batch``, which then meets them in one batch.
+        """
+        return instances
+
     def stream(self, *key: int) -> np.random.Generator:
         """A random stream of its own for up to three integers, such as a category's index in ``category``."""
         return random_stream(self.seed, _key_of(self.name), *key)

@@ -17,7 +17,13 @@ pytestmark = [
 ]
 
 RECIPE = Recipe.from_dict(
-    {"generator": {"name": "ifs", "dots": 2000}, "categories": 3, "instances": 8, "canvas": {"size": 40}, "seed": 2}
+    {
+        "generator": {"name": "ifs", "dots": 2000, "weights": "table"},
+        "categories": 3,
+        "instances": 8,
+        "canvas": {"size": 40},
+        "seed": 2,
+    }
 )
 
 

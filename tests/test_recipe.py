@@ -39,15 +39,16 @@ def test_the_id_is_known() -> None:
     recipe = Recipe.from_dict(SMALL)
     assert recipe.to_dict() == {
         "generator": {
-            "name": "ifs", "version": 1, "search": "independent", "max_transformations": 8, "fill_rate": 0.2,
-            "weight_interval": 0.4, "orbit": "independent", "dots": 2000, "patch": "random", "flips": True,
+            "name": "ifs", "version": 2, "search": "independent", "max_transformations": 8, "fill_rate": 0.2,
+            "weights": "continuous", "perturbation": 0.2, "weight_interval": 0.4, "orbit": "independent", "dots": 2000,
+            "patch": "random", "flips": True,
         },
         "categories": {"count": 3},
         "instances": 4,
         "canvas": {"size": 32, "padding": 6, "channels": 1},
         "seed": 7,
     }  # fmt: skip
-    assert recipe.id == "91d1864673966c1a"
+    assert recipe.id == "16ee3449b55e597b"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_whatever_changes_images_changes_the_id(setting: str) -> None:
         ("generator.dots=many", "generator.dots: 'many' is not allowed: must be a valid integer"),
         ("generator.patch=rndom", "generator.patch: 'rndom' is not allowed: must be 'random', 'fixed' or 'point'"),
         ("generator.name=isf", "generator.name: there is no generator 'isf' (did you mean 'ifs'?)"),
-        ("generator.version=2", "generator.version: 2 of 'ifs' draws other pixels than version 1"),
+        ("generator.version=1", "generator.version: 1 of 'ifs' draws other pixels than version 2"),
         ("instance=3", "instance: there is no such setting (did you mean 'instances'?)"),
         ("canvas.sise=3", "canvas.sise: there is no such setting (did you mean 'size'?)"),
         ("instances=0", "instances: 0 is not allowed: must be greater than or equal to 1"),
@@ -98,7 +99,7 @@ def test_a_grid_has_no_more_categories_than_cells() -> None:
 
 
 def test_images_that_would_repeat_are_refused() -> None:
-    told = problem_of(SMALL, "generator.orbit=published", "generator.patch=point", "instances=101")
+    told = problem_of(SMALL, "generator.weights=table", "generator.patch=point", "instances=101")
     assert told == "instances: 101 is not allowed: 'ifs' has 100 different images a category here"
 
 

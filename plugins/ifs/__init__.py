@@ -41,12 +41,24 @@ class IfsParams(Params):
         description="least share of lit pixels of a category, in 100,000 points on 512 x 512 (paper, table 2)",
         json_schema_extra={"unit": "share"},
     )
+    weights: Literal["continuous", "table"] = Field(
+        "continuous",
+        description="what multiplies a to f in an instance: continuous: 1 + u, each its own u, drawn anew for every "
+        "instance, of which there is no end; table: one of the 25 rows of the published weights",
+    )
+    perturbation: float = Field(
+        0.2,
+        gt=0.0,
+        le=1.0,
+        description="continuous weights: u is uniform from minus this to this",
+        json_schema_extra={"unit": "share"},
+    )
     weight_interval: float = Field(
         0.4,
         ge=0.0,
         le=0.5,
-        description="step of the five weights around 1 that multiply one of a to f at a time, 25 rows in all "
-        "(paper, section 3.3; 0.4 is best in table 3); 0: no variation",
+        description="weights from the table: step of the five weights around 1 that multiply one of a to f at a time, "
+        "25 rows in all (paper, section 3.3; 0.4 is best in table 3); 0: no variation",
     )
     orbit: Literal["published", "independent"] = Field(
         "independent",
@@ -72,20 +84,24 @@ class IfsParams(Params):
 class Ifs(Generator):
     """Fractals of iterated function systems, as in FractalDB (Kataoka et al., ACCV 2020, section 3).
 
-    Instance = weight x flip x patch draw, the weight running fastest, so that the first instances differ most.
+    With weights from the table, instance = weight x flip x patch draw, the weight running fastest, so that the first
+    instances differ most; flips share a drawing, patch draws an orbit. With continuous weights every instance draws its
+    own weights, flip and patches.
     """
 
     name = "ifs"
-    version = 1
+    version = 2
     Params = IfsParams
     columns = ("a", "b", "c", "d", "e", "f", "p")
-    category_params = frozenset({"search", "max_transformations", "fill_rate", "weight_interval"})
+    category_params = frozenset(
+        {"search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval"}
+    )
 
     params: IfsParams
 
     def __init__(self, params: IfsParams, canvas: Canvas, seed: int) -> None:
         super().__init__(params, canvas, seed)
-        self._weights = weight_table(params.weight_interval)
+        self._table = weight_table(params.weight_interval) if params.weights == "table" else None
         self._flips = FLIPS if params.flips else 1
 
     # Categories
@@ -97,13 +113,15 @@ class Ifs(Generator):
         from .search import independent_search
 
         params = self.params
-        return independent_search(self.seed, index, params.max_transformations, params.fill_rate, self._weights)
+        return independent_search(
+            self.seed, index, params.max_transformations, params.fill_rate, self._table, params.perturbation
+        )
 
     def categories(self, count: int) -> Iterator[NDArray[np.float64]]:
         if self.params.search == "independent":
             yield from super().categories(count)  # type: ignore[misc]
             return
-        from .search import published_search
+        from .published_search import published_search
 
         found = published_search(self.seed, self.params.max_transformations, self.params.fill_rate)
         for _, system in zip(range(count), found, strict=False):
@@ -112,20 +130,27 @@ class Ifs(Generator):
     # Instances
 
     def max_instances(self) -> int | None:
-        # The published orbit always takes the same draws: without random patches there is nothing else that varies.
-        repeats = self.params.orbit == "published" and self.params.patch == "point"
-        return len(self._weights) * self._flips if repeats else None
+        # Without random patches nothing varies but the table's weights and the flips.
+        repeats = self._table is not None and self.params.patch == "point"
+        return len(self._table) * self._flips if repeats else None
 
     def decompose(self, instance: int) -> tuple[int, int, int]:
-        """Weight row, patch draw and flip of an instance."""
-        rest, weight = divmod(instance, len(self._weights))
+        """Weight row, patch draw and flip of an instance, where weights come from the table."""
+        assert self._table is not None
+        rest, weight = divmod(instance, len(self._table))
         patch, flip = divmod(rest, self._flips)
         return weight, patch, flip
 
     def instance_name(self, instance: int) -> str:
-        """As published: ``WW_count_C_flipF``."""
+        """With weights from the table as published: ``WW_count_C_flipF``."""
+        if self._table is None:
+            return super().instance_name(instance)
         weight, patch, flip = self.decompose(instance)
         return f"{weight:02d}_count_{patch}_flip{flip}"
+
+    def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Instances of one weight row share its orbit."""
+        return instances if self._table is None else instances % len(self._table)
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         out = np.zeros((1, *self.canvas.shape), np.uint8)
@@ -133,68 +158,91 @@ class Ifs(Generator):
         return out[0]
 
     def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """One orbit serves all patch draws and flips of a weight where it is the published one, a drawing all flips."""
-        parts = [self.decompose(int(instance)) for instance in instances]
-        last: tuple[int, int] | None = None
-        for i in sorted(range(len(parts)), key=lambda i: parts[i]):
-            weight, patch, flip = parts[i]
-            if (weight, patch) != last:
-                if last is None or weight != last[0] or self.params.orbit == "independent":
-                    pixels = self._orbit(category, weight, patch)
-                image = self._colored(self._draw(*pixels, self.masks(category, weight, patch)))
-                last = (weight, patch)
-            # Row 0 of the points is the lowest y: the plain image is the drawing upside down (flip 0).
-            out[i] = image[:: 1 if flip in (1, 3) else -1, :: -1 if flip in (2, 3) else 1]
-
-    def masks(self, category: Category, weight: int, patch: int) -> NDArray[np.uint16] | None:
-        """9-bit masks of the patches, uint16 [dots] or [1], until the next call; None where bare points are drawn."""
-        if self.params.patch == "point":
-            return None
-        masks = _scratch("masks", self.params.dots if self.params.patch == "random" else 1, np.uint16)
-        rendering.points.patch_masks(masks, self._counter(weight, patch), category.index, *self._key(b"mask"))
-        return masks
-
-    def draw_published(self, category: Category, weight: int, masks: NDArray[np.uint16] | None) -> NDArray[np.uint8]:
-        """The published image of a weight row from given masks, uint8 [size, size, channels], flip 0."""
-        return self._colored(self._draw(*self._published_orbit(category, weight), masks))[::-1]
-
-    def _counter(self, weight: int, patch: int) -> int:
-        return weight + len(self._weights) * patch
-
-    def _key(self, purpose: bytes) -> tuple[int, int]:
-        return self.seed & 0xFFFF_FFFF, (self.seed >> 32) ^ int.from_bytes(purpose, "little")
-
-    def _orbit(self, category: Category, weight: int, patch: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
         if len(category.parameters) > MAX_ROWS:
             raise ConfigError(
                 f"category {category.name} has {len(category.parameters)} transformations, not {MAX_ROWS} at most"
             )
+        if self._table is None:
+            for i, instance in enumerate(instances.tolist()):
+                weights, flip = self._continuous_weights(category, instance)
+                owners = self._owners(category, weights, instance)
+                self._turn(self._shade(owners, self.masks(category, instance)), flip, out[i])
+            return
+        parts = [self.decompose(instance) for instance in instances.tolist()]
+        last: tuple[int, int] | None = None
+        for i in sorted(range(len(parts)), key=lambda i: parts[i]):
+            weight, patch, flip = parts[i]
+            if last is None or weight != last[0]:
+                owners = self._owners(category, self._table[weight], weight)
+            if (weight, patch) != last:
+                image = self._shade(owners, self.masks(category, weight + len(self._table) * patch))
+                last = (weight, patch)
+            self._turn(image, flip, out[i])
+
+    def masks(self, category: Category, draw: int) -> NDArray[np.uint16]:
+        """9-bit masks of the patches for ``rendering.points.shade``, until the next call.
+
+        A 0, then one for each point, or for all of them where they are fixed or bare points are drawn.
+        """
+        if self.params.patch == "point":
+            return np.array([0, 1], np.uint16)
+        masks = _scratch("masks", 1 + (self.params.dots if self.params.patch == "random" else 1), np.uint16)
+        masks[0] = 0
+        rendering.points.patch_masks(masks[1:], draw, category.index, *self._key(b"mask"))
+        return masks
+
+    def draw_published(self, category: Category, weight: int, masks: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """The published image of a weight row from given masks, one a point: uint8 [size, size, channels], flip 0."""
+        assert self._table is not None
+        image = np.empty(self.canvas.shape, np.uint8)
+        owners = self._owners(category, self._table[weight], weight)
+        self._turn(self._shade(owners, np.concatenate([np.zeros(1, np.uint16), masks])), 0, image)
+        return image
+
+    def _continuous_weights(self, category: Category, instance: int) -> tuple[NDArray[np.float64], int]:
+        """Weights 1 + u, float64 [rows, 6], and the flip."""
+        random = self.random(category, instance)
+        u = random.uniform(-self.params.perturbation, self.params.perturbation, (len(category.parameters), 6))
+        return 1 + u, int(random.integers(self._flips))
+
+    def _key(self, purpose: bytes) -> tuple[int, int]:
+        return self.seed & 0xFFFF_FFFF, (self.seed >> 32) ^ int.from_bytes(purpose, "little")
+
+    def _owners(self, category: Category, weights: NDArray[np.float64], draw: int) -> NDArray[np.uint32]:
+        """For each pixel the last point that draws there, uint32 [size, size], until the next call.
+
+        Args:
+            weights: float64 [6] or [rows, 6].
+            draw: number of the orbit, where it is an independent one.
+        """
+        size, padding, dots = self.canvas.size, self.canvas.padding, self.params.dots
+        columns, rows = (_scratch(name, dots, np.uint16) for name in ("columns", "rows"))
+        system = category.parameters[:, :6] * weights
+        length = dots
         if self.params.orbit == "published":
-            return self._published_orbit(category, weight)
-        from .orbits import independent_orbit
-        from .search import borders
+            from .orbits import published_orbit
+            from .search import with_identity
 
-        system = (category.parameters[:, :6] * self._weights[weight]).astype(np.float32)
-        x, y = (_scratch(name, self.params.dots, np.float32) for name in ("x", "y"))
-        counter = self._counter(weight, patch)
-        independent_orbit(system, borders(category.parameters), counter, category.index, *self._key(b"walk"), x, y)
-        return self._to_pixels(x, y)
+            x, y = (_scratch(name, dots, np.float64) for name in ("x", "y"))
+            box = published_orbit(with_identity(system), self._selection(category), x, y)
+            length = rendering.points.valid_length(y, rendering.points.valid_length(x, dots))
+            if length < dots:
+                box = rendering.points.bounding_box(x, y, length)
+            rendering.points.place(x, y, length, box, size, padding, columns, rows)
+        else:
+            from .orbits import in_fours, independent_orbit
+            from .search import borders
 
-    def _published_orbit(self, category: Category, weight: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
-        from .orbits import published_orbit
-        from .search import with_identity
-
-        x, y = (_scratch(name, self.params.dots, np.float64) for name in ("x", "y"))
-        weighted = category.parameters[:, :6] * self._weights[weight]
-        published_orbit(with_identity(weighted), self._selection(category), x, y)
-        return self._to_pixels(x, y)
-
-    def _to_pixels(
-        self, x: NDArray[np.floating], y: NDArray[np.floating]
-    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], int]:
-        columns, rows = (_scratch(name, len(x), np.uint16) for name in ("columns", "rows"))
-        length = rendering.points.to_pixels(x, y, self.canvas.size, self.canvas.padding, columns, rows)
-        return columns, rows, length
+            counter = (draw, category.index, *self._key(b"walk"))
+            fours = in_fours(system, borders(category.parameters))
+            independent_orbit(*fours, *counter, size, padding, columns, rows)
+        latest = _scratch("latest", size * size, np.uint32).reshape(size, size)
+        rendering.points.mark(columns, rows, length, latest)
+        if self.params.patch == "point":
+            return latest
+        owners = _scratch("owners", size * size, np.uint32).reshape(size, size)
+        rendering.points.patch_owners(latest, owners)
+        return owners
 
     def _selection(self, category: Category) -> NDArray[np.uint8]:
         """What the published orbit selects; weights leave p as it is, so a category has one sequence."""
@@ -215,28 +263,27 @@ class Ifs(Generator):
     def _published_draws(self) -> NDArray[np.float64]:
         return np.random.RandomState(100).random_sample(self.params.dots)
 
-    def _draw(
-        self, columns: NDArray[np.uint16], rows: NDArray[np.uint16], length: int, masks: NDArray[np.uint16] | None
-    ) -> NDArray[np.uint8]:
-        size = self.canvas.size
-        image = np.zeros((size, size), np.uint8)
-        if masks is None:
-            rendering.points.plot_points(image, columns, rows, length, self._values)
-        elif self.canvas.channels == 1:
-            rendering.points.paste_patches(image, columns, rows, length, masks, GRAY)
+    def _shade(self, owners: NDArray[np.uint32], masks: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Gray levels or numbers of colours, uint8 [size, size], until the next call; row 0 is the lowest y."""
+        image = _scratch("image", owners.size, np.uint8).reshape(owners.shape)
+        if self.canvas.channels == 1:
+            rendering.points.shade(owners, masks, GRAY, image)
         else:
-            rendering.points.paste_patches_in_colors(image, columns, rows, length, masks, self._values)
+            rendering.points.shade_in_colors(owners, masks, HUES, image)
         return image
 
-    @cached_property
-    def _values(self) -> NDArray[np.uint8]:
-        """What a point writes: the gray value, or in colour the number of its hue, from 1."""
-        return np.array([GRAY], np.uint8) if self.canvas.channels == 1 else np.arange(1, HUES + 1, dtype=np.uint8)
-
-    def _colored(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _turn(self, image: NDArray[np.uint8], flip: int, out: NDArray[np.uint8]) -> None:
+        """Write a drawing to ``out``, uint8 [size, size, channels]; flips: none, top-bottom, left-right, both."""
+        if flip in (2, 3):
+            mirrored = _scratch("mirrored", image.size, np.uint8).reshape(image.shape)
+            rendering.points.mirror(image, mirrored)
+            image = mirrored
+        if flip in (0, 2):
+            image = image[::-1]  # row 0 of the points is the lowest y
         if self.canvas.channels == 1:
-            return image[:, :, None]
-        return self._palette[image]
+            out[:, :, 0] = image
+        else:
+            np.take(self._palette, image, axis=0, out=out)
 
     @cached_property
     def _palette(self) -> NDArray[np.uint8]:

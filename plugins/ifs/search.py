@@ -1,19 +1,20 @@
-"""Search for categories: random systems whose image fills enough of the canvas (paper, section 3.2)."""
+"""Search for categories: random systems whose image fills enough of the canvas (paper, section 3.2).
+
+Here is what both searches share, and the one that finds each category alone; the published one is in
+``published_search``.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from formulavision.generator import random_stream
-from formulavision.rendering import points
 
-from .orbits import independent_orbit, published_orbit, select
+from .orbits import in_fours, independent_orbit, select
 
 SEARCH_SIZE = 512
 SEARCH_PADDING = 6
@@ -22,6 +23,9 @@ SEARCH_POINTS = 100_000
 
 _STREAM = int.from_bytes(b"ifs/find", "little")
 _LYAPUNOV_STEPS = 4096
+_FIRST_LOOK = 16_384
+"""Points after which a system must light its share of the needed pixels, or is given up: later points light ever fewer
+new ones, so that none is lost that would pass, but for chance."""
 
 
 def with_probabilities(transformations: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -42,36 +46,9 @@ def cumulated(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.cumsum(probabilities)
 
 
-def published_search(seed: int, max_transformations: int, fill_rate: float) -> Iterator[NDArray[np.float64]]:
-    """The published search: one numpy legacy stream from a seed, trial by trial. Yields float64 [n, 7], without end.
-
-    The stream is drawn in this thread while two others look at the trials before; their order does not change.
-    """
-    stream = np.random.RandomState(seed)
-    ahead: deque[tuple[NDArray[np.float64], Future[float]]] = deque()
-    with ThreadPoolExecutor(2) as threads:
-        try:
-            while True:
-                while len(ahead) < 8:
-                    n = stream.randint(2, max_transformations + 1)
-                    system = with_probabilities(np.array([stream.uniform(-1, 1, 6) for _ in range(n)]))
-                    draws = stream.random_sample(SEARCH_POINTS)
-                    ahead.append((system, threads.submit(_published_fill, system, draws)))
-                system, fill = ahead.popleft()
-                if fill.result() >= fill_rate:
-                    yield system
-        finally:
-            for _, fill in ahead:
-                fill.cancel()
-
-
-def _published_fill(system: NDArray[np.float64], draws: NDArray[np.float64]) -> float:
-    selection = np.empty(SEARCH_POINTS, np.uint8)
-    select(draws, cumulated(system[:, 6]), selection)
-    x = np.empty(SEARCH_POINTS)
-    y = np.empty(SEARCH_POINTS)
-    published_orbit(with_identity(system), selection, x, y)
-    return _filled(x, y)
+def borders(system: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """Cumulated probabilities but the last, in units of 2^-16."""
+    return np.round(cumulated(system[:, 6])[:-1] * 65536).astype(np.uint32)
 
 
 def with_identity(system: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,68 +56,96 @@ def with_identity(system: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.vstack([system[:, :6], [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]])
 
 
-def _filled(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    columns = np.empty(len(x), np.uint16)
-    rows = np.empty(len(x), np.uint16)
-    length = points.to_pixels(x, y, SEARCH_SIZE, SEARCH_PADDING, columns, rows)
-    grid = np.empty((SEARCH_SIZE, SEARCH_SIZE), np.uint8)
-    return points.count_lit(columns, rows, length, grid) / SEARCH_SIZE**2
+def needed_pixels(fill_rate: float) -> int:
+    """The least number of lit pixels for which ``lit / SEARCH_SIZE**2 >= fill_rate``."""
+    needed = math.floor(fill_rate * SEARCH_SIZE**2)
+    return needed if needed / SEARCH_SIZE**2 >= fill_rate else needed + 1
 
 
 def independent_search(
-    seed: int, index: int, max_transformations: int, fill_rate: float, weights: NDArray[np.float64]
+    seed: int,
+    index: int,
+    max_transformations: int,
+    fill_rate: float,
+    table: NDArray[np.float64] | None,
+    perturbation: float,
 ) -> NDArray[np.float64]:
-    """Category ``index`` from a stream of its own: the first system that fills enough and never diverges.
+    """Category ``index`` from a stream of its own: the first system that fills enough and does not diverge.
 
     Args:
-        weights: float64 [rows, 6]; a system that diverges under any of its weights is refused.
+        table: float64 [rows, 6]; a system that diverges under any of these weights is refused.
+        perturbation: without a table, how far weights are from 1 at most. Refused are systems that would diverge if all
+            of a to d were greater by this much.
 
     Returns:
         float64 [n, 7].
     """
     stream = random_stream(seed, _STREAM, index)
-    x = np.empty(SEARCH_POINTS, np.float32)
-    y = np.empty(SEARCH_POINTS, np.float32)
+    columns, rows = np.empty(SEARCH_POINTS, np.uint16), np.empty(SEARCH_POINTS, np.uint16)
+    lit = np.empty(SEARCH_SIZE**2, np.uint8)
+    needed = needed_pixels(fill_rate)
+    weights = np.full((1, 6), 1 + perturbation) if table is None else table
+    selection = np.empty(_LYAPUNOV_STEPS, np.uint8)
     while True:
         n = int(stream.integers(2, max_transformations, endpoint=True))
         system = with_probabilities(stream.uniform(-1, 1, (n, 6)))
-        key = stream.integers(0, 2**32, 4, dtype=np.uint32)
-        if not is_contractive(system, np.ones((1, 6)), stream):
+        key = stream.integers(0, 2**32, 4).tolist()
+        select(stream.random(_LYAPUNOV_STEPS), cumulated(system[:, 6]), selection)
+        np.minimum(selection, n - 1, out=selection)
+        if not _contracts(system, np.ones((1, 6)), selection):
             continue
-        independent_orbit(system[:, :6].astype(np.float32), borders(system), *key, x, y)
-        if _filled(x, y) >= fill_rate and is_contractive(system, weights, stream):
-            return system
-
-
-def borders(system: NDArray[np.float64]) -> NDArray[np.uint32]:
-    """Cumulated probabilities but the last, in units of 2^-16."""
-    return np.round(cumulated(system[:, 6])[:-1] * 65536).astype(np.uint32)
-
-
-def is_contractive(system: NDArray[np.float64], weights: NDArray[np.float64], stream: np.random.Generator) -> bool:
-    """Whether the system contracts on average under every row of weights, so that its orbit stays bounded.
-
-    That is a negative Lyapunov exponent (Barnsley and Elton 1988), estimated from 4,096 steps.
-    """
-    selection = np.empty(_LYAPUNOV_STEPS, np.uint8)
-    select(stream.random(_LYAPUNOV_STEPS), cumulated(system[:, 6]), selection)
-    np.minimum(selection, len(system) - 1, out=selection)
-    return all(_lyapunov_exponent(system[:, :4] * row[:4], selection) < 0 for row in weights)
+        fours = in_fours(system[:, :6], borders(system))
+        for points in (_FIRST_LOOK, SEARCH_POINTS):
+            independent_orbit(*fours, *key, SEARCH_SIZE, SEARCH_PADDING, columns[:points], rows[:points])
+            if not _fills(columns[:points], rows[:points], needed * points / SEARCH_POINTS, lit):
+                break
+        else:
+            if _contracts(system, weights, selection):
+                return system
 
 
 @njit(cache=True, nogil=True)
-def _lyapunov_exponent(matrices, selection):  # type: ignore[no-untyped-def]
-    """Mean log growth of a vector under the chosen matrices, float64 [n, 4]."""
-    u = 1.0
-    v = 0.5
-    growth = 0.0
-    for j in selection:
-        m = matrices[j]
-        u, v = m[0] * u + m[1] * v, m[2] * u + m[3] * v
-        size = np.sqrt(u * u + v * v)
-        if size < 1e-300:
-            return -np.inf
-        growth += np.log(size)
-        u /= size
-        v /= size
-    return growth / len(selection)
+def _contracts(system, weights, selection):  # type: ignore[no-untyped-def]
+    """Whether the system contracts on average under every row of weights, so that its orbits stay bounded.
+
+    That is a negative Lyapunov exponent (Barnsley and Elton 1988), estimated by the growth of a vector under the chosen
+    matrices.
+
+    Args:
+        system: float64 [n, >= 4].
+        weights: float64 [rows, >= 4].
+        selection: uint8 [steps], rows of the system.
+    """
+    for row in weights:
+        u, v, growth = 1.0, 0.5, 0.0
+        for step in range(len(selection)):
+            m = system[selection[step]]
+            u, v = m[0] * row[0] * u + m[1] * row[1] * v, m[2] * row[2] * u + m[3] * row[3] * v
+            if step & 15 == 15:
+                size = np.sqrt(u * u + v * v)
+                if size < 1e-300:
+                    break
+                growth += np.log(size)
+                u /= size
+                v /= size
+        else:
+            if growth >= 0.0:
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _fills(columns, rows, needed, lit):  # type: ignore[no-untyped-def]
+    """Whether the points light ``needed`` pixels; ``lit``, uint8 [SEARCH_SIZE^2], is scratch space."""
+    lit[:] = 0
+    total = 0
+    for start in range(0, len(columns), 1000):
+        for i in range(start, min(start + 1000, len(columns))):
+            pixel = np.uint64(rows[i]) * np.uint64(SEARCH_SIZE) + np.uint64(columns[i])
+            total += 1 - lit[pixel]
+            lit[pixel] = 1
+        if total >= needed:
+            return True
+        if total + len(columns) - start - 1000 < needed:
+            return False
+    return False

@@ -16,7 +16,7 @@ def published(official: Path, *, size: int, dots: int, patch: str, channels: int
     recipe = Recipe.from_dict(
         {
             "generator": {"name": "ifs", "search": "published", "max_transformations": 7, "orbit": "published",
-                          "dots": dots, "patch": patch},
+                          "weights": "table", "dots": dots, "patch": patch},
             "categories": {"folder": str(official / "categories")},
             "instances": instances,
             "canvas": {"size": size, "padding": 6, "channels": channels},

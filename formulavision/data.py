@@ -79,7 +79,23 @@ class FormulaDataset(ImageDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         images, labels = self.drawer.draw_batch(indices)
-        return [(_to_tensor(image), label) for image, label in zip(images, labels.tolist(), strict=True)]
+        return _items(images, labels.tolist())
+
+    @property
+    def endless(self) -> bool:
+        """Whether a category has more instances than any recipe asks for."""
+        return self.drawer.generator.max_instances() is None
+
+    def fresh_items(self, keys: Sequence[tuple[int, int]]) -> list[Item]:
+        """Items of (epoch, index): of each epoch its own, which neither the recipe nor another epoch has.
+
+        Where the recipe has n instances, its instance i is instance (1 + epoch) n + i of the category here.
+        """
+        epochs, indices = np.array(keys, dtype=np.int64).reshape(-1, 2).T
+        count = self.recipe.num_instances
+        labels, instances = np.divmod(indices, count)
+        images = self.drawer.draw_instances(labels, instances + (1 + epochs) * count)
+        return _items(images, labels.tolist())
 
 
 class StoredDataset(ImageDataset):
@@ -101,9 +117,14 @@ class StoredDataset(ImageDataset):
         return len(self.store)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        return [(_to_tensor(self.store.read(int(i))), self.store.label(int(i))) for i in indices]
+        layout = self.store.layout
+        images = np.empty((len(indices), layout.size, layout.size, layout.channels), np.uint8)
+        for image, index in zip(images, indices, strict=True):
+            image[:] = self.store.read(int(index))
+        return _items(images, [self.store.label(int(index)) for index in indices])
 
 
-def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """uint8 [h, w, c] to [c, h, w], in memory of its own that may be written to."""
-    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+def _items(images: NDArray[np.uint8], labels: list[int]) -> list[Item]:
+    """Items from images, uint8 [n, h, w, c], which share memory that may be written to."""
+    batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return list(zip(batch.unbind(0), labels, strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,9 +47,31 @@ class Drawer:
 
     @property
     def batch_size(self) -> int:
-        """Images that take about 16 MB: enough to share work, and no matter of memory."""
+        """Images that take about 8 MB: enough to share work, and not much more than a processor's caches."""
         height, width, channels = self.recipe.canvas.shape
-        return max(1, 16_000_000 // (height * width * channels))
+        return max(1, 8_000_000 // (height * width * channels))
+
+    def batches(self, indices: ArrayLike) -> Iterator[NDArray[np.int64]]:
+        """The indices in batches of ``batch_size`` at most, in an order that draws together what shares work.
+
+        Raises:
+            PluginError: the generator raised.
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        labels, instances = np.divmod(wanted, self.recipe.num_instances)
+        with self._blamed("while sharing work"):
+            shared = self.generator.shared_work(instances)
+        order = np.lexsort((instances, shared, labels))
+        change = (np.diff(labels[order]) != 0) | (np.diff(shared[order]) != 0)
+        cuts = np.append(np.flatnonzero(change) + 1, len(wanted))
+        start = 0
+        while start < len(wanted):
+            stop = start + self.batch_size
+            # At the last cut that fits; in the middle of what shares work where none does.
+            last = int(cuts[np.searchsorted(cuts, stop, side="right") - 1])
+            stop = last if last > start else stop
+            yield wanted[order[start:stop]]
+            start = stop
 
     def locate(self, index: int) -> tuple[Category, int]:
         """Category and instance of an index.
@@ -76,10 +99,15 @@ class Drawer:
         images, labels = self.draw_batch([index])
         return images[0], int(labels[0])
 
-    def draw_batch(self, indices: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def draw_batch(
+        self, indices: ArrayLike, out: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images, uint8 [n, size, size, channels], and labels, int64 [n].
 
         Indices of one category are drawn together, whatever their order, so that a generator can share work.
+
+        Args:
+            out: memory for the images, of their shape; new memory costs time.
 
         Raises:
             IndexError: there is no such index.
@@ -90,26 +118,44 @@ class Drawer:
         if outside.size:
             raise IndexError(f"index {outside[0]} of {len(self)} images")
         labels, instances = np.divmod(wanted, self.recipe.num_instances)
-        images = np.zeros((len(wanted), *self.recipe.canvas.shape), dtype=np.uint8)
+        return self.draw_instances(labels, instances, out), labels
+
+    def draw_instances(
+        self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Images of any instances, also beyond the recipe's: uint8 [n, size, size, channels].
+
+        Args:
+            labels, instances: int64 [n].
+            out: memory for the images, of their shape.
+
+        Raises:
+            PluginError: the generator raised.
+        """
+        images = np.empty((len(labels), *self.recipe.canvas.shape), dtype=np.uint8) if out is None else out
+        images[:] = 0
         for label in np.unique(labels):
             where = np.flatnonzero(labels == label)
             where = where[np.argsort(instances[where], kind="stable")]
             # Consecutive places of the batch are drawn where they lie, others by way of a copy.
             in_place = np.all(np.diff(where) == 1)
-            out = images[where[0] : where[-1] + 1] if in_place else np.zeros_like(images[where])
-            self._render(self.categories[label], instances[where], out)
+            target = images[where[0] : where[-1] + 1] if in_place else np.zeros_like(images[where])
+            category = self.categories[label]
+            several = "" if len(where) == 1 else " and on"
+            with self._blamed(f"while drawing category {category.name}, instance {instances[where[0]]}{several}"):
+                self.generator.render_batch(category, instances[where], target)
             if not in_place:
-                images[where] = out
-        return images, labels
+                images[where] = target
+        return images
 
-    def _render(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    @contextmanager
+    def _blamed(self, when: str) -> Iterator[None]:
         try:
-            self.generator.render_batch(category, instances, out)
+            yield
         except FormulaVisionError:
             raise
         except Exception as error:
             name = self.generator.name
             raise PluginError(
-                f"'{name}' ({plugins()[name].origin}) failed while drawing category {category.name}, instance "
-                f"{instances[0]}{'' if len(instances) == 1 else ' and on'}: {type(error).__name__}: {error}"
+                f"'{name}' ({plugins()[name].origin}) failed {when}: {type(error).__name__}: {error}"
             ) from error

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 import formulavision
 from formulavision.categories import find_categories
 from formulavision.drawing import Drawer
@@ -21,7 +23,7 @@ from formulavision.processes import BROKEN_POOL, CONTEXT, worker_pool
 from formulavision.recipe import Recipe
 from formulavision.registry import plugins
 from formulavision.rendering.encoding import encode_png
-from formulavision.storage.formats import Format, Piece, Sample, find_format
+from formulavision.storage.formats import DEFAULT_FORMAT, Format, Piece, Sample, find_format
 from formulavision.storage.manifest import (
     INCOMPLETE,
     MANIFEST,
@@ -35,6 +37,8 @@ from formulavision.storage.store import Store
 
 __all__ = ["Progress", "generate"]
 
+_WINDOW_IMAGES = 1024
+"""Images of a category that are encoded before the first of them is written: all of a FractalDB category."""
 _MAX_WORKERS = 1024
 _MAX_IMAGES = 1_000_000_000
 
@@ -61,7 +65,7 @@ def generate(
     recipe: Recipe,
     out: str | Path,
     *,
-    format: str = "imagefolder",
+    format: str = DEFAULT_FORMAT,
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -70,7 +74,7 @@ def generate(
 
     Args:
         out: the store's folder: new, empty, or an unfinished store of the same recipe and format.
-        format: imagefolder, webdataset or parquet.
+        format: parquet, webdataset or imagefolder.
         workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
         overwrite: replace a store that is in the way (never a folder that is no store).
 
@@ -220,6 +224,7 @@ class _Worker:
         self.format: Format = find_format(job.format)
         self.pieces = len(self.format.plan(self.layout))
         self.drawer = Drawer(job.recipe, categories=job.categories)
+        self.images = np.empty((self.drawer.batch_size, *job.recipe.canvas.shape), np.uint8)
         self.count = count
         self.stopped = stopped
 
@@ -233,15 +238,20 @@ class _Worker:
         return record
 
     def _samples(self, piece: Piece) -> Iterator[Sample]:
-        batch = self.drawer.batch_size
-        for start in range(0, piece.count, batch):
-            indices = piece.indices[start : start + batch]
-            images, labels = self.drawer.draw_batch(indices)
-            for index, image, label in zip(indices, images, labels.tolist(), strict=True):
+        """The samples of a piece in order. They are drawn in windows, in each in the order that shares most work."""
+        window = _WINDOW_IMAGES if self.layout.instances > _WINDOW_IMAGES else self.layout.instances
+        for start in range(0, piece.count, window):
+            indices = piece.indices[start : start + window]
+            pngs = [b""] * len(indices)
+            for batch in self.drawer.batches(indices):
+                images, _ = self.drawer.draw_batch(batch, self.images[: len(batch)])
+                for index, image in zip(batch.tolist(), images, strict=True):
+                    pngs[index - indices[0]] = encode_png(image)
+                self.count(len(batch))
                 if self.stopped():
                     raise _Stopped
-                yield Sample(self.layout.name(index), label, encode_png(image))
-                self.count(1)
+            for index, png in zip(indices, pngs, strict=True):
+                yield Sample(self.layout.name(index), index // self.layout.instances, png)
 
 
 def _run(
@@ -259,6 +269,8 @@ def _run(
         for piece in pieces:
             yield piece, worker.write(piece)
         return
+    # What numba has to compile after an installation it compiles once, here; the workers read it from its cache.
+    encode_png(Drawer(job.recipe, categories=job.categories).draw(0)[0])
     counter, stop = CONTEXT.Value("q", 0), CONTEXT.Event()
     pool = worker_pool(min(workers, len(pieces)), _start_worker, _pack(job), counter, stop)
     try:

@@ -27,7 +27,9 @@ def generate(
     size: o.Size = None,
     seed: o.Seed = None,
     settings: o.Settings = None,
-    format: Annotated[str, typer.Option("--format", help="imagefolder, webdataset or parquet.")] = "imagefolder",
+    format: Annotated[
+        str, typer.Option("--format", help="parquet, webdataset or imagefolder (a PNG file each).")
+    ] = "parquet",
     workers: o.Workers = 0,
     overwrite: o.Overwrite = False,
 ) -> None:

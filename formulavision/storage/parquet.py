@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import mmap
+import struct
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from formulavision.errors import StoreError
 from formulavision.files import atomic_write
-from formulavision.storage.formats import Format, Piece, Reader, Sample
+from formulavision.storage.formats import Format, Piece, Places, Reader, Sample, ShardReader
 from formulavision.storage.manifest import Layout
 
 try:
@@ -20,8 +24,9 @@ except ImportError:
     raise StoreError("--format parquet: needs pyarrow: pip install 'formulavision[parquet]'") from None
 
 _ROW_GROUP = 64
-"""Images that are read together: few enough for random access, many enough for small files."""
-_KEPT_GROUPS = 32
+"""Images that foreign readers read together: few enough for random access, many enough for small files."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LENGTH = struct.Struct("<I")
 
 
 class Parquet(Format):
@@ -33,11 +38,19 @@ class Parquet(Format):
     def write(self, target: Path, samples: Iterable[Sample], layout: Layout) -> None:
         schema = _schema(layout.category_names)
         samples = iter(samples)
-        # The images are compressed already.
-        with atomic_write(target) as file, pq.ParquetWriter(file, schema, compression="none") as writer:
+        # The images are compressed already, and no two are equal. A column of a row group is one page, for the reader.
+        settings = {
+            "compression": "none",
+            "use_dictionary": False,
+            "write_statistics": False,
+            "data_page_size": 1 << 30,
+        }
+        with atomic_write(target) as file, pq.ParquetWriter(file, schema, **settings) as writer:
             while rows := list(islice(samples, _ROW_GROUP)):
-                images = [{"bytes": sample.png, "path": f"{sample.name}.png"} for sample in rows]
-                labels = [sample.label for sample in rows]
+                pngs = pa.array([sample.png for sample in rows], pa.binary())
+                paths = pa.array([f"{sample.name}.png" for sample in rows], pa.string())
+                images = pa.StructArray.from_arrays([pngs, paths], fields=list(schema.field("image").type))
+                labels = pa.array([sample.label for sample in rows], pa.int64())
                 writer.write_table(pa.table([images, labels], schema=schema))
 
     def reader(self, root: Path, layout: Layout, pieces: list[Piece]) -> Reader:
@@ -52,28 +65,33 @@ def _schema(names: list[str]) -> Any:
     )
 
 
-class _ParquetReader(Reader):
-    """Reads the row group of an image, and keeps the last ones."""
+class _ParquetReader(ShardReader):
+    def path(self, piece: Piece) -> Path:
+        return self.root / Parquet().path(piece, self.layout, len(self.pieces))
 
-    def __init__(self, root: Path, layout: Layout, pieces: list[Piece]) -> None:
-        super().__init__(root, layout, pieces)
-        self._groups: dict[tuple[int, int], list[bytes]] = {}
+    def places(self, path: Path, content: mmap.mmap) -> Places:
+        """Of each image, without Parquet's reader, which reads whole row groups: 70 times as slow for a single image.
 
-    def read(self, index: int) -> bytes:
-        piece, place = self.locate(index)
-        path = self.root / Parquet().path(piece, self.layout, len(self.pieces))
-        key = (piece.number, place // _ROW_GROUP)
+        The values of an uncompressed page without a dictionary lie one after the other, each behind its length in four
+        bytes (Parquet format, encoding PLAIN), to the end of the page.
+        """
         try:
-            if key not in self._groups:
-                if len(self._groups) == _KEPT_GROUPS:
-                    del self._groups[next(iter(self._groups))]
-                self._groups[key] = _row_group(path, key[1])
-            return self._groups[key][place % _ROW_GROUP]
-        except (OSError, IndexError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{path}: is missing or damaged ({' '.join(str(error).split())[:80]})") from None
-
-
-def _row_group(path: Path, number: int) -> list[bytes]:
-    with pq.ParquetFile(path) as file:
-        table = file.read_row_group(number, columns=["image.bytes"])
-    return table.column("image").combine_chunks().field("bytes").to_pylist()
+            groups = pq.read_metadata(path)
+        except pa.ArrowException as error:
+            raise ValueError(" ".join(str(error).split())[:80]) from None
+        places = []
+        for number in range(groups.num_row_groups):
+            group = groups.row_group(number)
+            column = group.column(0)
+            end = column.data_page_offset + column.total_compressed_size
+            # What lies before the values is shorter than an image, and has none of its signature.
+            start = content.find(_PNG, column.data_page_offset, end) - 4
+            for _ in range(group.num_rows):
+                if not 0 <= start <= end - 4:
+                    break
+                (size,) = _LENGTH.unpack_from(content, start)
+                places.append((start + 4, size))
+                start += 4 + size
+            if start != end:
+                raise ValueError(f"the images of row group {number} are not where they were written")
+        return np.array(places, np.int64).reshape(-1, 2)

@@ -7,14 +7,15 @@ webdataset package and with timm.
 from __future__ import annotations
 
 import io
-import os
+import mmap
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from formulavision.errors import StoreError
+import numpy as np
+
 from formulavision.files import atomic_write
-from formulavision.storage.formats import Format, Piece, Reader, Sample
+from formulavision.storage.formats import Format, Piece, Places, Reader, Sample, ShardReader
 from formulavision.storage.manifest import Layout
 
 _BLOCK = 512
@@ -42,48 +43,21 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-class _WebDatasetReader(Reader):
-    """Reads an image where it lies in its shard, found once by walking over the shard's headers."""
+class _WebDatasetReader(ShardReader):
+    def path(self, piece: Piece) -> Path:
+        return self.root / f"shard-{piece.number:06d}.tar"
 
-    def __init__(self, root: Path, layout: Layout, pieces: list[Piece]) -> None:
-        super().__init__(root, layout, pieces)
-        self._places: dict[int, list[tuple[int, int]]] = {}
-
-    def read(self, index: int) -> bytes:
-        piece, place = self.locate(index)
-        path = self.root / f"shard-{piece.number:06d}.tar"
-        if piece.number not in self._places:
-            self._places[piece.number] = _image_places(path)
-        places = self._places[piece.number]
-        if place >= len(places):
-            raise StoreError(f"{path}: is cut short: holds {len(places)} of {piece.count} images")
-        offset, size = places[place]
-        try:
-            # A shard is opened for each image: kept open, the shards of a large store would be too many.
-            with path.open("rb", buffering=0) as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
-        if len(data) != size:
-            raise StoreError(f"{path}: is cut short")
-        return data
-
-
-def _image_places(path: Path) -> list[tuple[int, int]]:
-    """(offset, size) of each .png in a shard, in order."""
-    places = []
-    try:
-        with path.open("rb") as file:
-            while header := file.read(_BLOCK):
-                if len(header) < _BLOCK or not header[0]:
-                    break
+    def places(self, path: Path, content: mmap.mmap) -> Places:
+        """Of each .png, by a walk over the headers."""
+        places = []
+        start = 0
+        while start + _BLOCK <= len(content) and content[start]:
+            header = content[start : start + _BLOCK]
+            try:
                 size = int(header[124:135], 8)
-                if header[: header.index(0)].endswith(b".png"):
-                    places.append((file.tell(), size))
-                file.seek(-(-size // _BLOCK) * _BLOCK, os.SEEK_CUR)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
-    except ValueError:
-        raise StoreError(f"{path}: is no tar shard, or is damaged") from None
-    return places
+            except ValueError:
+                raise ValueError("is no tar shard") from None
+            if header[: header.index(0)].endswith(b".png"):
+                places.append((start + _BLOCK, size))
+            start += _BLOCK - (-size // _BLOCK) * _BLOCK
+        return np.array(places, np.int64).reshape(-1, 2)

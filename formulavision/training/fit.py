@@ -160,6 +160,7 @@ def fit(
 def _loader(
     dataset: ImageDataset, settings: TrainSettings, workers: int, device: torch.device, *, training: bool
 ) -> Any:
+    fresh = training and settings.fresh and getattr(dataset, "endless", False)
     prepared = Prepared(
         dataset,
         resize=settings.resize,
@@ -167,7 +168,8 @@ def _loader(
         augment=training,
         flip=settings.horizontal_flip,
         seed=settings.seed,
-        cache=image_cache(dataset, settings.resize, workers=workers),
+        cache=None if fresh else image_cache(dataset, settings.resize, workers=workers),
+        fresh=fresh,
     )
     return make_loader(
         prepared, batch_size=settings.batch_size, shuffle=training, workers=workers, pin=device.type == "cuda"

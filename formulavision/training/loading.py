@@ -103,6 +103,7 @@ class Prepared(Dataset[Any]):
         augment: crop at random (and flip, where ``flip``); otherwise the crop is central.
         seed: of the augmentation, which is keyed by (seed, epoch, index): it does not depend on who draws it when.
         cache: keeps the resized images.
+        fresh: take the source's ``fresh_items``, which are others in every epoch.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Prepared(Dataset[Any]):
         flip: bool,
         seed: int,
         cache: ImageCache | None,
+        fresh: bool = False,
     ) -> None:
         self.source = source
         self.resize = resize
@@ -123,6 +125,7 @@ class Prepared(Dataset[Any]):
         self.flip = flip
         self.seed = seed
         self.cache = cache
+        self.fresh = fresh
 
     def __len__(self) -> int:
         return len(self.source)
@@ -132,7 +135,7 @@ class Prepared(Dataset[Any]):
 
     def __getitems__(self, keys: list[Key]) -> Batch:
         """Images, uint8 [b, c, crop, crop], and labels, int64 [b]."""
-        images, labels = self._resized([index for _, index in keys])
+        images, labels = self._resized(keys)
         margin = self.resize - self.crop
         if not self.augment:
             start = margin // 2
@@ -148,7 +151,10 @@ class Prepared(Dataset[Any]):
             cropped[:] = window[:, :, ::-1] if self.flip and mirror < 0.5 else window
         return torch.from_numpy(out), labels
 
-    def _resized(self, indices: list[int]) -> Batch:
+    def _resized(self, keys: list[Key]) -> Batch:
+        if self.fresh:
+            return self._stacked(self.source.fresh_items(keys))  # type: ignore[attr-defined]
+        indices = [index for _, index in keys]
         if self.cache is None:
             return self._fetch(indices)
         wanted = torch.tensor(indices)
@@ -161,7 +167,9 @@ class Prepared(Dataset[Any]):
 
     def _fetch(self, indices: list[int]) -> Batch:
         fetch = getattr(self.source, "__getitems__", None)
-        items = fetch(indices) if fetch else [self.source[index] for index in indices]
+        return self._stacked(fetch(indices) if fetch else [self.source[index] for index in indices])
+
+    def _stacked(self, items: list[tuple[torch.Tensor, int]]) -> Batch:
         size = [self.resize, self.resize]
         images = [image for image, _ in items]
         if len({image.shape for image in images}) == 1:

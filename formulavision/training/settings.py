@@ -42,6 +42,11 @@ class TrainSettings(Config):
         description="side of the crop that the model sees: random in training, central in evaluation",
         json_schema_extra={"unit": "pixels"},
     )
+    fresh: bool = Field(
+        True,
+        description="images drawn on demand: every epoch draws images of its own, which no store of the recipe holds; "
+        "false: the recipe's, in every epoch the same",
+    )
     horizontal_flip: bool = Field(True, description="mirror every other training image, at random")
     mean: Channels = Field((0.2, 0.2, 0.2), description="subtracted from the channels, which are scaled to 0..1")
     std: Channels = Field((0.5, 0.5, 0.5), description="divides the channels after that")

@@ -62,3 +62,38 @@ def test_classes_are_the_categories(dataset: ImageDataset) -> None:
 def test_a_recipe_file_is_taken_as_well(tmp_path: Path, reference: tuple[torch.Tensor, torch.Tensor]) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.to_yaml())
     assert torch.equal(FormulaDataset(tmp_path / "recipe.yaml")[5][0], reference[0][5])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fresh_items_are_others_in_every_epoch(workers: int) -> None:
+    from formulavision.training.loading import Prepared, make_loader
+
+    source = FormulaDataset(RECIPE)
+    assert source.endless
+    prepared = Prepared(source, resize=40, crop=40, augment=True, flip=False, seed=1, cache=None, fresh=True)
+    loader = make_loader(prepared, batch_size=16, shuffle=True, workers=workers, pin=False)
+    seen = {source[i][0].numpy().tobytes() for i in range(len(source))}
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        batches = list(loader)
+        labels = torch.cat([labels for _, labels in batches])
+        assert torch.bincount(labels).tolist() == [30, 30, 30]
+        new = {image.numpy().tobytes() for images, _ in batches for image in images}
+        assert len(new) == 90
+        assert not new & seen, "no image of the recipe's or of an epoch before"
+        seen |= new
+
+
+def test_a_fresh_item_is_known_by_epoch_and_index_alone() -> None:
+    source = FormulaDataset(RECIPE)
+    longer = FormulaDataset(Recipe.from_dict(RECIPE.to_dict(), ["instances=120"]))
+    (image, label), _ = source.fresh_items([(2, 31), (0, 0)])
+    assert label == 1
+    assert torch.equal(image, longer[120 + 3 * 30 + 1][0])
+    assert torch.equal(image, source.fresh_items([(2, 31)])[0][0])
+
+
+def test_a_recipe_whose_images_end_is_not_endless() -> None:
+    assert not FormulaDataset(
+        Recipe.from_dict(RECIPE.to_dict(), ["generator.weights=table", "generator.patch=point"])
+    ).endless

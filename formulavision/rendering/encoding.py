@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+from functools import lru_cache
 
 import numpy as np
 from isal import isal_zlib
@@ -43,28 +44,30 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     height, width, channels = image.shape
     pixels = np.ascontiguousarray(image).reshape(-1)
     if channels == 3:
-        return _png(width, height, 8, _RGB, b"", _filter(pixels, height, 3))
+        return _png(_head(width, height, 8, _RGB), _filter(pixels, height, 3))
     low, high, lines = _pack(pixels, height, width)
     if len(lines) > 0:
-        return _png(width, height, 1, _PALETTE, _chunk(b"PLTE", bytes((low, low, low, high, high, high))), lines)
-    return _png(width, height, 8, _GRAY, b"", _filter(pixels, height, 1))
+        return _png(_head(width, height, 1, _PALETTE, (low, low, low, high, high, high)), lines)
+    return _png(_head(width, height, 8, _GRAY), _filter(pixels, height, 1))
 
 
-def _png(width: int, height: int, depth: int, color: int, palette: bytes, lines: NDArray[np.uint8]) -> bytes:
-    """The file (PNG specification, sections 5, 10 and 11) around filtered lines, uint8 [n]."""
-    return b"".join(
-        (
-            _SIGNATURE,
-            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)),
-            palette,
-            _chunk(b"IDAT", isal_zlib.compress(lines, 1)),
-            _chunk(b"IEND", b""),
-        )
-    )
+@lru_cache(maxsize=64)
+def _head(width: int, height: int, depth: int, color: int, palette: tuple[int, ...] = ()) -> bytes:
+    """The file up to its data (PNG specification, sections 5 and 11)."""
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    return _SIGNATURE + header + (_chunk(b"PLTE", bytes(palette)) if palette else b"")
+
+
+def _png(head: bytes, lines: NDArray[np.uint8]) -> bytes:
+    """The file around filtered lines, uint8 [n] (section 10)."""
+    return head + _chunk(b"IDAT", isal_zlib.compress(lines, 1)) + _END
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(kind)))
+
+
+_END = _chunk(b"IEND", b"")
 
 
 @njit(cache=True, nogil=True)

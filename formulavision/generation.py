@@ -37,8 +37,9 @@ from formulavision.storage.store import Store
 
 __all__ = ["Progress", "generate"]
 
-_WINDOW_IMAGES = 1024
-"""Images of a category that are encoded before the first of them is written: all of a FractalDB category."""
+_WINDOW_IMAGES, _WINDOW_BYTES = 1024, 200_000_000
+"""Images of a category, and bytes of them before encoding, that are kept until the first of them is written: all of a
+FractalDB category."""
 _MAX_WORKERS = 1024
 _MAX_IMAGES = 1_000_000_000
 
@@ -239,7 +240,7 @@ class _Worker:
 
     def _samples(self, piece: Piece) -> Iterator[Sample]:
         """The samples of a piece in order. They are drawn in windows, in each in the order that shares most work."""
-        window = _WINDOW_IMAGES if self.layout.instances > _WINDOW_IMAGES else self.layout.instances
+        window = min(self.layout.instances, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
         for start in range(0, piece.count, window):
             indices = piece.indices[start : start + window]
             pngs = [b""] * len(indices)

@@ -224,11 +224,8 @@ class Ifs(Generator):
             from .search import with_identity
 
             x, y = (_scratch(name, dots, np.float64) for name in ("x", "y"))
-            box = published_orbit(with_identity(system), self._selection(category), x, y)
-            length = rendering.points.valid_length(y, rendering.points.valid_length(x, dots))
-            if length < dots:
-                box = rendering.points.bounding_box(x, y, length)
-            rendering.points.place(x, y, length, box, size, padding, columns, rows)
+            published_orbit(with_identity(system), self._selection(category), x, y)
+            length = rendering.points.to_pixels(x, y, size, padding, columns, rows)
         else:
             from .orbits import in_fours, independent_orbit
             from .search import borders

@@ -120,6 +120,25 @@ def test_the_independent_search_reaches_the_filling_rate() -> None:
         assert lit / 512**2 > 0.15 * 0.97, "another orbit of the category fills as much, but for chance"
 
 
+@pytest.mark.parametrize("points_wanted", [1, 2, 5, 6, 1003, 4001])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.3, 3.0])
+def test_the_published_orbit_is_followed_step_by_step(points_wanted: int, scale: float) -> None:
+    """Also where it expands, and overflows: there its quarters never meet what was computed ahead."""
+    from formulavision_plugins.ifs.orbits import published_orbit
+    from formulavision_plugins.ifs.search import with_identity
+
+    random = np.random.default_rng(points_wanted)
+    system = with_identity(random.uniform(-scale, scale, (3, 7)))
+    selection = random.integers(0, 4, points_wanted).astype(np.uint8)
+    x, y = np.empty((2, points_wanted))
+    published_orbit(system, selection, x, y)
+    path = [(0.0, 0.0)]
+    for a, b, c, d, e, f in system[selection[:-1]].tolist():
+        px, py = path[-1]
+        path.append((px * a + py * b + e, px * c + py * d + f))
+    assert np.array_equal(np.column_stack([x, y]), path, equal_nan=True)
+
+
 def plain_independent_orbit(system: np.ndarray, points_wanted: int, key: tuple[int, int, int, int]) -> np.ndarray:
     """By its definition, chain by chain in numpy scalars: float32 [2, points]."""
     from formulavision_plugins.ifs.orbits import BURN_IN, CHAINS
@@ -184,8 +203,8 @@ def test_the_independent_orbit_makes_statistically_the_published_image() -> None
         for seed in (1, 2):
             selection, x, y = np.empty(n, np.uint8), np.empty(n), np.empty(n)
             select(np.random.RandomState(seed).random_sample(n), cumulated(system[:, 6]), selection)
-            box = published_orbit(with_identity(system), selection, x, y)
-            points.place(x, y, n, box, 256, 6, columns, rows)
+            published_orbit(with_identity(system), selection, x, y)
+            points.to_pixels(x, y, 256, 6, columns, rows)
             images.append(drawn(columns, rows, seed))
         for seed in (3, 4):
             fours = in_fours(system[:, :6], borders(system))

@@ -1,0 +1,137 @@
+"""``bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from formulavision.cli import options as o
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from formulavision.bench import Figures
+
+_LABELS, _COLUMN = 44, 14
+"""Characters for the names of the rows, and for a recipe."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Draw")(bench)
+
+
+def bench(
+    configs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[CONFIG]...", help="Recipes (YAML); nothing: every installed generator.", show_default=False
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="Generator to measure with its defaults (may be repeated).", show_default=False),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time for a measurement; a recipe has seven.")] = 1.0,
+) -> None:
+    """Measure on this machine how long a recipe takes to search, draw, store and read, and what 1,000 x 1,000 images do.
+
+    formulavision bench configs/fractaldb-1k.yaml
+    """
+    from formulavision.bench import bench as run
+    from formulavision.cli.console import console, say
+    from formulavision.progress import progress_bars
+    from formulavision.registry import plugins
+
+    named = bool(configs or plugin)
+    recipes = [(path.stem, o.make_recipe(path, None)) for path in configs or []]
+    recipes += [(name, o.make_recipe(None, name)) for name in plugin or []]
+    problems: list[str] = []
+    if not named:
+        problems += [f"not loaded {name}: {line}" for name, line in plugins().problems.items()]
+        for name in sorted(plugins().generators):
+            with _noted(problems):
+                recipes.append((name, o.make_recipe(None, name)))
+    measured: list[tuple[str, Figures]] = []
+    with progress_bars() as bars:
+        for i, (name, recipe) in enumerate(recipes):
+            with _noted(problems, named):
+                (figures,) = run(
+                    [recipe],
+                    seconds=seconds,
+                    progress=lambda done, total, i=i: bars.show("bench", i * total + done, len(recipes) * total),
+                    compiling=lambda name: typer.echo(f"compiling {name}, once an installation", err=True),
+                )
+                measured.append((name, figures))
+    cores = o.count_workers(0)
+    across = max(1, (console.width - _LABELS) // _COLUMN)
+    for start in range(0, len(measured), across):
+        console.print(_table(measured[start : start + across], cores))
+    for problem in problems:
+        say(problem)
+    say(
+        f"Each measured for about {seconds:g} s. The time is for drawing in a store's order, encoding and writing, if "
+        f"{cores} cores do {cores} times the work of one; the search comes before it, once."
+    )
+
+
+@contextmanager
+def _noted(problems: list[str], named: bool = False) -> Iterator[None]:
+    """A problem of a generator that the user did not name is noted, and the others are measured."""
+    from formulavision.errors import FormulaVisionError
+
+    try:
+        yield
+    except FormulaVisionError as error:
+        if named:
+            raise
+        problems.append(f"not measured: {error}")
+
+
+def _table(measured: list[tuple[str, Figures]], cores: int) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from formulavision.cli.console import size_text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("one core of this machine", no_wrap=True)
+    for name, _ in measured:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    figures = [figures for _, figures in measured]
+
+    table.add_row("canvas, pixels", *(f"{f.recipe.canvas.size} x {f.recipe.canvas.size}" for f in figures))
+    rates = (f.categories_per_second for f in figures)
+    table.add_row("search, categories a second", *("-" if rate is None else _digits(rate) for rate in rates))
+    table.add_section()
+    table.add_row("milliseconds an image")
+    table.add_row("  draw on demand, at random", *(_digits(f.on_demand_ms) for f in figures))
+    table.add_row("  draw in a store's order", *(_digits(f.draw_ms) for f in figures))
+    table.add_row("  encode as PNG", *(_digits(f.encode_ms) for f in figures))
+    table.add_row("  write", *(_digits(f.write_ms) for f in figures))
+    table.add_row("  read back, at random", *(_digits(f.read_ms) for f in figures))
+    table.add_row("bytes an image", *(f"{f.image_bytes:,.0f}" for f in figures))
+    table.add_section()
+    table.add_row(f"1,000 x 1,000 images on {cores} {'core' if cores == 1 else 'cores'}")
+    table.add_row("  time", *(_duration(f.generate_seconds(1_000_000, cores)) for f in figures))
+    table.add_row("  size", *(size_text(1_000_000 * f.image_bytes) for f in figures))
+    return table
+
+
+def _digits(value: float) -> str:
+    """Two digits that count, where there are as many."""
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

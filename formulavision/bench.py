@@ -21,19 +21,21 @@ from formulavision.generation import generate
 from formulavision.generator import Category
 from formulavision.recipe import Recipe
 from formulavision.registry import plugins
-from formulavision.rendering.encoding import encode_png
+from formulavision.rendering.encoding import decode_image, encode_png
 from formulavision.storage import Store
 from formulavision.storage.formats import DEFAULT_FORMAT, SHARD_IMAGES, Sample, find_format
 
 __all__ = ["Figures", "bench"]
 
 _CATEGORIES = 16
-"""Categories that are drawn."""
+"""Categories that are drawn: enough for a mean, and found in a moment."""
 _INSTANCES = 1000
 _STORE_IMAGES = 400
 _PIECE_BYTES = 32_000_000
 _BATCH = 64
-"""Images that are read at once."""
+"""Images that are read at once, where their memory is no more than a drawer's batch takes."""
+_FIRST = 32
+"""Images that are drawn before anything is measured."""
 _MOST_CATEGORIES = 10_000
 _INSTANT = 100_000
 """Categories a second that are computed rather than searched for."""
@@ -93,38 +95,36 @@ def bench(
     if not 0 < seconds <= 60:
         raise ConfigError(f"seconds: {seconds:g} is not allowed: must be above 0 and at most 60")
     recipes = list(recipes)
-    total = _STEPS * len(recipes)
-    progress(0, total)
-    return [
-        _measure(recipe, seconds, lambda done, before=i * _STEPS: progress(before + done, total), compiling)
-        for i, recipe in enumerate(recipes)
-    ]
+    steps = count()
+
+    def step() -> None:
+        progress(next(steps), _STEPS * len(recipes))
+
+    step()
+    return [_measure(recipe, seconds, step, compiling) for recipe in recipes]
 
 
-def _measure(
-    recipe: Recipe, seconds: float, progress: Callable[[int], None], compiling: Callable[[str], None]
-) -> Figures:
+def _measure(recipe: Recipe, seconds: float, step: Callable[[], None], compiling: Callable[[str], None]) -> Figures:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         with _told(recipe, compiling):
-            categories, _ = _search(recipe, 0)
-            sample = _sample(recipe, categories, root / "first")
-            encode_png(Drawer(sample).draw(0)[0])
-        progress(1)
+            _call_first(recipe, root / "first")
+        step()
         categories, rate = _search(recipe, seconds)
         sample = _sample(recipe, categories, root / "categories")
-        progress(2)
+        step()
         drawer = Drawer(sample)
         on_demand = _on_demand(drawer, seconds)
-        progress(3)
+        step()
         draw, encode = _in_order(drawer, 2 * seconds)
-        progress(4)
-        instances = seconds / (on_demand + encode) / len(categories)
-        instances = max(1, min(round(instances), _STORE_IMAGES // len(categories), sample.num_instances))
+        step()
+        # As many images as are drawn in the time, each category's alike.
+        each = round(min(_STORE_IMAGES, seconds / (on_demand + encode)) / len(categories))
+        instances = min(max(1, each), sample.num_instances)
         store = generate(Recipe.from_dict(sample.to_dict(), [f"instances={instances}"]), root / "store")
         write, image_bytes = _write(store, root / "piece", seconds)
-        read = _read(store, seconds)
-        progress(5)
+        read = _read(store, min(_BATCH, drawer.batch_size), seconds)
+        step()
     return Figures(
         recipe=recipe,
         categories_per_second=rate,
@@ -135,6 +135,15 @@ def _measure(
         read_ms=1000 * read,
         image_bytes=image_bytes,
     )
+
+
+def _call_first(recipe: Recipe, folder: Path) -> None:
+    """Find a category, draw a few images, encode and decode them: what numba has to compile it compiles here."""
+    categories, _ = _search(recipe, 0)
+    drawer = Drawer(_sample(recipe, categories, folder))
+    images, _ = drawer.draw_batch(next(drawer.batches(np.arange(len(drawer))))[:_FIRST])
+    for image in images:
+        decode_image(encode_png(image), recipe.canvas.channels)
 
 
 @contextmanager
@@ -212,7 +221,7 @@ def _on_demand(drawer: Drawer, seconds: float) -> float:
 
 
 def _in_order(drawer: Drawer, seconds: float) -> tuple[float, float]:
-    """Seconds an image for drawing and for encoding: the mean over the categories, each by the median of its batches."""
+    """Seconds an image for drawing and for encoding: the mean of the categories' medians over batches."""
     instances = drawer.recipe.num_instances
     images = np.empty((drawer.batch_size, *drawer.recipe.canvas.shape), np.uint8)
     categories = [np.arange(i * instances, (i + 1) * instances) for i in range(len(drawer.categories))]
@@ -250,13 +259,13 @@ def _write(store: Store, target: Path, seconds: float) -> tuple[float, float]:
     return _median(write, seconds) / number, store_format.measure(target)[0] / number
 
 
-def _read(store: Store, seconds: float) -> float:
+def _read(store: Store, batch: int, seconds: float) -> float:
     """Seconds an image, in random batches."""
     from formulavision.data import StoredDataset
 
     dataset = StoredDataset(store.path)
     random = np.random.default_rng(0)
-    return _median(lambda: dataset.__getitems__(random.integers(len(dataset), size=_BATCH).tolist()), seconds) / _BATCH
+    return _median(lambda: dataset.__getitems__(random.integers(len(dataset), size=batch).tolist()), seconds) / batch
 
 
 def _median(work: Callable[[], object], seconds: float) -> float:

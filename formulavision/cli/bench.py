@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,16 +29,16 @@ def bench(
     configs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[CONFIG]...", help="Recipes (YAML); nothing: every installed generator.", show_default=False
+            metavar="CONFIG", help="Recipes (YAML); nothing: every installed generator.", show_default=False
         ),
     ] = None,
     plugin: Annotated[
         list[str] | None,
         typer.Option("--plugin", help="Generator to measure with its defaults (may be repeated).", show_default=False),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Time for a measurement; a recipe has seven.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time for each measurement; a recipe has seven.")] = 1.0,
 ) -> None:
-    """Measure on this machine how long a recipe takes to search, draw, store and read, and what 1,000 x 1,000 images do.
+    """Measure what searching, drawing, storing and reading cost here, and what that means for 1,000 x 1,000 images.
 
     formulavision bench configs/fractaldb-1k.yaml
     """
@@ -57,14 +58,16 @@ def bench(
                 recipes.append((name, o.make_recipe(None, name)))
     measured: list[tuple[str, Figures]] = []
     with progress_bars() as bars:
+
+        def show(before: int, done: int, total: int) -> None:
+            bars.show("bench", before * total + done, len(recipes) * total)
+
+        def compiling(generator: str) -> None:
+            typer.echo(f"compiling {generator}, once an installation", err=True)
+
         for i, (name, recipe) in enumerate(recipes):
             with _noted(problems, named):
-                (figures,) = run(
-                    [recipe],
-                    seconds=seconds,
-                    progress=lambda done, total, i=i: bars.show("bench", i * total + done, len(recipes) * total),
-                    compiling=lambda name: typer.echo(f"compiling {name}, once an installation", err=True),
-                )
+                (figures,) = run([recipe], seconds=seconds, progress=partial(show, i), compiling=compiling)
                 measured.append((name, figures))
     cores = o.count_workers(0)
     across = max(1, (console.width - _LABELS) // _COLUMN)
@@ -72,10 +75,7 @@ def bench(
         console.print(_table(measured[start : start + across], cores))
     for problem in problems:
         say(problem)
-    say(
-        f"Each measured for about {seconds:g} s. The time is for drawing in a store's order, encoding and writing, if "
-        f"{cores} cores do {cores} times the work of one; the search comes before it, once."
-    )
+    say("time: draw in a store's order + encode + write, if cores share the work evenly; the search is not in it.")
 
 
 @contextmanager
@@ -114,6 +114,9 @@ def _table(measured: list[tuple[str, Figures]], cores: int) -> Table:
     table.add_row("  encode as PNG", *(_digits(f.encode_ms) for f in figures))
     table.add_row("  write", *(_digits(f.write_ms) for f in figures))
     table.add_row("  read back, at random", *(_digits(f.read_ms) for f in figures))
+    table.add_row("images a second")
+    table.add_row("  on demand", *(f"{1000 / f.on_demand_ms:,.0f}" for f in figures))
+    table.add_row("  into a store", *(f"{1 / f.generate_seconds(1, 1):,.0f}" for f in figures))
     table.add_row("bytes an image", *(f"{f.image_bytes:,.0f}" for f in figures))
     table.add_section()
     table.add_row(f"1,000 x 1,000 images on {cores} {'core' if cores == 1 else 'cores'}")
@@ -126,7 +129,7 @@ def _digits(value: float) -> str:
     """Two digits that count, where there are as many."""
     if value >= 10:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:.1f}" if value >= 1 else f"{value:#.2g}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,149 @@
+"""``formulavision bench`` names what it measured and what went wrong; its figures are positive and fit together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from formulavision import Category, Generator, Recipe, find_categories
+from formulavision.bench import Figures, bench
+from formulavision.categories import write_folder
+from formulavision.cli import app
+from formulavision.registry import Registered, plugins
+
+IFS = {"generator": {"name": "ifs", "dots": 1000, "fill_rate": 0.01}, "canvas": {"size": 32}}
+PUBLISHED = {"search": "published", "orbit": "published", "weights": "table"}
+BEZIER = {"generator": "bezier", "categories": 2, "instances": 3, "canvas": {"size": 32, "channels": 3}}
+
+
+class Raising(Generator):
+    name = "raising"
+
+    def category(self, index: int) -> list[float]:
+        return [index]
+
+    def render(self, category: Category, instance: int) -> None:  # type: ignore[override]
+        raise ZeroDivisionError("no such picture")
+
+
+def recipe_file(path: Path, data: dict[str, object]) -> str:
+    path.write_text(Recipe.from_dict(data).to_yaml())
+    return str(path)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formulavision.cli.console.console._width", 200)
+
+
+@pytest.mark.usefixtures("wide")
+def test_every_recipe_is_named_with_what_it_means_for_a_large_dataset(tmp_path: Path) -> None:
+    files = [recipe_file(tmp_path / "fractals.yaml", IFS), recipe_file(tmp_path / "curves.yaml", BEZIER)]
+    result = CliRunner().invoke(app, ["bench", *files, "--plugin", "perlin", "--seconds", "0.01"])
+    assert result.exit_code == 0, result.output
+    heading, *_ = (line for line in result.stdout.splitlines() if line.strip())
+    assert heading.split()[-3:] == ["fractals", "curves", "perlin"]
+    assert "1,000 x 1,000 images on" in result.stdout
+    (sizes,) = (line for line in result.stdout.splitlines() if line.startswith("    size"))
+    assert sizes.count("B") == 3
+
+
+def test_many_recipes_fit_on_a_narrow_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formulavision.cli.console.console._width", 80)
+    files = [recipe_file(tmp_path / f"recipe-{n}.yaml", BEZIER) for n in range(3)]
+    result = CliRunner().invoke(app, ["bench", *files, "--seconds", "0.001"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("1,000 x 1,000 images") == 2
+    assert all(f"recipe-{n}" in result.stdout for n in range(3))
+
+
+@pytest.mark.usefixtures("wide")
+def test_generators_that_fail_are_named_in_one_line_and_the_others_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plugins()
+    monkeypatch.setattr(found, "generators", {n: found.generators[n] for n in ("bezier", "perlin")})
+    monkeypatch.setitem(found.generators, "raising", Registered(Raising, "broken", "9.9"))
+    monkeypatch.setitem(found.problems, "absent (broken 9.9)", "there is no such module")
+    result = CliRunner().invoke(app, ["bench", "--seconds", "0.01"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "not loaded absent (broken 9.9): there is no such module" in lines
+    assert [line for line in lines if "raising" in line] == [
+        "not measured: 'raising' (broken 9.9) failed while drawing category 00000, instance 0 and on: "
+        "ZeroDivisionError: no such picture"
+    ]
+    assert next(line for line in lines if line.strip()).split()[-2:] == ["bezier", "perlin"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["/absent/recipe.yaml"], "/absent/recipe.yaml: No such file or directory"),
+        (["--plugin", "ifz"], "there is no generator 'ifz' (did you mean 'ifs'?)"),
+        (["--plugin", "perlin", "--seconds", "0"], "seconds: 0 is not allowed: must be above 0"),
+        (["--plugin", "perlin", "--seconds", "nan"], "seconds: nan is not allowed"),
+        (["--plugin", "raising", "--seconds", "0.01"], "'raising' (broken 9.9) failed while drawing category 00000"),
+    ],
+)
+def test_what_is_named_and_wrong_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.setitem(plugins().generators, "raising", Registered(Raising, "broken", "9.9"))
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert result.exit_code == 2, result.output
+    (line,) = (line for line in result.stderr.splitlines() if line.strip() and not line.startswith("bench "))
+    assert line.startswith("error: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("settings", [{}, PUBLISHED, {**PUBLISHED, "patch": "point"}], ids=["ours", "published", "few"])
+def test_figures_are_positive_and_fit_together(settings: dict[str, str]) -> None:
+    recipe = Recipe.from_dict({**IFS, "generator": {**IFS["generator"], **settings}, "categories": 3})
+    steps: list[tuple[int, int]] = []
+    (figures,) = bench([recipe], seconds=0.01, progress=lambda done, total: steps.append((done, total)))
+    assert figures.recipe == recipe
+    assert figures.categories_per_second is not None
+    assert min(positive(figures)) > 0
+    milliseconds = figures.draw_ms + figures.encode_ms + figures.write_ms
+    assert figures.generate_seconds(1_000_000, 4) == pytest.approx(milliseconds * 250)
+    assert 60 < figures.image_bytes < 32 * 32 + 400
+    assert steps == [(done, 5) for done in range(6)]
+
+
+def positive(figures: Figures) -> tuple[float, ...]:
+    return (
+        figures.categories_per_second or 1,
+        figures.on_demand_ms,
+        figures.draw_ms,
+        figures.encode_ms,
+        figures.write_ms,
+        figures.read_ms,
+        figures.image_bytes,
+    )
+
+
+def test_categories_from_a_folder_and_on_a_grid_are_not_searched(tmp_path: Path) -> None:
+    write_folder(find_categories(Recipe.from_dict({**IFS, "categories": 18})), tmp_path)
+    folder = Recipe.from_dict({**IFS, "categories": {"folder": str(tmp_path), "count": 17}})
+    steps: list[int] = []
+    measured = bench([folder, Recipe.from_dict(BEZIER)], seconds=0.01, progress=lambda done, total: steps.append(done))
+    assert [figures.categories_per_second for figures in measured] == [None, None]
+    assert all(min(positive(figures)) > 0 for figures in measured)
+    assert steps == list(range(11))
+
+
+def test_help_explains_every_option_shows_an_example_and_imports_nothing_heavy() -> None:
+    command = get_command(app).commands["bench"]  # type: ignore[attr-defined]
+    assert [p.name for p in command.params if not getattr(p, "help", None)] == []
+    assert "formulavision bench configs/" in command.help
+    code = (
+        "import sys\n"
+        "from formulavision.cli import app\n"
+        "app(['bench', '--help'], standalone_mode=False)\n"
+        "assert not {'torch', 'numba', 'numpy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from formulavision.errors import ConfigError, FormulaVisionError, PluginError, StoreError
 from formulavision.files import write_text
 from formulavision.generator import Category, Generator
-from formulavision.processes import BROKEN_POOL, worker_pool
+from formulavision.processes import BROKEN_POOL, end_workers, worker_pool
 from formulavision.registry import plugins
 
 if TYPE_CHECKING:
@@ -85,8 +85,11 @@ def _as_table(parameters: object, generator: Generator) -> Parameters:
 def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
     try:
         if generator.categories_are_independent() and workers > 1 and count > 1:
-            with worker_pool(workers, _start, recipe.to_dict()) as pool:
+            pool = worker_pool(workers, _start, recipe.to_dict())
+            try:
                 yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
+            finally:
+                end_workers(pool)
         else:
             yield from generator.categories(count)
     except FormulaVisionError:

@@ -60,7 +60,9 @@ class Drawer:
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         labels, instances = np.divmod(wanted, self.recipe.num_instances)
         with self._blamed("while sharing work"):
-            shared = self.generator.shared_work(instances)
+            shared = np.asarray(self.generator.shared_work(instances), dtype=np.int64)
+            if shared.shape != instances.shape:
+                raise TypeError(f"shared_work() returned {list(shared.shape)} numbers, not {list(instances.shape)}")
         order = np.lexsort((instances, shared, labels))
         change = (np.diff(labels[order]) != 0) | (np.diff(shared[order]) != 0)
         cuts = np.append(np.flatnonzero(change) + 1, len(wanted))
@@ -68,8 +70,9 @@ class Drawer:
         while start < len(wanted):
             stop = start + self.batch_size
             # At the last cut that fits; in the middle of what shares work where none does.
-            last = int(cuts[np.searchsorted(cuts, stop, side="right") - 1])
-            stop = last if last > start else stop
+            place = np.searchsorted(cuts, stop, side="right")
+            if place > 0 and cuts[place - 1] > start:
+                stop = int(cuts[place - 1])
             yield wanted[order[start:stop]]
             start = stop
 
@@ -136,13 +139,13 @@ class Drawer:
         images[:] = 0
         for label in np.unique(labels):
             where = np.flatnonzero(labels == label)
-            where = where[np.argsort(instances[where], kind="stable")]
             # Consecutive places of the batch are drawn where they lie, others by way of a copy.
             in_place = np.all(np.diff(where) == 1)
-            target = images[where[0] : where[-1] + 1] if in_place else np.zeros_like(images[where])
+            shape = (len(where), *self.recipe.canvas.shape)
+            target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
             category = self.categories[label]
             several = "" if len(where) == 1 else " and on"
-            with self._blamed(f"while drawing category {category.name}, instance {instances[where[0]]}{several}"):
+            with self._blamed(f"while drawing category {category.name}, instance {instances[where].min()}{several}"):
                 self.generator.render_batch(category, instances[where], target)
             if not in_place:
                 images[where] = target

@@ -141,7 +141,7 @@ def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
             shutil.rmtree(state)
             return _prepare(root, recipe, format, overwrite)
         settings = (state / "format").read_text(), (state / "id").read_text()
-        if settings != (format, recipe.id):
+        if settings != (_format_version(format), recipe.id):
             raise StoreError(
                 f"{root}: holds an unfinished store of another recipe or format; give another --out, or --overwrite"
             )
@@ -155,10 +155,14 @@ def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         shutil.rmtree(state)
     state.mkdir(parents=True)
-    write_text(state / "format", format)
+    write_text(state / "format", _format_version(format))
     write_text(state / "id", recipe.id)
     write_text(state / "recipe.yaml", recipe.to_yaml())
     return False
+
+
+def _format_version(format: str) -> str:
+    return f"{format} {find_format(format).version}"
 
 
 def _record_file(root: Path, piece: Piece) -> Path:

@@ -137,7 +137,7 @@ class Generator:
     def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
         """A number for each instance, int64 [n]: instances with the same one share work and are drawn together.
 
-        Override it beside ``render_batch``, which then meets them in one batch.
+        Override it beside ``render_batch``, which then meets them in one batch, where that is not too large.
         """
         return instances
 
@@ -156,7 +156,8 @@ class Generator:
     def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Draw instances of one category into ``out``, uint8 [len(instances), size, size, channels].
 
-        Override it for what instances share. It must give the pixels that drawing each alone gives.
+        Override it for what instances share. They come in any order, and must get the pixels that drawing each alone
+        gives. ``out`` holds zeros.
         """
         for i, instance in enumerate(instances):
             image = np.asarray(self.render(category, int(instance)))

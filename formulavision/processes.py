@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any
 
-__all__ = ["BROKEN_POOL", "CONTEXT", "worker_pool"]
+__all__ = ["BROKEN_POOL", "CONTEXT", "end_workers", "worker_pool"]
 
 BROKEN_POOL = (
     "a worker process ended abruptly: use fewer workers if memory ran out; a script that uses workers must start under "
@@ -28,6 +28,13 @@ def worker_pool(workers: int, start: Callable[..., None], *arguments: Any) -> Pr
     Ctrl-C is left to the parent, which decides what becomes of the work.
     """
     return ProcessPoolExecutor(workers, CONTEXT, _start, (start, *arguments))
+
+
+def end_workers(pool: ProcessPoolExecutor) -> None:
+    """End a pool's processes at once, whatever they are at: for work that writes nothing."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start(start: Callable[..., None], *arguments: Any) -> None:

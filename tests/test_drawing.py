@@ -87,6 +87,24 @@ def test_a_generator_that_raises_while_it_tells_what_shares_work_is_named(
         list(drawer.batches([1]))
 
 
+@pytest.mark.parametrize("wrong", [[1, 2], None, [["a"]], "x"])
+def test_what_is_no_number_for_each_instance_is_named_as_well(
+    drawer: Drawer, monkeypatch: pytest.MonkeyPatch, wrong: object
+) -> None:
+    monkeypatch.setattr(type(drawer.generator), "shared_work", lambda self, instances: wrong)
+    with pytest.raises(PluginError, match=r"'ifs' .* failed while sharing work: "):
+        list(drawer.batches([1]))
+
+
+@pytest.mark.parametrize(("size", "limit"), [(256, 122), (512, 30), (2048, 1)])
+def test_what_shares_work_and_is_too_large_is_cut(size: int, limit: int) -> None:
+    settings = [f"canvas.size={size}", "generator.weight_interval=0", "categories.count=1", "instances=200"]
+    drawer = Drawer(Recipe.from_dict(RECIPE.to_dict(), settings))
+    batches = list(drawer.batches(range(200)))
+    assert max(len(batch) for batch in batches) == limit == drawer.batch_size
+    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+
+
 def test_without_a_word_on_sharing_images_are_drawn_in_order(small_batches: None) -> None:
     drawer = Drawer(Recipe.from_dict({"generator": "perlin", "canvas": {"size": 16}}))
     assert type(drawer.generator).shared_work is Generator.shared_work

@@ -251,6 +251,61 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(recipe: Recipe, tmp_
     assert not (tmp_path / "store").exists()
 
 
+def test_a_large_canvas_is_generated(tmp_path: Path) -> None:
+    """40 images share an orbit, and 30 fit into a batch."""
+    generator = {"name": "ifs", "dots": 1000, "weights": "table"}
+    recipe = Recipe.from_dict({"generator": generator, "categories": 1, "instances": 1000, "canvas": {"size": 512}})
+    store = generate(recipe, tmp_path / "store")
+    assert np.array_equal(store.read(777), Drawer(recipe).draw(777)[0])
+
+
+@pytest.mark.parametrize("length", [43, 44, 45, 89])
+def test_long_names_in_tar_shards(tmp_path: Path, length: int) -> None:
+    """A tar's header has room for 100 bytes: with the instance and the suffix, a stem of 44 fills it to the last."""
+    (tmp_path / "c").mkdir()
+    np.savetxt(tmp_path / "c" / f"{'x' * length}.csv", [[3, 4]], delimiter=",")
+    data = {**RECIPE, "generator": "perlin", "categories": {"folder": str(tmp_path / "c")}}
+    store = generate(Recipe.from_dict(data), tmp_path / "store", format="webdataset")
+    assert np.array_equal(store.read(7), Drawer(store.recipe).draw(7)[0])
+
+
+def test_a_name_too_long_for_a_tar_is_told(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    np.savetxt(tmp_path / "c" / f"{'x' * 120}.csv", [[3, 4]], delimiter=",")
+    data = {**RECIPE, "generator": "perlin", "categories": {"folder": str(tmp_path / "c")}}
+    with pytest.raises(FormulaVisionError, match="name is too long for --format webdataset: use parquet"):
+        generate(Recipe.from_dict(data), tmp_path / "store", format="webdataset")
+
+
+def test_parquet_with_dictionaries_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    store = generate(recipe, tmp_path / "store")
+    shard = tmp_path / "store" / store.manifest.pieces[0].path
+    pq.write_table(pq.read_table(shard), shard, compression="none")
+    with pytest.raises(
+        FormulaVisionError, match="in a dictionary, as an earlier version wrote them: generate it again"
+    ):
+        Store(tmp_path / "store").read(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_ends_a_search_in_workers(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "formulavision", "categories", "--plugin", "ifs", "--categories", "1000",
+               "--set", "generator.fill_rate=0.3", "--workers", "2", "--out", str(tmp_path / "c")]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(children_of(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
 # Verify
 
 

@@ -90,7 +90,11 @@ class Reader(ABC):
 
 
 class ShardReader(Reader):
-    """Reads images where they lie in their shards, which are mapped into memory."""
+    """Reads images where they lie in their shards, which are mapped into memory.
+
+    A shard may be replaced or removed while it is read, but must not be made shorter in place: the system ends a
+    process that reads mapped memory which is no longer there.
+    """
 
     OPEN = 256
     """Shards kept open: about a million images, and a quarter of the files that a process may open by default."""
@@ -112,11 +116,12 @@ class ShardReader(Reader):
 
     def read(self, index: int) -> bytes:
         piece, place = self.locate(index)
-        if piece.number not in self._shards:
-            if len(self._shards) == self.OPEN:
-                del self._shards[next(iter(self._shards))]
-            self._shards[piece.number] = self._open(piece)
-        content, places = self._shards[piece.number]
+        shard = self._shards.get(piece.number)
+        if shard is None:
+            if len(self._shards) >= self.OPEN:
+                self._shards.pop(next(iter(self._shards)), None)
+            shard = self._shards[piece.number] = self._open(piece)
+        content, places = shard
         offset, size = places[place].tolist()
         return content[offset : offset + size]
 
@@ -129,7 +134,7 @@ class ShardReader(Reader):
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror or error}") from None
         except ValueError as error:
-            raise StoreError(f"{path}: is damaged: {error}") from None
+            raise StoreError(f"{path}: cannot be read: {error}") from None
         if len(places) != piece.count or places[-1].sum() > len(content):
             raise StoreError(f"{path}: is cut short: holds {len(places)} of {piece.count} images")
         return content, places
@@ -142,6 +147,8 @@ class Format(ABC):
     """One way of laying images out on disk."""
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Rises where pieces of another version of it must not stand in one store."""
 
     def images_a_piece(self, layout: Layout) -> int:
         """Whole categories up to SHARD_IMAGES, or the largest share of a category that is not above it."""

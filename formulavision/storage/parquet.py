@@ -21,7 +21,7 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError:
-    raise StoreError("--format parquet: needs pyarrow: pip install 'formulavision[parquet]'") from None
+    raise StoreError("--format parquet: needs pyarrow: pip install pyarrow") from None
 
 _ROW_GROUP = 64
 """Images that foreign readers read together: few enough for random access, many enough for small files."""
@@ -31,6 +31,7 @@ _LENGTH = struct.Struct("<I")
 
 class Parquet(Format):
     name = "parquet"
+    version = 2
 
     def path(self, piece: Piece, layout: Layout, pieces: int) -> str:
         return f"data/train-{piece.number:05d}-of-{pieces:05d}.parquet"
@@ -83,6 +84,8 @@ class _ParquetReader(ShardReader):
         for number in range(groups.num_row_groups):
             group = groups.row_group(number)
             column = group.column(0)
+            if column.has_dictionary_page:
+                raise ValueError("its images are in a dictionary, as an earlier version wrote them: generate it again")
             end = column.data_page_offset + column.total_compressed_size
             # What lies before the values is shorter than an image, and has none of its signature.
             start = content.find(_PNG, column.data_page_offset, end) - 4

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from formulavision.errors import StoreError
 from formulavision.files import atomic_write
 from formulavision.storage.formats import Format, Piece, Places, Reader, Sample, ShardReader
 from formulavision.storage.manifest import Layout
@@ -40,7 +41,10 @@ class WebDataset(Format):
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+    try:
+        tar.addfile(member, io.BytesIO(content))
+    except ValueError as error:
+        raise StoreError(f"{name}: {error} for --format webdataset: use parquet") from None
 
 
 class _WebDatasetReader(ShardReader):
@@ -57,7 +61,7 @@ class _WebDatasetReader(ShardReader):
                 size = int(header[124:135], 8)
             except ValueError:
                 raise ValueError("is no tar shard") from None
-            if header[: header.index(0)].endswith(b".png"):
+            if header[:100].partition(b"\0")[0].endswith(b".png"):  # a name of 100 bytes has no end
                 places.append((start + _BLOCK, size))
             start += _BLOCK - (-size // _BLOCK) * _BLOCK
         return np.array(places, np.int64).reshape(-1, 2)

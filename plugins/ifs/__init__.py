@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from formulavision import Canvas, Category, ConfigError, Generator, Params, hookimpl, rendering
 
@@ -49,7 +49,7 @@ class IfsParams(Params):
     perturbation: float = Field(
         0.2,
         gt=0.0,
-        le=1.0,
+        le=0.5,
         description="continuous weights: u is uniform from minus this to this",
         json_schema_extra={"unit": "share"},
     )
@@ -79,6 +79,13 @@ class IfsParams(Params):
     flips: bool = Field(
         True, description="draw each image also flipped top-bottom, left-right and both, as instances of their own"
     )
+
+    @model_validator(mode="after")
+    def _weights_are_those_that_count(self) -> IfsParams:
+        for name, weights in (("perturbation", "continuous"), ("weight_interval", "table")):
+            if self.weights != weights and getattr(self, name) != IfsParams.model_fields[name].default:
+                raise ConfigError(f"{name}: counts with weights: {weights} only, and weights is {self.weights}")
+        return self
 
 
 class Ifs(Generator):
@@ -123,6 +130,8 @@ class Ifs(Generator):
             return
         from .published_search import published_search
 
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed: {self.seed} is not allowed: the published search takes seeds below 2^32")
         found = published_search(self.seed, self.params.max_transformations, self.params.fill_rate)
         for _, system in zip(range(count), found, strict=False):
             yield system

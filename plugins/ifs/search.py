@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from formulavision import ConfigError
 from formulavision.generator import random_stream
 
 from .orbits import in_fours, independent_orbit, select
@@ -23,6 +24,8 @@ SEARCH_POINTS = 100_000
 
 _STREAM = int.from_bytes(b"ifs/find", "little")
 _LYAPUNOV_STEPS = 4096
+_MOST_TRIALS = 20_000
+"""Trials for a category, of which about 50 are needed by default."""
 _FIRST_LOOK = 16_384
 """Points after which a system must light its share of the needed pixels, or is given up: later points light ever fewer
 new ones, so that none is lost that would pass, but for chance."""
@@ -48,7 +51,8 @@ def cumulated(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def borders(system: NDArray[np.float64]) -> NDArray[np.uint32]:
     """Cumulated probabilities but the last, in units of 2^-16."""
-    return np.round(cumulated(system[:, 6])[:-1] * 65536).astype(np.uint32)
+    # Those of somebody's file may be no probabilities.
+    return np.clip(np.round(cumulated(system[:, 6])[:-1] * 65536), 0, 65536).astype(np.uint32)
 
 
 def with_identity(system: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,6 +83,9 @@ def independent_search(
 
     Returns:
         float64 [n, 7].
+
+    Raises:
+        ConfigError: there is no such system among 20,000.
     """
     stream = random_stream(seed, _STREAM, index)
     columns, rows = np.empty(SEARCH_POINTS, np.uint16), np.empty(SEARCH_POINTS, np.uint16)
@@ -86,7 +93,7 @@ def independent_search(
     needed = needed_pixels(fill_rate)
     weights = np.full((1, 6), 1 + perturbation) if table is None else table
     selection = np.empty(_LYAPUNOV_STEPS, np.uint8)
-    while True:
+    for _ in range(_MOST_TRIALS):
         n = int(stream.integers(2, max_transformations, endpoint=True))
         system = with_probabilities(stream.uniform(-1, 1, (n, 6)))
         key = stream.integers(0, 2**32, 4).tolist()
@@ -102,6 +109,10 @@ def independent_search(
         else:
             if _contracts(system, weights, selection):
                 return system
+    raise ConfigError(
+        f"generator: none of {_MOST_TRIALS:,} random systems fills {fill_rate:g} of the canvas and contracts under all "
+        "weights: lower fill_rate, or perturbation or weight_interval, or raise max_transformations"
+    )
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formulavision import Drawer, Recipe
+from formulavision import ConfigError, Drawer, Recipe
 from formulavision.rendering import points
 
 
@@ -102,6 +102,33 @@ def test_no_category_of_the_independent_search_diverges() -> None:
     images, _ = many.draw_batch(range(len(many)))
     lit = (images > 0).mean(axis=(1, 2, 3))
     assert lit.min() > 0.001, "an orbit that diverges leaves a handful of pixels"
+
+
+def test_a_search_that_finds_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from formulavision_plugins.ifs import search
+
+    monkeypatch.setattr(search, "_MOST_TRIALS", 100)
+    generator = Recipe.from_dict({"generator": {"name": "ifs", "fill_rate": 0.3}}).build()
+    with pytest.raises(ConfigError, match=r"none of 100 random systems fills 0\.3 of the canvas .* lower fill_rate"):
+        generator.category(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"weight_interval": 0.1}, "weight_interval: counts with weights: table only, and weights is continuous"),
+        ({"weights": "table", "perturbation": 0.1}, "perturbation: counts with weights: continuous only"),
+    ],
+)
+def test_a_setting_that_would_not_count_is_refused(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Recipe.from_dict({"generator": {"name": "ifs", **settings}})
+
+
+def test_the_published_search_refuses_a_seed_that_numpy_would() -> None:
+    generator = Recipe.from_dict({"generator": {"name": "ifs", "search": "published"}, "seed": 2**32}).build()
+    with pytest.raises(ConfigError, match="seed: 4294967296 is not allowed"):
+        next(iter(generator.categories(1)))
 
 
 def test_the_independent_search_reaches_the_filling_rate() -> None:

@@ -1,47 +1,78 @@
-"""Time to draw and encode one image that shares nothing with others, on one core, beside the published procedure.
+"""Time to draw and encode an image, and to find categories, beside what others offer for it in the same run.
 
-    python benchmarks/one_image.py
+    pip install noise
+    pip install --no-deps --target DATUMARO datumaro==1.11.1 opencv-python-headless
+    PYTHONPATH=DATUMARO python benchmarks/drawing.py
 
-Medians of 21 runs after a first one that compiles. The baseline is the published procedure (points in float64 one after
-the other, a patch at a time, Pillow's RGB PNG) in Python and numpy, at a tenth of the points and multiplied by ten.
+On one core: medians of 21 runs after a first one that compiles. Fractals differ in category and weights from run to
+run, so that they share nothing, but for the average: that is of a whole category of FractalDB-1k in the order of
+`generate`, where flips share a drawing and patch draws an orbit. FractalDB-1k takes its weights from the published
+table and its orbit from the published draws; the other fractals are the default, with weights and orbits of their own.
 
-Lost on the way: patches as nine bytes each (1.2 ms against 0.9 ms for three 64-bit words); filling masks block by block
-through an array of Philox words (0.8 ms against 0.57 ms word by word); Pillow for 1-bit PNGs (1.1 ms, or 0.75 ms with
-compress_type=3, against 0.19 ms for packbits and zlib's Z_RLE, which is also 5 % smaller).
+Baselines, medians of 3 runs:
+
+- the published procedure (points in float64 one after the other, a patch at a time, Pillow's RGB PNG) in Python and
+  numpy;
+- datumaro's FractalDB generator, which its releases held up to 1.11.1: its orbit and its patches at its own settings
+  (200,000 points, random patches, a padding of 6; the size is the user's), and with fewer points. Not timed are its
+  colours, from a network that it downloads, and its PNG. Its file is run by itself, since the package wants an older
+  numpy and dozens of others;
+- `noise.pnoise2` point by point, which is the Perlin generator's other backend.
+
+The search for published categories takes all cores, that for default ones a single one; neither reads the cache.
+
+Lost on the way, microseconds for 200,000 points on 362 x 362:
+
+    pasting rows of bits                 620    63 to mark the last point of each pixel, 24 for the owners, 40 to shade
+    looking rows up for each chain       600    380 for blending four rows in registers, with the orbit computed twice
+    writing the float32 orbit down      +130    over computing it again
+    Philox block by block                400    30 on vector registers
+    patches as nine bytes each         1,200    900 for three 64-bit words, both since replaced by owners
+    Pillow for PNGs of 1 bit           1,100    750 with compress_type=3; see encoding.py for what is used now
+
+Compacting the masks to those of owners gained nothing.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import os
 import statistics
 import time
 from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from random import Random
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from formulavision_plugins.ifs.published_search import published_search
+from numpy.typing import NDArray
 from PIL import Image
 
-from formulavision import Drawer, Recipe
+from formulavision import ConfigError, Drawer, Recipe
 from formulavision.rendering.encoding import encode_png
 
-PUBLISHED = {"search": "published", "max_transformations": 7, "orbit": "published"}
+CONFIG = Path(__file__).parents[1] / "configs" / "fractaldb-1k.yaml"
+RUNS = 21
+SIZE, DOTS = 362, 200_000
 CASES: dict[str, dict[str, Any]] = {
-    "ifs, published orbit, 362 x 362, 200,000 dots, random patches": {
-        "generator": {"name": "ifs", **PUBLISHED}, "categories": 2, "canvas": {"size": 362},
+    "ifs, default, 362 x 362, 200,000 points": {
+        "generator": "ifs", "categories": RUNS + 1, "canvas": {"size": SIZE},
     },
-    "ifs, independent orbit, 362 x 362, 200,000 dots, random patches": {
-        "generator": {"name": "ifs"}, "categories": 2, "canvas": {"size": 362},
+    "ifs, default, 256 x 256, 100,000 points": {
+        "generator": {"name": "ifs", "dots": 100_000}, "categories": RUNS + 1,
     },
-    "ifs, independent orbit, 256 x 256, 100,000 dots, random patches": {
-        "generator": {"name": "ifs", "dots": 100_000}, "categories": 2,
-    },
-    "bezier, 256 x 256, 8 cubic curves": {"generator": {"name": "bezier"}, "categories": 24},
-    "perlin, 256 x 256, one octave, frequency 10 x 10": {"generator": {"name": "perlin"}},
+    "bezier, 256 x 256, 8 cubic curves": {"generator": "bezier"},
+    "perlin, 256 x 256, frequencies 10 and 10": {"generator": "perlin"},
 }  # fmt: skip
 CATEGORY = {"bezier": 19, "perlin": 99}
+"""The one that is drawn; of fractals, each run draws another."""
 
 
-def median_ms(work: Callable[[int], object], runs: int = 21) -> float:
+def median_ms(work: Callable[[int], object], runs: int = RUNS) -> float:
     work(0)
     times = []
     for i in range(1, runs + 1):
@@ -51,7 +82,41 @@ def median_ms(work: Callable[[int], object], runs: int = 21) -> float:
     return 1000 * statistics.median(times)
 
 
-def published_procedure(system: np.ndarray, points: int, size: int = 362, padding: int = 6) -> bytes:
+def report(drawing: float | None, encoding: float | None, size: int | None, name: str) -> None:
+    columns = (f"{value:9.3f} ms" if value is not None else f"{'-':>12}" for value in (drawing, encoding))
+    print(*columns, f"{size:8,}" if size is not None else f"{'-':>8}", f" {name}", flush=True)
+
+
+def time_ours(recipe: Recipe, name: str, runs: int = RUNS) -> None:
+    drawer = Drawer(recipe)
+    category = CATEGORY.get(recipe.generator.name)
+    # Instance i of category i has a row of the table of its own, too.
+    indices = [(i if category is None else category) * recipe.num_instances + i for i in range(runs + 1)]
+    drawing = median_ms(lambda i: drawer.draw(indices[i]), runs)
+    images = [drawer.draw(index)[0] for index in indices]
+    encoding = median_ms(lambda i: encode_png(images[i]), runs)
+    report(drawing, encoding, round(statistics.mean(len(encode_png(image)) for image in images)), name)
+
+
+def time_category(recipe: Recipe) -> None:
+    drawer = Drawer(recipe)
+    count = recipe.num_instances
+    images = np.empty((drawer.batch_size, *recipe.canvas.shape), np.uint8)
+    drawing = encoding = 0.0
+    size = 0
+    for batch in drawer.batches(np.arange(count, 2 * count)):
+        started = time.perf_counter()
+        drawn, _ = drawer.draw_batch(batch, images[: len(batch)])
+        drawing += time.perf_counter() - started
+        started = time.perf_counter()
+        size += sum(len(encode_png(image)) for image in drawn)
+        encoding += time.perf_counter() - started
+    report(
+        1000 * drawing / count, 1000 * encoding / count, size // count, f"the same, average of a category of {count:,}"
+    )
+
+
+def published_procedure(system: NDArray[np.float64], points: int, size: int, padding: int = 6) -> bytes:
     draws, masks = np.random.RandomState(100).random_sample(points), np.random.RandomState(0).randint(1, 512, points)
     borders = np.cumsum(system[:, 6])
     x = y = 0.0
@@ -77,18 +142,70 @@ def published_procedure(system: np.ndarray, points: int, size: int = 362, paddin
     return buffer.getvalue()
 
 
+def load_datumaro() -> ModuleType | None:
+    """The module that draws its fractals, which needs numpy and OpenCV."""
+    package = importlib.util.find_spec("datumaro")
+    if package is None or package.origin is None or importlib.util.find_spec("cv2") is None:
+        return None
+    path = Path(package.origin).parent / "plugins" / "synthetic_data" / "utils.py"
+    spec = importlib.util.spec_from_file_location("datumaro_fractals", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def draw_with_datumaro(datumaro: ModuleType, system: NDArray[np.float64], points: int, size: int, seed: int) -> None:
+    function = datumaro.IFSFunction(Random(seed), prev_x=0.0, prev_y=0.0)
+    for row in system.astype(np.float32):
+        function.add_param(row[:6], row[6], np.ones(6))
+    function.calculate(points)
+    function.draw(size, size, False)
+
+
+def time_baselines(system: NDArray[np.float64]) -> None:
+    both = median_ms(lambda i: published_procedure(system, DOTS, SIZE), runs=3)
+    size = len(published_procedure(system, DOTS, SIZE))
+    report(both, None, size, "the published procedure in Python, with encoding, 362 x 362, 200,000 points")
+    datumaro = load_datumaro()
+    if datumaro is None:
+        print("datumaro: not here, or a release without its generator; the head of this file says how to get it")
+    else:
+        for side, dots in ((SIZE, DOTS), (256, 100_000)):
+            work = lambda i, side=side, dots=dots: draw_with_datumaro(datumaro, system, dots, side, i)  # noqa: E731
+            report(median_ms(work, runs=3), None, None, f"datumaro, {side} x {side}, {dots:,} points")
+    try:
+        perlin = Recipe.from_dict({"generator": {"name": "perlin", "backend": "noise"}})
+    except ConfigError as error:
+        print(error)
+    else:
+        time_ours(perlin, "perlin, the noise package, 256 x 256, frequencies 10 and 10", runs=3)
+
+
+def time_search(count: int = 100) -> None:
+    list(islice(published_search(1, 7, 0.2), 1))
+    started = time.perf_counter()
+    list(islice(published_search(1, 7, 0.2), count))
+    seconds = time.perf_counter() - started
+    print(f"{count / seconds:9.1f} categories a second, the first {count} published ones, {os.cpu_count()} cores")
+    generator = Recipe.from_dict({"generator": "ifs"}).build()
+    generator.category(count)
+    started = time.perf_counter()
+    for index in range(count):
+        generator.category(index)
+    print(f"{count / (time.perf_counter() - started):9.1f} categories a second, {count} default ones, one core")
+
+
 def main() -> None:
-    print(f"{'draw':>9} {'encode':>9} {'bytes':>8}")
+    print(f"{'draw':>12} {'encode':>12} {'bytes':>8}")
+    fractaldb = Recipe.load(CONFIG, [f"categories={RUNS + 1}"])
+    time_ours(fractaldb, "ifs, FractalDB-1k, 362 x 362, 200,000 points")
+    time_category(fractaldb)
     for name, recipe in CASES.items():
-        drawer = Drawer(Recipe.from_dict(recipe))
-        first = CATEGORY.get(recipe["generator"]["name"], 0) * drawer.recipe.num_instances
-        image = drawer.draw(first + 2)[0]
-        drawing = median_ms(lambda i, drawer=drawer, first=first: drawer.draw(first + i))
-        encoding = median_ms(lambda i, image=image: encode_png(image))
-        print(f"{drawing:6.2f} ms {encoding:6.2f} ms {len(encode_png(image)):8,}  {name}")
-    system = Drawer(Recipe.from_dict(next(iter(CASES.values())))).categories[0].parameters
-    baseline = 10 * median_ms(lambda i: published_procedure(system, 20_000), runs=1)
-    print(f"{baseline:6.0f} ms    (both) {len(published_procedure(system, 200_000)):8,}  the published procedure")
+        time_ours(Recipe.from_dict(recipe), name)
+    time_baselines(Drawer(fractaldb).categories[0].parameters)
+    time_search()
 
 
 if __name__ == "__main__":

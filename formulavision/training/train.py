@@ -33,7 +33,8 @@ def pretrain(
     """Train a model from new weights to tell a formula-driven dataset's categories apart.
 
     Args:
-        data: a recipe, whose images are drawn on demand; the path of a store; or a dataset with ``num_classes`` and
+        data: a recipe, whose images are drawn on demand (others in every epoch, where ``settings.fresh`` is set and
+            there is no end of them); the path of a store; or a dataset with ``num_classes`` and
             ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         settings: how to train; the paper's section 4 where it says nothing.

@@ -274,12 +274,14 @@ def _run(
         for piece in pieces:
             yield piece, worker.write(piece)
         return
-    # What numba has to compile after an installation it compiles once, here; the workers read it from its cache.
-    encode_png(Drawer(job.recipe, categories=job.categories).draw(0)[0])
-    counter, stop = CONTEXT.Value("q", 0), CONTEXT.Event()
-    pool = worker_pool(min(workers, len(pieces)), _start_worker, _pack(job), counter, stop)
+    counter, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.Event(), CONTEXT.Event()
+    pool = worker_pool(min(workers, len(pieces)), _start_worker, _pack(job), counter, stop, compiled)
     try:
         futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
+        # What numba has to compile after an installation it compiles once, here, while the workers start; they wait for
+        # it and read it from its cache.
+        encode_png(Drawer(job.recipe, categories=job.categories).draw(0)[0])
+        compiled.set()
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -290,6 +292,7 @@ def _run(
         stop.set()
         raise
     finally:
+        compiled.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -298,7 +301,7 @@ def _pack(job: _Job) -> tuple[dict[str, Any], list[tuple[int, str, Any]], Path, 
     return job.recipe.to_dict(), categories, job.root, job.format
 
 
-def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any) -> None:
+def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: Any) -> None:
     recipe, categories, root, format = packed
     job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], root, format)
     checked = time.monotonic()
@@ -316,6 +319,7 @@ def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any) -> None:
 
     global _worker
     _worker = _Worker(job, count, stopped)
+    compiled.wait()
 
 
 def _write_piece(piece: Piece) -> PieceRecord:

@@ -184,12 +184,13 @@ class Format(ABC):
             OSError: a file cannot be read.
         """
         size, total = 0, hashlib.sha256()
+        block = memoryview(bytearray(1 << 18))
         for file in self.files(target):
             total.update(file.name.encode() + b"\0")
-            with file.open("rb") as handle:
-                while block := handle.read(1 << 20):
-                    size += len(block)
-                    total.update(block)
+            with file.open("rb", buffering=0) as handle:
+                while count := handle.readinto(block):
+                    size += count
+                    total.update(block[:count])
         return size, total.hexdigest()
 
 

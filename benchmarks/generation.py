@@ -90,7 +90,7 @@ def plot(watch: Watch, total: int, name: str, path: Path) -> None:
     # Every five seconds: workers report batches.
     edges = np.arange(0, times[-1] + 5, 5)
     rate = np.diff(np.interp(edges, times, done)) / 5
-    left.step(edges[1:][:-1], rate[:-1], where="pre")
+    left.stairs(rate[:-1], edges[:-1])
     left.set(title=f"{name}: {total:,} images", xlabel="seconds", ylabel="images a second", ylim=0)
     right.plot(times, watch.peaks)
     right.set(title="highest memory of a worker so far", xlabel="seconds", ylabel="MB", ylim=0)

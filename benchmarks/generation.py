@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,26 @@ class Watch:
     peak = 0.0
 
     def _poll(self) -> None:
-        me = os.getpid()
         while not self.stop.wait(0.2):
-            for child in Path(f"/proc/{me}/task/{me}/children").read_text().split():
+            for process in descendants(os.getpid()):
                 try:
-                    status = Path(f"/proc/{child}/status").read_text()
+                    status = Path(f"/proc/{process}/status").read_text()
                 except OSError:  # it has ended
                     continue
                 for line in status.splitlines():
                     if line.startswith("VmHWM"):
                         self.peak = max(self.peak, int(line.split()[1]) / 1000)
+
+
+def descendants(process: int) -> Iterator[int]:
+    """A process's children, and theirs: workers are forks of a server."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:  # it has ended
+        return
+    for child in children:
+        yield int(child)
+        yield from descendants(int(child))
 
 
 def processor() -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from formulavision.drawing import Drawer
+from formulavision.errors import ConfigError
 from formulavision.recipe import Recipe
 from formulavision.storage import Store
 
@@ -86,6 +87,27 @@ class FormulaDataset(ImageDataset):
         """Whether a category has more instances than any recipe asks for."""
         return self.drawer.generator.max_instances() is None
 
+    def held_out(self, count: int, *, fresh: bool) -> HeldOut:
+        """Instances of each category that training does not draw.
+
+        Args:
+            count: of each category.
+            fresh: whether training draws new images in every epoch; the recipe's own are held out then.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        own, most = self.recipe.num_instances, self.drawer.generator.max_instances()
+        first = 0 if fresh else own
+        if fresh and count > own:
+            raise ConfigError(f"held_out: is {count}, and must be at most the recipe's number of instances, {own}")
+        if most is not None and first + count > most:
+            raise ConfigError(
+                f"held_out: is {count}: a category of '{self.recipe.generator.name}' has {most} different instances, "
+                f"of which the recipe takes {own}"
+            )
+        return HeldOut(self.drawer, first, count)
+
     def fresh_items(self, keys: Sequence[tuple[int, int]]) -> list[Item]:
         """Items of (epoch, index): of each epoch its own, which neither the recipe nor another epoch has.
 
@@ -95,6 +117,28 @@ class FormulaDataset(ImageDataset):
         count = self.recipe.num_instances
         labels, instances = np.divmod(indices, count)
         images = self.drawer.draw_instances(labels, instances + (1 + epochs) * count)
+        return _items(images, labels.tolist())
+
+
+class HeldOut(ImageDataset):
+    """Instances of a recipe's categories from number ``first`` on, ``count`` of each, drawn on demand."""
+
+    def __init__(self, drawer: Drawer, first: int, count: int) -> None:
+        self.drawer = drawer
+        self.first = first
+        self.count = count
+        self.class_names = [category.name for category in drawer.categories]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.drawer.recipe
+
+    def __len__(self) -> int:
+        return len(self.class_names) * self.count
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        labels, instances = np.divmod(np.asarray(indices, dtype=np.int64), self.count)
+        images = self.drawer.draw_instances(labels, instances + self.first)
         return _items(images, labels.tolist())
 
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from formulavision import __version__
-from formulavision.errors import ConfigError
-from formulavision.training.loading import ImageDataset, Prepared, image_cache, make_loader
+from formulavision.errors import ConfigError, FormulaVisionError
+from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
+from formulavision.training.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
 from formulavision.training.models import build_model, export
-from formulavision.training.module import Classifier, Recorder
+from formulavision.training.module import Classifier
 from formulavision.training.progress import Bar, announce, conclude, describe_model, epoch_line, say
+from formulavision.training.recorder import Recorder
 from formulavision.training.runs import LAST_CHECKPOINT, Run, claim, write_json
 from formulavision.training.settings import TrainSettings
 
@@ -90,36 +96,127 @@ def fit(
 ) -> Run:
     """Train, and leave a complete run's folder.
 
+    Args:
+        plan: what the run does.
+        model: with the weights that it starts from, and its frozen layers frozen.
+        train, test: images to train on, and to validate on after each epoch.
+        out: the run's folder.
+        resume: go on with the unfinished run in it.
+        frozen: names of the frozen parameters.
+        console: where progress is told.
+
     Raises:
         ConfigError: the run to be resumed has other settings, the folder cannot be written, or there is no such device.
-        KeyboardInterrupt: Ctrl-C; the last whole epoch can be resumed from.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed from the step that it stopped after.
     """
     settings = plan.settings
     device = resolve_device(settings.device)
-    precision = resolve_precision(settings.precision, device)
-    workers = settings.workers
-    if workers is None:
-        workers = min(_LOADERS_ON_CUDA, os.cpu_count() or 1) if device.type == "cuda" else 0
-    loaders = [_loader(train, settings, workers, device, training=True)]
-    if test is not None:
-        loaders.append(_loader(test, settings, workers, device, training=False))
-    claim(out, plan.to_dict(), train.class_names, resume=resume)
-    parameters = sum(p.numel() for p in model.parameters())
-    announce(console, plan.kind, settings, [loader.dataset for loader in loaders])
+    torchrun = launched()
+    ranks = torchrun.world_size if torchrun else settings.devices
+    if ranks > settings.batch_size:
+        raise ConfigError(f"devices: {ranks} processes cannot share batches of {settings.batch_size}")
+    if device.type == "cuda" and settings.devices > torch.cuda.device_count():
+        raise ConfigError(f"devices: {settings.devices} are not there: this machine has {torch.cuda.device_count()}")
+    if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
+        raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: mixes images of one label each, not of several")
+    if torchrun is None or torchrun.rank == 0:
+        claim(out, plan.to_dict(), train.class_names, resume=resume)
+    job = _Job(plan, model, train, test, out, resume, frozen, device, ranks)
+    started = time.perf_counter()
+    if ranks > 1 and torchrun is None:
+        _train_in_processes(job, quiet=console.quiet)
+    else:
+        _train(job, torchrun.rank if torchrun else 0, torchrun, console)
+    run = Run.load(out)
+    conclude(console, run, time.perf_counter() - started)
+    return run
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a process needs to take its part."""
+
+    plan: Plan
+    model: torch.nn.Module
+    train: ImageDataset
+    test: ImageDataset | None
+    out: Path
+    resume: bool
+    frozen: list[str]
+    device: torch.device
+    ranks: int
+
+    def loader(self, dataset: ImageDataset, rank: int, *, training: bool) -> EpochLoader:
+        settings = self.plan.settings
+        workers = settings.workers
+        if workers is None:
+            cores = (os.cpu_count() or 1) // self.ranks
+            workers = max(1, min(_LOADERS_ON_CUDA, cores)) if self.device.type == "cuda" else 0
+        fresh = training and settings.fresh and getattr(dataset, "endless", False)
+        prepared = Prepared(
+            dataset,
+            resize=settings.resize,
+            crop=settings.crop,
+            augment=training,
+            flip=settings.horizontal_flip,
+            seed=settings.seed,
+            cache=None if fresh else image_cache(dataset, settings.resize, workers=workers),
+            fresh=fresh,
+        )
+        return make_loader(
+            prepared,
+            batch_size=settings.batch_size,
+            shuffle=training,
+            workers=workers,
+            pin=self.device.type == "cuda",
+            rank=rank,
+            ranks=self.ranks,
+        )
+
+
+def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -> None:
+    """Train in this process, which is one of ``job.ranks``."""
+    settings, model = job.plan.settings, job.model
+    precision = resolve_precision(settings.precision, job.device)
+    loaders = [job.loader(job.train, rank, training=True)]
+    if job.test is not None:
+        loaders.append(job.loader(job.test, rank, training=False))
+    if rank:
+        console = Console(quiet=True)
+    announce(console, job.plan.kind, settings, [loader.dataset for loader in loaders])
+    together = f", {job.ranks} processes" if job.ranks > 1 else ""
     say(
         console,
-        f"{settings.model}: {describe_model(model, frozen)}, on {device.type} in {precision}, {workers} loaders",
+        f"{settings.model}: {describe_model(model, job.frozen)}, on {job.device.type} in {precision}{together}, "
+        f"{loaders[0].num_workers} loaders",
     )
-    recorder = Recorder(out, lambda row: say(console, epoch_line(row)))
-    checkpoint = out / LAST_CHECKPOINT
-    started = time.perf_counter()
-    with _quiet_lightning():
+    if job.ranks > 1 and job.device.type == "cpu":
+        synchronise_batch_norm(model)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    module = Classifier(model, settings, loaders[0])
+    if settings.compile:
+        model.compile()
+    recorder = Recorder(
+        job.out,
+        loaders[0],
+        minutes=settings.checkpoint_minutes,
+        on_epoch=lambda row: say(console, epoch_line(row)),
+    )
+    checkpoint = job.out / LAST_CHECKPOINT
+    bars = [Bar(console)] if console.is_terminal and not console.quiet else []
+    with _quiet_lightning(), _interruptible(job, recorder, console):
         trainer = lightning.Trainer(
-            accelerator=device.type,
-            devices=1,
+            accelerator=job.device.type,
+            devices=torchrun.local_size if torchrun else 1,
+            num_nodes=torchrun.nodes if torchrun else 1,
+            # Buffers are alike already, but for the sums of metrics, which are each process's own.
+            strategy=DDPStrategy(forward_sync_buffers=False) if torchrun else "auto",
+            sync_batchnorm=job.ranks > 1 and job.device.type == "cuda",
             precision=precision,  # type: ignore[arg-type]
             max_epochs=settings.epochs,
-            callbacks=[recorder, *([Bar(console)] if console.is_terminal and not console.quiet else [])],
+            callbacks=[recorder, *bars],
+            gradient_clip_val=settings.clip_grad or None,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -127,70 +224,116 @@ def fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        with _keyboard_interrupt(out, settings.epochs, recorder, console):
-            trainer.fit(
-                Classifier(model, settings),
-                train_dataloaders=loaders[0],
-                val_dataloaders=loaders[1:] or None,
-                ckpt_path=checkpoint if resume and checkpoint.is_file() else None,
-                weights_only=True,
-            )
-    export(model, out, settings=settings, class_names=train.class_names)
+        trainer.fit(
+            module,
+            train_dataloaders=loaders[0],
+            val_dataloaders=loaders[1:] or None,
+            ckpt_path=checkpoint if job.resume and checkpoint.is_file() else None,
+            weights_only=True,
+        )
+    if rank == 0:
+        _finish(job, module, recorder, precision)
+    trainer.strategy.barrier()  # the other processes read what the first one wrote
+
+
+def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str) -> None:
+    """Write what makes the run complete."""
+    device = job.device
+    model = module.final_model
+    export(model, job.out, settings=job.plan.settings, class_names=job.train.class_names)
     write_json(
         {
-            "kind": plan.kind,
+            "kind": job.plan.kind,
             "complete": True,
             "history": recorder.history,
             "final": recorder.history[-1],
             "seconds": sum(row["seconds"] or 0 for row in recorder.history),
             "images_per_second": recorder.images / recorder.train_seconds,
-            "parameters": parameters,
-            "frozen": frozen,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "frozen": job.frozen,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": job.ranks,
             "precision": precision,
             "formulavision": __version__,
         },
-        out / "run.json",
+        job.out / "run.json",
     )
-    run = Run.load(out)
-    conclude(console, run, time.perf_counter() - started)
-    return run
 
 
-def _loader(
-    dataset: ImageDataset, settings: TrainSettings, workers: int, device: torch.device, *, training: bool
-) -> Any:
-    fresh = training and settings.fresh and getattr(dataset, "endless", False)
-    prepared = Prepared(
-        dataset,
-        resize=settings.resize,
-        crop=settings.crop,
-        augment=training,
-        flip=settings.horizontal_flip,
-        seed=settings.seed,
-        cache=None if fresh else image_cache(dataset, settings.resize, workers=workers),
-        fresh=fresh,
-    )
-    return make_loader(
-        prepared, batch_size=settings.batch_size, shuffle=training, workers=workers, pin=device.type == "cuda"
-    )
+# Several processes --------------------------------------------------------------------------------------------------
+
+
+def _train_in_processes(job: _Job, *, quiet: bool) -> None:
+    """Train in ``job.ranks`` processes of this machine, which see themselves as torchrun would have started them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    outcomes = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    handler = _set_handler(signal.SIG_IGN)  # they get Ctrl-C themselves, and end together
+    try:
+        torch.multiprocessing.spawn(_take_part, (job, quiet, port, outcomes), nprocs=job.ranks)
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        if outcomes.empty():
+            raise
+        raise outcomes.get() from error
+    finally:
+        _set_handler(handler)
+    if not outcomes.empty():
+        raise outcomes.get()
+
+
+def _take_part(rank: int, job: _Job, quiet: bool, port: int, outcomes: Any) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // job.ranks))
+    size = str(job.ranks)
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size, GROUP_RANK="0",
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="formulavision",
+    )  # fmt: skip
+    # Sent to another process, a tensor's memory is shared with it.
+    job = replace(job, model=copy.deepcopy(job.model))
+    try:
+        _train(job, rank, launched(), Console(quiet=quiet))
+    except FormulaVisionError as error:
+        outcomes.put(error)
+        raise
+    except KeyboardInterrupt as error:
+        outcomes.put(error)
 
 
 @contextmanager
-def _keyboard_interrupt(out: Path, epochs: int, recorder: Recorder, console: Console) -> Iterator[None]:
-    """Lightning answers Ctrl-C by ignoring further ones and leaving the process; here it stays a KeyboardInterrupt."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
+def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[None]:
+    """Ctrl-C ends training after the step at hand, with a checkpoint; a second one at once, with the last one."""
+
+    def stop(number: int, frame: Any) -> None:
+        if recorder.stop:
+            raise KeyboardInterrupt
+        recorder.stop = True
+        say(console, "stopping after this step; Ctrl-C again stops at once")
+
+    handler = _set_handler(stop)
     try:
         yield
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
+    except BaseException as error:
+        # Lightning answers a KeyboardInterrupt by leaving the process.
+        if not isinstance(error if isinstance(error, KeyboardInterrupt) else error.__context__, KeyboardInterrupt):
             raise
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-        done = len(recorder.history)
-        say(console, f"{out}: stopped with {done} of {epochs} epochs done; --resume goes on from there")
+        epoch, batch = recorder.loader.position
+        within = f" and {batch:,} of {len(recorder.loader):,} steps of the next" if batch else ""
+        say(
+            console,
+            f"{job.out}: stopped with {epoch} of {job.plan.settings.epochs} epochs{within} done; "
+            "--resume goes on from there",
+        )
         raise KeyboardInterrupt from None
+    finally:
+        _set_handler(handler)
+
+
+def _set_handler(handler: Any) -> Any:
+    """Answer Ctrl-C by ``handler``, which only the main thread can; gives the handler before it."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGINT, handler) if handler is not None else None
 
 
 @contextmanager

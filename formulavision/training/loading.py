@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
 
 from formulavision.generator import random_stream
 
-__all__ = ["Batch", "EpochSampler", "ImageDataset", "Prepared", "image_cache", "make_loader"]
+__all__ = ["Batch", "EpochBatches", "EpochLoader", "ImageDataset", "Prepared", "image_cache", "make_loader"]
 
 Key = tuple[int, int]
 """(epoch, index): all that an image's augmentation depends on, besides the seed."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images, uint8 [b, c, crop, crop], and labels, int64 [b]."""
+"""Images, uint8 [b, c, crop, crop], and labels: int64 [b], or int8 [b, classes] of a dataset of several labels an image
+(1 present, 0 absent, -1 not to be counted)."""
 
 CACHE_BYTES = 1 << 30
 """Resized images are kept in memory where all of them take less than this."""
@@ -39,28 +42,57 @@ class ImageDataset(Protocol):
     def __getitem__(self, index: int, /) -> tuple[torch.Tensor, int]: ...
 
 
-class EpochSampler(Sampler[Key]):
-    """Each index once an epoch, as (epoch, index); shuffled by a permutation keyed by (seed, epoch)."""
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of one epoch as lists of (epoch, index): each index once, in a permutation keyed by (seed, epoch).
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
+    A batch is divided among ranks, its first image for rank 0, the second for rank 1 and so on, so that all ranks
+    together see the batches that a single process sees.
+
+    Args:
+        length: number of images.
+        batch_size: images a batch, of all ranks together.
+        shuffle: otherwise the images come in order.
+        rank, ranks: which share of each batch this is.
+        least: a last batch of fewer images is left out; they wait for another epoch.
+
+    Attributes:
+        epoch: the epoch that the next iteration goes through, from 0.
+        start: the batch of it that comes first.
+        order: takes the place of the permutation where it is set, int64 [length].
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1, least: int = 1
+    ) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
+        self.rank = rank
+        self.ranks = ranks
+        rest = length % batch_size
+        # Of the last batch, which is smaller, some ranks may have no share.
+        self.batches = length // batch_size + (rest >= max(least, rank + 1))
+        self.epoch = self.start = 0
+        self.order: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return self.length
+        return self.batches
 
-    def __iter__(self) -> Iterator[Key]:
-        if self.shuffle:
-            order = random_stream(self.seed, _SHUFFLE, self.epoch).permutation(self.length).tolist()
-        else:
-            order = range(self.length)
-        return ((self.epoch, index) for index in order)
+    def size(self, batch: int) -> int:
+        """Images of a batch, of all ranks together."""
+        return min(self.batch_size, self.length - batch * self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order
+        if order is None:
+            order = np.arange(self.length)
+            if self.shuffle:
+                order = random_stream(self.seed, _SHUFFLE, self.epoch).permutation(self.length)
+        epoch = self.epoch
+        for batch in range(self.start, self.batches):
+            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
+            yield [(epoch, index) for index in mine.tolist()]
 
 
 class ImageCache:
@@ -69,12 +101,13 @@ class ImageCache:
     Workers write without a lock: whoever writes an image writes the same bytes.
     """
 
-    def __init__(self, length: int, shape: tuple[int, int, int], *, shared: bool) -> None:
+    def __init__(self, length: int, shape: tuple[int, int, int], label: torch.Tensor, *, shared: bool) -> None:
         self.images = torch.empty((length, *shape), dtype=torch.uint8)
-        self.labels = torch.full((length,), -1, dtype=torch.int64)  # -1: not filled yet
+        self.labels = torch.empty((length, *label.shape), dtype=label.dtype)
+        self.filled = torch.zeros(length, dtype=torch.bool)
         if shared:
-            self.images.share_memory_()
-            self.labels.share_memory_()
+            for tensor in (self.images, self.labels, self.filled):
+                tensor.share_memory_()
 
     @property
     def megabytes(self) -> float:
@@ -83,7 +116,8 @@ class ImageCache:
 
 def image_cache(dataset: ImageDataset, resize: int, *, workers: int) -> ImageCache | None:
     """A cache for the dataset's resized images, where they are small enough to be kept in memory."""
-    channels = int(dataset[0][0].shape[0])
+    image, label = dataset[0]
+    channels = int(image.shape[0])
     needed = len(dataset) * channels * resize * resize
     if needed > CACHE_BYTES:
         return None
@@ -91,7 +125,8 @@ def image_cache(dataset: ImageDataset, resize: int, *, workers: int) -> ImageCac
     # Containers often have 64 MB of shared memory, and writing past its end kills the process.
     if workers and not (shared.is_dir() and shutil.disk_usage(shared).free > 2 * needed):
         return None
-    return ImageCache(len(dataset), (channels, resize, resize), shared=workers > 0)
+    kind = label if isinstance(label, torch.Tensor) else torch.tensor(label)
+    return ImageCache(len(dataset), (channels, resize, resize), kind, shared=workers > 0)
 
 
 class Prepared(Dataset[Any]):
@@ -158,11 +193,12 @@ class Prepared(Dataset[Any]):
         if self.cache is None:
             return self._fetch(indices)
         wanted = torch.tensor(indices)
-        missing = wanted[self.cache.labels[wanted] < 0]
+        missing = wanted[~self.cache.filled[wanted]]
         if len(missing):
             images, labels = self._fetch(missing.tolist())
             self.cache.images[missing] = images
             self.cache.labels[missing] = labels
+            self.cache.filled[missing] = True
         return self.cache.images[wanted], self.cache.labels[wanted]
 
     def _fetch(self, indices: list[int]) -> Batch:
@@ -177,28 +213,62 @@ class Prepared(Dataset[Any]):
             batch = batch if list(batch.shape[2:]) == size else functional.resize(batch, size, antialias=True)
         else:
             batch = torch.stack([functional.resize(image, size, antialias=True) for image in images])
-        return batch, torch.tensor([label for _, label in items], dtype=torch.int64)
+        labels = [label for _, label in items]
+        if isinstance(labels[0], torch.Tensor):
+            return batch, torch.stack(labels)
+        return batch, torch.tensor(labels, dtype=torch.int64)
 
 
-def make_loader(prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool) -> DataLoader[Batch]:
+class EpochLoader(DataLoader[Batch]):
+    """A loader that can go on in the middle of an epoch; Lightning keeps its state in checkpoints.
+
+    Attributes:
+        batches: which images come when.
+        position: (epoch, batch) that the next checkpoint is to go on with.
+    """
+
+    dataset: Prepared
+
+    def __init__(self, prepared: Prepared, batches: EpochBatches, **arguments: Any) -> None:
+        super().__init__(prepared, batch_sampler=batches, **arguments)
+        self.batches = batches
+        self.position = (0, 0)
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, start = self.position
+        return {"epoch": epoch, "start": start}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batches.epoch, self.batches.start = self.position = state["epoch"], state["start"]
+
+
+def make_loader(
+    prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool, rank: int = 0, ranks: int = 1
+) -> EpochLoader:
     """Batches of ``prepared``: all images once an epoch.
 
-    The last batch is smaller; where it would be a single image in training, of which batch normalisation has no
-    statistics, that image waits for another epoch.
+    The last batch is smaller. In training it is left out where it has fewer than two images, of which batch
+    normalisation has no statistics, or fewer than there are ranks.
     """
-    sampler = EpochSampler(len(prepared), seed=prepared.seed, shuffle=shuffle)
-    return DataLoader(
+    least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
+    batches = EpochBatches(
+        len(prepared), batch_size, seed=prepared.seed, shuffle=shuffle, rank=rank, ranks=ranks, least=least
+    )
+    return EpochLoader(
         prepared,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=shuffle and len(prepared) > 1 and len(prepared) % batch_size == 1,
+        batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_interrupts_to_the_parent,
         # Of its own: a loader draws a seed for each epoch, and the global stream belongs to the model.
         generator=torch.Generator(),
     )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

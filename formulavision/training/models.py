@@ -31,6 +31,8 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     arguments: dict[str, Any] = {}
     if timm.models.get_pretrained_cfg_value(settings.model, "fixed_input_size"):
         arguments["img_size"] = settings.crop
+    if settings.drop_path:
+        arguments["drop_path_rate"] = settings.drop_path
     try:
         model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
         with torch.no_grad():

@@ -1,39 +1,26 @@
-"""The part of a training run that Lightning drives: steps, sums of metrics, and what is written after each epoch."""
+"""The part of a training run that Lightning drives: what happens in a step, and sums of metrics."""
 
 from __future__ import annotations
 
-import csv
-import io
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms import v2
 
-from formulavision.errors import FormulaVisionError
-from formulavision.files import commit, write_text
-from formulavision.training.loading import Batch
+from formulavision.generator import random_stream
+from formulavision.training.distributed import sum_over_processes
+from formulavision.training.loading import Batch, EpochLoader
 from formulavision.training.models import to_input
-from formulavision.training.runs import LAST_CHECKPOINT, Row
+from formulavision.training.optimization import learning_rate_factor, make_optimizer
 from formulavision.training.settings import TrainSettings
 
-__all__ = ["COLUMNS", "Classifier", "Recorder", "Sums"]
+__all__ = ["Classifier", "Sums", "classification_loss", "count_right"]
 
-COLUMNS = (
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-)
-"""Of metrics.csv. Epochs count from 1; accuracies are shares of 1; seconds are of the epoch with its validation,
-images per second of its training alone."""
+_STEP = 2
+"""Of random streams: 0 and 1 are the loader's."""
 
 
 class Sums(torch.nn.Module):
@@ -44,8 +31,8 @@ class Sums(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("loss", torch.zeros(()), persistent=False)
-        self.register_buffer("correct", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("loss", torch.zeros(()))
+        self.register_buffer("correct", torch.zeros(()))
         self.count = 0
 
     def reset(self) -> None:
@@ -54,166 +41,139 @@ class Sums(torch.nn.Module):
         self.count = 0
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: its mean loss, logits [b, classes] and labels int64 [b]."""
+        """Add a batch: its mean loss, logits [b, classes] and labels (see :func:`classification_loss`)."""
         self.loss += loss.detach() * len(labels)
-        self.correct += (logits.detach().argmax(1) == labels).sum()
+        self.correct += count_right(logits.detach(), labels)
         self.count += len(labels)
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and accuracy (0..1) of an image."""
+        """Mean loss and accuracy (0..1) of an image, of this process's images."""
         return float(self.loss) / self.count, float(self.correct) / self.count
+
+    def totals(self) -> tuple[float, float, int]:
+        """Mean loss, accuracy (0..1), and number of images, of all processes together."""
+        sums = torch.stack([self.loss, self.correct, self.loss.new_tensor(float(self.count))])
+        loss, correct, count = sum_over_processes(sums).tolist()
+        return loss / count, correct / count, round(count)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Mean loss of a batch.
+
+    Args:
+        logits: float [b, classes].
+        labels: int64 [b], or float [b, classes] that sum to 1 (mixed images): softmax cross-entropy. int8 [b, classes]
+            with 1 for present, 0 for absent and -1 for not to be counted: mean binary cross-entropy.
+        smoothing: share of each label that is spread over all classes.
+    """
+    if labels.dtype != torch.int8:
+        return cross_entropy(logits, labels, label_smoothing=smoothing)
+    targets = labels.clamp(min=0).to(logits.dtype)
+    if smoothing:
+        targets = targets * (1 - smoothing) + smoothing / 2
+    counted = (labels >= 0).to(logits.dtype)
+    losses = binary_cross_entropy_with_logits(logits, targets, weight=counted, reduction="sum")
+    return losses / counted.sum().clamp(min=1)
+
+
+def count_right(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How many images of a batch are told right; with several labels an image, each by its share of right answers."""
+    if labels.dtype != torch.int8:
+        return (logits.argmax(1) == labels).sum()
+    counted = labels >= 0
+    right = ((logits > 0) == (labels > 0)) & counted
+    return (right.sum(1) / counted.sum(1).clamp(min=1)).sum()
 
 
 class Classifier(lightning.LightningModule):
-    """A timm model with the loss and the optimizer of the paper's section 4."""
+    """A timm model, its loss and its optimizer.
+
+    Args:
+        model: the model.
+        settings: of the training.
+        loader: of the training images.
+
+    Attributes:
+        average: moving average of the weights, which is what is validated and kept; None without ``settings.ema``.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: torch.nn.Module, settings: TrainSettings) -> None:
+    def __init__(self, model: torch.nn.Module, settings: TrainSettings, loader: EpochLoader) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
+        self.batches = loader.batches
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1), persistent=False)
         self.train_sums = Sums()
         self.validation_sums = Sums()
+        self.average: AveragedModel | None = None
+        if settings.ema:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+            self.average.requires_grad_(False)
+        mixtures = [
+            kind(alpha=alpha, num_classes=loader.dataset.source.num_classes)
+            for kind, alpha in ((v2.MixUp, settings.mixup), (v2.CutMix, settings.cutmix))
+            if alpha
+        ]
+        self.mix = v2.RandomChoice(mixtures) if mixtures else None
+
+    @property
+    def final_model(self) -> torch.nn.Module:
+        """What the run is for: the averaged model, or the model."""
+        return self.model if self.average is None else self.average.module
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [b, classes] of uint8 images [b, c, h, w]."""
-        return self.model(to_input(images, self.mean, self.std))
+        return self.model(self._input(images))
+
+    def _input(self, images: torch.Tensor) -> torch.Tensor:
+        inputs = to_input(images, self.mean, self.std)
+        return inputs.contiguous(memory_format=torch.channels_last) if self.settings.channels_last else inputs
 
     def on_train_epoch_start(self) -> None:
-        # What is random inside the model (dropout) depends on the epoch alone, so that a resumed run repeats it.
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
         self.train_sums.reset()
 
     def training_step(self, batch: Batch, step: int) -> torch.Tensor:
-        return self._step(batch, self.train_sums)
+        # What is random inside a step (dropout, mixing) depends on its number alone, so that a resumed run repeats it.
+        stream = random_stream(self.settings.seed, _STEP, self.current_epoch, step, self.global_rank)
+        torch.manual_seed(int(stream.integers(2**63)))
+        images, labels = batch
+        inputs, targets = self._input(images), labels
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, targets)
+        logits = self.model(inputs)
+        loss = classification_loss(logits, targets, self.settings.label_smoothing)
+        self.train_sums.add(loss, logits, labels)
+        ranks = self.trainer.world_size
+        if ranks == 1:
+            return loss
+        # Gradients are averaged over processes, whose shares of the last batch may differ by an image.
+        return loss * (len(labels) * ranks / self.batches.size(step))
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def on_validation_epoch_start(self) -> None:
         self.validation_sums.reset()
 
     def validation_step(self, batch: Batch, step: int) -> None:
-        self._step(batch, self.validation_sums)
-
-    def _step(self, batch: Batch, sums: Sums) -> torch.Tensor:
         images, labels = batch
-        logits = self(images)
-        loss = cross_entropy(logits, labels)
-        sums.add(loss, logits, labels)
-        return loss
+        logits = self.final_model(self._input(images))
+        self.validation_sums.add(classification_loss(logits, labels), logits, labels)
 
     def configure_optimizers(self) -> Any:
-        settings = self.settings
-        optimizer = torch.optim.SGD(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(settings.milestones), settings.gamma)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
-
-class Recorder(lightning.Callback):
-    """After each epoch: a row in metrics.csv and TensorBoard, and a checkpoint to resume from.
-
-    Args:
-        folder: the run's.
-        on_epoch: called with each new row.
-    """
-
-    def __init__(self, folder: Path, on_epoch: Callable[[Row], None] = lambda row: None) -> None:
-        self.folder = folder
-        self.on_epoch = on_epoch
-        self.history: list[Row] = []
-        self.images = 0
-        self.train_seconds = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "images": self.images, "train_seconds": self.train_seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = list(state_dict["history"])
-        self.images = state_dict["images"]
-        self.train_seconds = state_dict["train_seconds"]
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.history) + 1)
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._started = time.perf_counter()
-        self._trained: float | None = None
-        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._end_of_training(pl_module)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
-        seconds = self._end_of_training(pl_module)
-        loss, accuracy = pl_module.train_sums.means()
-        validated = pl_module.validation_sums.count > 0
-        validation = pl_module.validation_sums.means() if validated else (None, None)
-        epoch = trainer.current_epoch + 1
-        if not loss < float("inf"):
-            raise FormulaVisionError(
-                f"{self.folder}: the loss became {loss} in epoch {epoch}: "
-                f"lower learning_rate (it is {self._learning_rate:g})"
-            )
-        row: Row = dict(
-            zip(
-                COLUMNS,
-                (
-                    epoch,
-                    loss,
-                    accuracy,
-                    *validation,
-                    self._learning_rate,
-                    time.perf_counter() - self._started,
-                    pl_module.train_sums.count / seconds,
-                ),
-                strict=True,
-            )
-        )
-        self.history.append(row)
-        self.images += pl_module.train_sums.count
-        self.train_seconds += seconds
-        self._write(trainer, row, epoch)
-        self.on_epoch(row)
-
-    def _end_of_training(self, pl_module: lightning.LightningModule) -> float:
-        """Seconds of this epoch's training."""
-        if self._trained is None:
-            assert isinstance(pl_module, Classifier)
-            pl_module.train_sums.means()
-            self._trained = time.perf_counter() - self._started
-        return self._trained
-
-    def _write(self, trainer: lightning.Trainer, row: Row, epoch: int) -> None:
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, COLUMNS)
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.folder / "metrics.csv", table.getvalue())
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                self._board.add_scalar(name, value, epoch)
-        self._board.flush()
-        checkpoint = self.folder / LAST_CHECKPOINT
-        temporary = checkpoint.with_name(f"{checkpoint.name}.partial")
-        try:
-            trainer.save_checkpoint(temporary)
-            commit(temporary, checkpoint)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise FormulaVisionError(
-                f"{checkpoint}: {error.strerror or error}; --resume goes on after epoch {epoch - 1}"
-            ) from None
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if hasattr(self, "_board"):
-            self._board.close()
+        optimizer = make_optimizer(self.model, self.settings)
+        factor = learning_rate_factor(self.settings, len(self.batches))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -96,10 +96,10 @@ class Bar(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         epochs, steps = trainer.max_epochs or 1, int(trainer.num_training_batches)
-        self._task = self._progress.add_task(
-            "", total=epochs * steps, completed=trainer.current_epoch * steps, state="starting"
-        )
+        done = trainer.current_epoch * steps + trainer.fit_loop.epoch_loop.batch_progress.current.ready % steps
+        self._task = self._progress.add_task("", total=epochs * steps, completed=done, state="starting")
         self._progress.start()
+        self._started = self._read = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._progress.update(self._task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")

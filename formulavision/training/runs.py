@@ -25,7 +25,12 @@ _SETTINGS = "settings.yaml"
 _CLASSES = "classes.json"
 _RESULT = "run.json"
 
-_FREE_TO_CHANGE = {"settings.workers", "settings.device", "checkpoint.path", "data.store", "downstream.name"}
+_FREE_TO_CHANGE = {
+    *(f"settings.{name}" for name in ("workers", "device", "devices", "checkpoint_minutes")),
+    "checkpoint.path",
+    "data.store",
+    "downstream.name",
+}
 """What a resumed run may have otherwise: where things are and who computes them, not what is computed."""
 
 

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from formulavision.config import Config
 from formulavision.errors import ConfigError
 
-__all__ = ["FREEZE_CONV", "FREEZE_STAGE", "TrainSettings", "check_freeze"]
+__all__ = ["FREEZE_CONV", "FREEZE_STAGE", "PRESETS", "TrainSettings", "check_freeze"]
 
 Channels = tuple[float, float, float]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "resnet": {},
+    "vit": {
+        "epochs": 300,
+        "batch_size": 1024,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "schedule": "cosine",
+        "warmup_epochs": 5,
+        "label_smoothing": 0.1,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "drop_path": 0.1,
+    },
+}
+"""What a preset sets besides the defaults. ``resnet``: the paper's section 4, which the defaults are; ``vit``: DeiT
+(Touvron et al., ICML 2021, table 9), less its repeated and random augmentation, as later papers on formula-driven
+images train it (Nakashima et al., AAAI 2022)."""
 
 
 class TrainSettings(Config):
@@ -21,17 +42,40 @@ class TrainSettings(Config):
     The published scripts pre-train at ``learning_rate=0.1``.
     """
 
+    preset: Literal["resnet", "vit"] = Field(
+        "resnet", description="defaults for what is not set: the paper's for ResNets, or DeiT's for vision transformers"
+    )
     model: str = Field("resnet50", min_length=1, description="name of a timm model")
     epochs: int = Field(90, ge=1, le=100_000, description="passes over the training images")
     # Batch normalisation has no statistics of a single image once its feature map is a single pixel.
     batch_size: int = Field(256, ge=2, le=65_536, description="images a step")
-    learning_rate: float = Field(0.01, gt=0, le=100, description="initial learning rate of SGD")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
+    learning_rate: float = Field(0.01, gt=0, le=100, description="highest learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay of SGD, on all parameters")
+    weight_decay: float = Field(
+        1e-4, ge=0, le=1, description="weight decay; of SGD on all parameters, of AdamW on all but biases and norms"
+    )
+    schedule: Literal["step", "cosine"] = Field(
+        "step", description="step: times gamma after each milestone; cosine: down to 0 at the last step"
+    )
     milestones: tuple[int, ...] = Field(
-        (30, 60), description="epochs after which the learning rate is multiplied by gamma"
+        (30, 60), description="epochs after which the learning rate is multiplied by gamma (schedule: step)"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
+    warmup_epochs: float = Field(
+        0.0, ge=0, le=1000, description="epochs in which the learning rate rises from 0, step by step"
+    )
+    clip_grad: float = Field(0.0, ge=0, le=1e6, description="longest gradient, as its norm; 0: whatever it is")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup in training; 0: none")
+    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix in training; 0: none; with mixup: one of both")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth, of the model's last block")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay a step of the moving average of weights that is kept; 0: the last weights",
+    )
     resize: int = Field(
         256, ge=8, le=4096, description="side that images are resized to", json_schema_extra={"unit": "pixels"}
     )
@@ -47,6 +91,12 @@ class TrainSettings(Config):
         description="images drawn on demand: every epoch draws images of its own, which no store of the recipe holds; "
         "false: the recipe's, in every epoch the same",
     )
+    held_out: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="instances of each category, drawn on demand and never trained on, to validate pre-training on",
+    )
     horizontal_flip: bool = Field(True, description="mirror every other training image, at random")
     mean: Channels = Field((0.2, 0.2, 0.2), description="subtracted from the channels, which are scaled to 0..1")
     std: Channels = Field((0.5, 0.5, 0.5), description="divides the channels after that")
@@ -54,6 +104,21 @@ class TrainSettings(Config):
         "auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model is trained")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="processes that share each batch, one a GPU (DDP); under torchrun its number counts",
+    )
+    compile: bool = Field(False, description="compile the model (torch.compile): a slower first step, then faster ones")
+    channels_last: bool = Field(False, description="channels-last memory format: faster on GPUs with mixed precision")
+    checkpoint_minutes: float = Field(
+        10.0,
+        ge=0,
+        le=100_000,
+        description="minutes after which a checkpoint to resume from is written within an epoch; 0: every step",
+        json_schema_extra={"unit": "minutes"},
+    )
     workers: int | None = Field(
         None,
         ge=0,
@@ -61,6 +126,12 @@ class TrainSettings(Config):
         description="processes that load images; unset: up to 16 on CUDA, 0 (none of its own) elsewhere",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        preset = PRESETS.get(data.get("preset", "resnet")) if isinstance(data, dict) else None
+        return {**preset, **data} if preset else data
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:

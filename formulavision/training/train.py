@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,13 @@ def pretrain(
             ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         settings: how to train; the paper's section 4 where it says nothing.
-        resume: go on with the unfinished run in ``out``, after its last whole epoch.
+        resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
         overwrite: replace the run in ``out``.
         show_progress: say what is going on, on the terminal.
 
     Returns:
-        The complete run. Its metrics are of the training images as they were trained: there is no validation set.
+        The complete run. Its metrics are of the training images as they were trained, and, with
+        ``settings.held_out``, of instances that training never drew.
 
     Raises:
         ConfigError: a setting or the folder is wrong.
@@ -52,17 +54,18 @@ def pretrain(
     """
     settings = _settings(settings)
     out = Path(out)
-    check_folder(out, resume=resume, overwrite=overwrite)
+    _check_folder(out, resume=resume, overwrite=overwrite)
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
     from formulavision.training.fit import Plan, fit, new_model
 
     dataset, description = _open_data(data, settings, show_progress)
+    held_out = _held_out(dataset, settings)
     plan = Plan("pretrain", settings, {"data": description})
     if resume and is_complete(out):
         return _as_it_is(out, plan, console)
     model = new_model(settings, dataset.num_classes)
-    return fit(plan, model, dataset, None, out=out, resume=resume, frozen=[], console=console)
+    return fit(plan, model, dataset, held_out, out=out, resume=resume, frozen=[], console=console)
 
 
 def finetune(
@@ -84,7 +87,7 @@ def finetune(
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`.
         settings: how to train; the model is the checkpoint's where a run's folder tells it.
-        resume: go on with the unfinished run in ``out``, after its last whole epoch.
+        resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
         overwrite: replace the run in ``out``.
         show_progress: say what is going on, on the terminal.
 
@@ -98,7 +101,7 @@ def finetune(
     settings = _settings(settings)
     check_freeze(freeze)
     out = Path(out)
-    check_folder(out, resume=resume, overwrite=overwrite)
+    _check_folder(out, resume=resume, overwrite=overwrite)
     if checkpoint is not None:
         _check_source(Path(checkpoint), out)
     console = Console(quiet=not show_progress)
@@ -130,6 +133,12 @@ def _check_source(checkpoint: Path, out: Path) -> None:
         raise CheckpointError(f"{checkpoint}: no such file or folder")
     if checkpoint.resolve().is_relative_to(out.resolve()):
         raise ConfigError(f"out: {out}: holds the checkpoint itself: give another --out")
+
+
+def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    # Of several processes the first one has the folder, and may have begun to fill it.
+    if os.environ.get("RANK", "0") == "0":
+        check_folder(out, resume=resume, overwrite=overwrite)
 
 
 def _settings(settings: TrainSettings | Mapping[str, Any] | None) -> TrainSettings:
@@ -165,6 +174,19 @@ def _open_data(
     elif (recipe := getattr(dataset, "recipe", None)) is not None:
         description["recipe"] = recipe.to_dict()
     return dataset, description
+
+
+def _held_out(dataset: Any, settings: TrainSettings) -> ImageDataset | None:
+    """Instances of the dataset's categories to validate on, where the settings ask for them."""
+    from formulavision.data import FormulaDataset, StoredDataset
+
+    if not settings.held_out:
+        return None
+    if isinstance(dataset, StoredDataset):
+        return FormulaDataset(dataset.recipe).held_out(settings.held_out, fresh=False)
+    if not isinstance(dataset, FormulaDataset):
+        raise ConfigError(f"held_out: is {settings.held_out}, but only a formula draws more images of its categories")
+    return dataset.held_out(settings.held_out, fresh=settings.fresh and dataset.endless)
 
 
 def _as_it_is(out: Path, plan: Any, console: Console) -> Run:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from formulavision.training.loading import EpochSampler, Prepared, image_cache, make_loader
+from formulavision.training.loading import EpochBatches, Prepared, image_cache, make_loader
 from formulavision.training.models import to_input
 
 
@@ -18,28 +18,53 @@ def one(dataset: Prepared, epoch: int, index: int) -> torch.Tensor:
     return dataset[(epoch, index)][0][0]
 
 
+def keys(batches: EpochBatches) -> list[tuple[int, int]]:
+    return [key for batch in batches for key in batch]
+
+
 def test_each_image_comes_once_an_epoch_in_another_order() -> None:
-    sampler = EpochSampler(50, seed=1, shuffle=True)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
+    batches = EpochBatches(50, 8, seed=1, shuffle=True)
+    first = keys(batches)
+    batches.epoch = 1
+    second = keys(batches)
     assert sorted(first) == [(0, i) for i in range(50)]
     assert sorted(second) == [(1, i) for i in range(50)]
     assert [i for _, i in first] != [i for _, i in second]
-    assert list(EpochSampler(50, seed=1, shuffle=True)) == first
-    assert list(EpochSampler(50, seed=2, shuffle=True)) != first
+    assert keys(EpochBatches(50, 8, seed=1, shuffle=True)) == first
+    assert keys(EpochBatches(50, 8, seed=2, shuffle=True)) != first
 
 
 def test_evaluation_goes_in_order() -> None:
-    assert [i for _, i in EpochSampler(5, seed=1, shuffle=False)] == [0, 1, 2, 3, 4]
+    assert [i for _, i in keys(EpochBatches(5, 2, seed=1, shuffle=False))] == [0, 1, 2, 3, 4]
+
+
+def test_an_epoch_goes_on_at_any_batch() -> None:
+    batches = EpochBatches(50, 8, seed=1, shuffle=True)
+    whole = list(batches)
+    for batches.start in range(8):
+        assert list(batches) == whole[batches.start :]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("length", [48, 50, 51])
+def test_ranks_share_the_batches_of_one_process(length: int, ranks: int) -> None:
+    alone = list(EpochBatches(length, 8, seed=1, shuffle=True, least=ranks))
+    shares = [
+        list(EpochBatches(length, 8, seed=1, shuffle=True, rank=rank, ranks=ranks, least=ranks))
+        for rank in range(ranks)
+    ]
+    for i, (batch, *parts) in enumerate(zip(alone, *shares, strict=True)):
+        assert sorted(batch) == sorted(key for part in parts for key in part)
+        assert len(batch) == EpochBatches(length, 8, seed=1, shuffle=True).size(i)
+        assert all(parts)
 
 
 def test_an_image_is_augmented_alike_alone_and_in_any_batch(stripes: Any) -> None:
     dataset = prepared(stripes())
-    keys = [(3, 7), (3, 1), (3, 40)]
-    images, labels = dataset.__getitems__(keys)
+    wanted = [(3, 7), (3, 1), (3, 40)]
+    images, labels = dataset.__getitems__(wanted)
     assert labels.tolist() == [3, 1, 0]
-    for (epoch, index), image in zip(keys, images, strict=True):
+    for (epoch, index), image in zip(wanted, images, strict=True):
         assert torch.equal(one(dataset, epoch, index), image)
 
 
@@ -85,7 +110,7 @@ def test_images_kept_in_memory_are_the_same_and_are_read_once(stripes: Any, work
     for _ in range(2):
         for (a, la), (b, lb) in zip(plain, loader, strict=True):
             assert torch.equal(a, b) and torch.equal(la, lb)
-    assert cache.labels.tolist() == [i % 4 for i in range(48)]
+    assert cache.filled.all() and cache.labels.tolist() == [i % 4 for i in range(48)]
     source.__class__ = type("Forgetful", (type(source),), {"__getitem__": None})
     assert len(list(loader)) == 3
 

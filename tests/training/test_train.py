@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from formulavision import __version__
 from formulavision.errors import CheckpointError, ConfigError, FormulaVisionError
 from formulavision.training import Run, finetune, pretrain
-from formulavision.training.module import COLUMNS
+from formulavision.training.recorder import COLUMNS
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -184,7 +184,8 @@ def test_ctrl_c_leaves_a_run_to_resume(
     with pytest.raises(KeyboardInterrupt):
         pretrain(source, out=tmp_path / "run", settings=small)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert "stopped with 1 of 2 epochs done; --resume goes on from there" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stopped with 1 of 2 epochs and 1 of 3 steps of the next done; --resume goes on from there" in printed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "run.json").exists()
 

@@ -1,0 +1,47 @@
+"""The optimizer and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.optim import param_groups_weight_decay
+
+from formulavision.training.settings import TrainSettings
+
+__all__ = ["learning_rate_factor", "make_optimizer"]
+
+
+def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """SGD with weight decay on every parameter, or AdamW without it on biases, norms and what the model exempts."""
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    exempt: Any = getattr(model, "no_weight_decay", set)
+    groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=tuple(exempt()))
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+def learning_rate_factor(settings: TrainSettings, steps_per_epoch: int) -> Callable[[int], float]:
+    """What the learning rate is multiplied by in each step: a function of the step alone, counted from 0.
+
+    ``warmup_epochs`` of a linear rise come first. Then ``step`` multiplies by ``gamma`` after each milestone, and
+    ``cosine`` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    """
+    total = settings.epochs * steps_per_epoch
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if settings.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return float(settings.gamma ** sum(step >= milestone * steps_per_epoch for milestone in settings.milestones))
+
+    return factor

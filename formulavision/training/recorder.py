@@ -1,0 +1,193 @@
+"""What a run writes while it trains: a row of metrics after each epoch, and checkpoints to resume from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+
+from formulavision.errors import FormulaVisionError
+from formulavision.files import commit, write_text
+from formulavision.training.loading import EpochLoader
+from formulavision.training.module import Classifier
+from formulavision.training.runs import LAST_CHECKPOINT, Row
+
+__all__ = ["COLUMNS", "Recorder"]
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+"""Of metrics.csv. Epochs count from 1; accuracies are shares of 1 (with several labels an image, the share of labels
+told right); the learning rate is the epoch's first; seconds are of the epoch with its validation, images per second of
+its training alone."""
+
+_ASK_EVERY = 32
+"""Steps after which several processes agree on whether to write a checkpoint."""
+
+
+class Recorder(lightning.Callback):
+    """After each epoch: a row in metrics.csv and TensorBoard. Then, and every few minutes, a checkpoint to resume from.
+
+    Args:
+        folder: the run's.
+        loader: of the training images.
+        minutes: between checkpoints within an epoch.
+        on_epoch: called with each new row.
+
+    Attributes:
+        history: the rows.
+        stop: set from outside, a run writes a checkpoint after the step at hand and raises KeyboardInterrupt.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        loader: EpochLoader,
+        *,
+        minutes: float,
+        on_epoch: Callable[[Row], None],
+    ) -> None:
+        self.folder = folder
+        self.loader = loader
+        self.minutes = minutes
+        self.on_epoch = on_epoch
+        self.history: list[Row] = []
+        self.images = 0
+        self.train_seconds = 0.0
+        self.stop = False
+        self._before = 0.0  # seconds of this epoch in the process that was stopped in it
+        self._learning_rate = 0.0
+        self._trained: float | None = None
+
+    # What a checkpoint holds -----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "images": self.images,
+            "train_seconds": self.train_seconds,
+            "elapsed": self._elapsed() if self.loader.position[1] else 0.0,
+            "learning_rate": self._learning_rate,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+        self.images = state_dict["images"]
+        self.train_seconds = state_dict["train_seconds"]
+        self._before = state_dict["elapsed"]
+        self._learning_rate = state_dict["learning_rate"]
+
+    # Hooks -----------------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._started = self._saved = time.perf_counter()
+        self._speaks = trainer.is_global_zero
+        if self._speaks:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.history) + 1)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.loader.batches.epoch, self.loader.batches.start = trainer.current_epoch, 0
+        self._started, self._before, self._trained = time.perf_counter(), 0.0, None
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx + 1 == len(self.loader):
+            return  # the end of the epoch writes one
+        stop, due = self.stop, time.perf_counter() - self._saved >= 60 * self.minutes
+        if trainer.world_size > 1:
+            if (batch_idx + 1) % _ASK_EVERY:
+                return
+            stop, due = (trainer.strategy.reduce_boolean_decision(wish, all=False) for wish in (stop, due))
+        if stop or due:
+            self._save(trainer, trainer.current_epoch, batch_idx + 1)
+        if stop:
+            raise KeyboardInterrupt
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._end_of_training(pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        seconds = self._end_of_training(pl_module)
+        loss, accuracy, images = pl_module.train_sums.totals()
+        validation: tuple[float | None, float | None] = (None, None)
+        if pl_module.validation_sums.count:
+            validation = pl_module.validation_sums.totals()[:2]
+        epoch = trainer.current_epoch + 1
+        if not loss < float("inf"):
+            raise FormulaVisionError(
+                f"{self.folder}: the loss became {loss} in epoch {epoch}: "
+                f"lower learning_rate (it is {self._learning_rate:g})"
+            )
+        values = (epoch, loss, accuracy, *validation, self._learning_rate, self._elapsed(), images / seconds)
+        row: Row = dict(zip(COLUMNS, values, strict=True))
+        self.history.append(row)
+        self.images += images
+        self.train_seconds += seconds
+        if self._speaks:
+            self._write(row, epoch)
+        self._save(trainer, epoch, 0)
+        self.on_epoch(row)
+        if trainer.strategy.reduce_boolean_decision(self.stop, all=False) and epoch < (trainer.max_epochs or 0):
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if hasattr(self, "_board"):
+            self._board.close()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _elapsed(self) -> float:
+        """Seconds of this epoch so far."""
+        return self._before + time.perf_counter() - self._started
+
+    def _end_of_training(self, pl_module: lightning.LightningModule) -> float:
+        """Seconds of this epoch's training."""
+        if self._trained is None:
+            assert isinstance(pl_module, Classifier)
+            float(pl_module.train_sums.loss)  # waits for the device
+            self._trained = self._elapsed()
+        return self._trained
+
+    def _write(self, row: Row, epoch: int) -> None:
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.folder / "metrics.csv", table.getvalue())
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._board.add_scalar(name, value, epoch)
+        self._board.flush()
+
+    def _save(self, trainer: lightning.Trainer, epoch: int, batch: int) -> None:
+        """Write the checkpoint that goes on with this batch of this epoch (both count from 0)."""
+        self.loader.position = (epoch, batch)
+        checkpoint = self.folder / LAST_CHECKPOINT
+        temporary = checkpoint.with_name(f"{checkpoint.name}.partial")
+        try:
+            trainer.save_checkpoint(temporary)
+            if self._speaks:
+                commit(temporary, checkpoint)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise FormulaVisionError(
+                f"{checkpoint}: {error.strerror or error}; --resume goes on after the checkpoint before it"
+            ) from None
+        self._saved = time.perf_counter()

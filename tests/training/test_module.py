@@ -1,0 +1,146 @@
+"""What happens in a step: losses, mixed images, averages, learning rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.scheduler import CosineLRScheduler
+
+from formulavision.config import parse
+from formulavision.errors import ConfigError
+from formulavision.training import TrainSettings, pretrain
+from formulavision.training.module import classification_loss, count_right
+from formulavision.training.optimization import learning_rate_factor, make_optimizer
+
+
+def test_several_labels_an_image_are_told_one_by_one_and_what_is_not_counted_is_not() -> None:
+    logits = torch.tensor([[2.0, -1.0, 5.0], [0.5, 0.5, -9.0]])
+    labels = torch.tensor([[1, 0, -1], [0, 1, -1]], dtype=torch.int8)
+    told = torch.stack([logits[0, 0], -logits[0, 1], -logits[1, 0], logits[1, 1]])
+    expected = -torch.nn.functional.logsigmoid(told).mean()
+    assert torch.isclose(classification_loss(logits, labels), expected)
+    other = logits.clone()
+    other[:, 2] = 77
+    assert torch.equal(classification_loss(other, labels), classification_loss(logits, labels))
+    assert float(count_right(logits, labels)) == 1 + 0.5
+
+
+def test_smoothing_is_torchs() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, labels)
+    assert torch.equal(classification_loss(logits, labels, 0.1), expected)
+
+
+def test_steps_fall_at_the_milestones() -> None:
+    factor = learning_rate_factor(parse(TrainSettings, {"epochs": 90}), steps_per_epoch=7)
+    assert [factor(step) for step in (0, 209, 210, 419, 420)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_the_cosine_is_timms() -> None:
+    settings = parse(TrainSettings, {"epochs": 6, "schedule": "cosine"})
+    factor = learning_rate_factor(settings, steps_per_epoch=5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = CosineLRScheduler(optimizer, t_initial=30, t_in_epochs=False)
+    for step in range(30):
+        assert factor(step) == pytest.approx(reference._get_lr(step)[0])
+
+
+def test_warming_up_rises_evenly_to_the_schedule() -> None:
+    settings = parse(TrainSettings, {"epochs": 10, "schedule": "cosine", "warmup_epochs": 2})
+    factor = learning_rate_factor(settings, steps_per_epoch=4)
+    assert [factor(step) for step in range(9)] == pytest.approx([*(k / 9 for k in range(1, 9)), 1.0])
+
+
+def test_adamw_decays_weights_and_neither_biases_nor_norms_nor_position_embeddings() -> None:
+    model = timm.create_model("test_vit")
+    groups = make_optimizer(model, parse(TrainSettings, {"preset": "vit"})).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        decayed = parameter.ndim > 1 and name not in {"pos_embed", "cls_token"}
+        assert decays[id(parameter)] == (0.05 if decayed else 0), name
+
+
+def test_a_preset_fills_in_what_is_not_set() -> None:
+    settings = parse(TrainSettings, {"preset": "vit", "epochs": 3})
+    assert (settings.optimizer, settings.mixup, settings.epochs) == ("adamw", 0.8, 3)
+    assert parse(TrainSettings, settings.model_dump()) == settings
+
+
+def test_the_average_of_weights_is_what_a_run_keeps(stripes: Any, small: Any, tmp_path: Path) -> None:
+    # One step: the average starts as a copy of the model, so that it is the trained one, whatever its decay.
+    settings = {**small, "epochs": 1, "batch_size": 48}
+    plain = pretrain(stripes(), out=tmp_path / "plain", settings=settings, show_progress=False)
+    first = pretrain(stripes(), out=tmp_path / "first", settings={**settings, "ema": 0.5}, show_progress=False)
+    a, b = (load_file(run.folder / "model.safetensors") for run in (plain, first))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # Two: half of each.
+    settings = {**settings, "epochs": 2, "milestones": []}
+    second = pretrain(stripes(), out=tmp_path / "second", settings={**settings, "ema": 0.5}, show_progress=False)
+    last = pretrain(stripes(), out=tmp_path / "last", settings=settings, show_progress=False)
+    c, d = (load_file(run.folder / "model.safetensors") for run in (second, last))
+    assert torch.allclose(c["fc.weight"], (a["fc.weight"] + d["fc.weight"]) / 2)
+    assert not torch.allclose(c["fc.weight"], d["fc.weight"])
+
+
+@pytest.mark.parametrize("setting", [{"channels_last": True}, {"compile": True}], ids=lambda setting: [*setting][0])
+def test_what_makes_training_faster_leaves_its_result(
+    stripes: Any, small: Any, pretrained: Any, tmp_path: Path, setting: dict[str, bool], monkeypatch: Any
+) -> None:
+    if "compile" in setting:
+        # Without a compiler for the machine: what is tested is that the model is compiled and exported as it was.
+        torch._dynamo.reset()
+        whole = torch.nn.Module.compile
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda self: whole(self, backend="aot_eager"))
+    run = pretrain(stripes(), out=tmp_path / "run", settings={**small, **setting}, show_progress=False)
+    one, two = (load_file(folder / "model.safetensors") for folder in (run.folder, pretrained.folder))
+    assert one.keys() == two.keys()
+    assert [row["train_loss"] for row in run.history] == pytest.approx(
+        [row["train_loss"] for row in pretrained.history], rel=1e-3
+    )
+
+
+def test_clipping_shortens_the_gradient(stripes: Any, small: Any, tmp_path: Path) -> None:
+    settings = {**small, "epochs": 1, "batch_size": 48, "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0}
+    settings["clip_grad"] = 1e-3
+    run = pretrain(stripes(), out=tmp_path / "run", settings=settings, show_progress=False)
+    torch.manual_seed(small.get("seed", 1))
+    before = timm.create_model("test_resnet", num_classes=4)
+    after = load_file(run.folder / "model.safetensors")
+    moved = sum(float((after[n] - p.detach()).square().sum()) for n, p in before.named_parameters()) ** 0.5
+    assert moved == pytest.approx(1e-3, rel=0.01)
+
+
+class SeveralLabels:
+    num_classes = 3
+    class_names = ("a", "b", "c")
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.tensor([index % 2, index % 3 == 0, -1], dtype=torch.int8)
+        return torch.full((3, 36, 36), 100 * (index % 2) + 50, dtype=torch.uint8), labels
+
+
+def test_a_model_is_trained_on_several_labels_an_image(small: Any, tmp_path: Path) -> None:
+    settings = {**small, "epochs": 6, "milestones": [], "batch_size": 8}
+    run = pretrain(SeveralLabels(), out=tmp_path / "run", settings=settings, show_progress=False)
+    losses = [row["train_loss"] for row in run.history]
+    assert losses[-1] < losses[0]  # type: ignore[operator]
+    assert 0 <= run.final["train_accuracy"] <= 1  # type: ignore[operator]
+
+
+def test_images_of_several_labels_are_not_mixed(small: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mixup: mixes images of one label each"):
+        pretrain(SeveralLabels(), out=tmp_path / "run", settings={**small, "mixup": 0.5}, show_progress=False)
+
+
+def test_held_out_instances_are_of_a_formula_only(stripes: Any, small: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="held_out: is 3, but only a formula draws more images"):
+        pretrain(stripes(), out=tmp_path / "run", settings={**small, "held_out": 3})

@@ -1,0 +1,152 @@
+"""A run that was stopped anywhere ends in the same weights as one that was not, to the last bit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from formulavision.training import Run, pretrain
+from formulavision.training.recorder import Recorder
+
+EVERY_STEP = {"checkpoint_minutes": 0}
+STEPS = 3
+"""An epoch of the stripes."""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    one, two = weights(a), weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def comparable(run: Run) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in {"seconds", "images_per_second"}} for row in run.history]
+
+
+def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs die when so many steps of all epochs are done, before anything more is written."""
+    done = 0
+    whole = Recorder.on_train_batch_end
+
+    def dying(self: Any, *arguments: Any) -> None:
+        nonlocal done
+        done += 1
+        if done > step:
+            raise RuntimeError("killed")
+        whole(self, *arguments)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", dying)
+
+
+def stopped_and_resumed(data: Any, out: Path, settings: dict[str, Any], steps: list[int]) -> Run:
+    """A run that is killed after each of so many steps, counted from where it was resumed."""
+    for i, step in enumerate(steps):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+            die_after(step, patch)
+            pretrain(data, out=out, settings=settings, resume=i > 0, show_progress=False)
+        torch.rand(5)  # what others draw from the global stream must not matter
+    return pretrain(data, out=out, settings=settings, resume=True, show_progress=False)
+
+
+@pytest.mark.parametrize("steps", [[1], [2], [3], [4], [5], [1, 1, 1], [2, 2]], ids=str)
+def test_a_run_killed_after_any_step_resumes_exactly(
+    stripes: Any, small: Any, pretrained: Run, tmp_path: Path, steps: list[int]
+) -> None:
+    run = stopped_and_resumed(stripes(), tmp_path / "run", {**small, **EVERY_STEP}, steps)
+    assert same(run.folder, pretrained.folder)
+    assert comparable(run) == comparable(pretrained)
+
+
+ALL_THAT_IS_RANDOM = {
+    "model": "test_vit",
+    "optimizer": "adamw",
+    "learning_rate": 0.001,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+    "drop_path": 0.3,
+    "ema": 0.9,
+    "clip_grad": 1.0,
+    **EVERY_STEP,
+}
+
+
+def test_mixing_averages_and_schedules_resume_exactly(stripes: Any, small: Any, tmp_path: Path) -> None:
+    settings = {**small, **ALL_THAT_IS_RANDOM}
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
+    run = stopped_and_resumed(stripes(), tmp_path / "run", settings, [2, 2])
+    assert same(run.folder, whole.folder)
+    assert comparable(run) == comparable(whole)
+
+
+def test_a_run_on_images_drawn_on_demand_resumes_exactly_with_workers(small: Any, tmp_path: Path) -> None:
+    from formulavision import Recipe
+
+    recipe = Recipe.from_dict(
+        {
+            "generator": {"name": "perlin", "grid": 2},
+            "categories": 4,
+            "instances": 12,
+            "canvas": {"size": 36, "padding": 0},
+        }
+    )
+    settings = {**small, **EVERY_STEP, "held_out": 2}
+    whole = pretrain(recipe, out=tmp_path / "whole", settings=settings, show_progress=False)
+    run = stopped_and_resumed(recipe, tmp_path / "run", {**settings, "workers": 2}, [4])
+    assert same(run.folder, whole.folder)
+    assert comparable(run) == comparable(whole)
+
+
+def _endless(data: Any, out: Path, settings: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    pretrain(data, out=out, settings=settings, show_progress=False)
+
+
+def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any, tmp_path: Path) -> None:
+    settings = {**small, **EVERY_STEP, "epochs": 30}
+    out = tmp_path / "run"
+    process = multiprocessing.get_context("spawn").Process(target=_endless, args=(stripes(), out, settings))
+    process.start()
+    assert process.pid is not None
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.ckpt").is_file():
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (out / "run.json").exists()
+    run = pretrain(stripes(), out=out, settings=settings, resume=True, show_progress=False)
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
+    assert same(run.folder, whole.folder)
+    assert comparable(run) == comparable(whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = type(stripes()).__getitem__
+
+    def impatient(self: Any, index: int) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return whole(self, index)
+
+    monkeypatch.setattr(type(stripes()), "__getitem__", impatient)
+    monkeypatch.setattr("formulavision.training.fit.image_cache", lambda *a, **k: None)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stripes(), out=tmp_path / "run", settings=small)
+    assert "stopped with 0 of 2 epochs done" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()

@@ -31,6 +31,8 @@ _PUBLIC = {
     "pretrain": "formulavision.training",
     "finetune": "formulavision.training",
     "freeze": "formulavision.training",
+    "load_checkpoint": "formulavision.training",
+    "export_model": "formulavision.training",
     "evaluate": "formulavision.evaluation",
     "compare": "formulavision.comparison",
     "ConfigError": "formulavision.errors",
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
     from formulavision.sheets import preview as preview
     from formulavision.storage import Store as Store
     from formulavision.storage import verify as verify
+    from formulavision.training import export_model as export_model
     from formulavision.training import finetune as finetune
     from formulavision.training import freeze as freeze
+    from formulavision.training import load_checkpoint as load_checkpoint
     from formulavision.training import pretrain as pretrain

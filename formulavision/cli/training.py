@@ -1,4 +1,4 @@
-"""``pretrain``, ``finetune`` and ``evaluate``."""
+"""``pretrain``, ``finetune``, ``evaluate`` and ``export``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="A run's folder o
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (pretrain, finetune, evaluate):
+    for command in (pretrain, finetune, evaluate, export):
         app.command(rich_help_panel="Train")(command)
 
 
@@ -72,7 +72,11 @@ def finetune(
     out: o.Out,
     downstream: Downstream,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="A run's folder or a file of weights; none: from scratch.")
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            help="A run's folder, a file of weights, timm:NAME or torchvision:NAME; none: from scratch.",
+        ),
     ] = None,
     freeze: Annotated[
         str, typer.Option("--freeze", help="none, conv1, conv1-2 ... conv1-5 (ResNets), stage1-2 (any model).")
@@ -91,6 +95,11 @@ def finetune(
     """Train a pre-trained model on a real dataset, all of it or with its first layers frozen.
 
     formulavision finetune --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --freeze conv1-3 --out runs/ft
+
+    --checkpoint takes a run's folder; a file, with --model NAME
+    (.safetensors, .pth: of timm, torchvision or the published FractalDB);
+    or a model to download: timm:resnet50.a1_in1k, torchvision:resnet50,
+    torchvision:resnet50:IMAGENET1K_V1. What fits is loaded and told.
     """
     from formulavision.downstream import DownstreamSettings
 
@@ -119,6 +128,33 @@ def evaluate(
     from formulavision.evaluation import evaluate as run
 
     run(checkpoint, downstream, out=out)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A complete run's folder.")],
+    out: o.Out,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout", help="timm: model.safetensors and config.json; torchvision: model.pth, a ResNet's state dict."
+        ),
+    ] = "timm",
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Write a run's model for others: weights that timm or torchvision load alone, and a model card.
+
+    formulavision export runs/ft --out export/ft
+
+    The card, README.md, holds the whole recipe, the settings, the figures,
+    the code that loads the model, and its limits, in Hugging Face's layout.
+    """
+    from typing import cast
+
+    from formulavision.cli.console import say
+    from formulavision.training.export import Layout, export_model
+
+    export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
+    say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}\nnext: README.md says how to load it")
 
 
 def train_settings(settings: list[str] | None, **given: Any) -> TrainSettings:

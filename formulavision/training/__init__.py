@@ -12,6 +12,7 @@ _PUBLIC = {
     "Checkpoint": "formulavision.training.checkpoints",
     "Run": "formulavision.training.runs",
     "TrainSettings": "formulavision.training.settings",
+    "export_model": "formulavision.training.export",
     "finetune": "formulavision.training.train",
     "freeze": "formulavision.training.freezing",
     "load_checkpoint": "formulavision.training.checkpoints",
@@ -36,6 +37,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from formulavision.training.checkpoints import Checkpoint as Checkpoint
     from formulavision.training.checkpoints import load_checkpoint as load_checkpoint
+    from formulavision.training.export import export_model as export_model
     from formulavision.training.freezing import freeze as freeze
     from formulavision.training.runs import Run as Run
     from formulavision.training.settings import TrainSettings as TrainSettings

@@ -1,20 +1,27 @@
-"""Weights to start from: a run's folder or a file, read without unpickling anything, and matched to a model."""
+"""Weights to start from: of a run, a file or a published model; nothing is unpickled; and how they fit a model."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import inspect
 import json
+import math
 import pickle
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import timm
 import torch
+import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from formulavision.config import did_you_mean
 from formulavision.errors import CheckpointError
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.runs import Run
@@ -23,8 +30,11 @@ __all__ = ["Checkpoint", "Loaded", "load_checkpoint"]
 
 State = dict[str, torch.Tensor]
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "model.", "backbone.")
+_TIMM, _TORCHVISION = "timm:", "torchvision:"
+_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
+_CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+"""Where training scripts keep weights, in timm's order: moving averages first."""
+_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
 _FITS = 0.9
 """Share of the model's tensors that a checkpoint must have, and share of its own that the model must take."""
 
@@ -35,7 +45,8 @@ class Loaded:
 
     Attributes:
         loaded: names of those copied as they are.
-        reshaped: names of those resampled to the model's shape (position embeddings for another image size).
+        reshaped: names of those made to fit the model's shape: position embeddings and the like, resampled for another
+            image size, and the first convolution, for other input channels.
         skipped: names in the file that the model did not take: its head, and what it does not have.
         missing: names in the model that the file does not have, besides the head.
     """
@@ -57,100 +68,240 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights read from a run or a file.
+    """Weights read from a run, a file, or a published model.
 
     Attributes:
-        path: where they were read from.
+        name: what they were loaded by: the path, or ``timm:resnet50.a1_in1k``, ``torchvision:resnet50:IMAGENET1K_V2``.
         state: tensors by name, without the prefixes of wrappers.
+        sha256: digest of the file; of a published model, of its tensors.
+        path: where they were read from; None for a published model.
+        model: timm's name of the model, where it is known.
         run: the run, where the path is a run's folder.
-        sha256: digest of the file.
     """
 
-    path: Path
+    name: str
     state: State
-    run: Run | None
     sha256: str
+    path: Path | None = None
+    model: str | None = None
+    run: Run | None = None
 
-    @property
-    def model(self) -> str | None:
-        """The timm name of the model, where a run tells it."""
-        return self.run.settings["settings"]["model"] if self.run else None
+    def identity(self) -> dict[str, Any]:
+        """What a run records about it, in plain values."""
+        return {"name": str(self.path.resolve()) if self.path else self.name, "sha256": self.sha256}
 
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a timm model.
+
+        Weights that do not fit as they are go through timm's own conversion for this architecture, where there is one
+        (position embeddings of another image size, torchvision's names). A first convolution for other input channels
+        is adapted as timm does it: repeated channels, scaled so that equal channels give what they gave.
 
         Args:
             head: copy the classification head too; otherwise the model keeps its own.
 
         Raises:
-            CheckpointError: the weights are those of another architecture.
+            CheckpointError: the weights are those of another architecture; the model is then as it was.
         """
         own = model.state_dict()
-        prefixes = () if head else head_prefixes(model)
-        wanted = {name: tensor for name, tensor in own.items() if not is_head(name, prefixes)}
-        state, reshaped = self._resampled(model, wanted)
+        prefixes = head_prefixes(model)
+        wanted = {name: tensor for name, tensor in own.items() if head or not is_head(name, prefixes)}
+        state = self._converted(model, wanted)
         for name, tensor in wanted.items():
             if name in state and state[name].shape != tensor.shape:
                 raise CheckpointError(
-                    f"{self.path}: {name} is {list(state[name].shape)} and must be {list(tensor.shape)}: "
+                    f"{self.name}: {name} is {list(state[name].shape)} and must be {list(tensor.shape)}: "
                     f"these are the weights of another architecture than {type(model).__name__} as asked for"
                 )
         taken = {name: state[name] for name in wanted if name in state}
         skipped = [name for name in state if name not in taken]
-        # Counters of batches, which some formats leave out, say nothing about how well it fits.
-        missing = [n for n in wanted if n not in taken and not n.endswith("num_batches_tracked")]
-        foreign = [name for name in skipped if not is_head(name, head_prefixes(model))]
+        missing = [name for name in wanted if name not in taken and not _is_counter(name)]
+        foreign = [name for name in skipped if not is_head(name, prefixes)]
         if len(taken) < _FITS * (len(taken) + len(missing)) or len(taken) < _FITS * (len(taken) + len(foreign)):
+            advice = "give the name of its model"
+            if self.name.startswith(_TORCHVISION):
+                advice += " in timm, which cannot convert all of torchvision's"
             raise CheckpointError(
-                f"{self.path}: does not fit the model: has {len(taken)} of its {len(taken) + len(missing)} tensors "
-                f"and {len(foreign)} others (such as {(foreign or missing)[0]}): give the name of its model"
+                f"{self.name}: does not fit the model: has {len(taken)} of its {len(taken) + len(missing)} tensors "
+                f"and {len(foreign)} others (such as {(foreign or missing)[0]}): {advice}"
             )
+        reshaped = [name for name in taken if name in self.state and self.state[name].shape != taken[name].shape]
         model.load_state_dict({**own, **taken})
-        return Loaded([n for n in taken if n not in reshaped], reshaped, skipped, missing)
+        return Loaded([name for name in taken if name not in reshaped], reshaped, skipped, missing)
 
-    def _resampled(self, model: torch.nn.Module, wanted: State) -> tuple[State, list[str]]:
-        """The state with position embeddings resampled by timm's own filter, where one is needed and there is one."""
-        differing = [n for n, t in wanted.items() if n in self.state and self.state[n].shape != t.shape]
-        resample = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        if not resample or not differing or any("pos_embed" not in name for name in differing):
-            return self.state, []
-        return dict(resample(dict(self.state), model)), differing
+    def _converted(self, model: torch.nn.Module, wanted: State) -> State:
+        """The state by the model's names and in its shapes, as far as timm can convert it."""
+        state = dict(self.state)
+        module = sys.modules[type(model).__module__]
+        convert = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
+        fits = all(n in state and state[n].shape == t.shape for n, t in wanted.items() if not _is_counter(n))
+        if convert and not fits:
+            # Some take the model as well.
+            arguments = (state, model)[: len(inspect.signature(convert).parameters)]
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", module=r"timm\.")  # advice to timm, not to us
+                    state = dict(convert(*arguments))
+            except Exception as error:  # whatever another layout's names and shapes lead to
+                raise CheckpointError(
+                    f"{self.name}: does not fit the model: timm cannot convert it to {type(model).__name__} "
+                    f"({type(error).__name__}: {_one_line(error)})"
+                ) from error
+        first = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv") or ()
+        for layer in (first,) if isinstance(first, str) else first:
+            name = f"{layer}.weight"
+            if name in state and name in wanted:
+                state[name] = _adapt_channels(state[name], wanted[name])
+        return state
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read weights from a run's folder, a ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.ckpt`` file.
+def _is_counter(name: str) -> bool:
+    """Counters of batches, which some formats leave out, say nothing about how well weights fit."""
+    return name.endswith("num_batches_tracked")
+
+
+def _adapt_channels(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """A convolution's weight [out, in, h, w] for the input channels of ``wanted``, where that is what differs.
+
+    timm's rule (``adapt_input_conv``, which up to version 1.0.28 knows no other source than RGB): the sum for one
+    channel, otherwise repeated channels times in / wanted in.
+    """
+    if weight.ndim != 4 or wanted.ndim != 4 or weight.shape[1] == wanted.shape[1]:
+        return weight
+    if (weight.shape[0], *weight.shape[2:]) != (wanted.shape[0], *wanted.shape[2:]):
+        return weight
+    given, channels = weight.shape[1], wanted.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels] * (given / channels)
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Read weights to start from.
 
     Nothing is unpickled but tensors and plain values (``torch.load(weights_only=True)``).
 
+    Args:
+        source: one of
+
+            - a complete run's folder, or a folder that :func:`formulavision.export_model` wrote for timm;
+            - a file of weights by name (``.safetensors``, ``.pth``, ``.pth.tar``, ``.pt``, ``.ckpt``, ``.bin``) as
+              timm, torchvision or the published FractalDB have them;
+            - ``timm:resnet50`` or ``timm:resnet50.a1_in1k``, downloaded as timm does and kept in its cache;
+            - ``torchvision:resnet50`` (its default weights) or ``torchvision:resnet50:IMAGENET1K_V1``, likewise.
+
     Raises:
-        CheckpointError: there is nothing, it is not a checkpoint, it is truncated, or its run is unfinished.
+        CheckpointError: there is nothing, it is not a checkpoint, it is truncated, its run is unfinished, or it cannot
+            be downloaded.
     """
-    path = Path(path)
+    text = str(source)
+    if text.startswith(_TIMM):
+        return _from_timm(text.removeprefix(_TIMM))
+    if text.startswith(_TORCHVISION):
+        return _from_torchvision(text.removeprefix(_TORCHVISION))
+    path = Path(source)
     run = None
+    model = None
     file = path
     if path.is_dir():
-        try:
-            run = Run.load(path)
-        except ValueError as error:
-            raise CheckpointError(str(error)) from None
         file = path / "model.safetensors"
+        if (path / "config.json").is_file() and not (path / "settings.yaml").is_file():
+            model = _architecture(path / "config.json")
+        else:
+            try:
+                run = Run.load(path)
+            except ValueError as error:
+                raise CheckpointError(str(error)) from None
+            model = run.settings["settings"]["model"]
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file" if not path.is_dir() else f"{path}: holds no model.safetensors")
     state = _clean(_read(file), file)
     with file.open("rb") as stream:
-        return Checkpoint(path, state, run, hashlib.file_digest(stream, "sha256").hexdigest())
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Checkpoint(str(path), state, digest, path=path, model=model, run=run)
+
+
+def _from_timm(name: str) -> Checkpoint:
+    source = _TIMM + name
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise CheckpointError(f"{source}: timm has no such model{did_you_mean(architecture, timm.list_models())}")
+    published = timm.list_models(f"{architecture}.*", pretrained=True)
+    if not published:
+        raise CheckpointError(f"{source}: timm has no pre-trained weights of this model")
+    if name != architecture and name not in published:
+        raise CheckpointError(f"{source}: timm has no such weights{did_you_mean(name, published)}")
+    tag = timm.models.get_pretrained_cfg_value(name, "tag")
+    # Its random weights, all of them replaced, are drawn beside the global stream, which belongs to the caller.
+    with torch.random.fork_rng(devices=[]):
+        model = _fetch(source, lambda: timm.create_model(name, pretrained=True))
+    state = model.state_dict()
+    return Checkpoint(f"{_TIMM}{architecture}.{tag}", state, _digest(state), model=architecture)
+
+
+def _from_torchvision(name: str) -> Checkpoint:
+    source = _TORCHVISION + name
+    architecture, _, chosen = name.partition(":")
+    models = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in models:
+        raise CheckpointError(f"{source}: torchvision has no such model{did_you_mean(architecture, models)}")
+    published = torchvision.models.get_model_weights(architecture)
+    if chosen not in ("", *published.__members__):
+        raise CheckpointError(
+            f"{source}: torchvision has no such weights: must be {' or '.join(published.__members__)}"
+        )
+    weights = published[chosen or "DEFAULT"]
+    state = _fetch(source, lambda: weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
+    model = architecture if timm.is_model(architecture) else None
+    return Checkpoint(f"{_TORCHVISION}{architecture}:{weights.name}", dict(state), _digest(state), model=model)
+
+
+Fetched = TypeVar("Fetched")
+
+
+def _fetch(source: str, download: Callable[[], Fetched]) -> Fetched:
+    """What another library downloads, or finds in its cache; whatever it raises is told in one line."""
+    try:
+        return download()
+    except Exception as error:
+        raise CheckpointError(
+            f"{source}: cannot be downloaded ({type(error).__name__}: {_one_line(error)}): "
+            "check the network, or give the path of a file"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _digest(state: State) -> str:
+    """SHA-256 over names, types, shapes and bytes, whatever the order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _architecture(config: Path) -> str:
+    """The model's name in timm's config.json."""
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8"))["architecture"])
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{config}: is not the configuration of a timm model") from None
 
 
 def _read(file: Path) -> Any:
-    suffixes = (".safetensors", ".pth", ".pt", ".ckpt")
-    if file.suffix not in suffixes:
-        raise CheckpointError(f"{file}: is not a checkpoint: its name must end in {', '.join(suffixes)}")
+    if not file.name.endswith(_SUFFIXES):
+        raise CheckpointError(f"{file}: is not a checkpoint: its name must end in {', '.join(_SUFFIXES)}")
     if file.stat().st_size == 0:
         raise CheckpointError(f"{file}: is empty")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        with warnings.catch_warnings():
+        # timm's training script keeps its options, plain values, in a Namespace.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # of files that others wrote
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

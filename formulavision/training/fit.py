@@ -25,6 +25,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from formulavision import __version__
 from formulavision.errors import ConfigError, FormulaVisionError
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
+from formulavision.training.export import write_card
 from formulavision.training.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
 from formulavision.training.models import build_model, export
 from formulavision.training.module import Classifier
@@ -258,6 +259,7 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str) -
         },
         job.out / "run.json",
     )
+    write_card(job.out)
 
 
 # Several processes --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ __all__ = ["Classifier", "Sums", "classification_loss", "count_right"]
 
 _STEP = 2
 """Of random streams: 0 and 1 are the loader's."""
+_AVERAGE = "average.module."
 
 
 class Sums(torch.nn.Module):
@@ -171,6 +172,21 @@ class Classifier(lightning.LightningModule):
         images, labels = batch
         logits = self.final_model(self._input(images))
         self.validation_sums.add(classification_loss(logits, labels), logits, labels)
+
+    # A checkpoint's state_dict holds the model alone, as those of others do, so that it loads as weights.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        whole = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in whole.items() if name.startswith("model.")}
+        average = {n.removeprefix(_AVERAGE): v for n, v in whole.items() if n.startswith(_AVERAGE)}
+        if average:
+            checkpoint["state_dict_ema"] = average
+        checkpoint["sums"] = {n: v for n, v in whole.items() if not n.startswith(("model.", _AVERAGE))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        average = checkpoint.get("state_dict_ema", {})
+        checkpoint["state_dict"] |= {f"{_AVERAGE}{name}": value for name, value in average.items()}
+        checkpoint["state_dict"] |= checkpoint["sums"]
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.settings)

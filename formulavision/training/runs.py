@@ -27,7 +27,7 @@ _RESULT = "run.json"
 
 _FREE_TO_CHANGE = {
     *(f"settings.{name}" for name in ("workers", "device", "devices", "checkpoint_minutes")),
-    "checkpoint.path",
+    "checkpoint.name",
     "data.store",
     "downstream.name",
 }

@@ -82,7 +82,7 @@ def finetune(
     """Train a pre-trained model, with a new head, on a downstream dataset; validate on its test images each epoch.
 
     Args:
-        checkpoint: a run's folder or a file of weights; None trains from scratch.
+        checkpoint: a run's folder, a file of weights, ``timm:NAME`` or ``torchvision:NAME``; None trains from scratch.
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`.
@@ -103,7 +103,7 @@ def finetune(
     out = Path(out)
     _check_folder(out, resume=resume, overwrite=overwrite)
     if checkpoint is not None:
-        _check_source(Path(checkpoint), out)
+        _check_source(checkpoint, out)
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
     from formulavision.training.checkpoints import load_checkpoint
@@ -117,18 +117,21 @@ def finetune(
             raise ConfigError(f"model: is '{settings.model}', but {checkpoint} is a '{weights.model}'")
         settings = settings.model_copy(update={"model": weights.model})
     opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
-    source = {"path": str(weights.path.resolve()), "sha256": weights.sha256} if weights else None
+    source = weights.identity() if weights else None
     plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})
     if resume and is_complete(out):
         return _as_it_is(out, plan, console)
     model = new_model(settings, opened.num_classes)
     if weights is not None:
-        say(console, f"checkpoint {weights.path}: {weights.load_into(model).describe()}")
+        say(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
     frozen = freeze_layers(model, freeze)
     return fit(plan, model, opened.train, opened.test, out=out, resume=resume, frozen=frozen, console=console)
 
 
-def _check_source(checkpoint: Path, out: Path) -> None:
+def _check_source(checkpoint: str | Path, out: Path) -> None:
+    if str(checkpoint).startswith(("timm:", "torchvision:")):
+        return
+    checkpoint = Path(checkpoint)
     if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: no such file or folder")
     if checkpoint.resolve().is_relative_to(out.resolve()):

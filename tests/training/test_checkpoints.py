@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import argparse
 import pickle
+import shutil
+import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from formulavision.errors import CheckpointError
-from formulavision.training import Run, load_checkpoint
+from formulavision.training import Checkpoint, Run, load_checkpoint
 
 
 def model_of(name: str = "test_resnet", **arguments: Any) -> torch.nn.Module:
@@ -23,8 +27,11 @@ def same_backbone(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(tensor, state[n]) for n, tensor in model.state_dict().items() if not n.startswith("fc."))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "module.model."])
-@pytest.mark.parametrize("container", [None, "state_dict", "model"])
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "module.model.", "_orig_mod.module."])
+@pytest.mark.parametrize("container", [None, "state_dict", "model", "state_dict_ema"])
 def test_weights_load_out_of_their_wrappers_and_the_head_stays(
     tmp_path: Path, prefix: str, container: str | None
 ) -> None:
@@ -39,14 +46,80 @@ def test_weights_load_out_of_their_wrappers_and_the_head_stays(
     assert (sorted(loaded.skipped), loaded.missing, loaded.reshaped) == (["fc.bias", "fc.weight"], [], [])
 
 
-def test_torchvision_weights_give_torchvisions_outputs(tmp_path: Path) -> None:
-    reference = torchvision.models.resnet18(weights=None, num_classes=3).eval()
+def test_moving_averages_are_preferred_as_timm_prefers_them(tmp_path: Path) -> None:
+    last, average = model_of().state_dict(), model_of().state_dict()
+    # As timm's training script writes it, options and all.
+    content = {"arch": "test_resnet", "args": argparse.Namespace(lr=0.1), "state_dict": last, "state_dict_ema": average}
+    torch.save(content, tmp_path / "checkpoint-1.pth.tar")
+    model = model_of()
+    load_checkpoint(tmp_path / "checkpoint-1.pth.tar").load_into(model)
+    assert same_backbone(model, average)
+
+
+@pytest.mark.parametrize("classes", [1000, 10_000])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_as_the_published_fractaldb_has_them_load(
+    tmp_path: Path, classes: int, prefix: str, zipped: bool
+) -> None:
+    published = torchvision.models.resnet18(weights=None, num_classes=classes).state_dict()
+    file = tmp_path / "FractalDB-1000_resnet18_epoch90.pth"
+    content = {f"{prefix}{name}": tensor for name, tensor in published.items()}
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    model = model_of("resnet18")
+    loaded = load_checkpoint(file).load_into(model)
+    assert same_backbone(model, published)
+    assert loaded.describe() == "120 tensors loaded, 2 skipped (fc.weight, fc.bias)"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "densenet121", "regnet_y_400mf"])
+def test_torchvision_weights_give_torchvisions_outputs(tmp_path: Path, name: str) -> None:
+    reference = torchvision.models.get_model(name, weights=None, num_classes=3).eval()
     save_file(reference.state_dict(), tmp_path / "tv.safetensors")
-    model = model_of("resnet18").eval()
+    model = model_of({"regnet_y_400mf": "regnety_004"}.get(name, name)).eval()
     loaded = load_checkpoint(tmp_path / "tv.safetensors").load_into(model, head=True)
     images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
-    assert loaded.describe() == "122 tensors loaded"
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
+    assert loaded.describe() == f"{len(reference.state_dict())} tensors loaded"
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("vit_b_16", "vit_base_patch16_224"), ("convnext_tiny", "convnext_tiny")])
+def test_torchvision_weights_that_timm_cannot_convert_are_refused(tmp_path: Path, theirs: str, ours: str) -> None:
+    with torch.device("meta"):
+        state = torchvision.models.get_model(theirs, weights=None).state_dict()
+        model = model_of(ours)
+    checkpoint = Checkpoint(f"torchvision:{theirs}", dict(state), "")
+    with pytest.raises(CheckpointError, match=rf"torchvision:{theirs}: does not fit .* cannot convert") as caught:
+        checkpoint.load_into(model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_weights_for_other_input_channels_are_adapted_and_told(tmp_path: Path, channels: int) -> None:
+    source = model_of("resnet18", in_chans=channels).eval()
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    model = model_of("resnet18").eval()
+    loaded = load_checkpoint(tmp_path / "weights.safetensors").load_into(model, head=True)
+    assert loaded.reshaped == ["conv1.weight"] and "1 reshaped (conv1.weight)" in loaded.describe()
+    weight = source.conv1.weight  # type: ignore[union-attr]
+    expected = weight.expand(-1, 3, -1, -1) / 3 if channels == 1 else weight[:, :3] * 4 / 3  # type: ignore[index,operator]
+    torch.testing.assert_close(model.conv1.weight, expected)  # type: ignore[union-attr]
+    if channels == 1:  # a gray image as three equal channels gives what it gave
+        gray = torch.randn(2, 1, 64, 64)
+        with torch.inference_mode():
+            torch.testing.assert_close(model(gray.expand(-1, 3, -1, -1)), source(gray), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_rgb_weights_are_adapted_as_timm_adapts_them(tmp_path: Path, channels: int) -> None:
+    source = model_of("test_vit")
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    model = model_of("test_vit", in_chans=channels)
+    loaded = load_checkpoint(tmp_path / "weights.safetensors").load_into(model)
+    expected = timm.models.adapt_input_conv(channels, source.patch_embed.proj.weight)  # type: ignore[union-attr]
+    torch.testing.assert_close(model.patch_embed.proj.weight, expected)  # type: ignore[union-attr,arg-type]
+    assert loaded.reshaped == ["patch_embed.proj.weight"]
 
 
 def test_position_embeddings_are_resampled_for_another_image_size(tmp_path: Path) -> None:
@@ -59,12 +132,42 @@ def test_position_embeddings_are_resampled_for_another_image_size(tmp_path: Path
     torch.testing.assert_close(model.pos_embed, expected)
 
 
+def test_a_swin_transformers_tables_are_resampled_by_timms_own_rule(tmp_path: Path) -> None:
+    save_file(model_of("swin_tiny_patch4_window7_224").state_dict(), tmp_path / "swin.safetensors")
+    model = model_of("swin_tiny_patch4_window7_224", img_size=128, window_size=4)
+    loaded = load_checkpoint(tmp_path / "swin.safetensors").load_into(model)
+    assert len(loaded.reshaped) == 12 and all(n.endswith("relative_position_bias_table") for n in loaded.reshaped)
+    assert loaded.missing == []
+
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
 def test_a_runs_folder_gives_its_weights_and_its_models_name(pretrained: Run) -> None:
     checkpoint = load_checkpoint(pretrained.folder)
-    assert checkpoint.model == "test_resnet"
+    assert (checkpoint.model, checkpoint.run, checkpoint.name) == ("test_resnet", pretrained, str(pretrained.folder))
+    assert checkpoint.identity() == {"name": str(pretrained.folder.resolve()), "sha256": checkpoint.sha256}
     model = model_of()
     checkpoint.load_into(model)
     assert same_backbone(model, load_file(pretrained.folder / "model.safetensors"))
+
+
+def test_an_unfinished_run_is_refused(pretrained: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("settings.yaml", "config.json", "model.safetensors"):
+        shutil.copy(pretrained.folder / name, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="the run is unfinished"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_folder_in_timms_layout_gives_its_weights_and_its_models_name(pretrained: Run, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(pretrained.folder / name, tmp_path)
+    checkpoint = load_checkpoint(tmp_path)
+    assert (checkpoint.model, checkpoint.run) == ("test_resnet", None)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"config.json: is not the configuration of a timm model"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_lightning_checkpoint_of_a_run_loads_too(pretrained: Run) -> None:
@@ -73,9 +176,19 @@ def test_a_lightning_checkpoint_of_a_run_loads_too(pretrained: Run) -> None:
     assert same_backbone(model, load_file(pretrained.folder / "model.safetensors"))
 
 
+# What does not fit, and what is no checkpoint ------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [("resnet18", "resnet34"), ("resnet34", "resnet18"), ("resnet18", "test_vit"), ("test_resnet", "resnet18")],
+    [
+        ("resnet18", "resnet34"),
+        ("resnet34", "resnet18"),
+        ("resnet18", "test_vit"),
+        ("test_resnet", "resnet18"),
+        ("resnet18", "test_convnext"),
+        ("test_vit", "regnety_002"),
+    ],
 )
 def test_another_architecture_is_refused_and_the_model_stays_as_it_was(tmp_path: Path, theirs: str, ours: str) -> None:
     save_file(model_of(theirs).state_dict(), tmp_path / "weights.safetensors")
@@ -98,7 +211,7 @@ def truncated(path: Path) -> None:
         ("a.safetensors", b"no safetensors at all", "not a checkpoint"),
         ("a.pth", b"no zip at all", "not a checkpoint"),
         ("a.pth", pickle.dumps({"weights": [1.0]}), "not a checkpoint|holds no weights"),
-        ("a.txt", b"text", r"must end in .safetensors, .pth, .pt, .ckpt"),
+        ("a.txt", b"text", r"must end in .safetensors, .pth, .pth.tar, .pt, .ckpt, .bin"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, named: str) -> None:
@@ -145,3 +258,105 @@ def test_a_folder_that_is_no_run_and_a_path_that_is_not_there_are_refused(tmp_pa
         load_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path / "nothing.pth")
+
+
+# Published models: the functions that timm and torchvision download by are replaced, nothing else --------------------
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.nn.Module], list[Any]]:
+    """What timm's and torchvision's downloads give; returns what was asked for."""
+
+    def serve(model: torch.nn.Module) -> list[Any]:
+        asked: list[Any] = []
+
+        def download(where: Any, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+            assert options["weights_only"] is True
+            asked.append(where)
+            return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+        monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", download)
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+        return asked
+
+    return serve
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "resnet18"])
+def test_a_timm_name_is_downloaded_by_timm_and_resolved(hub: Any, name: str) -> None:
+    source = timm.create_model("resnet18")
+    asked = hub(source)
+    random = torch.random.get_rng_state()
+    checkpoint = load_checkpoint(f"timm:{name}")
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert asked == ["timm/resnet18.a1_in1k"]
+    assert (checkpoint.name, checkpoint.model) == ("timm:resnet18.a1_in1k", "resnet18")
+    assert (checkpoint.path, checkpoint.run) == (None, None)
+    model = model_of("resnet18")
+    assert checkpoint.load_into(model).describe() == "120 tensors loaded, 2 skipped (fc.weight, fc.bias)"
+    assert same_backbone(model, source.state_dict())
+
+
+def test_a_timm_transformer_is_resampled_for_another_image_size(hub: Any) -> None:
+    hub(timm.create_model("test_vit"))
+    model = model_of("test_vit", img_size=64)
+    assert load_checkpoint("timm:test_vit").load_into(model).reshaped == ["pos_embed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("resnet18", "IMAGENET1K_V1"), ("resnet50", "IMAGENET1K_V2"), ("resnet50", "IMAGENET1K_V1")]
+)
+def test_a_torchvision_name_is_downloaded_by_torchvision_and_resolved(hub: Any, name: str, weights: str) -> None:
+    source = torchvision.models.get_model(name, weights=None)
+    asked = hub(source)
+    published = torchvision.models.get_model_weights(name)[weights]
+    default = published is torchvision.models.get_model_weights(name).DEFAULT
+    checkpoint = load_checkpoint(f"torchvision:{name}" if default else f"torchvision:{name}:{weights}")
+    assert asked == [published.url]
+    assert (checkpoint.name, checkpoint.model) == (f"torchvision:{name}:{weights}", name)
+    model = model_of(name)
+    checkpoint.load_into(model)
+    assert same_backbone(model, source.state_dict())
+
+
+def test_a_published_models_identity_is_its_name_and_its_tensors(hub: Any) -> None:
+    model = timm.create_model("test_resnet")
+    hub(model)
+    first = load_checkpoint("timm:test_resnet").identity()
+    assert first["name"] == "timm:test_resnet.r160_in1k" and load_checkpoint("timm:test_resnet").identity() == first
+    with torch.no_grad():
+        model.conv1[0].weight[0, 0, 0, 0] += 1
+    assert load_checkpoint("timm:test_resnet").identity()["sha256"] != first["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("timm:resnet_50", "timm has no such model (did you mean 'resnet50'?)"),
+        ("timm:", "timm has no such model"),
+        ("timm:resnet50.a1_in1", "timm has no such weights (did you mean 'resnet50.a1_in1k'?)"),
+        ("timm:resnet18d.", "timm has no such weights"),
+        ("timm:vit_giant_patch14_224", "timm has no pre-trained weights of this model"),
+        ("torchvision:resnet51", "torchvision has no such model (did you mean 'resnet50'?)"),
+        ("torchvision:fcn_resnet50", "torchvision has no such model"),
+        ("torchvision:resnet50:V2", "torchvision has no such weights: must be IMAGENET1K_V1 or IMAGENET1K_V2"),
+    ],
+)
+def test_an_unknown_name_is_refused_before_anything_is_asked_for(hub: Any, name: str, told: str) -> None:
+    asked = hub(torch.nn.Linear(1, 1))
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(name)
+    assert f"{name}: {told}" in str(caught.value) and "\n" not in str(caught.value)
+    assert asked == []
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
+def test_no_network_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise urllib.error.URLError(OSError(-2, "Name or service\nnot known"))
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(CheckpointError, match=rf"{name}: cannot be downloaded \(URLError.*check the network") as caught:
+        load_checkpoint(name)
+    assert "\n" not in str(caught.value)

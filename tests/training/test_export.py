@@ -1,0 +1,354 @@
+"""What is exported loads with timm or torchvision alone and answers as the run's model does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+import yaml
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from formulavision import Recipe, export_model
+from formulavision.cli import app
+from formulavision.errors import CheckpointError, ConfigError
+from formulavision.training import Run, finetune, load_checkpoint, pretrain
+from formulavision.training.export import write_card
+from formulavision.training.models import build_model
+from formulavision.training.settings import TrainSettings
+
+RECIPE = Recipe.from_dict({"generator": "perlin", "categories": 4, "instances": 6, "canvas": {"size": 32}})
+DIGITS = {"kind": "digits", "train_per_class": 4, "test_per_class": 3}
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any]) -> Run:
+    """A ResNet-18, pre-trained on a formula."""
+    settings = {**small, "model": "resnet18", "epochs": 1}
+    return pretrain(RECIPE, out=tmp_path_factory.mktemp("runs") / "pre", settings=settings, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, resnet: Run, small: dict[str, Any]) -> Run:
+    """That ResNet-18, fine-tuned on handwritten digits."""
+    from formulavision.downstream import DownstreamSettings
+
+    return finetune(
+        resnet.folder,
+        DownstreamSettings.model_validate(DIGITS),
+        out=tmp_path_factory.mktemp("runs") / "tuned",
+        settings={**{name: value for name, value in small.items() if name != "model"}, "epochs": 1},
+        show_progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory, stripes: Any, small: dict[str, Any]) -> Run:
+    settings = {**small, "model": "test_vit", "epochs": 1, "learning_rate": 0.01}
+    return pretrain(stripes(), out=tmp_path_factory.mktemp("runs") / "vit", settings=settings, show_progress=False)
+
+
+def answers(model: torch.nn.Module) -> torch.Tensor:
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        output: torch.Tensor = model.eval()(images)
+    return output
+
+
+def answers_of(run: Run) -> torch.Tensor:
+    model = build_model(TrainSettings.model_validate(run.settings["settings"]), len(run.class_names))
+    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    return answers(model)
+
+
+def card(folder: Path) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def header(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(card(folder).split("---\n")[1])
+    return content
+
+
+def code(folder: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", card(folder), re.DOTALL)
+
+
+# Weights -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["resnet", "tuned", "transformer"])
+def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    run = request.getfixturevalue(kind)
+    assert export_model(run, tmp_path / "export") == tmp_path / "export"
+    model = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True)
+    assert torch.equal(answers(model), answers_of(run))
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["resnet", "tuned"])
+def test_torchvision_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    run = request.getfixturevalue(kind)
+    export_model(run.folder, tmp_path, layout="torchvision")
+    model = torchvision.models.resnet18(num_classes=len(run.class_names))
+    model.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True), strict=True)
+    torch.testing.assert_close(answers(model), answers_of(run), rtol=1e-5, atol=1e-5)
+    assert json.loads((tmp_path / "classes.json").read_text()) == run.class_names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "classes.json", "model.pth"]
+
+
+@pytest.mark.parametrize("layout", ["timm", "torchvision"])
+def test_what_is_exported_is_a_checkpoint_again(resnet: Run, tmp_path: Path, layout: Any) -> None:
+    export_model(resnet, tmp_path, layout=layout)
+    checkpoint = load_checkpoint(tmp_path if layout == "timm" else tmp_path / "model.pth")
+    assert checkpoint.model == ("resnet18" if layout == "timm" else None)
+    model = timm.create_model("resnet18", num_classes=4)
+    checkpoint.load_into(model, head=True)
+    assert torch.equal(answers(model), answers_of(resnet))
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "wide_resnet50_2"])
+def test_every_kind_of_torchvisions_resnets_is_known(tmp_path: Path, resnet: Run, name: str) -> None:
+    export_model(as_if(resnet, tmp_path / "run", name), tmp_path / "export", layout="torchvision")
+    model = torchvision.models.get_model(name, num_classes=4)
+    model.load_state_dict(torch.load(tmp_path / "export" / "model.pth", weights_only=True), strict=True)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet18d", "resnet26", "convnext_atto", "densenet121"])
+def test_other_models_than_torchvisions_resnets_are_refused(tmp_path: Path, resnet: Run, name: str) -> None:
+    run = as_if(resnet, tmp_path / "run", name)
+    with pytest.raises(ConfigError, match=f"layout: torchvision has no model with the weights .* a '{name}': .*timm$"):
+        export_model(run, tmp_path / "export", layout="torchvision")
+    assert not (tmp_path / "export").exists()
+
+
+def as_if(run: Run, folder: Path, name: str) -> Run:
+    """A run of the same settings whose model is another one, untrained."""
+    from safetensors.torch import save_file
+
+    shutil.copytree(run.folder, folder)
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    settings["settings"]["model"] = name
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    state = timm.create_model(name, num_classes=len(run.class_names)).state_dict()
+    save_file(state, folder / "model.safetensors")
+    return Run.load(folder)
+
+
+# The model card ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["timm", "torchvision"])
+def test_the_cards_code_runs_as_it_stands_and_gives_the_runs_outputs(
+    resnet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any
+) -> None:
+    export_model(resnet, tmp_path, layout=layout)
+    monkeypatch.chdir(tmp_path)
+    snippets = code(tmp_path, "python")
+    assert [("import timm" in text, "import torchvision" in text) for text in snippets] == [
+        (True, False),
+        (False, True),
+    ]
+    for snippet in snippets:
+        names: dict[str, Any] = {}
+        exec(snippet, names)
+        torch.testing.assert_close(answers(names["model"]), answers_of(resnet), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["timm", "torchvision"])
+def test_the_cards_command_names_options_that_there_are(resnet: Run, tmp_path: Path, layout: Any) -> None:
+    export_model(resnet, tmp_path, layout=layout)
+    (command,) = code(tmp_path, "sh")
+    assert command.split()[:4] == ["formulavision", "finetune", "--checkpoint", {"timm": "."}.get(layout, "model.pth")]
+    options = [word for word in command.split() if word.startswith("--")]
+    shown = CliRunner().invoke(app, ["finetune", "--help"], env={"COLUMNS": "200"}).stdout
+    assert all(option in shown for option in options)
+
+
+def test_timms_transform_is_the_one_that_the_model_was_tested_with(resnet: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from formulavision.training.loading import Prepared
+    from formulavision.training.models import to_input
+
+    export_model(resnet, tmp_path)
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    image = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+    class One(list[Any]):
+        num_classes, class_names = 2, ("a", "b")
+
+    ours, _ = Prepared(One([(image, 0)]), resize=36, crop=32, augment=False, flip=False, seed=1, cache=None)[0, 0]
+    expected = to_input(ours, torch.tensor([0.2] * 3).view(1, 3, 1, 1), torch.tensor([0.5] * 3).view(1, 3, 1, 1))[0]
+    theirs = transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
+    assert (theirs - expected).abs().max() <= 1.01 * 2 / 255  # one step of 256, over a standard deviation of 0.5
+
+
+def test_the_card_tells_recipe_settings_figures_and_limits(resnet: Run, tmp_path: Path) -> None:
+    export_model(resnet, tmp_path)
+    assert header(tmp_path) == {
+        "library_name": "timm",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": ["formula-driven-supervised-learning", "formulavision", "perlin"],
+    }
+    inputs, recipe, settings = (yaml.safe_load(text) for text in code(tmp_path, "yaml"))
+    assert inputs == {"data": {"images": 24, "classes": 4}}
+    assert Recipe.from_dict(recipe) == RECIPE
+    assert settings == resnet.settings["settings"]
+    text = card(tmp_path)
+    assert f"(id `{RECIPE.id}`)" in text
+    assert f"| accuracy on training images, as trained | {resnet.final['train_accuracy']:.2%} |" in text
+    assert "nothing was held out" in text and "No licence was chosen" in text
+
+
+def test_a_fine_tuned_models_card_tells_where_it_comes_from_and_how_well_it_does(tuned: Run, tmp_path: Path) -> None:
+    run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
+    result = {
+        "downstream": {"name": "digits"},
+        "images": 30,
+        "top_1": 0.5,
+        "top_5": 0.9,
+        "top_5_counts": 5,
+        "loss": 1.5,
+    }
+    (run.folder / "evaluation.json").write_text(json.dumps(result))
+    export_model(run, tmp_path / "export")
+    assert header(tmp_path / "export")["pipeline_tag"] == "image-classification"
+    assert "perlin" in header(tmp_path / "export")["tags"]
+    _, recipe, _ = (yaml.safe_load(text) for text in code(tmp_path / "export", "yaml"))
+    assert Recipe.from_dict(recipe) == RECIPE
+    text = card(tmp_path / "export")
+    assert f"| accuracy on test images | {tuned.final['validation_accuracy']:.2%} |" in text
+    assert "on the 30 test images of digits" in text
+    assert "| top-1 accuracy | 50.00% |\n| top-5 accuracy | 90.00% |\n| loss | 1.5000 |" in text
+
+
+def test_a_card_of_several_labels_an_image_tells_the_mean_average_precision(tuned: Run, tmp_path: Path) -> None:
+    run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
+    result = {"downstream": {"name": "voc2012:/data"}, "images": 30, "metric": "mean average precision", "score": 0.25}
+    (run.folder / "evaluation.json").write_text(json.dumps({**result, "top_1": None, "top_5": None, "loss": 0.5}))
+    write_card(run)
+    assert "| mean average precision | 25.00% |\n| loss | 0.5000 |" in card(run.folder)
+
+
+def test_no_path_of_this_machine_is_in_a_card(tuned: Run, resnet: Run, tmp_path: Path) -> None:
+    export_model(tuned, tmp_path / "export")
+    assert str(resnet.folder) in str(tuned.settings["checkpoint"])
+    assert str(resnet.folder.parent) not in card(tmp_path / "export")
+    assert tuned.settings["checkpoint"]["sha256"] in card(tmp_path / "export")
+
+
+def test_the_recipe_is_left_out_where_the_pretraining_run_is_gone(tuned: Run, resnet: Run, tmp_path: Path) -> None:
+    run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
+    settings = yaml.safe_load((run.folder / "settings.yaml").read_text())
+    settings["checkpoint"] = {"name": str(tmp_path / "gone"), "sha256": settings["checkpoint"]["sha256"]}
+    (run.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    write_card(run.folder)
+    assert "this recipe" not in card(run.folder)
+    # Another run in its place is none of this one's origins.
+    settings["checkpoint"] = {"name": str(resnet.folder), "sha256": "0" * 64}
+    (run.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    write_card(run.folder)
+    assert "this recipe" not in card(run.folder)
+
+
+def test_a_runs_own_folder_gets_a_card_and_stays_a_run(resnet: Run, tmp_path: Path) -> None:
+    run = Run.load(shutil.copytree(resnet.folder, tmp_path / "run"))
+    assert write_card(run) == run.folder / "README.md"
+    assert Run.load(run.folder) == run
+    assert 'timm.create_model("local-dir:.", pretrained=True)' in card(run.folder)
+
+
+def test_a_transformers_card_says_that_torchvision_does_not_have_it(transformer: Run, tmp_path: Path) -> None:
+    export_model(transformer, tmp_path)
+    assert "torchvision has no `test_vit` with these weights" in card(tmp_path)
+    assert len(code(tmp_path, "python")) == 1
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_complete_run_is_refused(resnet: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(resnet.folder, tmp_path / "run")
+    (run / "run.json").unlink()
+    for source, told in ((run, "the run is unfinished"), (tmp_path / "absent", "no such folder")):
+        with pytest.raises(ConfigError, match=told):
+            export_model(source, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_run_whose_weights_are_damaged_is_refused(resnet: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(resnet.folder, tmp_path / "run")
+    (run / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        export_model(run, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_an_export_is_replaced_only_when_asked(resnet: Run, tmp_path: Path) -> None:
+    export_model(resnet, tmp_path)
+    with pytest.raises(ConfigError, match="holds files already: give another --out, or --overwrite"):
+        export_model(resnet, tmp_path, layout="torchvision")
+    assert (tmp_path / "model.safetensors").is_file()
+    export_model(resnet, tmp_path, layout="torchvision", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "classes.json", "model.pth"]
+
+
+def test_somebody_elses_files_and_the_run_itself_are_never_touched(resnet: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"holds other files than an export's \(thesis.tex\)"):
+            export_model(resnet, tmp_path, overwrite=overwrite)
+        with pytest.raises(ConfigError, match="is the run's own folder"):
+            export_model(resnet, resnet.folder, overwrite=overwrite)
+        with pytest.raises(ConfigError, match="is a file"):
+            export_model(resnet, tmp_path / "thesis.tex", overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_unknown_layout_and_a_folder_that_cannot_be_written_are_refused(resnet: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"layout: there is no 'torchvison' \(did you mean 'torchvision'\?\)"):
+        export_model(resnet, tmp_path / "export", layout="torchvison")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"/proc/export.*cannot be written"):
+        export_model(resnet, "/proc/export")
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_exports_and_says_what_it_wrote(resnet: Run, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["export", str(resnet.folder), "--out", str(tmp_path / "e"), "--layout", "torchvision"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "README.md, classes.json, model.pth" in result.stdout
+
+
+def test_the_command_refuses_in_one_line(transformer: Run, tmp_path: Path) -> None:
+    for arguments, told in (
+        ([str(transformer.folder), "--layout", "torchvision"], "error: layout: torchvision has no model"),
+        ([str(tmp_path), "--layout", "timm"], "error: "),
+    ):
+        result = CliRunner().invoke(app, ["export", *arguments, "--out", str(tmp_path / "export")])
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert result.stderr.startswith(told)
+
+
+def test_the_help_of_export_imports_no_torch() -> None:
+    code = "import sys; from typer.testing import CliRunner; from formulavision.cli import app\n"
+    code += "assert CliRunner().invoke(app, ['export', '--help']).exit_code == 0; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

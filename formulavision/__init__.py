@@ -28,11 +28,13 @@ _PUBLIC = {
     "preview": "formulavision.sheets",
     "FormulaDataset": "formulavision.data",
     "StoredDataset": "formulavision.data",
+    "label_noise": "formulavision.labels",
     "pretrain": "formulavision.training",
     "finetune": "formulavision.training",
     "freeze": "formulavision.training",
     "load_checkpoint": "formulavision.training",
     "export_model": "formulavision.training",
+    "deepcluster_labels": "formulavision.training",
     "evaluate": "formulavision.evaluation",
     "compare": "formulavision.comparison",
     "ConfigError": "formulavision.errors",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from formulavision.generator import Generator as Generator
     from formulavision.generator import Params as Params
     from formulavision.hookspecs import hookimpl as hookimpl
+    from formulavision.labels import label_noise as label_noise
     from formulavision.recipe import Recipe as Recipe
     from formulavision.registry import plugins as plugins
     from formulavision.registry import register as register
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from formulavision.sheets import preview as preview
     from formulavision.storage import Store as Store
     from formulavision.storage import verify as verify
+    from formulavision.training import deepcluster_labels as deepcluster_labels
     from formulavision.training import export_model as export_model
     from formulavision.training import finetune as finetune
     from formulavision.training import freeze as freeze

@@ -13,6 +13,7 @@ _PUBLIC = {
     "Run": "formulavision.training.runs",
     "TrainSettings": "formulavision.training.settings",
     "export_model": "formulavision.training.export",
+    "deepcluster_labels": "formulavision.training.deepcluster",
     "finetune": "formulavision.training.train",
     "freeze": "formulavision.training.freezing",
     "load_checkpoint": "formulavision.training.checkpoints",
@@ -37,6 +38,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from formulavision.training.checkpoints import Checkpoint as Checkpoint
     from formulavision.training.checkpoints import load_checkpoint as load_checkpoint
+    from formulavision.training.deepcluster import deepcluster_labels as deepcluster_labels
     from formulavision.training.export import export_model as export_model
     from formulavision.training.freezing import freeze as freeze
     from formulavision.training.runs import Run as Run

@@ -24,6 +24,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from formulavision import __version__
 from formulavision.errors import ConfigError, FormulaVisionError
+from formulavision.labels import Relabelled
+from formulavision.training.deepcluster import Reclustering
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
@@ -41,6 +43,7 @@ _LOADERS_ON_CUDA = 16
 _ADVICE = (
     ".*does not have many workers",
     "You defined a `validation_step` but have no `val_dataloader`",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the recorder sees to it
     r"Found \d+ module\(s\) in eval mode",  # frozen layers
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
 )
@@ -205,7 +208,11 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
         on_epoch=lambda row: say(console, epoch_line(row)),
     )
     checkpoint = job.out / LAST_CHECKPOINT
-    bars = [Bar(console)] if console.is_terminal and not console.quiet else []
+    callbacks: list[lightning.Callback] = [recorder]
+    if isinstance(job.train, Relabelled) and job.train.clusters is not None:
+        callbacks.append(Reclustering(loaders[0], settings))
+    if console.is_terminal and not console.quiet:
+        callbacks.append(Bar(console))
     with _quiet_lightning(), _interruptible(job, recorder, console):
         trainer = lightning.Trainer(
             accelerator=job.device.type,
@@ -216,7 +223,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
             sync_batchnorm=job.ranks > 1 and job.device.type == "cuda",
             precision=precision,  # type: ignore[arg-type]
             max_epochs=settings.epochs,
-            callbacks=[recorder, *bars],
+            callbacks=callbacks,
             gradient_clip_val=settings.clip_grad or None,
             logger=False,
             enable_checkpointing=False,
@@ -319,7 +326,7 @@ def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[
         # Lightning answers a KeyboardInterrupt by leaving the process.
         if not isinstance(error if isinstance(error, KeyboardInterrupt) else error.__context__, KeyboardInterrupt):
             raise
-        epoch, batch = recorder.loader.position
+        epoch, batch = recorder.position
         within = f" and {batch:,} of {len(recorder.loader):,} steps of the next" if batch else ""
         say(
             console,

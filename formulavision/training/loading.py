@@ -220,26 +220,13 @@ class Prepared(Dataset[Any]):
 
 
 class EpochLoader(DataLoader[Batch]):
-    """A loader that can go on in the middle of an epoch; Lightning keeps its state in checkpoints.
-
-    Attributes:
-        batches: which images come when.
-        position: (epoch, batch) that the next checkpoint is to go on with.
-    """
+    """A loader whose ``batches`` say which images come when."""
 
     dataset: Prepared
 
     def __init__(self, prepared: Prepared, batches: EpochBatches, **arguments: Any) -> None:
         super().__init__(prepared, batch_sampler=batches, **arguments)
         self.batches = batches
-        self.position = (0, 0)
-
-    def state_dict(self) -> dict[str, int]:
-        epoch, start = self.position
-        return {"epoch": epoch, "start": start}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batches.epoch, self.batches.start = self.position = state["epoch"], state["start"]
 
 
 def make_loader(

@@ -48,6 +48,7 @@ class Recorder(lightning.Callback):
 
     Attributes:
         history: the rows.
+        position: (epoch, batch) that the last checkpoint goes on with; both count from 0.
         stop: set from outside, a run writes a checkpoint after the step at hand and raises KeyboardInterrupt.
     """
 
@@ -67,6 +68,7 @@ class Recorder(lightning.Callback):
         self.images = 0
         self.train_seconds = 0.0
         self.stop = False
+        self.position = (0, 0)
         self._before = 0.0  # seconds of this epoch in the process that was stopped in it
         self._learning_rate = 0.0
         self._trained: float | None = None
@@ -78,7 +80,7 @@ class Recorder(lightning.Callback):
             "history": self.history,
             "images": self.images,
             "train_seconds": self.train_seconds,
-            "elapsed": self._elapsed() if self.loader.position[1] else 0.0,
+            "elapsed": self._elapsed() if self.position[1] else 0.0,
             "learning_rate": self._learning_rate,
         }
 
@@ -88,6 +90,13 @@ class Recorder(lightning.Callback):
         self.train_seconds = state_dict["train_seconds"]
         self._before = state_dict["elapsed"]
         self._learning_rate = state_dict["learning_rate"]
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Now: loader workers begin to read before an epoch's start is told.
+        batches = self.loader.batches
+        batches.epoch, batches.start = self.position = divmod(checkpoint["global_step"], len(batches))
 
     # Hooks -----------------------------------------------------------------------------------------------------------
 
@@ -177,8 +186,8 @@ class Recorder(lightning.Callback):
         self._board.flush()
 
     def _save(self, trainer: lightning.Trainer, epoch: int, batch: int) -> None:
-        """Write the checkpoint that goes on with this batch of this epoch (both count from 0)."""
-        self.loader.position = (epoch, batch)
+        """Write the checkpoint that goes on with this batch of this epoch."""
+        self.position = (epoch, batch)
         checkpoint = self.folder / LAST_CHECKPOINT
         temporary = checkpoint.with_name(f"{checkpoint.name}.partial")
         try:

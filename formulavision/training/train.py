@@ -11,6 +11,7 @@ from rich.console import Console
 
 from formulavision.config import parse
 from formulavision.errors import CheckpointError, ConfigError
+from formulavision.labels import LabelSettings, Relabelled
 from formulavision.training.runs import Run, check_folder, check_same_settings, is_complete
 from formulavision.training.settings import TrainSettings, check_freeze
 
@@ -26,6 +27,7 @@ def pretrain(
     data: Recipe | ImageDataset | str | Path,
     *,
     out: str | Path,
+    labels: LabelSettings | Mapping[str, Any] | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -38,6 +40,8 @@ def pretrain(
             there is no end of them); the path of a store; or a dataset with ``num_classes`` and
             ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
+        labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
+            ``{"clusters": 1000}``, of the model's own features, found anew before every epoch (table 7).
         settings: how to train; the paper's section 4 where it says nothing.
         resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
         overwrite: replace the run in ``out``.
@@ -53,6 +57,13 @@ def pretrain(
         PluginError: the recipe's generator failed.
     """
     settings = _settings(settings)
+    if labels is not None and not isinstance(labels, LabelSettings):
+        labels = parse(LabelSettings, dict(labels), "labels")
+    if labels is not None and labels.clusters:
+        if settings.held_out:
+            raise ConfigError("held_out: is of the formula's categories, and labels.clusters are others")
+        if settings.ema:
+            raise ConfigError("ema: would average the heads of different clusters: must be 0 with labels.clusters")
     out = Path(out)
     _check_folder(out, resume=resume, overwrite=overwrite)
     console = Console(quiet=not show_progress)
@@ -61,6 +72,9 @@ def pretrain(
 
     dataset, description = _open_data(data, settings, show_progress)
     held_out = _held_out(dataset, settings)
+    if labels is not None:
+        dataset = Relabelled(dataset, labels)
+        description["labels"] = labels.model_dump(mode="json", exclude_none=True)
     plan = Plan("pretrain", settings, {"data": description})
     if resume and is_complete(out):
         return _as_it_is(out, plan, console)

@@ -17,8 +17,6 @@ from formulavision.training import Run, pretrain
 from formulavision.training.recorder import Recorder
 
 EVERY_STEP = {"checkpoint_minutes": 0}
-STEPS = 3
-"""An epoch of the stripes."""
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -59,11 +57,13 @@ def stopped_and_resumed(data: Any, out: Path, settings: dict[str, Any], steps: l
     return pretrain(data, out=out, settings=settings, resume=True, show_progress=False)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("steps", [[1], [2], [3], [4], [5], [1, 1, 1], [2, 2]], ids=str)
 def test_a_run_killed_after_any_step_resumes_exactly(
-    stripes: Any, small: Any, pretrained: Run, tmp_path: Path, steps: list[int]
+    stripes: Any, small: Any, pretrained: Run, tmp_path: Path, steps: list[int], workers: int
 ) -> None:
-    run = stopped_and_resumed(stripes(), tmp_path / "run", {**small, **EVERY_STEP}, steps)
+    settings = {**small, **EVERY_STEP, "workers": workers}
+    run = stopped_and_resumed(stripes(), tmp_path / "run", settings, steps)
     assert same(run.folder, pretrained.folder)
     assert comparable(run) == comparable(pretrained)
 
@@ -150,3 +150,20 @@ def test_a_second_ctrl_c_stops_at_once(
         pretrain(stripes(), out=tmp_path / "run", settings=small)
     assert "stopped with 0 of 2 epochs done" in capsys.readouterr().out
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_on_clusters_of_its_own_features_resumes_exactly(
+    stripes: Any, small: Any, tmp_path: Path, workers: int
+) -> None:
+    settings = {**small, **EVERY_STEP, "workers": workers}
+    arguments: dict[str, Any] = {"labels": {"clusters": 5}, "settings": settings, "show_progress": False}
+    whole = pretrain(stripes(), out=tmp_path / "whole", **arguments)
+    assert whole.class_names == [f"cluster {i}" for i in range(5)]
+    for i, step in enumerate([1, 2, 1]):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+            die_after(step, patch)
+            pretrain(stripes(), out=tmp_path / "run", resume=i > 0, **arguments)
+    run = pretrain(stripes(), out=tmp_path / "run", resume=True, **arguments)
+    assert same(run.folder, whole.folder)
+    assert comparable(run) == comparable(whole)

@@ -26,7 +26,12 @@ TrainSet = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run at --out.")]
 Downstream = Annotated[
-    str, typer.Option("--downstream", help="folder:PATH, digits, or a torchvision dataset: cifar10, cifar100:ROOT, ...")
+    str,
+    typer.Option(
+        "--downstream",
+        help="folder:PATH, imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, where it is), "
+        "digits, or another of torchvision's: flowers102, food101, ...",
+    ),
 ]
 Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="A run's folder or a file of weights.")]
 

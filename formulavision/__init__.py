@@ -36,6 +36,11 @@ _PUBLIC = {
     "export_model": "formulavision.training",
     "deepcluster_labels": "formulavision.training",
     "evaluate": "formulavision.evaluation",
+    "probe": "formulavision.evaluation",
+    "first_layer_filters": "formulavision.evaluation",
+    "grad_cam": "formulavision.evaluation",
+    "grad_cam_sheet": "formulavision.evaluation",
+    "per_class_difference": "formulavision.evaluation",
     "compare": "formulavision.comparison",
     "ConfigError": "formulavision.errors",
     "FormulaVisionError": "formulavision.errors",
@@ -65,6 +70,11 @@ if TYPE_CHECKING:
     from formulavision.errors import ConfigError as ConfigError
     from formulavision.errors import FormulaVisionError as FormulaVisionError
     from formulavision.evaluation import evaluate as evaluate
+    from formulavision.evaluation import first_layer_filters as first_layer_filters
+    from formulavision.evaluation import grad_cam as grad_cam
+    from formulavision.evaluation import grad_cam_sheet as grad_cam_sheet
+    from formulavision.evaluation import per_class_difference as per_class_difference
+    from formulavision.evaluation import probe as probe
     from formulavision.generation import generate as generate
     from formulavision.generator import Canvas as Canvas
     from formulavision.generator import Category as Category

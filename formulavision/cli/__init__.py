@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from formulavision.cli import bench, comparing, drawing, plugins, training
+from formulavision.cli import bench, comparing, drawing, evaluating, plugins, training
 
 __all__ = ["app", "main"]
 
@@ -60,6 +60,7 @@ plugins.add_to(app)
 drawing.add_to(app)
 bench.add_to(app)
 training.add_to(app)
+evaluating.add_to(app)
 comparing.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""``pretrain``, ``finetune``, ``evaluate`` and ``export``."""
+"""``pretrain``, ``finetune`` and ``export``."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ Downstream = Annotated[
         "digits, or another of torchvision's: flowers102, food101, ...",
     ),
 ]
-Checkpoint = Annotated[Path, typer.Option("--checkpoint", help="A run's folder or a file of weights.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (pretrain, finetune, evaluate, export):
+    for command in (pretrain, finetune, export):
         app.command(rich_help_panel="Train")(command)
 
 
@@ -119,20 +118,6 @@ def finetune(
     from formulavision.training import finetune as run
 
     run(checkpoint, chosen, out=out, freeze=freeze, settings=train, resume=resume, overwrite=overwrite)
-
-
-def evaluate(
-    checkpoint: Checkpoint,
-    downstream: Downstream,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write; default: beside the checkpoint.")] = None,
-) -> None:
-    """Top-1, top-5, loss, accuracy a class and confusion matrix on the test images; JSON and CSV.
-
-    formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
-    """
-    from formulavision.evaluation import evaluate as run
-
-    run(checkpoint, downstream, out=out)
 
 
 def export(

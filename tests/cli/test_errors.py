@@ -231,7 +231,13 @@ def test_looking_imports_neither_torch_nor_numba(arguments: list[str]) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["generate", "categories", "preview", "verify", "pretrain", "finetune", "evaluate"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("generate", "categories", "preview", "verify", "pretrain", "finetune"),
+        *("evaluate", "probe", "filters", "grad-cam", "per-class"),
+    ],
+)
 def test_help_explains_every_option_and_shows_an_example(command: str) -> None:
     from typer.main import get_command
 

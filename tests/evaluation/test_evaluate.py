@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,6 @@ SMALL = {
     "crop": 32,
     "device": "cpu",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +66,11 @@ def test_it_agrees_with_timm_and_scikit_learn(finetuned: Run, digits: Downstream
     expected = confusion_matrix(true, predicted)
     np.testing.assert_array_equal(evaluation.confusion, expected)
     np.testing.assert_allclose(evaluation.per_class, expected.diagonal() / expected.sum(axis=1))
+    assert (evaluation.metric, evaluation.score) == ("top-1 accuracy", evaluation.top1)
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        assert arrays["label"].dtype == arrays["predicted"].dtype == np.int64
+        np.testing.assert_array_equal(arrays["label"], true)
+        np.testing.assert_array_equal(arrays["predicted"], predicted)
 
 
 @pytest.mark.parametrize("batch_size", [16, 7, 100])
@@ -91,6 +87,7 @@ def test_the_files_say_the_same(finetuned: Run, digits: Downstream) -> None:
     assert evaluation.folder == finetuned.folder
     content = json.loads((finetuned.folder / "evaluation.json").read_text())
     assert (content["top_1"], content["top_5"], content["loss"]) == (evaluation.top1, evaluation.topk, evaluation.loss)
+    assert (content["metric"], content["score"]) == (evaluation.metric, evaluation.score)
     assert content["images"] == 100 and content["top_5_counts"] == 5 and "note" not in content
     with (finetuned.folder / "per_class.csv").open() as stream:
         rows = list(csv.DictReader(stream))

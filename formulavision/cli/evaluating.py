@@ -1,0 +1,169 @@
+"""``evaluate``, ``probe``, ``filters``, ``grad-cam`` and ``per-class``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from formulavision.cli import options as o
+from formulavision.cli.training import Downstream, Model, TrainSet
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Run = Annotated[Path, typer.Option("--checkpoint", help="The folder of a fine-tuning run.")]
+Weights = Annotated[
+    str, typer.Option("--checkpoint", help="A run's folder, a file of weights, or timm:NAME or torchvision:NAME.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder to write into; default: the run's.", show_default=False)
+]
+Picture = Annotated[Path, typer.Option("--out", help="The PNG to write.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    panel = "Evaluate"
+    for command in (evaluate, probe, filters, grad_cam, per_class):
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
+
+
+def evaluate(checkpoint: Run, downstream: Downstream, out: Out = None) -> None:
+    """Top-1, top-5, loss, accuracy a class and confusion matrix on the test images; JSON and CSV. With several labels
+    an image (Pascal VOC), mean average precision.
+
+    formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
+    """
+    from formulavision.evaluation import evaluate as run
+
+    run(checkpoint, downstream, out=out)
+
+
+def probe(
+    checkpoint: Weights,
+    downstream: Downstream,
+    method: Annotated[
+        str, typer.Option("--method", help="linear (logistic regression) or knn (20 nearest neighbours).")
+    ] = "linear",
+    shots: Annotated[
+        int | None, typer.Option("--shots", help="Fit to n images a class, drawn five times; default: to all.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn and held out.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder to write into; default: METHOD-DATASET beside the weights.", show_default=False
+        ),
+    ] = None,
+    model: Model = None,
+    settings: TrainSet = None,
+) -> None:
+    """How good frozen features are, in minutes: fit a classifier to them instead of fine-tuning the model.
+
+    formulavision probe --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --method knn
+    """
+    from formulavision.config import apply_settings
+    from formulavision.evaluation import probe as run
+
+    values = apply_settings({} if model is None else {"model": model}, settings or [])
+    run(checkpoint, downstream, method=method, settings=values, out=out, shots=shots, seed=seed)  # type: ignore[arg-type]
+
+
+def filters(checkpoint: Weights, out: Picture, overwrite: o.Overwrite = False) -> None:
+    """A picture of the filters of a model's first layer.
+
+    formulavision filters --checkpoint runs/ifs --out filters.png
+    """
+    _check_absent(out, overwrite)
+    from formulavision.evaluation import first_layer_filters
+
+    _save(first_layer_filters(checkpoint), out)
+
+
+def grad_cam(
+    checkpoint: Annotated[
+        list[str],
+        typer.Option("--checkpoint", help="NAME=FOLDER of a fine-tuning run, a column each (may be repeated)."),
+    ],
+    downstream: Downstream,
+    out: Picture,
+    count: Annotated[int, typer.Option("--count", help="Number of test images, a row each.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the images.")] = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Where fine-tuned models see an image's class (Grad-CAM), side by side on the same test images.
+
+    formulavision grad-cam --checkpoint FractalDB=runs/ft-ifs --checkpoint scratch=runs/ft-scratch
+    --downstream folder:/path/to/cifar10 --out heatmaps.png
+    """
+    from formulavision.errors import ConfigError
+
+    runs = {}
+    for text in checkpoint:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise ConfigError(f"--checkpoint {text}: must read NAME=FOLDER, such as scratch=runs/ft-scratch")
+        if name in runs:
+            raise ConfigError(f"--checkpoint {text}: there is another '{name}': each column needs a name of its own")
+        runs[name] = folder
+    _check_absent(out, overwrite)
+    from formulavision.evaluation import grad_cam_sheet
+
+    _save(grad_cam_sheet(runs, downstream, count=count, seed=seed), out)
+
+
+def per_class(
+    first: Annotated[Path, typer.Argument(help="A folder that evaluate or probe wrote into.")],
+    second: Annotated[Path, typer.Argument(help="Another, of the same test images.")],
+    out: Annotated[Path | None, typer.Option("--out", help="A CSV of all classes to write.")] = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """The classes on which the first of two models beats the second.
+
+    formulavision per-class runs/ft-ifs runs/ft-scratch --out differences.csv
+    """
+    from rich.table import Table
+
+    from formulavision.cli.console import console
+    from formulavision.evaluation import per_class_difference
+    from formulavision.files import write_text
+
+    if out is not None:
+        _check_absent(out, overwrite)
+    differences = per_class_difference(first, second)
+    better = [row for row in differences if row.difference > 0]
+    table = Table("class", *(("images", "first", "second", "difference", "p")), box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in better:
+        p = "" if row.p is None else f"{row.p:.3f}"
+        table.add_row(row.name, f"{row.images:,}", f"{row.first:.1%}", f"{row.second:.1%}", f"{row.difference:+.1%}", p)
+    console.print(table)
+    typer.echo(f"{first} is better than {second} on {len(better)} of {len(differences)} classes")
+    if out is not None:
+        text = io.StringIO(newline="")
+        rows = ([r.name, r.images, r.first, r.second, r.difference, "" if r.p is None else r.p] for r in differences)
+        csv.writer(text).writerows([["class", "images", "first", "second", "difference", "p"], *rows])
+        write_text(out, text.getvalue())
+        typer.echo(f"written to {out}")
+
+
+def _check_absent(out: Path, overwrite: bool) -> None:
+    """Before any work is done."""
+    from formulavision.errors import ConfigError
+
+    if out.is_dir():
+        raise ConfigError(f"out: {out}: is a folder: name a file")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"out: {out}: exists already: give another --out, or --overwrite")
+
+
+def _save(picture: Image.Image, out: Path) -> None:
+    from formulavision.files import atomic_write
+
+    with atomic_write(out) as file:
+        picture.save(file, "PNG")
+    typer.echo(f"written to {out}: {picture.width} x {picture.height} pixels")

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from formulavision.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
+from formulavision.errors import CheckpointError, ConfigError, DownstreamError
+from formulavision.evaluation import probe
+from formulavision.evaluation.features import Features, extract_features
+from formulavision.evaluation.inference import without_augmentation
+from formulavision.evaluation.probes import classify_by_neighbours, classify_linearly, feature_settings
+from formulavision.evaluation.scores import average_precision, figures
+from formulavision.training import Checkpoint
+from formulavision.training.settings import TrainSettings
+
+
+def blobs(images: int, classes: int, *, distance: float, seed: int, dimensions: int = 12) -> Features:
+    """Features that scatter by 1 about the centre of their class."""
+    labels = np.arange(images) % classes
+    centres = np.random.default_rng(9).normal(size=(classes, dimensions)) * distance
+    values = centres[labels] + np.random.default_rng(seed).normal(size=(images, dimensions))
+    return Features(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(labels))
+
+
+def score(outcomes: Any, classes: int) -> float:
+    return figures(outcomes, classes)["score"]
+
+
+# Features
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_features_are_what_timm_gives_its_head(name: str, colours: Downstream) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **({"img_size": 32} if name == "test_vit" else {})).eval()
+    settings = TrainSettings(model=name, resize=36, crop=32, device="cpu")
+    features = extract_features(model, colours.test, settings, console=Console(quiet=True))
+    prepared = without_augmentation(colours.test, settings)
+    with torch.no_grad():
+        for i in range(len(colours.test)):
+            image = (prepared[(0, i)][0] / 255 - 0.2) / 0.5
+            expected = model.forward_head(model.forward_features(image), pre_logits=True)[0]
+            torch.testing.assert_close(features.values[i], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(model.get_classifier()(features.values[i : i + 1]), model(image))
+    assert features.labels.tolist() == colours.test.labels.tolist()
+
+
+# Nearest neighbours
+
+
+def test_neighbours_vote_as_scikit_learns_do() -> None:
+    train, test = blobs(300, 7, distance=0.6, seed=1), blobs(100, 7, distance=0.6, seed=2)
+    reference = KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
+    reference.fit(train.values.numpy(), train.labels.numpy())
+    found = classify_by_neighbours(train, test, 7)
+    np.testing.assert_array_equal(found.predicted, reference.predict(test.values.numpy()))
+    shares = reference.predict_proba(test.values.numpy())
+    best = np.argsort(-shares, axis=1)[:, :5]
+    voted = np.take_along_axis(shares, test.labels.numpy()[:, None], 1)[:, 0] > 0
+    np.testing.assert_array_equal(found.among, (best == test.labels.numpy()[:, None]).any(1) & voted)
+    assert 0.4 < score(found, 7) < 0.95, "some right and some wrong show more"
+
+
+def test_a_class_without_a_vote_is_not_among_the_first_five() -> None:
+    train = blobs(30, 6, distance=50, seed=1)
+    test = Features(train.values[:6], (train.labels[:6] + 1) % 6)  # all of another class than their neighbours
+    few = Features(train.values[:6].repeat_interleave(20, 0), train.labels[:6].repeat_interleave(20))
+    found = classify_by_neighbours(few, test, 6)
+    assert score(found, 6) == 0 and found.among is not None and not found.among.any()
+
+
+def test_there_may_be_fewer_training_images_than_neighbours() -> None:
+    train = blobs(6, 3, distance=20, seed=1)
+    assert score(classify_by_neighbours(train, blobs(30, 3, distance=20, seed=2), 3), 3) == 1
+
+
+def test_neighbours_of_several_labels_share_theirs() -> None:
+    values = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    labels = torch.tensor([[1, -1], [0, 1], [0, 0]], dtype=torch.int8)
+    found = classify_by_neighbours(Features(values, labels), Features(values[:1], labels[:1]), 2)
+    far = np.exp(-1 / 0.07)
+    np.testing.assert_allclose(found.scores, [[1 / (2 + far), 1 / (1 + far)]], rtol=1e-5)
+
+
+# Linear probe
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_separable_features_are_told_apart(classes: int) -> None:
+    train, test = blobs(120, classes, distance=8, seed=1), blobs(60, classes, distance=8, seed=2)
+    found, _ = classify_linearly(train, test, classes)
+    assert score(found, classes) == 1
+    assert found.among is not None and found.among.all()
+    assert score(classify_by_neighbours(train, test, classes), classes) == 1
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_chosen_penalty_gives_scikit_learns_fit(classes: int) -> None:
+    train, test = blobs(200, classes, distance=0.4, seed=1), blobs(80, classes, distance=0.4, seed=2)
+    found, penalty = classify_linearly(train, test, classes)
+    scaler = StandardScaler().fit(train.values.double())
+    reference = LogisticRegression(C=1 / (penalty * 200)).fit(scaler.transform(train.values), train.labels)
+    shares = reference.predict_proba(scaler.transform(test.values))
+    np.testing.assert_array_equal(found.predicted, shares.argmax(1))
+    own = np.take_along_axis(shares, test.labels.numpy()[:, None], 1)
+    assert found.loss == pytest.approx(-np.log(own).mean(), rel=1e-3)
+
+
+def test_held_out_images_choose_the_penalty() -> None:
+    # More features than say anything: the stronger the penalty, the better.
+    train, test = (blobs(300, 2, distance=0.15, seed=seed, dimensions=200) for seed in (1, 2))
+    found, penalty = classify_linearly(train, test, 2)
+    scaler = StandardScaler().fit(train.values)
+    weak = LogisticRegression(C=1 / (1e-4 * 300)).fit(scaler.transform(train.values), train.labels)
+    assert penalty == 1
+    assert score(found, 2) > weak.score(scaler.transform(test.values), test.labels)
+
+
+def test_where_none_can_be_held_out_the_penalty_is_a_fixed_one() -> None:
+    assert classify_linearly(blobs(8, 2, distance=8, seed=1), blobs(8, 2, distance=8, seed=2), 2)[1] == 0.1
+
+
+def test_entries_that_do_not_count_change_nothing() -> None:
+    train, test = blobs(90, 3, distance=0.5, seed=1), blobs(40, 3, distance=0.5, seed=2)
+    several = [torch.nn.functional.one_hot(f.labels, 3).to(torch.int8) for f in (train, test)]
+    found, penalty = classify_linearly(Features(train.values, several[0]), Features(test.values, several[1]), 3)
+    assert found.scores is not None
+    without = several[0].clone()
+    without[:10, 1] = -1
+    other, _ = classify_linearly(Features(train.values, without), Features(test.values, several[1]), 3)
+    scaler = StandardScaler().fit(train.values.double())
+    reference = LogisticRegression(C=1 / (penalty * 90)).fit(scaler.transform(train.values), train.labels == 0)
+    np.testing.assert_allclose(
+        found.scores[:, 0], reference.decision_function(scaler.transform(test.values)), rtol=0.02, atol=0.02
+    )
+    assert other.scores is not None and not np.array_equal(other.scores[:, 1], found.scores[:, 1])
+    expected = [average_precision(several[1][:, c].numpy(), found.scores[:, c]) for c in range(3)]
+    assert score(found, 3) == pytest.approx(np.mean(expected))  # type: ignore[arg-type]
+
+
+# Probes
+
+
+@pytest.mark.parametrize("method", ["linear", "knn"])
+def test_a_probe_of_a_run(method: Any, make_run: Callable[..., Path], colours: Downstream, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["other", "classes"])
+    found = probe(run, colours, method=method, show_progress=False)
+    assert found.score == found.top1 == 1.0, "colours are told apart even by a model without training"
+    assert (found.metric, found.k, found.images, found.train_images) == ("top-1 accuracy", 3, 15, 36)
+    assert (found.loss is None) == (found.penalty is None) == (method == "knn")
+    assert found.folder == run / f"{method}-digits"
+    content = json.loads((found.folder / "evaluation.json").read_text())
+    assert (content["method"], content["score"], content["shots"]) == (method, 1.0, None)
+    with np.load(found.folder / "predictions.npz") as arrays:
+        np.testing.assert_array_equal(arrays["predicted"], colours.test.labels)
+    assert (found.folder / "confusion_matrix.csv").is_file()
+
+
+def test_several_labels(make_run: Callable[..., Path], mixtures: Downstream, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["other", "classes"])
+    for method in ("linear", "knn"):
+        found = probe(run, mixtures, method=method, show_progress=False)  # type: ignore[arg-type]
+        assert found.metric == "mean average precision" and found.score > 0.7
+        assert (found.top1, found.confusion) == (None, None)
+
+
+def test_few_shots_are_drawn_five_times(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    digits = open_downstream(DownstreamSettings(kind="digits", train_per_class=20, test_per_class=10))
+    run = make_run(tmp_path / "run", ["other", "classes"])
+    found = probe(run, digits, method="knn", shots=2, show_progress=False)
+    assert found.train_images == 20 and len(found.draws) == 5 and len(set(found.draws)) > 1
+    assert found.score == found.top1 == pytest.approx(np.mean(found.draws))
+    assert found.spread == pytest.approx(np.std(found.draws, ddof=1))
+    assert found.confusion is not None and found.confusion.sum() == 500
+    np.testing.assert_allclose(found.per_class, found.confusion.diagonal() / 50)  # type: ignore[arg-type]
+    assert found.folder == run / "knn-digits-2-shot"
+    again = probe(run, digits, method="knn", shots=2, show_progress=False)
+    other = probe(run, digits, method="knn", shots=2, seed=1, out=tmp_path / "other", show_progress=False)
+    assert again.draws == found.draws != other.draws
+
+
+def test_all_images_as_shots_are_the_probe_of_all(
+    make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", ["other", "classes"])
+    found = probe(run, colours, method="linear", shots=12, show_progress=False)
+    assert found.draws == [1.0] * 5 and found.spread == 0 and found.train_images == 36
+
+
+def test_a_file_of_weights_needs_its_models_name(
+    make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
+) -> None:
+    file = make_run(tmp_path / "run", ["a", "b"]).joinpath("model.safetensors")
+    with pytest.raises(ConfigError, match=r"model: .*does not tell what it is the weights of"):
+        probe(file, colours)
+    settings = {"model": "test_resnet", "resize": 36, "crop": 32, "device": "cpu"}
+    found = probe(file, colours, method="knn", settings=settings, show_progress=False)
+    assert found.score == 1 and found.folder == tmp_path / "run" / "knn-digits"
+    with pytest.raises(CheckpointError, match=r"another architecture|does not fit"):
+        probe(file, colours, settings={**settings, "model": "test_vit"})
+
+
+def test_settings_are_those_given_then_the_checkpoints(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    from formulavision.training import load_checkpoint
+
+    run = make_run(tmp_path / "run", ["a", "b"], mean=(0.1, 0.1, 0.1))
+    weights = load_checkpoint(run)
+    found = feature_settings(weights, run, {"crop": 24})
+    assert (found.model, found.resize, found.crop, found.mean) == ("test_resnet", 36, 24, (0.1, 0.1, 0.1))
+    assert feature_settings(weights, run, TrainSettings(crop=24)) == found
+    with pytest.raises(ConfigError, match=r"model: is 'resnet18', but .* is a 'test_resnet'"):
+        feature_settings(weights, run, {"model": "resnet18"})
+
+
+def test_published_models_see_images_normalised_as_in_their_training() -> None:
+    class Published(Checkpoint):
+        model = "resnet18"  # type: ignore[assignment]
+
+    weights = object.__new__(Published)
+    object.__setattr__(weights, "run", None)
+    found = feature_settings(weights, "timm:resnet18", None)
+    assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
+    assert feature_settings(weights, "timm:resnet18", {"mean": [0.5, 0.5, 0.5]}).mean == (0.5, 0.5, 0.5)
+    assert feature_settings(weights, "exported/", None).mean == (0.2, 0.2, 0.2)
+
+
+def test_what_cannot_be_probed_is_refused(
+    make_run: Callable[..., Path], colours: Downstream, mixtures: Downstream, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"])
+    with pytest.raises(ConfigError, match="method: 'svm' is not allowed: must be linear or knn"):
+        probe(run, colours, method="svm")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="shots: 0"):
+        probe(run, colours, shots=0)
+    with pytest.raises(ConfigError, match="workers: -1"):
+        probe(run, colours, workers=-1, show_progress=False)
+    with pytest.raises(ConfigError, match="out: is missing: timm:resnet18 has no folder"):
+        probe("timm:resnet18", colours)
+    with pytest.raises(DownstreamError, match="shots is 13: class 'red' has only 12 training images"):
+        probe(run, colours, shots=13)
+    with pytest.raises(DownstreamError, match="shots: pictures has several labels an image"):
+        probe(run, mixtures, shots=1)
+    train = colours.train
+    two = LabelledImages(train.read, train.indices[train.labels < 2], train.labels[train.labels < 2], train.class_names)
+    with pytest.raises(DownstreamError, match="has no training image with 'blue'"):
+        probe(run, Downstream(colours.name, colours.settings, two, colours.test))

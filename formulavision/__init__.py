@@ -42,6 +42,8 @@ _PUBLIC = {
     "grad_cam_sheet": "formulavision.evaluation",
     "per_class_difference": "formulavision.evaluation",
     "compare": "formulavision.comparison",
+    "sweep": "formulavision.comparison",
+    "report": "formulavision.comparison.joining",
     "ConfigError": "formulavision.errors",
     "FormulaVisionError": "formulavision.errors",
 }
@@ -64,6 +66,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from formulavision.categories import find_categories as find_categories
     from formulavision.comparison import compare as compare
+    from formulavision.comparison import sweep as sweep
+    from formulavision.comparison.joining import report as report
     from formulavision.data import FormulaDataset as FormulaDataset
     from formulavision.data import StoredDataset as StoredDataset
     from formulavision.drawing import Drawer as Drawer

@@ -10,31 +10,115 @@ from formulavision import Recipe
 from formulavision.comparison import ComparisonSettings
 from formulavision.config import load_yaml
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+RECIPES = [path for path in CONFIGS if "arms" not in load_yaml(path)]
+PAPER = sorted((FOLDER / "paper").glob("*.yaml"))
+AT_SIZES = [
+    pytest.param(path, size, id=f"{path.stem}-{size}")
+    for path in CONFIGS
+    if path not in RECIPES
+    for size in ("full", *load_yaml(path).get("sizes", {}))
+]
+EXPERIMENTS = {
+    *("figure-1b", "figure-4", "figure-5", "figure-6"),
+    *(f"table-{number}" for number in range(1, 11)),
+    "gray-and-color",
+}
+ON_TWO_CORES = {f"table-{n}" for n in (1, 2, 8, 9, 10)} | {f"figure-{n}" for n in ("1b", "4", "5", "6")}
+
+
+def header(path: Path) -> str:
+    return path.read_text().split("\n\n")[0]
+
+
+def load(path: Path, size: str, root: Path) -> ComparisonSettings:
+    """The comparison, with every folder of real images that a user has to name."""
+    data = load_yaml(path)
+    overlay = data.get("sizes", {}).get(size, {})
+    settings = []
+    for section, inside in (("arms", "images."), ("downstreams", "")):
+        there = {**data[section], **overlay.get(section, {})}
+        for name in [name for name, inner in there.items() if inner is not None]:
+            dataset = {**(data[section].get(name) or {}), **(there[name] or {})}
+            dataset = dataset.get("images", {}) if inside else dataset
+            if dataset.get("kind") in ("folder", "imagenet", "places365"):
+                settings.append(f"{section}.{name}.{inside}root={root}")
+    return ComparisonSettings.load(path, settings, size=size)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_opens_with_what_it_is_and_the_command(path: Path) -> None:
-    header = path.read_text().split("\n\n")[0]
-    assert header.startswith("# ")
-    assert "#   formulavision " in header
+    assert header(path).startswith("# ")
+    assert "#   formulavision " in header(path)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_is_valid(path: Path, tmp_path: Path) -> None:
-    if "arms" not in load_yaml(path):
-        assert len(Recipe.load(path)) > 0
-        return
-    roots = [
-        f"downstreams.{name}.root={tmp_path}"
-        for name, downstream in load_yaml(path)["downstreams"].items()
-        if downstream["kind"] == "folder"
-    ]
-    assert ComparisonSettings.load(path, roots).arms
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_valid(path: Path) -> None:
+    assert len(Recipe.load(path)) > 0
+
+
+@pytest.mark.parametrize(("path", "size"), AT_SIZES)
+def test_a_comparison_is_valid_at_each_size(path: Path, size: str, tmp_path: Path) -> None:
+    assert load(path, size, tmp_path).size == size
 
 
 @pytest.mark.parametrize(
     ("name", "images"), [("fractaldb-1k", 1_000_000), ("bezier-1024", 1_024_000), ("perlin-1296", 1_296_000)]
 )
 def test_the_papers_datasets_have_the_papers_sizes(name: str, images: int) -> None:
-    assert len(Recipe.load(Path(__file__).parents[1] / "configs" / f"{name}.yaml")) == images
+    assert len(Recipe.load(FOLDER / f"{name}.yaml")) == images
+
+
+# The paper's experiments ---------------------------------------------------------------------------------------------
+
+
+def test_every_experiment_of_the_paper_has_a_file() -> None:
+    assert {path.stem for path in PAPER} == EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_an_experiment_has_the_sizes_that_its_header_explains(path: Path) -> None:
+    sizes = {"full", *load_yaml(path)["sizes"]}
+    assert sizes == {"full", "gpu", "smoke"} | ({"cpu"} if path.stem in ON_TWO_CORES else set())
+    explained = [size for size in ("full", "gpu", "cpu", "smoke") if f"\n# {size}: " in header(path)]
+    assert set(explained) == sizes
+    for size in sizes:
+        assert f"configs/paper/{path.stem}.yaml --size {size} " in header(path)
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_an_experiment_at_full_size_trains_as_the_paper_says(path: Path, tmp_path: Path) -> None:
+    settings = load(path, "full", tmp_path)
+    training = settings.finetune_settings(next(iter(settings.variants)), seed=0)
+    assert (settings.model, training.epochs, training.batch_size, training.learning_rate) == ("resnet50", 90, 256, 0.01)
+    assert (training.momentum, training.milestones, training.gamma) == (0.9, (30, 60), 0.1)
+    assert (training.resize, training.crop) == (256, 224)
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_smoke_size_downloads_nothing(path: Path) -> None:
+    settings = ComparisonSettings.load(path, size="smoke")
+    datasets = [*settings.downstreams.values(), *(v.arm.images for v in settings.variants.values())]
+    assert {dataset.kind for dataset in datasets if dataset is not None} == {"digits"}
+    assert all(variant.arm.checkpoint is None for variant in settings.variants.values())
+
+
+def test_on_two_cores_experiments_share_fractaldb_and_its_fine_tuning(tmp_path: Path) -> None:
+    """The same recipe and training in each of them: with --runs it is computed once."""
+    found = set()
+    for name in sorted(ON_TWO_CORES - {"figure-5"}):  # which replaces the labels
+        settings = load(FOLDER / "paper" / f"{name}.yaml", "cpu", tmp_path)
+        cifar10 = settings.downstreams["cifar10"].model_dump_json()
+        plain = {
+            (
+                variant.arm.recipe.id,
+                settings.pretrain_settings(key, 0).model_dump_json(),
+                settings.finetune_settings(key, 0).model_dump_json(),
+                cifar10,
+            )
+            for key, variant in settings.variants.items()
+            if variant.arm.recipe is not None and variant.arm.recipe.generator.name == "ifs"
+        }
+        found.add(frozenset(plain))
+    assert len(frozenset.intersection(*found)) == 1

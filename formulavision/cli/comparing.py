@@ -1,4 +1,4 @@
-"""``compare``."""
+"""``compare`` and ``report``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,28 @@ from formulavision.cli import options as o
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(rich_help_panel="Compare")(compare)
+    for command in (compare, report):
+        app.command(rich_help_panel="Compare")(command)
 
 
 def compare(
     config: Annotated[Path, typer.Argument(help="A comparison (YAML), such as configs/quickstart.yaml.")],
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="One of the file's sizes, such as smoke; 'full' is the file as it stands."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; default: runs/NAME-OF-THE-FILE.", show_default=False)
+        Path | None,
+        typer.Option("--out", help="Where to write; default: runs/NAME-OF-THE-FILE, and -SIZE.", show_default=False),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs",
+            help="Where the trained models are kept: comparisons that share it train what they share once. "
+            "Default: runs/ inside --out.",
+            show_default=False,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -28,11 +43,41 @@ def compare(
     """Pre-train, fine-tune and evaluate every arm; leave a table and a report. Run again, it goes on where it stopped.
 
     formulavision compare configs/quickstart.yaml
+
+    A smaller size of the same experiment, to see that it runs: compare FILE --size smoke
+
+    Another arm, seed or value in the file: run it again, and only what is new is computed.
+
+    A curve: compare FILE --set 'sweep.generator.fill_rate=[0.05, 0.1, 0.2]' runs arms with a formula at each value.
+
+    Several experiments that share pre-training: give all of them one --runs DIR, also while they run at once.
+
+    Parts that ran on several machines: copy their folders together, and formulavision report RUN... --out DIR.
     """
     from formulavision.comparison import ComparisonSettings
     from formulavision.comparison import compare as run
 
-    comparison = ComparisonSettings.load(config, settings or [])
-    result = run(comparison, out=out or Path("runs") / config.stem, overwrite=overwrite)
+    comparison = ComparisonSettings.load(config, settings or [], size=size)
+    name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
+    result = run(comparison, out=out or Path("runs") / name, runs=runs, overwrite=overwrite)
     if result.failures:
         raise typer.Exit(1)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of comparisons, finished or not.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where to write; one comparison alone: its own folder.", show_default=False),
+    ] = None,
+) -> None:
+    """Join comparisons that ran on different days and machines into one table and report; or write one's again.
+
+    formulavision report runs/monday runs/tuesday --out runs/joined
+
+    The same arm, by its content, is one row, whose seeds and downstreams come together. Arms that have only the name in
+    common are told apart by their folders.
+    """
+    from formulavision import report as run
+
+    run(runs, out=out)

@@ -1,7 +1,7 @@
 """Arms x downstreams x frozen layers x seeds: one run, one table, one report."""
 
 from formulavision.comparison.config import Arm, ComparisonSettings
-from formulavision.comparison.results import Comparison, Row
-from formulavision.comparison.run import compare
+from formulavision.comparison.results import Comparison, Findings, Row
+from formulavision.comparison.run import compare, sweep
 
-__all__ = ["Arm", "Comparison", "ComparisonSettings", "Row", "compare"]
+__all__ = ["Arm", "Comparison", "ComparisonSettings", "Findings", "Row", "compare", "sweep"]

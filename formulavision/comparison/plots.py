@@ -4,103 +4,249 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from formulavision.comparison.results import ArmFacts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["History", "accuracy_by_epoch", "pretraining_by_epoch"]
+__all__ = ["FEW", "Curve", "Epochs", "History", "Look", "Point", "by_epoch", "by_value", "looks", "worded"]
 
 History = Sequence[Mapping[str, Any]]
 """A run's rows, one an epoch."""
 
+Look = Mapping[str, Any]
+"""How matplotlib draws a line."""
+
+FEW = 8
+"""Lines that a plot of this size shows apart; the legend of more stands beside it."""
+
 # Okabe and Ito's colours for all kinds of colour vision ("Color Universal Design", 2008), less the yellow that white
-# swallows. Markers say the same again for print in gray.
+# swallows. Markers and, from the seventh line on, dashes say the same again for print in gray.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES = ("-", "--", ":", "-.")
 _SCRATCH: dict[str, Any] = {"color": "#000000", "linestyle": "--", "marker": "x"}
 
+_WIDTH, _HEIGHT = 5.2, 3.8
+_LINE = 0.21
+"""Inches from one line of a legend to the next."""
+_CHARACTER = 0.085
+"""Inches that a character of a legend takes, about."""
+_LONGEST = 34
+"""Characters of a name in a legend."""
 
-def accuracy_by_epoch(histories: Mapping[str, Sequence[History]], *, scratch: str | None, title: str) -> str:
-    """Validation accuracy by fine-tuning epoch, a line an arm (the paper's figure 1b), as SVG.
+
+@dataclass(frozen=True)
+class Point:
+    """A score at one value of a setting, as shares of 1.
+
+    Attributes:
+        spread: standard deviation over seeds; None of fewer than two.
+        paper: the paper's number.
+    """
+
+    x: float | str
+    mean: float | None
+    spread: float | None
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of scores over a setting's values."""
+
+    label: str
+    look: Look
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """A line over epochs: the mean of the runs, a seed each, with their range as a band."""
+
+    label: str
+    look: Look
+    runs: Sequence[History]
+
+
+def looks(arms: Mapping[str, ArmFacts]) -> dict[str, Look]:
+    """How each arm is drawn, in every plot the same, and the arm in the file that a sweep stands in the place of.
+
+    Arms of one sweep go from dark to lighter (viridis, which all kinds of colour vision order alike).
+    """
+    from matplotlib import colormaps
+
+    cycle = itertools.cycle(
+        {"color": colour, "marker": marker, "linestyle": dash}
+        for dash in _DASHES
+        for colour, marker in zip(_COLOURS, _MARKERS, strict=True)
+    )
+    result: dict[str, Look] = {}
+    for facts in arms.values():
+        if facts.base not in result:
+            scratch = facts.scratch and _SCRATCH not in result.values()
+            result[facts.base] = _SCRATCH if scratch else next(cycle)
+    sweeps: dict[tuple[str, str | None], list[str]] = {}
+    for name, facts in arms.items():
+        if facts.path is not None:
+            sweeps.setdefault((facts.base, facts.path), []).append(name)
+    for (base, _), names in sweeps.items():
+        for i, name in enumerate(names):
+            colour = colormaps["viridis"](0.75 * i / max(1, len(names) - 1))
+            result[name] = {**result[base], "color": colour}
+    return result
+
+
+def by_epoch(lines: Sequence[Epochs], column: str, *, scale: float, title: str, xlabel: str, ylabel: str) -> str | None:
+    """A column of the histories by epoch as SVG; None where no history has it.
 
     Args:
-        histories: by arm, a run for each seed; the line is their mean, the band their range.
-        scratch: the arm that is drawn as the baseline.
-        title: above the axes.
+        scale: what the column is multiplied by.
     """
-    figure = _figure()
-    axes = figure.subplots()
-    _lines(axes, histories, "validation_accuracy", 100.0, scratch)
-    axes.set(title=title, xlabel="fine-tuning epoch", ylabel="top-1 accuracy (%)")
-    return _svg(figure, axes)
+    found = [(line, _over_seeds(line.runs, column, scale)) for line in lines]
+    found = [(line, values) for line, values in found if values.size]
+    if not found:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for line, values in found:
+            there = np.isfinite(values).all(axis=0)
+            x, values = np.arange(1, len(there) + 1)[there], values[:, there]
+            every = max(1, len(x) // 15)
+            axes.plot(x, values.mean(0), label=_short(line.label), markersize=5, markevery=every, **line.look)
+            if len(values) > 1:
+                axes.fill_between(x, values.min(0), values.max(0), alpha=0.15, color=line.look["color"], lw=0)
+        axes.set(title=_short(title, 2 * _LONGEST), xlabel=xlabel, ylabel=ylabel)
+        _whole_numbers(axes)
+
+    return _svg(draw)
 
 
-def pretraining_by_epoch(histories: Mapping[str, Sequence[History]], *, scratch: str | None) -> tuple[str, str]:
-    """Training accuracy and loss by pre-training epoch, a line an arm, as two SVGs.
+def by_value(
+    curves: Sequence[Curve], *, title: str, xlabel: str, ylabel: str, baseline: tuple[str, Look, float] | None = None
+) -> str:
+    """Scores over the values of a setting, with bars of one standard deviation, as SVG.
+
+    Numbers stand on a numeric axis, on a logarithmic one where they span more than a decade; words beside each other
+    in the order given. The paper's numbers are hollow.
 
     Args:
-        histories: by arm, a run for each seed. Arms without pre-training have none, and are here so that the others
-            look the same in every plot.
-        scratch: the arm that is drawn as the baseline elsewhere.
+        baseline: name, look and mean score of an arm for which the setting is none, drawn across.
     """
-    plots = []
-    for key, scale, label in (("train_accuracy", 100.0, "training accuracy (%)"), ("train_loss", 1.0, "training loss")):
-        figure = _figure()
+    values = list(dict.fromkeys(point.x for curve in curves for point in curve.points))
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    places: dict[Any, float] = {value: float(value) if numeric else i for i, value in enumerate(values)}
+
+    def draw(axes: Axes) -> None:
+        for curve in curves:
+            look = dict(curve.look)
+            there = [(places[p.x], 100 * p.mean, 100 * (p.spread or 0)) for p in curve.points if p.mean is not None]
+            x, y, bars = np.array(sorted(there)).reshape(-1, 3).T
+            axes.errorbar(x, y, bars if bars.any() else None, label=_short(curve.label), capsize=3, **look)
+            theirs = sorted((places[p.x], 100 * p.paper) for p in curve.points if p.paper is not None)
+            if theirs:
+                x, y = np.array(theirs).T
+                hollow = {**look, "linestyle": ":", "lw": 1, "markerfacecolor": "none", "alpha": 0.8}
+                axes.plot(x, y, **hollow)
+        if any(point.paper is not None for curve in curves for point in curve.points):
+            # One entry for all of them: colours and markers are those of the lines.
+            axes.plot([], [], "o:", color="#000000", markerfacecolor="none", lw=1, alpha=0.8, label="the paper's")
+        if baseline is not None:
+            name, look_across, score = baseline
+            axes.axhline(
+                100 * score, color=look_across["color"], linestyle=look_across["linestyle"], lw=1, label=_short(name)
+            )
+        axes.set(title=_short(title, 2 * _LONGEST), xlabel=xlabel, ylabel=ylabel)
+        _values_axis(axes, places, numeric)
+
+    return _svg(draw)
+
+
+def _values_axis(axes: Axes, places: Mapping[Any, float], numeric: bool) -> None:
+    from matplotlib.ticker import NullLocator
+
+    if numeric and min(places.values()) > 0 and max(places.values()) > 10 * min(places.values()):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    words = {x: worded(value) for value, x in places.items()}
+    # Slanted where they would run into each other.
+    crowded = sum(len(word) + 2 for word in words.values()) * _CHARACTER > _WIDTH - 1
+    axes.set_xticks(
+        list(words),
+        [_short(word) for word in words.values()],
+        rotation=30 if crowded else 0,
+        ha="right" if crowded else "center",
+        rotation_mode="anchor",
+    )
+    if not numeric:
+        axes.margins(x=0.08)
+
+
+def _over_seeds(runs: Sequence[History], column: str, scale: float) -> np.ndarray:
+    """float64 [seeds, epochs] of the epochs that all runs have, nan where a run does not have the column."""
+    curves = [[np.nan if row.get(column) is None else row[column] * scale for row in run] for run in runs]
+    curves = [curve for curve in curves if np.isfinite(curve).any()]
+    epochs = min((len(curve) for curve in curves), default=0)
+    return np.array([curve[:epochs] for curve in curves], dtype=float).reshape(len(curves), epochs)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def worded(value: Any) -> str:
+    """A swept value as a configuration writes it, thousands apart."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short(name: str, longest: int = _LONGEST) -> str:
+    """A name cut in its middle, because both its ends tell it from others."""
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
+
+
+def _svg(draw: Callable[[Axes], None]) -> str:
+    """What ``draw`` draws, with its legend: below the axes, or beside them where it is long."""
+    import matplotlib
+    from matplotlib.lines import Line2D
+
+    # The same comparison gives the same bytes: no date, no random identifiers; text as outlines.
+    with matplotlib.rc_context({"svg.hashsalt": "formulavision", "svg.fonttype": "path"}):
+        figure = _figure(_WIDTH, _HEIGHT)
         axes = figure.subplots()
-        _lines(axes, histories, key, scale, scratch)
-        axes.set(title="pre-training", xlabel="pre-training epoch", ylabel=label)
-        plots.append(_svg(figure, axes))
-    return plots[0], plots[1]
+        draw(axes)
+        axes.grid(alpha=0.3, lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        # Matplotlib puts lines before those with bars; what is drawn across and the paper's come last.
+        entries = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda e: isinstance(e[0], Line2D))
+        handles, labels = [handle for handle, _ in entries], [label for _, label in entries]
+        widest = max((len(label) for label in labels), default=0) * _CHARACTER + 0.6
+        if len(labels) > FEW:
+            figure.set_size_inches(_WIDTH + widest, max(_HEIGHT, _LINE * len(labels) + 0.4))
+            figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize="small")
+        elif labels:
+            columns = min(4, len(labels), max(1, int(_WIDTH / widest)))
+            figure.set_size_inches(_WIDTH, _HEIGHT + _LINE * (-(-len(labels) // columns) - 1))
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        content = io.StringIO()
+        figure.savefig(content, format="svg", metadata={"Date": None}, facecolor="white")
+    return content.getvalue()
 
 
-def _lines(axes: Axes, histories: Mapping[str, Sequence[History]], key: str, scale: float, scratch: str | None) -> None:
-    looks = itertools.cycle(zip(_COLOURS, _MARKERS, strict=True))
-    for arm, runs in histories.items():
-        style = _SCRATCH
-        if arm != scratch:
-            colour, marker = next(looks)
-            style = {"color": colour, "marker": marker, "linestyle": "-"}
-        curves = [curve for curve in (_curve(run, key, scale) for run in runs) if curve.size]
-        if not curves:
-            continue
-        epochs = min(len(curve) for curve in curves)
-        values = np.stack([curve[:epochs] for curve in curves])
-        x = np.arange(1, epochs + 1)
-        axes.plot(x, values.mean(0), label=arm, markersize=5, markevery=max(1, epochs // 15), **style)
-        if len(curves) > 1:
-            axes.fill_between(x, values.min(0), values.max(0), alpha=0.15, color=style["color"], lw=0)
-
-
-def _curve(run: History, key: str, scale: float) -> np.ndarray:
-    return np.array([row[key] for row in run if row.get(key) is not None], dtype=float) * scale
-
-
-def _figure() -> Figure:
+def _figure(width: float, height: float) -> Figure:
     # Figure without pyplot: no global state, no window, whatever the user's backend.
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(5.2, 3.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-
-
-def _svg(figure: Figure, axes: Axes) -> str:
-    import matplotlib
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    _, labels = axes.get_legend_handles_labels()
-    if labels:
-        # Beside the lines it would cover them; below the axes it never does.
-        figure.legend(loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
-    content = io.StringIO()
-    # The same comparison gives the same bytes: no date, no random identifiers; text as outlines.
-    with matplotlib.rc_context({"svg.hashsalt": "formulavision", "svg.fonttype": "path"}):
-        figure.savefig(content, format="svg", metadata={"Date": None}, facecolor="white")
-    return content.getvalue()
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from formulavision import files
-from formulavision.comparison.config import ComparisonSettings
-from formulavision.errors import StoreError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from formulavision.comparison.config import PROBE, ComparisonSettings
+from formulavision.comparison.significance import rank_correlation
+from formulavision.errors import ConfigError, StoreError
 
 __all__ = [
+    "FINDINGS",
+    "TOP_1",
+    "ArmFacts",
     "Cell",
     "Comparison",
+    "Computed",
+    "Entry",
+    "Findings",
     "Line",
     "Row",
-    "caption",
-    "console",
+    "agreement",
     "mean",
-    "print_table",
+    "shown",
+    "spread",
     "table",
-    "to_csv",
-    "to_markdown",
     "write_text",
 ]
+
+FINDINGS = "results.json"
+"""In a comparison's folder: all that its table, its curves and a join with others are made of."""
+TOP_1 = "top-1 accuracy"
+_FORMAT = 1
 
 
 @dataclass
 class Row:
-    """One arm, fine-tuned on one downstream with one choice of frozen layers and one seed.
+    """One arm, evaluated on one downstream with one choice of frozen layers and one seed.
 
     Attributes:
-        top1: share of test images whose class comes first, 0 to 1; None where the row failed.
+        freeze: which layers fine-tuning left as they were; ``linear-probe`` or ``knn-probe``, where all of them were.
+        score: what the table shows, 0 to 1; None where the row failed, or is yet to be computed.
+        metric: what the score is: ``top-1 accuracy``, or ``mean average precision`` of several labels an image.
+        top1: share of test images whose class comes first, 0 to 1; None with several labels an image.
         top5: share of test images whose class is among the first five, 0 to 1; None with fewer than five classes.
         loss: mean cross-entropy over the test images, nats.
         pretrain_accuracy: of the last pre-training epoch, 0 to 1; None without pre-training.
@@ -50,6 +60,8 @@ class Row:
     downstream: str
     freeze: str
     seed: int
+    score: float | None = None
+    metric: str | None = None
     top1: float | None = None
     top5: float | None = None
     loss: float | None = None
@@ -62,18 +74,162 @@ class Row:
     evaluate_seconds: float | None = None
     error: str | None = None
 
+    @property
+    def pending(self) -> bool:
+        """Whether it is yet to be computed."""
+        return self.score is None and self.error is None
+
+
+class Computed(BaseModel, frozen=True):
+    """Where rows were computed.
+
+    Attributes:
+        machine: processor, cores and accelerator, in words.
+        versions: of Python and of the packages that matter, by name.
+    """
+
+    machine: str
+    versions: dict[str, str]
+
+
+class ArmFacts(BaseModel):
+    """What the table and the report say of an arm.
+
+    Attributes:
+        content: hash of what the arm is, but for its seeds: pre-training and fine-tuning.
+        origin: where its weights come from, in words.
+        scratch: whether it starts from random weights.
+        baseline: the arm that it is measured against.
+        base, path, value: of a swept arm, the arm in the file, the setting and its value.
+        recipe: plain values; None where no formula draws its images.
+        note: what a join has to say of it.
+    """
+
+    content: str
+    origin: str
+    scratch: bool
+    baseline: str | None = None
+    base: str
+    path: str | None = None
+    value: Any = None
+    recipe: dict[str, Any] | None = None
+    note: str = ""
+
+
+class Entry(BaseModel):
+    """A row with its curve, and where its files are.
+
+    Attributes:
+        history: of fine-tuning, a row an epoch.
+        pretraining: of the pre-training that it starts from.
+        folder: with the fine-tuned model, relative to the comparison's.
+        start: the folder or the checkpoint that the model started from, relative likewise; None from scratch.
+        computed: where; None until it is.
+    """
+
+    row: Row
+    history: list[dict[str, float | None]] = Field(default_factory=list)
+    pretraining: list[dict[str, float | None]] = Field(default_factory=list)
+    folder: str | None = None
+    start: str | None = None
+    computed: Computed | None = None
+
+
+class Findings(BaseModel):
+    """All that the table and the report are made of, as ``results.json`` holds it.
+
+    Attributes:
+        arms: in the order of the table.
+        downstreams: by name, a hash of the images that the dataset holds.
+        freezes: frozen layers and probes, in the order of the table.
+        paper: the paper's numbers in per cent: downstream -> ``ARM`` or ``ARM/FROZEN`` -> number.
+        reach: accuracies whose first epoch is told; None: chosen from the results.
+        pictures: what the report shows beside numbers.
+        configurations: by the name of the comparison, its configuration as YAML.
+        notes: what a join has to say.
+    """
+
+    format: int = _FORMAT
+    name: str
+    size: str
+    model: str
+    data: str
+    arms: dict[str, ArmFacts]
+    downstreams: dict[str, str]
+    freezes: list[str]
+    entries: list[Entry]
+    paper: dict[str, dict[str, float]] = Field(default_factory=dict)
+    reach: list[float] | None = None
+    pictures: list[str] = Field(default_factory=list)
+    configurations: dict[str, str] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path) -> Findings:
+        """What a comparison left in its folder.
+
+        Raises:
+            ConfigError: there is nothing, or it is damaged.
+        """
+        file = folder / FINDINGS
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder")
+        try:
+            findings = cls.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(f"{folder}: holds no {FINDINGS}: give the folder of a comparison") from None
+        except (OSError, ValidationError):
+            raise ConfigError(f"{file}: is damaged: run the comparison again, which computes nothing twice") from None
+        if findings.format != _FORMAT:
+            raise ConfigError(f"{file}: was written by another version: run its comparison again with this one")
+        return findings
+
+    @property
+    def rows(self) -> list[Row]:
+        return [entry.row for entry in self.entries]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({row.seed for row in self.rows})
+
+    def metric(self, downstream: str) -> str:
+        """What the scores on a downstream are."""
+        found = (row.metric for row in self.rows if row.downstream == downstream and row.metric)
+        return next(found, TOP_1)
+
+    def paper_number(self, arm: str, freeze: str, downstream: str) -> float | None:
+        """The paper's number as a share of 1; that of an arm alone is of fine-tuning all layers."""
+        numbers = self.paper.get(downstream, {})
+        number = numbers.get(f"{arm}/{freeze}", numbers.get(arm) if freeze == "none" else None)
+        return None if number is None else number / 100
+
+    def select(self, arm: str, freeze: str, downstream: str) -> list[Entry]:
+        """The rows of one cell of the table, a seed each."""
+        wanted = (arm, freeze, downstream)
+        return [e for e in self.entries if (e.row.arm, e.row.freeze, e.row.downstream) == wanted]
+
+    def scores(self, arm: str, freeze: str, downstream: str) -> dict[int, float]:
+        """The results of one cell, by seed."""
+        entries = self.select(arm, freeze, downstream)
+        return {entry.row.seed: entry.row.score for entry in entries if entry.row.score is not None}
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison.
+    """A finished comparison, or several joined.
 
     Attributes:
-        folder: holds ``results.csv``, ``results.md``, ``report.html``, ``comparison.yaml`` and the runs.
+        settings: the configuration; None where the results were read from folders.
+        folder: holds ``results.csv``, ``results.md``, ``results.json``, ``report.html`` and, of a comparison, its
+            ``comparison.yaml`` and its runs.
+        rows: a fine-tuned model, or a probe, each.
+        findings: rows, curves and all else that the report is made of.
     """
 
-    settings: ComparisonSettings
+    settings: ComparisonSettings | None
     folder: Path
     rows: list[Row]
+    findings: Findings = field(repr=False)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -91,14 +247,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cell:
-    """Top-1 accuracy of an arm on a downstream over the seeds, as shares of 1.
+    """Score of an arm on a downstream over the seeds, as shares of 1.
 
     Attributes:
-        mean: None where every seed failed.
+        mean: None where every seed failed, or none is done.
         spread: sample standard deviation over seeds; None where there are fewer than two.
         seeds: how many seeds gave a result.
-        difference: to the mean of training from scratch with the same layers frozen; None where there is none.
+        difference: to the mean of the baseline with the same layers frozen; None where there is none.
         best: whether no other mean of this downstream is higher.
+        paper: the paper's number.
         error: why a seed failed.
     """
 
@@ -107,18 +264,23 @@ class Cell:
     seeds: int
     difference: float | None
     best: bool
+    paper: float | None
     error: str | None
 
     @property
     def text(self) -> str:
         """``91.2 ± 0.3``, per cent; without the spread where there is one seed."""
         if self.mean is None:
-            return "failed"
+            return "failed" if self.error else "–"
         return f"{100 * self.mean:.1f}" + (f" ± {100 * self.spread:.1f}" if self.spread is not None else "")
 
     @property
     def difference_text(self) -> str:
         return "" if self.difference is None else f"{100 * self.difference:+.1f}".replace("-", "−")
+
+    @property
+    def paper_text(self) -> str:
+        return "" if self.paper is None else f"{100 * self.paper:.1f}"
 
 
 @dataclass(frozen=True)
@@ -130,34 +292,50 @@ class Line:
     cells: dict[str, Cell]
 
 
-def table(settings: ComparisonSettings, rows: Iterable[Row]) -> list[Line]:
-    """The table of a comparison: arms (and frozen layers) down, downstreams across."""
+def table(findings: Findings) -> list[Line]:
+    """The table of a comparison: arms (and frozen layers) down, downstreams across; no line where there is no row."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
+    for row in findings.rows:
         groups.setdefault((row.arm, row.freeze, row.downstream), []).append(row)
-    means = {key: mean(row.top1 for row in group) for key, group in groups.items()}
-    scratch = next((name for name, arm in settings.arms.items() if arm.from_scratch), None)
+    means = {key: mean(row.score for row in group) for key, group in groups.items()}
 
     def cell(arm: str, freeze: str, downstream: str) -> Cell:
-        group = groups[arm, freeze, downstream]
-        values = [row.top1 for row in group if row.top1 is not None]
-        own = means[arm, freeze, downstream]
+        group = groups.get((arm, freeze, downstream), [])
+        own = means.get((arm, freeze, downstream))
         others = [m for (_, _, where), m in means.items() if where == downstream and m is not None]
-        base = means.get((scratch, freeze, downstream)) if scratch not in (None, arm) else None
+        baseline = findings.arms[arm].baseline
+        base = means.get((baseline, freeze, downstream)) if baseline is not None else None
         return Cell(
             mean=own,
-            spread=statistics.stdev(values) if len(values) > 1 else None,
-            seeds=len(values),
+            spread=spread(row.score for row in group),
+            seeds=sum(row.score is not None for row in group),
             difference=own - base if own is not None and base is not None else None,
             best=own is not None and len(others) > 1 and own == max(others),
+            paper=findings.paper_number(arm, freeze, downstream),
             error=next((row.error for row in group if row.error), None),
         )
 
+    there = {(arm, freeze) for arm, freeze, _ in groups}
     return [
-        Line(arm, freeze, {downstream: cell(arm, freeze, downstream) for downstream in settings.downstreams})
-        for arm in settings.arms
-        for freeze in settings.freeze
+        Line(arm, freeze, {downstream: cell(arm, freeze, downstream) for downstream in findings.downstreams})
+        for arm in findings.arms
+        for freeze in findings.freezes
+        if (arm, freeze) in there
     ]
+
+
+def agreement(lines: Iterable[Line], downstream: str) -> tuple[float, int] | None:
+    """Spearman's rank correlation of the paper's numbers with ours, and of how many pairs; None for too few."""
+    cells = [line.cells[downstream] for line in lines]
+    pairs = [(cell.paper, cell.mean) for cell in cells if cell.paper is not None and cell.mean is not None]
+    found = rank_correlation([theirs for theirs, _ in pairs], [ours for _, ours in pairs])
+    return None if found is None else (found, len(pairs))
+
+
+def shown(freeze: str) -> str:
+    """What the table says of frozen layers."""
+    names = {"linear": "all (linear probe)", "knn": "all (nearest neighbours)"}
+    return names.get(freeze.removesuffix(PROBE), freeze) if freeze.endswith(PROBE) else freeze
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -166,87 +344,10 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(there) if there else None
 
 
-def to_csv(rows: Iterable[Row]) -> str:
-    """A line a row; shares from 0 to 1, times in seconds."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
-    return text.getvalue()
-
-
-def to_markdown(settings: ComparisonSettings, rows: list[Row]) -> str:
-    """The table in Markdown: top-1 accuracy in per cent, mean ± standard deviation over seeds, best in bold."""
-    return "\n".join(_markdown(settings, rows)) + "\n"
-
-
-def _markdown(settings: ComparisonSettings, rows: list[Row]) -> Iterator[str]:
-    yield f"# {settings.name}"
-    yield ""
-    yield caption(settings)
-    yield ""
-    frozen = len(settings.freeze) > 1
-    head = ["arm", *(["frozen"] if frozen else []), *settings.downstreams]
-    yield "| " + " | ".join(head) + " |"
-    yield (
-        "|"
-        + "|".join([" --- "] * (len(head) - len(settings.downstreams)) + [" ---: "] * len(settings.downstreams))
-        + "|"
-    )
-    lines = table(settings, rows)
-    for line in lines:
-        cells = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells.values()]
-        yield "| " + " | ".join([line.arm, *([line.freeze] if frozen else []), *cells]) + " |"
-    failed = list(dict.fromkeys((row.arm, row.error) for row in rows if row.error))
-    if failed:
-        yield ""
-        yield from (f"- {arm} failed: {error}" for arm, error in failed)
-
-
-def caption(settings: ComparisonSettings) -> str:
-    """What the numbers of the table are."""
-    seeds = len(settings.seeds)
-    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else f"one seed ({settings.seeds[0]})"
-    return f"Top-1 accuracy in per cent on the test images, {over}; {settings.model}; the best of a column in bold."
-
-
-def console() -> Console:
-    """Where progress goes: standard error, so that output can be piped."""
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def print_table(comparison: Comparison) -> None:
-    """Print the table on the terminal, and where the report is."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    settings = comparison.settings
-    frozen = len(settings.freeze) > 1
-    scratch = any(arm.from_scratch for arm in settings.arms.values())
-    grid = Table(title=escape(settings.name))
-    grid.add_column("arm", overflow="fold")
-    if frozen:
-        grid.add_column("frozen")
-    for downstream in settings.downstreams:
-        grid.add_column(downstream, justify="right")
-        if scratch:
-            grid.add_column("to scratch", justify="right")
-    for line in table(settings, comparison.rows):
-        cells = [line.arm, *([line.freeze] if frozen else [])]
-        for cell in line.cells.values():
-            cells += [f"[bold]{cell.text}[/bold]" if cell.best else cell.text]
-            cells += [cell.difference_text] if scratch else []
-        grid.add_row(*cells)
-    screen = Console()
-    screen.print(grid)
-    screen.print(caption(settings), markup=False, highlight=False, soft_wrap=True)
-    for arm, error in comparison.failures.items():
-        screen.print(f"{arm} failed: {error}", markup=False, highlight=False, soft_wrap=True)
-    screen.print(f"report: {comparison.report}", markup=False, highlight=False, soft_wrap=True)
+def spread(values: Iterable[float | None]) -> float | None:
+    """Sample standard deviation of the values that are there; None where there are fewer than two."""
+    there = [value for value in values if value is not None]
+    return statistics.stdev(there) if len(there) > 1 else None
 
 
 def write_text(path: Path, text: str) -> None:

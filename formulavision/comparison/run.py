@@ -3,240 +3,414 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from formulavision.comparison.arms import REMOTE, flatten_sweep
+from formulavision.comparison.checks import check_models
+from formulavision.comparison.claims import claimed
 from formulavision.comparison.config import ComparisonSettings
-from formulavision.comparison.results import Comparison, Row, console, print_table, to_csv, to_markdown, write_text
-from formulavision.comparison.stages import Finetuning, Pretraining, plan
+from formulavision.comparison.datasets import Datasets
+from formulavision.comparison.facts import first_findings, this_machine
+from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, Row, write_text
+from formulavision.comparison.sizes import at_size, without_numbers_of_others
+from formulavision.comparison.stages import Finetuning, Pretraining, Probing, plan
+from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
+from formulavision.comparison.timing import Clock, Job
 from formulavision.config import parse
-from formulavision.errors import CheckpointError, ConfigError, DownstreamError, FormulaVisionError, StoreError
+from formulavision.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.recipe import Recipe
 
 if TYPE_CHECKING:
-    from formulavision.downstream import Downstream
+    from formulavision.evaluation import Evaluation
     from formulavision.training import Run
 
-__all__ = ["compare"]
+__all__ = ["compare", "sweep"]
 
 _RESULT = "result.json"
-"""In the folder of a row that is done: what the row says."""
-_KEYS = {"arm", "downstream", "freeze", "seed"}
+"""In the folder of a row that is done: what the row says, and where it was computed."""
+_KEYS = {"arm", "downstream", "freeze", "seed", "error"}
 
 _MARK = "comparison.yaml"
-_OURS = ("runs", "stores", "plots", "results.csv", "results.md", "report.html", _MARK)
+_LOCK = "running.lock"
+_OURS = ("runs", "plots", "pictures", "results.csv", "results.md", TABLE, FINDINGS, "report.html", _MARK)
 
 
 def compare(
     config: ComparisonSettings | Mapping[str, Any] | str | Path,
     *,
     out: str | Path,
+    size: str | None = None,
+    runs: str | Path | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Comparison:
-    """Pre-train, fine-tune and evaluate every arm of a comparison, and write its table and report.
+    """Pre-train, fine-tune, evaluate and probe every arm of a comparison, and write its table and report.
 
     Started again with the same ``out``, it skips what is done, resumes what was interrupted, and computes what a
-    changed configuration touches; an arm that was added is the only one that runs.
+    changed configuration touches: an arm, a seed or a value of a sweep that was added is all that runs.
 
     Args:
         config: the comparison, or the path of its YAML file.
-        out: folder for ``results.csv``, ``results.md``, ``report.html``, ``comparison.yaml`` (the configuration with
-            every recipe in full), ``plots/``, ``runs/`` and, where images are stored, ``stores/``.
-        overwrite: throw away what a comparison left in ``out`` and start over.
+        out: folder for ``results.csv`` (a line a model), ``table.csv`` and ``results.md`` (over seeds),
+            ``results.json`` (all of it), ``report.html``, ``plots/`` and ``comparison.yaml`` (the configuration with
+            every recipe in full).
+        size: one of the ``sizes`` that the configuration names, or ``full``: the configuration without an overlay.
+        runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons that share it share
+            what they have in common, also while they run at once. None: ``runs/`` in ``out``.
+        overwrite: throw away what a comparison left in ``out`` and start over; stages in another folder stay.
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
         The rows. An arm that failed has its reason in its rows and in ``Comparison.failures``; the others are done.
 
     Raises:
-        ConfigError: the configuration is wrong.
-        DownstreamError: a downstream dataset cannot be used.
-        StoreError: ``out`` holds something else, or cannot be written.
+        ConfigError: the configuration is wrong, or has no such size.
+        DownstreamError: a real dataset cannot be used.
+        StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written.
     """
-    if isinstance(config, str | Path):
-        settings = ComparisonSettings.load(config)
-    else:
-        settings = config if isinstance(config, ComparisonSettings) else parse(ComparisonSettings, config)
-    _check_models(settings)
-    runner = _Runner(settings, Path(out), show_progress)
-    _prepare(runner.out, overwrite)
-    write_text(runner.out / _MARK, settings.to_yaml())
-    rows = [Row(stage.arm, stage.downstream, stage.freeze, stage.seed) for stage in runner.stages]
-    for i, (stage, row) in enumerate(zip(runner.stages, rows, strict=True)):
-        runner.fill(stage, row, f"[{i + 1}/{len(rows)}]")
-        # Known rows only, so that a long comparison can be watched from outside.
-        write_text(runner.out / "results.csv", to_csv(rows[: i + 1]))
-    result = Comparison(settings, runner.out, rows)
-    write_text(runner.out / "results.md", to_markdown(settings, rows))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
+    settings = _read(config, size)
+    check_models(settings)
+    datasets = Datasets(settings)
+    folder = Path(out)
+    with _prepared(folder, overwrite):
+        pool = folder / "runs" if runs is None else Path(runs)
+        _make(pool)
+        write_text(folder / _MARK, settings.to_yaml())
+        runner = _Runner(settings, folder, pool, datasets, show_progress)
+        findings = runner.findings
+        try:
+            runner.run()
+        except KeyboardInterrupt:
+            write_tables(findings, folder)
+            done = sum(row.score is not None for row in findings.rows)
+            if show_progress:
+                say(f"stopped with {done} of {len(findings.rows)} rows done: the same comparison in {folder} goes on")
+            raise
+        write_tables(findings, folder)
+        result = Comparison(settings, folder, findings.rows, findings)
 
-    from formulavision.comparison.report import write_report
+        from formulavision.comparison.report import write_report
 
-    write_report(result, runner.stages)
+        write_report(result)
     if show_progress:
         print_table(result)
     return result
 
 
-def _check_models(settings: ComparisonSettings) -> None:
-    """Build every model: refuses a name, an image size, frozen layers or a checkpoint that does not fit.
+def sweep(
+    config: ComparisonSettings | Mapping[str, Any] | str | Path,
+    values: Mapping[str, Any],
+    *,
+    out: str | Path,
+    size: str | None = None,
+    runs: str | Path | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Comparison:
+    """Run a comparison at each of several values of a setting, which the report draws as a curve.
+
+    Args:
+        config: the comparison, or the path of its YAML file.
+        values: by the setting's path the values, each an arm: ``{"generator.fill_rate": [0.05, 0.1, 0.2]}``. Of
+            several settings one varies at a time. They take the place of the configuration's own ``sweep``.
+        out, size, runs, overwrite, show_progress: as for :func:`compare`, which says what is returned and raised.
 
     Raises:
-        ConfigError: one line a problem.
+        ConfigError: also, a setting is unknown, touches no arm, or has a value that does not fit.
     """
-    import torch
-
-    from formulavision.training import freeze, load_checkpoint
-    from formulavision.training.models import build_model
-
-    problems: list[str] = []
-    seed = settings.seeds[0]
-    with torch.device("meta"):
-        for spec in settings.freeze:
-            try:
-                freeze(build_model(settings.finetune_settings(seed), num_classes=2), spec)
-            except ConfigError as error:
-                problems += [p if p.startswith(("model:", "freeze:")) else f"finetune.{p}" for p in error.problems]
-        if problems:
-            raise ConfigError(*dict.fromkeys(problems))
-        for name, arm in settings.arms.items():
-            try:
-                if arm.recipe is not None:
-                    build_model(settings.pretrain_settings(name, seed), num_classes=2)
-                if arm.checkpoint is not None:
-                    # With weights: those of the checkpoint are to be copied into it.
-                    with torch.device("cpu"):
-                        model = build_model(settings.finetune_settings(seed), num_classes=2)
-                    load_checkpoint(arm.checkpoint).load_into(model)
-            except ConfigError as error:
-                problems += [f"arms.{name}.pretrain.{problem}" for problem in error.problems]
-            except CheckpointError as error:
-                problems.append(f"arms.{name}.checkpoint: {error}")
-    if problems:
-        raise ConfigError(*problems)
+    chosen: dict[str, list[Any]] = {}
+    for path, points in flatten_sweep(values).items():
+        if not isinstance(points, list | tuple | range):
+            raise ConfigError(f"sweep.{path}: {points!r} is not allowed: must be a list of values")
+        chosen[path] = list(points)
+    settings = _read(config, size).model_copy(update={"sweep": chosen})
+    swept = parse(ComparisonSettings, settings.to_dict())
+    return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)
 
 
-def _open(settings: ComparisonSettings) -> dict[str, Downstream]:
-    from formulavision.downstream import open_downstream
-
-    result = {}
-    for name, dataset in settings.downstreams.items():
-        try:
-            result[name] = open_downstream(dataset)
-        except DownstreamError as error:
-            raise DownstreamError(f"downstreams.{name}: {error}") from None
-    return result
+def _read(config: ComparisonSettings | Mapping[str, Any] | str | Path, size: str | None) -> ComparisonSettings:
+    if isinstance(config, str | Path):
+        return ComparisonSettings.load(config, size=size)
+    if isinstance(config, ComparisonSettings):
+        if size not in (None, config.size):
+            raise ConfigError(f"size: is '{size}', and the comparison was read at '{config.size}': read it again")
+        return config
+    return parse(ComparisonSettings, without_numbers_of_others(at_size(config, size), config))
 
 
-def _prepare(out: Path, overwrite: bool) -> None:
+@contextmanager
+def _prepared(out: Path, overwrite: bool) -> Iterator[None]:
+    """The comparison's folder, there and nobody else's while the block runs.
+
+    Raises:
+        StoreError: it holds something else, is taken, or cannot be written.
+    """
     if out.exists() and not out.is_dir():
-        raise StoreError(f"{out}: is a file; give another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file() and not overwrite:
-        raise StoreError(f"{out}: exists and holds no comparison; give another --out, or --overwrite")
+        raise StoreError(f"{out}: is a file: give another --out")
+    there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if there - {_LOCK} and _MARK not in there and not overwrite:
+        raise StoreError(f"{out}: exists and holds no comparison: give another --out, or --overwrite")
+
+    def refuse(holder: str) -> None:
+        raise StoreError(f"{out}: a comparison runs there ({holder}): give another --out, or wait for it")
+
+    _make(out)
+    with claimed(out / _LOCK, refuse):
+        for name in _OURS if overwrite else ():
+            _remove(out / name)
+        yield
+
+
+def _remove(path: Path) -> None:
     try:
-        if overwrite:
-            for name in _OURS:
-                path = out / name
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-        out.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from None
+        raise StoreError(f"{path}: cannot be removed: {error.strerror or error}") from None
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 class _Runner:
     """Computes rows; a pre-training that several rows start from runs, or fails, once."""
 
-    def __init__(self, settings: ComparisonSettings, out: Path, show_progress: bool) -> None:
+    def __init__(
+        self, settings: ComparisonSettings, out: Path, runs: Path, datasets: Datasets, show_progress: bool
+    ) -> None:
         self.out = out
         self.show_progress = show_progress
-        self.downstreams = _open(settings)
-        self.stages = plan(settings, out)
-        self.pretrained: dict[Path, Any] = {}
+        self.settings = settings
+        self.datasets = datasets
+        self.stages = plan(settings, runs, datasets.digest)
+        self.findings = first_findings(settings, self.stages, datasets)
+        self.pretrained: dict[Path, Run | Exception] = {}
+        self.clock = Clock()
 
-    def fill(self, stage: Finetuning, row: Row, count: str) -> None:
-        """Compute a row. An exception ends the row, not the comparison; KeyboardInterrupt ends both."""
-        what = f"{count} {stage.arm} on {stage.downstream}, frozen: {stage.freeze}, seed {stage.seed}"
-        done = stage.folder / _RESULT
+    def run(self) -> None:
+        """Compute what is not done. An exception ends a row, not the comparison; KeyboardInterrupt ends both."""
+        pairs = list(zip(self.stages, self.findings.entries, strict=True))
+        pending = [(stage, entry) for stage, entry in pairs if not self._recall(stage, entry)]
+        for stage, _ in pending:
+            self._schedule(stage)
+        if pending and len(pending) < len(pairs):
+            self._say(f"{len(pairs) - len(pending)} of {len(pairs)} rows are done already")
+        elif not pending:
+            self._say(f"all {len(pairs)} rows are done already")
+        self._keep()
+        for stage, entry in pending:
+            self._fill(stage, entry)
+            self._keep()
+
+    def _keep(self) -> None:
+        # A long comparison can be watched from outside, and joined before its end.
+        write_text(self.out / "results.csv", rows_csv(self.findings))
+        write_text(self.out / FINDINGS, self.findings.model_dump_json(indent=1))
+
+    # What there is to do ---------------------------------------------------------------------------------------------
+
+    def _schedule(self, stage: Finetuning | Probing) -> None:
+        if isinstance(stage.start, Pretraining) and not _complete(stage.start.folder):
+            self.clock.add(self._job_before(stage.start))
+        self.clock.add(self._job(stage))
+
+    def _job_before(self, start: Pretraining) -> Job:
+        source = start.source
+        images = len(source.recipe) if source.recipe is not None else len(self.datasets[source.images].train)
+        return Job(start.folder, "pretraining", images * start.settings.epochs * start.settings.crop**2)
+
+    def _job(self, stage: Finetuning | Probing) -> Job:
+        kind, passes = ("finetuning", stage.settings.epochs) if isinstance(stage, Finetuning) else (stage.method, 1)
+        downstream = self.datasets[self.settings.downstreams[stage.downstream]]
+        # Forward, backward and gradients cost about three times what forward alone does.
+        images = passes * (len(downstream.train) + len(downstream.test) / 3)
+        return Job(stage.folder, kind, images * stage.settings.crop**2)
+
+    # One row ---------------------------------------------------------------------------------------------------------
+
+    def _recall(self, stage: Finetuning | Probing, entry: Entry) -> bool:
+        """Fill in a row that is done; whether it is."""
+        result = _read_result(stage.folder / _RESULT)
+        if result is None:
+            return False
+        row = entry.row
+        for key, value in result["row"].items():
+            setattr(row, key, value)
+        entry.computed = Computed.model_validate(result["computed"])
+        entry.folder = self._relative(stage.folder)
+        entry.history = _history(stage.folder)
+        if isinstance(stage.start, Pretraining):
+            entry.start = self._relative(stage.start.folder)
+            entry.pretraining = _history(stage.start.folder)
+            self.clock.learn(self._job_before(stage.start), row.pretrain_seconds or 0)
+        elif stage.start is not None:
+            entry.start = stage.start if stage.start.startswith(REMOTE) else self._relative(Path(stage.start))
+        self.clock.learn(self._job(stage), (row.finetune_seconds or 0) + (row.evaluate_seconds or 0))
+        return True
+
+    def _fill(self, stage: Finetuning | Probing, entry: Entry) -> None:
         try:
-            if done.is_file():
-                row.__dict__.update(json.loads(done.read_text(encoding="utf-8")))
-                self._say(f"{what}: done already")
-                return
-            self._say(what)
-            self._compute(stage, row)
-            write_text(
-                done, json.dumps({key: value for key, value in asdict(row).items() if key not in _KEYS}, indent=1)
-            )
+            pretraining = self._pretrain(stage.start) if isinstance(stage.start, Pretraining) else None
+            with self._claimed(stage.folder):
+                # Another comparison, or an arm with the same content, may have computed it by now.
+                if self._recall(stage, entry):
+                    return
+                self._say(
+                    f"{self.clock.position()} {stage.arm} on {stage.downstream}, {_treatment(stage)}, seed {stage.seed}"
+                )
+                row = Row(stage.arm, stage.downstream, stage.freeze, stage.seed)
+                if pretraining is not None:
+                    row.pretrain_accuracy = pretraining.history[-1].get("train_accuracy")
+                    row.pretrain_seconds = pretraining.seconds
+                    row.pretrain_images_per_second = pretraining.images_per_second
+                    assert isinstance(stage.start, Pretraining)
+                    row.generate_seconds = _generate_seconds(stage.start.store)
+                self._compute(stage, stage.start if pretraining is None else pretraining.folder, row)
+                content = {
+                    "row": {key: value for key, value in asdict(row).items() if key not in _KEYS},
+                    "computed": this_machine(self.settings, stage.arm).model_dump(),
+                }
+                write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
+                self._recall(stage, entry)
         except Exception as error:
-            row.error = _one_line(error)
-            self._say(f"{what}: failed: {row.error}")
+            entry.row.error = _one_line(error)
+            self._say(f"{stage.arm} on {stage.downstream}, seed {stage.seed} failed: {entry.row.error}")
+        finally:
+            self.clock.finish(stage.folder)
 
-    def _compute(self, stage: Finetuning, row: Row) -> None:
-        from formulavision.evaluation import evaluate
+    def _compute(self, stage: Finetuning | Probing, checkpoint: Any, row: Row) -> None:
+        from formulavision import evaluation
         from formulavision.training import finetune
 
-        checkpoint = stage.start
-        if isinstance(stage.start, Pretraining):
-            pretraining = self._pretrain(stage.start)
-            checkpoint = pretraining.folder
-            row.pretrain_accuracy = pretraining.history[-1]["train_accuracy"]
-            row.pretrain_seconds = pretraining.seconds
-            row.pretrain_images_per_second = pretraining.images_per_second
-            row.generate_seconds = _generate_seconds(stage.start.store)
-        downstream = self.downstreams[stage.downstream]
-        run = self._run(
-            finetune, checkpoint, downstream, out=stage.folder, freeze=stage.freeze, settings=stage.settings
-        )
-        row.finetune_seconds = run.seconds
-        row.finetune_images_per_second = run.images_per_second
-        evaluation = evaluate(run.folder, downstream, show_progress=self.show_progress)
-        row.evaluate_seconds = evaluation.seconds
-        row.top1, row.loss = evaluation.top1, evaluation.loss
-        row.top5 = evaluation.topk if evaluation.k == 5 else None
+        downstream = self.datasets[self.settings.downstreams[stage.downstream]]
+        if isinstance(stage, Probing):
+            _clear_remains(stage.folder)
+            found: Evaluation = evaluation.probe(
+                checkpoint,
+                downstream,
+                method=stage.method,
+                settings=stage.settings,
+                out=stage.folder,
+                show_progress=self.show_progress,
+            )
+        else:
+            run = self._run(
+                finetune, checkpoint, downstream, out=stage.folder, freeze=stage.freeze, settings=stage.settings
+            )
+            row.finetune_seconds = run.seconds
+            row.finetune_images_per_second = run.images_per_second
+            found = evaluation.evaluate(run.folder, downstream, show_progress=self.show_progress)
+        row.evaluate_seconds = found.seconds
+        row.score, row.metric = found.score, found.metric
+        row.top1, row.loss = found.top1, found.loss
+        row.top5 = found.topk if found.k == 5 else None
 
     def _pretrain(self, stage: Pretraining) -> Run:
-        from formulavision.training import pretrain
-
         if stage.folder not in self.pretrained:
             try:
-                if not (stage.folder / "run.json").is_file():
-                    self._say(f"pre-training on {stage.arm}, seed {stage.seed}")
-                data = stage.recipe if stage.store is None else self._generate(stage.recipe, stage.store)
-                self.pretrained[stage.folder] = self._run(pretrain, data, out=stage.folder, settings=stage.settings)
+                with self._claimed(stage.folder):
+                    self.pretrained[stage.folder] = self._train(stage)
             except Exception as error:
                 self.pretrained[stage.folder] = error
+            finally:
+                self.clock.finish(stage.folder)
         result = self.pretrained[stage.folder]
         if isinstance(result, Exception):
             raise result
         return result
 
+    def _train(self, stage: Pretraining) -> Run:
+        from formulavision.training import Run, pretrain
+
+        if _complete(stage.folder):
+            return Run.load(stage.folder)
+        self._say(f"{self.clock.position()} pre-training of {stage.arm}, seed {stage.seed}")
+        source = stage.source
+        data: Any
+        if source.recipe is None:
+            data = self.datasets[source.images].train
+        else:
+            data = source.recipe if stage.store is None else self._generate(source.recipe, stage.store)
+        run = self._run(pretrain, data, out=stage.folder, labels=source.labels, settings=stage.settings)
+        self.clock.learn(self._job_before(stage), run.seconds)
+        return run
+
     def _run(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
         """The training run in ``out``: loaded where it is complete, resumed where it was interrupted."""
         from formulavision.training import Run
 
-        if (out / "run.json").is_file():
+        if _complete(out):
             return Run.load(out)
+        if not (out / "settings.yaml").is_file():
+            # It ended before its first file was whole.
+            _clear_remains(out)
         return train(*what, out=out, resume=out.exists(), show_progress=self.show_progress, **settings)
 
     def _generate(self, recipe: Recipe, store: Path) -> Path:
         from formulavision.generation import generate
 
-        if _generate_seconds(store) is None:
-            started = time.monotonic()
-            generate(recipe, out=store)
-            _seconds_file(store).write_text(json.dumps({"seconds": time.monotonic() - started}), encoding="utf-8")
+        with self._claimed(store):
+            if _generate_seconds(store) is None:
+                started = time.monotonic()
+                generate(recipe, out=store)
+                write_text(_seconds_file(store), json.dumps({"seconds": time.monotonic() - started}))
         return store
+
+    def _claimed(self, folder: Path) -> AbstractContextManager[None]:
+        def wait(holder: str) -> None:
+            self._say(f"{folder} is being computed by {holder}: waiting for it")
+
+        return claimed(folder.with_name(f"{folder.name}.lock"), wait)
+
+    def _relative(self, path: Path) -> str:
+        return os.path.relpath(path.resolve(), self.out.resolve())
 
     def _say(self, line: str) -> None:
         if self.show_progress:
-            console().print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
+
+
+def _treatment(stage: Finetuning | Probing) -> str:
+    return f"{stage.method} probe" if isinstance(stage, Probing) else f"frozen: {stage.freeze}"
+
+
+def _complete(folder: Path) -> bool:
+    from formulavision.training.runs import is_complete
+
+    return is_complete(folder)
+
+
+def _history(folder: Path) -> list[dict[str, float | None]]:
+    from formulavision.training import Run
+
+    return Run.load(folder).history if _complete(folder) else []
+
+
+def _clear_remains(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _read_result(file: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def _seconds_file(store: Path) -> Path:

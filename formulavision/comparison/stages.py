@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from formulavision.comparison.config import Arm, ComparisonSettings
-from formulavision.recipe import Recipe
+from formulavision.comparison.arms import REMOTE, Arm
+from formulavision.comparison.config import PROBE, ComparisonSettings
 
 if TYPE_CHECKING:
     from formulavision.training.settings import TrainSettings
 
-__all__ = ["Finetuning", "Pretraining", "plan"]
+__all__ = ["STORES", "Finetuning", "Pretraining", "Probing", "Stage", "plan"]
+
+STORES = "_stores"
+"""Where among the stages the stores are: no arm has such a name."""
 
 # Where and by how many processes a stage is computed makes it faster, not another experiment.
-_NOT_IN_THE_KEY = {"device", "devices", "workers"}
+_NOT_IN_THE_KEY = {"device", "devices", "workers", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
@@ -31,63 +34,143 @@ class Pretraining:
 
     arm: str
     seed: int
-    recipe: Recipe
+    source: Arm
     settings: TrainSettings
     folder: Path
     store: Path | None
 
 
 @dataclass(frozen=True)
-class Finetuning:
-    """Fine-tuning and evaluation of one arm on one downstream: a row of the results.
+class Stage:
+    """One row of the results: an arm's weights, evaluated on one downstream with one seed.
 
     Attributes:
+        freeze: the layers that fine-tuning leaves as they are; of a probe its name (``linear-probe``).
+        folder: where its files are.
         start: what the model starts from: a stage of this comparison, somebody's checkpoint, or None for scratch.
+        content: hash of what the arm is, but for seed, downstream and frozen layers: the same arm in another
+            comparison, on another machine, has the same.
     """
 
     arm: str
     downstream: str
     freeze: str
     seed: int
-    settings: TrainSettings
     folder: Path
-    start: Pretraining | Path | None
+    start: Pretraining | str | None
+    content: str
 
 
-def plan(settings: ComparisonSettings, out: Path) -> list[Finetuning]:
+@dataclass(frozen=True)
+class Finetuning(Stage):
+    """Fine-tuning and evaluation."""
+
+    settings: TrainSettings
+
+
+@dataclass(frozen=True)
+class Probing(Stage):
+    """Evaluation of frozen features.
+
+    Attributes:
+        settings: those of fine-tuning, for the model and the size of its images.
+        method: ``linear`` or ``knn``.
+    """
+
+    settings: TrainSettings
+    method: Literal["linear", "knn"]
+
+
+def plan(settings: ComparisonSettings, runs: Path, digest: Callable[[Any], str]) -> list[Finetuning | Probing]:
     """The rows of a comparison in the order in which they are computed, arm by arm.
+
+    Args:
+        settings: of the comparison.
+        runs: the folder that the stages' folders are in, of this comparison alone or of several.
+        digest: of a real dataset, by its settings.
 
     A stage's folder is named after a hash of its settings and of the stage before it, so that a stage that is there
     is the right one, a changed configuration computes what the change touches, and taking the change back costs
-    nothing.
+    nothing. Arms with the same content share their stages.
     """
-    return [row for name, arm in settings.arms.items() for row in _rows(settings, name, arm, out)]
+    planner = _Planner(settings, runs, digest)
+    return [row for name in settings.variants for seed in settings.seeds for row in planner.rows(name, seed)]
 
 
-def _rows(settings: ComparisonSettings, name: str, arm: Arm, out: Path) -> Iterator[Finetuning]:
-    for seed in settings.seeds:
-        start: Pretraining | Path | None = arm.checkpoint
-        before: Any = _content_of(arm.checkpoint) if arm.checkpoint is not None else None
-        if arm.recipe is not None:
-            training = settings.pretrain_settings(name, seed)
-            before = _key({"recipe": arm.recipe.id, "settings": _determining(training)})
-            store = out / "stores" / arm.recipe.id if settings.data == "stored" else None
-            start = Pretraining(name, seed, arm.recipe, training, out / "runs" / name / f"pretrain-{before}", store)
-        training = settings.finetune_settings(seed)
+class _Planner:
+    def __init__(self, settings: ComparisonSettings, runs: Path, digest: Callable[[Any], str]) -> None:
+        self.settings = settings
+        self.runs = runs
+        self.digest = digest
+        # By the hash at the end of its name, whichever arm it was made for.
+        self.folders = {
+            folder.name.rpartition("-")[2]: folder for folder in sorted(runs.glob("*/*-*")) if folder.is_dir()
+        }
+
+    def rows(self, name: str, seed: int) -> list[Finetuning | Probing]:
+        settings, arm = self.settings, self.settings.variants[name].arm
+        start, before = self._start(name, seed)
+        training = settings.finetune_settings(name, seed)
+        determining = _determining(training)
+        content = _key({"start": _without_seed(before), "settings": _without_seed(determining)})
+        result: list[Finetuning | Probing] = []
         for downstream, dataset in settings.downstreams.items():
-            content = {
-                "start": before,
-                "settings": _determining(training),
-                "downstream": dataset.model_dump(mode="json", exclude={"download"}),
-            }
-            for freeze in settings.freeze:
-                key = _key({**content, "freeze": freeze})
-                folder = out / "runs" / name / f"{downstream}-{key}"
-                yield Finetuning(name, downstream, freeze, seed, training, folder, start)
+            where = self.digest(dataset)
+            for freeze in settings.freeze if settings.finetuning else ():
+                key = _key({"start": before, "settings": determining, "downstream": where, "freeze": freeze})
+                folder = self._folder(name, downstream, key)
+                result.append(Finetuning(name, downstream, freeze, seed, folder, start, content, training))
+            for method in settings.probes:
+                if arm.from_scratch:
+                    # Random features of a model that has no folder to take them from.
+                    continue
+                seen = {key: determining[key] for key in ("model", "resize", "crop", "mean", "std", "seed")}
+                key = _key({"start": before, "settings": seen, "downstream": where, "probe": method})
+                folder = self._folder(name, f"{downstream}-{method}", key)
+                freeze = f"{method}{PROBE}"
+                result.append(Probing(name, downstream, freeze, seed, folder, start, content, training, method))
+        return result
+
+    def _start(self, name: str, seed: int) -> tuple[Pretraining | str | None, Any]:
+        """What an arm starts from, and what determines that."""
+        arm = self.settings.variants[name].arm
+        if arm.checkpoint is not None:
+            return arm.checkpoint, {"checkpoint": _content_of(arm.checkpoint)}
+        if not arm.pretrained_here:
+            return None, None
+        training = self.settings.pretrain_settings(name, seed)
+        before: dict[str, Any] = {"settings": _determining(training)}
+        store = None
+        if arm.recipe is not None:
+            before["recipe"] = arm.recipe.id
+            if self.settings.data == "stored":
+                store = self.runs / STORES / arm.recipe.id
+                # In every epoch the same images, as a store holds them.
+                before["settings"]["fresh"] = False
+        else:
+            before["images"] = self.digest(arm.images)
+        if arm.labels is not None:
+            before["labels"] = arm.labels.model_dump(mode="json")
+        folder = self._folder(name, "pretrain", _key(before))
+        return Pretraining(name, seed, arm, training, folder, store), before
+
+    def _folder(self, arm: str, what: str, key: str) -> Path:
+        return self.folders.setdefault(key, self.runs / arm / f"{what}-{key}")
 
 
 def _determining(settings: TrainSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=_NOT_IN_THE_KEY)
+
+
+def _without_seed(content: Any) -> Any:
+    """Content of a stage, whatever its seed of training and of labels."""
+    if not isinstance(content, Mapping):
+        return content
+    return {
+        key: {k: v for k, v in value.items() if k != "seed"} if key in ("settings", "labels") else value
+        for key, value in content.items()
+        if key != "seed"
+    }
 
 
 def _key(content: Any) -> str:
@@ -95,8 +178,11 @@ def _key(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _content_of(checkpoint: Path) -> str:
-    """Digest of a checkpoint's weights: of the file, or of the run's."""
-    file = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
+def _content_of(checkpoint: str) -> str:
+    """Digest of a checkpoint's weights, of the file or of the run's; a published model is named, and not fetched."""
+    if checkpoint.startswith(REMOTE):
+        return checkpoint
+    path = Path(checkpoint)
+    file = path / "model.safetensors" if path.is_dir() else path
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

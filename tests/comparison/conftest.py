@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import Field
+from stand_ins import install
 
 import formulavision
 from formulavision import Category, Generator, Params, compare
 from formulavision.comparison import Comparison
+
+install()
 
 
 class StripesParams(Params):
@@ -62,6 +65,7 @@ def comparison() -> dict[str, Any]:
         "model": "resnet10t",
         "pretrain": training,
         "finetune": training,
+        "pictures": False,
     }
 
 
@@ -81,7 +85,15 @@ def small() -> dict[str, Any]:
     return comparison()
 
 
+@pytest.fixture
+def settings(first: Comparison) -> dict[str, Any]:
+    """Settings of the comparison that was run, less its pictures, which take time."""
+    assert first.settings is not None
+    return {**first.settings.to_dict(), "pictures": False}
+
+
 @pytest.fixture(scope="package")
 def first(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Comparison:
     """That comparison, run once for all tests that look at what it leaves."""
-    return compare(comparison(), out=tmp_path_factory.mktemp("comparison") / "out", show_progress=False)
+    settings = {**comparison(), "pictures": True}
+    return compare(settings, out=tmp_path_factory.mktemp("comparison") / "out", show_progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,26 @@ import pytest
 import yaml
 
 from formulavision import compare
-from formulavision.comparison import Comparison, ComparisonSettings
+from formulavision.comparison import Comparison, ComparisonSettings, Findings
 from formulavision.config import parse
+from formulavision.errors import ConfigError, StoreError
 
 
-def read_csv(folder: Path) -> list[dict[str, str]]:
-    with (folder / "results.csv").open() as file:
-        return list(csv.DictReader(file))
+def read_csv(file: Path) -> list[dict[str, str]]:
+    with file.open() as content:
+        return list(csv.DictReader(content))
 
 
-def times_of(folder: Path) -> dict[Path, int]:
+def times_of(runs: Path) -> dict[Path, int]:
     """When each file of the runs was last written."""
-    return {file: file.stat().st_mtime_ns for file in (folder / "runs").rglob("*") if file.is_file()}
+    return {file: file.stat().st_mtime_ns for file in runs.rglob("*") if file.is_file()}
 
 
 def test_every_arm_has_its_row(first: Comparison) -> None:
-    scratch, stripes, _ = read_csv(first.folder)
+    scratch, stripes, _ = read_csv(first.folder / "results.csv")
     for row in (scratch, stripes):
-        assert 0 <= float(row["top1"]) <= float(row["top5"]) <= 1
+        assert 0 <= float(row["score"]) == float(row["top1"]) <= float(row["top5"]) <= 1
+        assert row["metric"] == "top-1 accuracy"
         assert float(row["loss"]) > 0
         assert float(row["finetune_seconds"]) > 0
         assert row["error"] == ""
@@ -37,9 +40,9 @@ def test_every_arm_has_its_row(first: Comparison) -> None:
 
 
 def test_an_arm_that_fails_says_why_and_stops_no_other(first: Comparison) -> None:
-    broken = read_csv(first.folder)[2]
+    broken = read_csv(first.folder / "results.csv")[2]
     assert broken["arm"] == "broken"
-    assert broken["top1"] == ""
+    assert broken["score"] == ""
     assert "comparison-test-stripes" in broken["error"]
     assert "ValueError: out of ink" in broken["error"]
     assert first.failures == {"broken": broken["error"]}
@@ -47,88 +50,224 @@ def test_an_arm_that_fails_says_why_and_stops_no_other(first: Comparison) -> Non
 
 def test_the_table_is_written_for_people_and_for_git(first: Comparison) -> None:
     text = (first.folder / "results.md").read_text()
-    assert "| arm | digits |" in text
+    assert "| arm | digits | to scratch |" in text
     assert "| broken | failed |" in text
-    assert text.count("**") == 2 or text.count("**") == 4  # the best in bold; two where they are equal
+    assert text.count("**") in (2, 4)  # the best in bold; two where they are equal
     assert parse(ComparisonSettings, yaml.safe_load((first.folder / "comparison.yaml").read_text())) == first.settings
-    assert not [file for file in first.folder.iterdir() if file.name.startswith(".")]
 
 
-def test_started_again_it_does_nothing_twice_and_an_added_arm_is_all_that_runs(first: Comparison) -> None:
-    before = times_of(first.folder)
-    settings = first.settings.to_dict()
+def test_nothing_is_left_lying_about(first: Comparison) -> None:
+    assert {file.name for file in first.folder.iterdir()} - {"plots", "pictures"} == {
+        "comparison.yaml",
+        "report.html",
+        "results.csv",
+        "results.json",
+        "results.md",
+        "runs",
+        "table.csv",
+    }
+    assert not list(first.folder.rglob("*.lock"))
+
+
+def test_the_findings_hold_curves_and_where_the_files_are(first: Comparison) -> None:
+    findings = Findings.load(first.folder)
+    assert findings == first.findings
+    scratch, stripes, broken = findings.entries
+    assert [len(entry.history) for entry in findings.entries] == [2, 2, 0]
+    assert [len(entry.pretraining) for entry in findings.entries] == [0, 2, 0]
+    for entry in (scratch, stripes):
+        assert entry.folder is not None
+        assert not Path(entry.folder).is_absolute()
+        assert (first.folder / entry.folder / "model.safetensors").is_file()
+        assert entry.computed is not None
+        assert "cores" in entry.computed.machine
+        assert {"Python", "torch", "formulavision"} <= entry.computed.versions.keys()
+    assert scratch.start is None
+    assert stripes.start is not None
+    assert (first.folder / stripes.start / "model.safetensors").is_file()
+    assert (broken.folder, broken.computed) == (None, None)
+
+
+def test_the_findings_say_what_an_arm_is(first: Comparison) -> None:
+    scratch, stripes, broken = first.findings.arms.values()
+    assert (scratch.scratch, scratch.baseline, scratch.origin) == (True, None, "training from scratch")
+    assert (stripes.scratch, stripes.baseline) == (False, "scratch")
+    assert "4 categories × 16 instances (64 images), drawn by comparison-test-stripes" in stripes.origin
+    assert stripes.recipe is not None
+    assert len({scratch.content, stripes.content, broken.content}) == 3
+
+
+def test_an_added_arm_is_all_that_runs(first: Comparison, settings: dict[str, Any], tmp_path: Path) -> None:
+    runs = first.folder / "runs"
+    before = times_of(runs)
     del settings["arms"]["broken"]
     faint = {**settings["arms"]["stripes"]["recipe"], "generator": {"name": "comparison-test-stripes", "contrast": 20}}
     settings["arms"]["faint"] = {"recipe": faint}
-    again = compare(settings, out=first.folder, show_progress=False)
-    after = times_of(first.folder)
+    again = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)
+    after = times_of(runs)
     assert not again.failures
     assert [row.arm for row in again.rows] == ["scratch", "stripes", "faint"]
     assert again.rows[:2] == first.rows[:2]
     assert {file: time for file, time in after.items() if file in before} == before
-    assert {file.relative_to(first.folder).parts[1] for file in after.keys() - before.keys()} == {"faint"}
+    assert {file.relative_to(runs).parts[0] for file in after.keys() - before.keys()} == {"faint"}
+
+
+def test_words_and_numbers_of_others_run_nothing(
+    first: Comparison, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_training(monkeypatch)
+    del settings["arms"]["broken"]
+    settings |= {
+        "name": "renamed",
+        "paper": {"digits": {"stripes": 93.4}},
+        "reach": [0.5],
+        "pictures": False,
+        "against": "stripes",
+    }
+    again = compare(settings, out=tmp_path / "out", runs=first.folder / "runs", show_progress=False)
+    assert not again.failures
+    assert [row.score for row in again.rows] == [row.score for row in first.rows[:2]]
+    assert "93.4" in (tmp_path / "out/results.md").read_text()
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch, *what: str) -> None:
+    import formulavision.training
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    for name in what or ("pretrain", "finetune"):
+        monkeypatch.setattr(formulavision.training, name, refuse)
 
 
 def test_another_setting_of_fine_tuning_leaves_pre_training_alone(
-    first: Comparison, monkeypatch: pytest.MonkeyPatch
+    first: Comparison, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import formulavision.training
-
-    def no_pretraining(*_: Any, **__: Any) -> None:
-        raise AssertionError("pre-trained again")
-
-    monkeypatch.setattr(formulavision.training, "pretrain", no_pretraining)
-    settings = first.settings.to_dict()
+    forbid_training(monkeypatch, "pretrain")
     settings["arms"] = {"stripes": settings["arms"]["stripes"]}
     settings["finetune"]["epochs"] = 3
-    assert not compare(settings, out=first.folder, show_progress=False).failures
+    runs = first.folder / "runs"
+    assert not compare(settings, out=tmp_path / "out", runs=runs, show_progress=False).failures
+
+
+def test_another_seed_runs_alone(first: Comparison, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["arms"] = {"scratch": {}}
+    settings["seeds"] = [0, 1]
+    runs = first.folder / "runs"
+    before = times_of(runs)
+    result = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)
+    assert [row.score is not None for row in result.rows] == [True, True]
+    new = {file.relative_to(runs).parts[:2] for file in times_of(runs).keys() - before.keys()}
+    assert len(new) == 1
+    assert not result.failures
 
 
 def test_an_interrupted_comparison_goes_on(
-    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import formulavision.evaluation
 
+    out = tmp_path / "out"
     small["arms"] = {"scratch": {}}
+    small["seeds"] = [0, 1]
     evaluate = formulavision.evaluation.evaluate
+    calls: list[Any] = []
 
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+    def interrupted(*what: Any, **settings: Any) -> Any:
+        calls.append(what)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*what, **settings)
 
     monkeypatch.setattr(formulavision.evaluation, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        compare(small, out=tmp_path / "out", show_progress=False)
-    runs = {file: time for file, time in times_of(tmp_path / "out").items() if file.name == "run.json"}
-    assert len(runs) == 1
+        compare(small, out=out)
+    assert "stopped with 1 of 2 rows done" in capsys.readouterr().err
+    assert [row["seed"] for row in read_csv(out / "results.csv")] == ["0"]
+    assert [row.pending for row in Findings.load(out).rows] == [False, True]
+    assert "| scratch |" in (out / "results.md").read_text()
+    assert not list(out.rglob("*.lock"))
+    trained = {file: time for file, time in times_of(out).items() if file.name == "run.json"}
+    assert len(trained) == 2
     monkeypatch.setattr(formulavision.evaluation, "evaluate", evaluate)
-    result = compare(small, out=tmp_path / "out", show_progress=False)
-    assert result.rows[0].top1 is not None
-    assert runs.items() <= times_of(tmp_path / "out").items()
+    result = compare(small, out=out, show_progress=False)
+    assert [row.pending for row in result.rows] == [False, False]
+    assert trained.items() <= times_of(out).items()
 
 
-def test_stored_images_frozen_layers_seeds_and_a_checkpoint(
+def test_a_stage_that_never_got_its_first_file_starts_over(
     first: Comparison, small: dict[str, Any], tmp_path: Path
 ) -> None:
+    small["arms"] = {"scratch": {}}
+    folder = Path(first.findings.entries[0].folder or "").relative_to("runs")
+    remains = tmp_path / "pool" / folder
+    remains.mkdir(parents=True)
+    (remains / "classes.json.partial").write_text("[")
+    assert not compare(small, out=tmp_path / "out", runs=tmp_path / "pool", show_progress=False).failures
+
+
+def test_stored_images_frozen_layers_and_a_checkpoint(first: Comparison, small: dict[str, Any], tmp_path: Path) -> None:
     before = next((first.folder / "runs" / "stripes").glob("pretrain-*"))
     small["arms"] = {"stripes": small["arms"]["stripes"], "mine": {"checkpoint": str(before)}}
     small["pretrain"] = {**small["pretrain"], "epochs": 1, "milestones": []}
     small["finetune"] = small["pretrain"]
-    small |= {"freeze": ["none", "conv1-2"], "seeds": [0, 1], "data": "stored"}
+    small |= {"freeze": ["none", "conv1-2"], "data": "stored"}
     result = compare(small, out=tmp_path / "out", show_progress=False)
     assert not result.failures
-    assert len(result.rows) == 2 * 2 * 2
-    assert len(list((tmp_path / "out/stores").glob("*/"))) == 1
+    assert len(result.rows) == 2 * 2
+    assert len(list((tmp_path / "out/runs/_stores").glob("*/"))) == 1
     assert all((row.generate_seconds is not None) == (row.arm == "stripes") for row in result.rows)
     text = (tmp_path / "out/results.md").read_text()
     assert "| arm | frozen | digits |" in text
-    assert "±" in text
-    assert len(list((tmp_path / "out/plots").glob("accuracy-digits-*.svg"))) == 2
 
 
-def test_the_table_goes_to_the_screen(first: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = first.settings.to_dict()
-    compare(settings, out=first.folder, show_progress=True)
+def test_started_again_it_does_nothing_twice_and_shows_the_table(
+    first: Comparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    before = times_of(first.folder / "runs")
+    compare(first.settings, out=first.folder, show_progress=True)
     screen = capsys.readouterr()
     assert "broken failed: " in screen.out
     assert f"report: {first.report}" in screen.out
-    assert "done already" in screen.err
+    assert "2 of 3 rows are done already" in screen.err
+    assert before.items() <= times_of(first.folder / "runs").items()
+
+
+def test_a_folder_of_something_else_is_left_alone(small: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match="--overwrite"):
+        compare(small, out=tmp_path, show_progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_overwriting_takes_away_what_a_comparison_left_and_nothing_else(
+    first: Comparison, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    settings["arms"] = {"scratch": {}}
+    compare(settings, out=out, runs=first.folder / "runs", show_progress=False)
+    (out / "notes.txt").write_text("mine")
+    (out / "runs/scratch").mkdir(parents=True)
+    before = times_of(first.folder / "runs")
+    compare(settings, out=out, runs=first.folder / "runs", overwrite=True, show_progress=False)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not (out / "runs").exists()
+    assert times_of(first.folder / "runs") == before
+
+
+def test_a_comparison_that_was_read_has_its_size(first: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="size: is 'smoke', and the comparison was read at 'full'"):
+        compare(first.settings, out=tmp_path / "out", size="smoke")
+
+
+def test_a_row_that_failed_is_tried_again(
+    first: Comparison, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stripes = settings["arms"]["stripes"]
+    settings["arms"] = {"broken": settings["arms"]["broken"]}
+    out = tmp_path / "out"
+    assert compare(settings, out=out, runs=first.folder / "runs", show_progress=False).failures
+    settings["arms"] = {"broken": stripes}
+    assert not compare(settings, out=out, runs=first.folder / "runs", show_progress=False).failures
+    assert json.loads((out / "results.json").read_text())["entries"][0]["row"]["error"] is None

@@ -13,7 +13,9 @@ import yaml
 from formulavision import compare
 from formulavision.comparison import ComparisonSettings
 from formulavision.config import parse
-from formulavision.errors import ConfigError, StoreError
+from formulavision.errors import ConfigError
+
+RECIPE = {"generator": "comparison-test-stripes"}
 
 
 def test_importing_it_costs_neither_torch_nor_matplotlib() -> None:
@@ -55,6 +57,24 @@ def test_all_problems_are_listed_with_their_paths(small: dict[str, Any]) -> None
         ("arms", {"a/b": {}}, "arms.a/b: a name must be"),
         ("arms", {"mine": {"pretrain": {"epochs": 1}}}, "arms.mine.pretrain: an arm without a recipe"),
         ("arms", {}, "arms"),
+        ("arms", {"a": {"recipe": RECIPE, "checkpoint": "x.pth"}}, "arms.a.checkpoint: an arm has one source"),
+        ("arms", {"a": {"checkpoint": "x.pth", "labels": {"noise": 0.5}}}, "arms.a.labels: an arm without a recipe"),
+        ("arms", {"a": {"images": {"kind": "folder"}}}, "arms.a.images"),
+        ("arms", {"a": {"recipe": RECIPE, "labels": {"noise": 2}}}, "arms.a.labels.noise: 2 is not allowed"),
+        ("probes", ["linear", "linear"], "probes: 'linear' stands there twice"),
+        ("finetuning", False, "finetuning: is off, and there are no probes"),
+        ("against", "scratsh", "against: there is no arm 'scratsh' (did you mean 'scratch'?)"),
+        ("reach", [50], "reach: 50"),
+        ("paper", {"digit": {"scratch": 1}}, "paper.digit: there is no such downstream (did you mean 'digits'?)"),
+        ("paper", {"digits": {"stripe": 1}}, "paper.digits.stripe: there is no such arm (did you mean 'stripes'?)"),
+        ("paper", {"digits": {"stripes/conv1": 1}}, "paper.digits.stripes/conv1: nothing here is frozen like"),
+        ("paper", {"digits": {"stripes": 934}}, "paper.digits.stripes: 934.0 is not allowed: must be per cent"),
+        ("pictures", ["filter"], "pictures.0: 'filter' is not allowed"),
+        ("sweep", {"generator.contrst": [1]}, "sweep.generator.contrst: stripes at 1: recipe.generator.contrst"),
+        ("sweep", {"generator.contrast": []}, "sweep.generator.contrast: holds no values"),
+        ("sweep", {"fill_rate": [1]}, "sweep.fill_rate: is nothing to sweep"),
+        ("sweep", {"labels.noise": [0.5, 3]}, "sweep.labels.noise: stripes at 3: labels.noise: 3 is not allowed"),
+        ("sweep", {"finetune.epochs": [0]}, "sweep.finetune.epochs: scratch at 0: finetune.epochs: 0 is not allowed"),
         ("data", "elsewhere", "data: 'elsewhere' is not allowed"),
     ],
 )
@@ -69,7 +89,14 @@ def test_a_wrong_setting_is_named(small: dict[str, Any], key: str, value: Any, m
     [
         ("model", "resnet10x", "model: timm has no model 'resnet10x' (did you mean"),
         ("freeze", ["none", "conv1-9"], "freeze: 'conv1-9' is not allowed"),
-        ("arms", {"mine": {"checkpoint": "missing.pth"}}, "arms.mine.checkpoint: missing.pth"),
+        ("arms", {"mine": {"checkpoint": "/missing.pth"}}, "arms.mine.checkpoint: /missing.pth"),
+        (
+            "arms",
+            {"mine": {"checkpoint": "timm:resnet18x"}},
+            "arms.mine.checkpoint: timm:resnet18x: timm has no weights",
+        ),
+        ("arms", {"mine": {"checkpoint": "torchvision:resnet19"}}, "arms.mine.checkpoint: torchvision:resnet19"),
+        ("pretrain", {"model_": 1}, "pretrain.model_: there is no such setting"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(
@@ -89,7 +116,7 @@ def test_paths_in_a_file_start_at_the_file(small: dict[str, Any], tmp_path: Path
     settings = ComparisonSettings.load(tmp_path / "comparison.yaml", ["arms.ours.recipe.instances=8"])
     assert settings.arms["ours"].recipe is not None
     assert settings.arms["ours"].recipe.num_instances == 8
-    assert settings.arms["mine"].checkpoint == tmp_path / "weights/mine.pth"
+    assert settings.arms["mine"].checkpoint == str(tmp_path / "weights/mine.pth")
     assert settings.downstreams["photographs"].root == tmp_path / "photographs"
 
 
@@ -100,8 +127,18 @@ def test_a_broken_recipe_file_is_named(small: dict[str, Any], tmp_path: Path) ->
         ComparisonSettings.load(tmp_path / "comparison.yaml")
 
 
-def test_a_folder_of_something_else_is_left_alone(small: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StoreError, match="--overwrite"):
-        compare(small, out=tmp_path, show_progress=False)
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+def test_the_example_in_the_documentation_is_a_comparison_at_both_its_sizes(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "comparisons.md").read_text()
+    file = tmp_path / "example.yaml"
+    file.write_text(text.split("```yaml\n")[1].split("```")[0])
+    full, smoke = (ComparisonSettings.load(file, size=size) for size in ("full", "smoke"))
+    assert list(full.variants) == [
+        "scratch",
+        "fractaldb-fill_rate-0.05",
+        "fractaldb-fill_rate-0.1",
+        "fractaldb-fill_rate-0.2",
+        "noisy",
+        "real",
+        "imagenet",
+    ]
+    assert list(smoke.arms) == ["scratch", "fractaldb", "noisy"]

@@ -1,0 +1,114 @@
+"""What a comparison says of its arms, and of the machine that computes it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from formulavision.comparison.arms import Arm
+from formulavision.comparison.config import ComparisonSettings
+from formulavision.comparison.datasets import Datasets
+from formulavision.comparison.results import ArmFacts, Computed, Entry, Findings, Row
+from formulavision.comparison.stages import Stage
+from formulavision.registry import plugins
+
+__all__ = ["first_findings", "this_machine"]
+
+_PACKAGES = ("formulavision", "torch", "torchvision", "timm", "lightning", "numpy", "numba")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def first_findings(settings: ComparisonSettings, stages: Sequence[Stage], datasets: Datasets) -> Findings:
+    """Findings of a comparison whose rows are yet to be computed."""
+    contents = {stage.arm: stage.content for stage in stages}
+    arms = {}
+    # An arm without rows, as training from scratch where there are probes only, has no line either.
+    for name in contents:
+        variant = settings.variants[name]
+        recipe = variant.arm.recipe
+        arms[name] = ArmFacts(
+            content=contents[name],
+            origin=_origin(variant.arm, datasets),
+            scratch=variant.arm.from_scratch,
+            baseline=settings.baseline(name),
+            base=variant.base,
+            path=variant.path,
+            value=variant.value,
+            recipe=None if recipe is None else recipe.to_dict(),
+        )
+    return Findings(
+        name=settings.name,
+        size=settings.size,
+        model=settings.model,
+        data=settings.data,
+        arms=arms,
+        downstreams={name: datasets.digest(dataset) for name, dataset in settings.downstreams.items()},
+        freezes=settings.treatments,
+        entries=[Entry(row=Row(stage.arm, stage.downstream, stage.freeze, stage.seed)) for stage in stages],
+        paper=settings.paper,
+        reach=settings.reach,
+        pictures=list(settings.pictures),
+        configurations={settings.name: settings.to_yaml()},
+    )
+
+
+def _origin(arm: Arm, datasets: Datasets) -> str:
+    """Where an arm's weights come from, in words."""
+    if arm.checkpoint is not None:
+        return f"checkpoint {arm.checkpoint}"
+    if arm.recipe is not None:
+        recipe = arm.recipe
+        text = (
+            f"{recipe.num_categories:,} categories × {recipe.num_instances:,} instances ({len(recipe):,} images), "
+            f"drawn by {recipe.generator.name} of {plugins()[recipe.generator.name].origin}"
+        )
+    elif arm.images is not None:
+        opened = datasets[arm.images]
+        text = f"{len(opened.train):,} images of {opened.num_classes:,} classes of {opened.name}"
+    else:
+        return "training from scratch"
+    return text if arm.labels is None else f"{text}, {_labels(arm)}"
+
+
+def _labels(arm: Arm) -> str:
+    if arm.labels.clusters is not None:
+        return f"labelled by {arm.labels.clusters:,} clusters of a network's features"
+    return f"{100 * arm.labels.noise:g} % of the labels replaced"
+
+
+def this_machine(settings: ComparisonSettings, arm: str) -> Computed:
+    """Where and by what a row of an arm is computed."""
+    versions = {"Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    recipe = settings.variants[arm].arm.recipe
+    if recipe is not None:
+        origin = plugins()[recipe.generator.name]
+        versions.setdefault(origin.package, origin.package_version)
+    return Computed(machine=_machine(), versions=versions)
+
+
+@functools.cache
+def _machine() -> str:
+    """Processor, cores that this process may use, and accelerator."""
+    import torch
+
+    names = (
+        line.partition(":")[2].strip()
+        for line in (_CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else ())
+        if line.startswith("model name")
+    )
+    processor = next(names, platform.processor() or platform.machine())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parts = [processor, f"{cores} cores"]
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        parts += [f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices)]
+    return ", ".join(parts)

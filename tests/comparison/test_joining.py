@@ -1,0 +1,197 @@
+"""Comparisons that ran on different days and machines become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from formulavision import report
+from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Entry, Findings, Row
+from formulavision.errors import ConfigError, StoreError
+
+Result = tuple[str, str, int, float | None]
+
+
+def leave(folder: Path, results: list[Result], *, arms: dict[str, str], machine: str = "one", **more: object) -> Path:
+    """A folder as a comparison leaves it.
+
+    Args:
+        results: arm, downstream, seed, score.
+        arms: name -> content.
+    """
+    entries = [
+        Entry(
+            row=Row(arm, downstream, "none", seed, score=score, metric="top-1 accuracy" if score else None),
+            folder=f"runs/{arm}/{downstream}-{seed}",
+            start="timm:resnet18" if arm == "timm" else f"runs/{arm}/pretrain",
+            computed=Computed(machine=machine, versions={}) if score else None,
+        )
+        for arm, downstream, seed, score in results
+    ]
+    data: dict[str, object] = {
+        "name": folder.name,
+        "size": "full",
+        "model": "resnet18",
+        "data": "on-demand",
+        "arms": {
+            name: ArmFacts(
+                content=content,
+                origin=content,
+                scratch=name == "scratch",
+                base=name,
+                baseline="scratch" if "scratch" in arms and name != "scratch" else None,
+            )
+            for name, content in arms.items()
+        },
+        "downstreams": dict.fromkeys((downstream for _, downstream, _, _ in results), "images"),
+        "freezes": ["none"],
+        "entries": entries,
+        "configurations": {folder.name: f"name: {folder.name}"},
+    }
+    folder.mkdir(parents=True)
+    (folder / "comparison.yaml").write_text(f"name: {folder.name}")
+    (folder / FINDINGS).write_text(Findings.model_validate({**data, **more}).model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "joined"
+
+
+def scores(findings: Findings) -> dict[tuple[str, str, int], float | None]:
+    return {(row.arm, row.downstream, row.seed): row.score for row in findings.rows}
+
+
+def test_seeds_and_downstreams_of_the_same_arm_come_together(tmp_path: Path, out: Path) -> None:
+    monday = leave(tmp_path / "monday", [("ours", "c10", 0, 0.5)], arms={"ours": "a"})
+    tuesday = leave(
+        tmp_path / "tuesday", [("ours", "c10", 1, 0.7), ("ours", "c100", 0, 0.2)], arms={"ours": "a"}, machine="two"
+    )
+    joined = report([monday, tuesday], out=out, show_progress=False)
+    assert scores(joined.findings) == {
+        ("ours", "c10", 0): 0.5,
+        ("ours", "c10", 1): 0.7,
+        ("ours", "c100", 0): 0.2,
+    }
+    assert joined.settings is None
+    text = (out / "results.md").read_text()
+    assert "60.0 ± 14.1" in text
+    assert "1 of 3 results computed on one." in text
+    assert "2 of 3 results computed on two." in text
+    assert joined.findings.configurations == {"monday": "name: monday", "tuesday": "name: tuesday"}
+    assert joined.report.is_file()
+    assert Findings.load(out) == joined.findings
+
+
+def test_another_arm_of_the_same_name_is_told_apart(tmp_path: Path, out: Path) -> None:
+    folders = [
+        leave(tmp_path / day, [("ours", "c10", 0, score)], arms={"ours": content, "scratch": "s"})
+        for day, content, score in (("monday", "a", 0.5), ("tuesday", "b", 0.7), ("wednesday", "b", 0.7))
+    ]
+    joined = report(folders, out=out, show_progress=False).findings
+    assert list(joined.arms) == ["ours", "scratch", "ours-tuesday"]
+    assert scores(joined) == {("ours", "c10", 0): 0.5, ("ours-tuesday", "c10", 0): 0.7}
+    facts = joined.arms["ours-tuesday"]
+    assert facts.baseline == "scratch"
+    assert facts.base == "ours-tuesday"
+    assert facts.note == "ours-tuesday is ours of tuesday: another arm than ours of monday"
+    assert f"{facts.note}." in joined.notes
+
+
+def test_other_images_of_the_same_name_are_told_apart(tmp_path: Path, out: Path) -> None:
+    one = leave(tmp_path / "one", [("ours", "c10", 0, 0.5)], arms={"ours": "a"}, paper={"c10": {"ours": 93.0}})
+    two = leave(tmp_path / "two", [("ours", "c10", 0, 0.7)], arms={"ours": "a"}, downstreams={"c10": "others"})
+    joined = report([one, two], out=out, show_progress=False).findings
+    assert joined.downstreams == {"c10": "images", "c10-two": "others"}
+    assert scores(joined) == {("ours", "c10", 0): 0.5, ("ours", "c10-two", 0): 0.7}
+    assert any("c10-two is c10 of two" in note for note in joined.notes)
+
+
+def test_of_a_result_that_several_have_the_first_counts_and_a_difference_is_told(tmp_path: Path, out: Path) -> None:
+    one = leave(tmp_path / "one", [("ours", "c10", 0, 0.5), ("ours", "c10", 1, 0.6)], arms={"ours": "a"})
+    two = leave(tmp_path / "two", [("ours", "c10", 0, 0.51), ("ours", "c10", 1, 0.6)], arms={"ours": "a"})
+    joined = report([one, two], out=out, show_progress=False).findings
+    assert scores(joined) == {("ours", "c10", 0): 0.5, ("ours", "c10", 1): 0.6}
+    assert joined.notes == ["ours on c10, none, seed 0: 50.00 in one and 51.00 in two; the first counts."]
+
+
+def test_a_result_takes_the_place_of_a_failure_or_of_what_is_missing(tmp_path: Path, out: Path) -> None:
+    one = leave(tmp_path / "one", [("ours", "c10", 0, None)], arms={"ours": "a"})
+    two = leave(tmp_path / "two", [("ours", "c10", 0, 0.51)], arms={"ours": "a"})
+    assert scores(report([one, two], out=out, show_progress=False).findings) == {("ours", "c10", 0): 0.51}
+
+
+def test_files_are_named_from_the_new_folder(tmp_path: Path, out: Path) -> None:
+    one = leave(
+        tmp_path / "deep/one", [("ours", "c10", 0, 0.5), ("timm", "c10", 0, 0.6)], arms={"ours": "a", "timm": "t"}
+    )
+    two = leave(tmp_path / "two", [("ours", "c10", 1, 0.5)], arms={"ours": "a"})
+    first, published, second = report([one, two], out=out, show_progress=False).findings.entries[:3]
+    ordered = sorted([first, published, second], key=lambda entry: (entry.row.arm, entry.row.seed))
+    assert [entry.folder for entry in ordered] == [
+        "../deep/one/runs/ours/c10-0",
+        "../two/runs/ours/c10-1",
+        "../deep/one/runs/timm/c10-0",
+    ]
+    assert [entry.start for entry in ordered] == [
+        "../deep/one/runs/ours/pretrain",
+        "../two/runs/ours/pretrain",
+        "timm:resnet18",
+    ]
+
+
+def test_joins_can_be_joined(tmp_path: Path, out: Path) -> None:
+    folders = [leave(tmp_path / day, [("ours", "c10", i, 0.5)], arms={"ours": "a"}) for i, day in enumerate("abc")]
+    report(folders[:2], out=out, show_progress=False)
+    again = report([out, folders[2]], out=tmp_path / "all", show_progress=False)
+    assert len(again.rows) == 3
+    assert {entry.folder for entry in again.findings.entries} == {
+        f"../{d}/runs/ours/c10-{i}" for i, d in enumerate("abc")
+    }
+
+
+def test_folders_of_one_name_are_told_apart_by_their_parents(tmp_path: Path, out: Path) -> None:
+    one = leave(tmp_path / "monday/run", [("ours", "c10", 0, 0.5)], arms={"ours": "a"})
+    two = leave(tmp_path / "tuesday/run", [("ours", "c10", 0, 0.5)], arms={"ours": "b"})
+    assert list(report([one, two], out=out, show_progress=False).findings.arms) == ["ours", "ours-tuesday-run"]
+
+
+def test_the_papers_numbers_follow_their_arms(tmp_path: Path, out: Path) -> None:
+    one = leave(tmp_path / "one", [("ours", "c10", 0, 0.5)], arms={"ours": "a"}, paper={"c10": {"ours": 93.0}})
+    two = leave(tmp_path / "two", [("ours", "c10", 0, 0.5)], arms={"ours": "b"}, paper={"c10": {"ours/none": 94.0}})
+    joined = report([one, two], out=out, show_progress=False).findings
+    assert joined.paper == {"c10": {"ours": 93.0, "ours-two/none": 94.0}}
+    assert joined.paper_number("ours-two", "none", "c10") == pytest.approx(0.94)
+
+
+def test_one_comparison_has_its_table_written_again_where_it_is(tmp_path: Path) -> None:
+    one = leave(tmp_path / "one", [("ours", "c10", 0, 0.5)], arms={"ours": "a"})
+    before = (one / FINDINGS).read_text()
+    report([one], show_progress=False)
+    assert {"report.html", "results.md", "results.csv", "table.csv", "comparison.yaml"} <= {
+        f.name for f in one.iterdir()
+    }
+    assert Findings.model_validate_json(before) == Findings.load(one)
+
+
+def test_what_cannot_be_joined_is_refused_in_one_line(tmp_path: Path, out: Path) -> None:
+    one = leave(tmp_path / "one", [("ours", "c10", 0, 0.5)], arms={"ours": "a"})
+    two = leave(tmp_path / "two", [("ours", "c10", 0, 0.5)], arms={"ours": "a"})
+    with pytest.raises(ConfigError, match="no such folder"):
+        report([one, tmp_path / "three"], out=out)
+    with pytest.raises(ConfigError, match="out: is missing"):
+        report([one, two])
+    with pytest.raises(StoreError, match="two: holds a comparison of its own"):
+        report([one, two], out=two)
+    with pytest.raises(ConfigError, match=f"holds no {FINDINGS}"):
+        report([tmp_path], out=out)
+    (two / FINDINGS).write_text("{")
+    with pytest.raises(ConfigError, match="is damaged: run the comparison again"):
+        report([one, two], out=out)
+    out.mkdir()
+    (out / "thesis.tex").touch()
+    with pytest.raises(StoreError, match="holds no joined comparisons"):
+        report([one], out=out)
+    assert [file.name for file in out.iterdir()] == ["thesis.tex"]

@@ -1,0 +1,39 @@
+"""Every experiment of the paper runs, at its smallest size: the shape of its result, not its values."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from formulavision.comparison import ComparisonSettings, compare
+
+PAPER = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of stages for all experiments, as a user would share them."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_an_experiment_runs_at_the_smoke_size(path: Path, runs: Path, tmp_path: Path) -> None:
+    settings = ComparisonSettings.load(path, size="smoke")
+
+    result = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)
+
+    assert result.failures == {}
+    assert [(row.arm, row.downstream, row.freeze, row.seed) for row in result.rows] == [
+        (arm, downstream, treatment, seed)
+        for arm in settings.variants
+        for seed in settings.seeds
+        for downstream in settings.downstreams
+        for treatment in settings.treatments
+    ]
+    assert all(row.score is not None and 0 <= row.score <= 1 for row in result.rows)
+    with (tmp_path / "out" / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(result.rows)
+    for name in ("results.md", "report.html", "comparison.yaml"):
+        assert (tmp_path / "out" / name).stat().st_size > 0

@@ -1,0 +1,90 @@
+"""Plots put values where a reader looks for them."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from formulavision.comparison.plots import FEW, Curve, Epochs, Point, by_epoch, by_value, looks
+from formulavision.comparison.results import ArmFacts
+
+LOOK = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
+
+
+def curve(*values: float | str, paper: float | None = None) -> Curve:
+    return Curve("arm", LOOK, [Point(value, 0.5 + i / 100, None, paper) for i, value in enumerate(values)])
+
+
+def plot(*curves: Curve) -> str:
+    return by_value(curves, title="", xlabel="", ylabel="")
+
+
+def ticks(svg: str) -> np.ndarray:
+    """Where the labelled values stand on the axis, pixels from the first."""
+    places = re.findall(r'<g id="xtick_\d+">\s*<g id="line2d_\d+">\s*<path d="M ([\d.]+)', svg)
+    return np.array(places, float) - float(places[0])
+
+
+def line(runs: list[list[float | None]]) -> Epochs:
+    return Epochs("arm", LOOK, [[{"accuracy": value} for value in run] for run in runs])
+
+
+def epochs(*lines: Epochs) -> str | None:
+    return by_epoch(lines, "accuracy", scale=100, title="", xlabel="", ylabel="")
+
+
+def arm(base: str, value: object = None, scratch: bool = False) -> ArmFacts:
+    path = None if value is None else "seed"
+    return ArmFacts(content="", origin="", scratch=scratch, base=base, path=path, value=value)
+
+
+def test_numbers_are_spaced_by_their_size() -> None:
+    places = ticks(plot(curve(0.1, 0.2, 0.4)))
+    assert np.allclose(places / places[-1], [0, 1 / 3, 1])
+
+
+def test_numbers_of_more_than_a_decade_are_spaced_by_their_logarithm() -> None:
+    places = ticks(plot(curve(16, 128, 1024)))
+    assert np.allclose(places / places[-1], [0, 0.5, 1])
+
+
+def test_words_stand_side_by_side_in_the_order_given() -> None:
+    places = ticks(plot(curve("point", "patch", "fixed")))
+    assert np.allclose(places / places[-1], [0, 0.5, 1])
+
+
+def test_the_papers_numbers_are_hollow() -> None:
+    assert "fill-opacity: 0" in plot(curve(1, 2, paper=0.9))
+    assert "fill-opacity: 0" not in plot(curve(1, 2))
+
+
+def test_the_same_numbers_give_the_same_bytes() -> None:
+    assert plot(curve(1, 2)) == plot(curve(1, 2))
+
+
+def test_an_epoch_that_was_not_measured_is_passed_over() -> None:
+    assert epochs(line([[0.1, None, 0.3]])) is not None
+
+
+def test_there_is_no_plot_of_a_column_that_no_history_has() -> None:
+    assert epochs(line([[None, None]]), line([])) is None
+
+
+def test_the_legend_of_many_lines_makes_room_for_itself_beside_them() -> None:
+    def size(count: int) -> tuple[float, float]:
+        svg = epochs(*[line([[0.1, 0.2]])] * count)
+        width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', svg or "")
+        return float(width), float(height)
+
+    assert size(FEW)[0] == size(1)[0]
+    assert size(FEW + 1)[0] > size(1)[0]
+    assert size(40)[1] > size(FEW + 1)[1]
+
+
+def test_thirty_arms_all_look_different() -> None:
+    arms = {"scratch": arm("scratch", scratch=True), **{f"arm{i}": arm(f"arm{i}") for i in range(15)}}
+    arms |= {f"swept-{i}": arm("swept", i) for i in range(15)}
+    found = looks(arms)
+    different = {tuple(map(str, (found[name]["color"], found[name]["linestyle"]))) for name in arms}
+    assert len(different) == len(arms)

@@ -1,0 +1,94 @@
+"""Comparisons that run at once do not get into each other's way."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from formulavision import compare
+from formulavision.comparison import Comparison
+from formulavision.comparison.claims import claimed
+from formulavision.errors import ConfigError, StoreError
+
+
+def nobody(holder: str) -> None:
+    raise AssertionError(f"held by {holder}")
+
+
+def test_a_stage_that_another_computes_is_waited_for_and_taken(
+    first: Comparison,
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import formulavision.comparison.run
+    import formulavision.training
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    waits = threading.Event()
+    say = formulavision.comparison.run.say
+
+    def listen(line: str) -> None:
+        say(line)
+        if "waiting" in line:
+            waits.set()
+
+    for name in ("pretrain", "finetune"):
+        monkeypatch.setattr(formulavision.training, name, refuse)
+    monkeypatch.setattr(formulavision.comparison.run, "say", listen)
+    settings["arms"] = {"scratch": {}}
+    entry = first.findings.entries[0]
+    assert entry.folder is not None
+    done = first.folder / entry.folder
+    pool = tmp_path / "pool"
+    folder = pool / "scratch" / done.name
+    held = threading.Event()
+
+    def other() -> None:
+        with claimed(folder.with_name(f"{folder.name}.lock"), nobody):
+            held.set()
+            assert waits.wait(60)
+            shutil.copytree(done, folder)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(10)
+    result = compare(settings, out=tmp_path / "out", runs=pool)
+    thread.join(10)
+    assert result.rows[0].score == entry.row.score
+    assert f"{folder} is being computed by process " in capsys.readouterr().err
+
+
+def test_two_comparisons_in_one_folder_are_refused(first: Comparison, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["arms"] = {"scratch": {}}
+    out = tmp_path / "out"
+    compare(settings, out=out, runs=first.folder / "runs", show_progress=False)
+    before = {file: file.stat().st_mtime_ns for file in out.iterdir()}
+    with (
+        claimed(out / "running.lock", nobody),
+        pytest.raises(StoreError, match=r"a comparison runs there \(process .*\): give another --out"),
+    ):
+        compare(settings, out=out, overwrite=True, show_progress=False)
+    assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == before
+
+
+def test_one_of_several_processes_of_torchrun_is_refused(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"start it without torchrun, and set pretrain\.devices=N"):
+        compare(settings, out=tmp_path / "out", show_progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder_of_stages(first: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file: cannot be written"):
+        compare(first.settings, out=tmp_path / "out", runs=tmp_path / "file", show_progress=False)

@@ -1,0 +1,114 @@
+"""A stage is named after all that determines it, and after nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from formulavision.comparison import ComparisonSettings
+from formulavision.comparison.stages import Finetuning, Pretraining, Probing, plan
+from formulavision.config import parse
+
+RUNS = Path("runs")
+
+
+def stages(data: dict[str, Any], runs: Path = RUNS) -> list[Finetuning | Probing]:
+    return plan(parse(ComparisonSettings, data), runs, lambda dataset: f"{dataset.kind} {dataset.train_per_class}")
+
+
+def folders(data: dict[str, Any]) -> set[Path]:
+    rows = stages(data)
+    return {row.folder for row in rows} | {row.start.folder for row in rows if isinstance(row.start, Pretraining)}
+
+
+def keys(found: set[Path]) -> set[str]:
+    """The hashes that the stages are known by, whichever arm they were made for."""
+    return {folder.name.rpartition("-")[2] for folder in found}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"paper": {"digits": {"scratch": 1}}},
+        {"reach": [0.5]},
+        {"pictures": False},
+        {"against": "stripes"},
+        {"size": "smoke"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_only_the_report_says_changes_no_stage(small: dict[str, Any], change: dict[str, Any]) -> None:
+    assert folders(small | change) == folders(small)
+
+
+def test_where_and_by_how_many_processes_it_is_computed_changes_no_stage(small: dict[str, Any]) -> None:
+    elsewhere = {"device": "auto", "workers": 3, "devices": 2, "checkpoint_minutes": 1}
+    assert folders({**small, "finetune": {**small["finetune"], **elsewhere}}) == folders(small)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", [0, 1]),
+        ("freeze", ["none", "conv1"]),
+        ("probes", ["knn"]),
+        ("sweep", {"generator.contrast": [100, 50]}),
+    ],
+)
+def test_what_is_added_leaves_the_rest_as_it_is(small: dict[str, Any], key: str, value: Any) -> None:
+    del small["arms"]["broken"]
+    assert keys(folders(small)) < keys(folders({**small, key: value}))
+
+
+def test_another_image_of_a_dataset_is_another_stage_and_another_place_is_not(small: dict[str, Any]) -> None:
+    moved = {**small, "downstreams": {"renamed": {**small["downstreams"]["digits"], "root": "/elsewhere"}}}
+    assert keys(folders(moved)) == keys(folders(small))
+    other = {**small, "downstreams": {"digits": {"kind": "digits", "train_per_class": 5}}}
+    assert len(folders(other) & folders(small)) == 2  # the pre-trainings
+
+
+def test_arms_with_the_same_content_share_their_stages(small: dict[str, Any]) -> None:
+    small["arms"]["again"] = small["arms"]["stripes"]
+    rows = {row.arm: row for row in stages(small)}
+    assert rows["again"].folder == rows["stripes"].folder
+    assert rows["again"].content == rows["stripes"].content != rows["broken"].content
+
+
+def test_content_is_the_same_for_every_seed_downstream_and_frozen_layers(small: dict[str, Any]) -> None:
+    small |= {"seeds": [0, 1], "freeze": ["none", "conv1"], "probes": ["linear"]}
+    small["downstreams"]["more"] = {"kind": "digits"}
+    small["arms"]["noisy"] = {**small["arms"]["stripes"], "labels": {"noise": 0.5}}
+    rows = stages(small)
+    assert len(rows) == 3 * 2 * 2 * 3 + 2 * 2 * 2
+    assert len({(row.arm, row.content) for row in rows}) == 4
+
+
+def test_stored_images_are_those_of_one_epoch_drawn_again_and_again(small: dict[str, Any]) -> None:
+    same = {**small, "pretrain": {**small["pretrain"], "fresh": False}}
+    assert folders({**same, "data": "stored"}) == folders(same)
+    assert folders({**small, "data": "stored"}) == folders(same)
+    assert folders(small) != folders(same)
+
+
+def test_labels_are_a_part_of_pre_training(small: dict[str, Any]) -> None:
+    small["sweep"] = {"labels.noise": [0.0, 0.5]}
+    starts = {row.start.folder for row in stages(small) if isinstance(row.start, Pretraining)}
+    assert len(starts) == 2 * 2
+
+
+def test_there_is_nothing_to_probe_in_random_weights(small: dict[str, Any]) -> None:
+    small |= {"finetuning": False, "probes": ["linear", "knn"]}
+    assert {(row.arm, row.freeze) for row in stages(small)} == {
+        (arm, probe) for arm in ("stripes", "broken") for probe in ("linear-probe", "knn-probe")
+    }
+
+
+def test_a_stage_that_another_arm_was_made_for_is_found(small: dict[str, Any], tmp_path: Path) -> None:
+    (before,) = [row.folder for row in stages(small, tmp_path) if row.arm == "stripes"]
+    before.mkdir(parents=True)
+    before.with_name(f"{before.name}.lock").touch()
+    small["arms"] = {"renamed": small["arms"]["stripes"]}
+    assert [row.folder for row in stages(small, tmp_path)] == [before]

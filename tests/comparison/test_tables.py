@@ -1,0 +1,156 @@
+"""The table says what was found, what chance would explain, and what the paper has."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formulavision.comparison.results import ArmFacts, Comparison, Computed, Entry, Findings, Row
+from formulavision.comparison.tables import caption, print_table, rows_csv, table_csv, to_markdown
+
+TOP_1 = "top-1 accuracy"
+HERE = Computed(machine="a machine", versions={})
+
+Scores = dict[str, list[float | None]]
+
+
+def findings(scores: Scores, *, metric: str = TOP_1, **more: object) -> Findings:
+    """Arms with a score a seed on one downstream; against scratch where there is an arm of this name."""
+    baseline = "scratch" if "scratch" in scores else None
+    entries = [
+        Entry(
+            row=Row(arm, "digits", "none", seed, score=score, metric=metric if score is not None else None),
+            computed=HERE if score is not None else None,
+            folder=f"{arm}-{seed}",
+        )
+        for arm, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    data: dict[str, object] = {
+        "name": "a table",
+        "size": "full",
+        "model": "resnet18",
+        "data": "on-demand",
+        "arms": {
+            arm: ArmFacts(
+                content=arm,
+                origin="",
+                scratch=arm == "scratch",
+                base=arm,
+                baseline=None if arm == baseline else baseline,
+            )
+            for arm in scores
+        },
+        "downstreams": {"digits": "0"},
+        "freezes": ["none"],
+        "entries": entries,
+    }
+    return Findings.model_validate({**data, **more})
+
+
+def line(text: str, arm: str) -> str:
+    return next(row for row in text.splitlines() if row.startswith(f"| {arm} |"))
+
+
+def test_markdown_has_mean_deviation_and_difference_and_the_best_in_bold(tmp_path: Path) -> None:
+    text = to_markdown(findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}), tmp_path)
+    assert "| arm | digits | to scratch |" in text
+    assert line(text, "scratch") == "| scratch | 55.0 ± 7.1 |  |"
+    assert line(text, "ours") == "| ours | **80.0 ± 14.1** | +25.0 |"
+    assert "mean ± standard deviation over 2 seeds" in text
+    assert "4 of 4 results computed on a machine." in text
+
+
+def test_a_difference_beyond_chance_over_seeds_is_marked(tmp_path: Path) -> None:
+    found = findings({"scratch": [0.50, 0.51, 0.52], "ours": [0.701, 0.71, 0.72], "same": [0.50, 0.53, 0.49]})
+    text = to_markdown(found, tmp_path)
+    assert line(text, "ours").endswith(r"| +20.0\* |")
+    assert line(text, "same").endswith("| −0.3 |")
+    assert r"\* is a difference beyond chance: paired t-test over seeds, p < 0.05 after Holm's correction." in text
+
+
+def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
+    for arm, right in (("scratch", 20), ("ours", 40)):
+        (tmp_path / f"{arm}-0").mkdir()
+        label = np.zeros(60, np.int64)
+        predicted = (np.arange(60) >= right).astype(np.int64)
+        np.savez(tmp_path / f"{arm}-0" / "predictions.npz", label=label, predicted=predicted)
+    found = findings({"scratch": [20 / 60], "ours": [40 / 60]})
+    assert line(to_markdown(found, tmp_path), "ours").endswith(r"+33.3\* |")
+    (cell,) = (row for row in csv.DictReader(io.StringIO(table_csv(found, tmp_path))) if row["arm"] == "ours")
+    assert cell["test"] == "McNemar's exact test"
+    assert float(cell["p_corrected"]) == pytest.approx(2 / 2**20, rel=1e-5)
+    assert cell["significant"] == "yes"
+
+
+def test_the_papers_numbers_stand_beside_ours_with_the_agreement_of_their_order(tmp_path: Path) -> None:
+    paper = {"digits": {"scratch": 87.6, "a": 90.9, "b/none": 93.4}}
+    found = findings({"scratch": [0.4], "a": [0.6], "b": [0.5], "c": [0.9]}, paper=paper)
+    text = to_markdown(found, tmp_path)
+    assert "| arm | digits | to scratch | paper |" in text
+    assert line(text, "b").endswith("| 93.4 |")
+    assert line(text, "c").endswith("|  |")
+    assert "Order on digits against the paper's: rank correlation (Spearman) 0.50 of 3 results." in text
+
+
+def test_two_numbers_of_the_paper_have_no_order_to_speak_of(tmp_path: Path) -> None:
+    found = findings({"scratch": [0.4], "a": [0.6]}, paper={"digits": {"scratch": 87.6, "a": 90.9}})
+    assert "Spearman" not in to_markdown(found, tmp_path)
+
+
+def test_what_failed_says_why_and_what_is_missing_is_told_apart(tmp_path: Path) -> None:
+    found = findings({"scratch": [0.4], "bad": [None], "later": [None]})
+    found.entries[1].row.error = "out of ink"
+    text = to_markdown(found, tmp_path)
+    assert line(text, "bad") == "| bad | failed |"
+    assert line(text, "later") == "| later | – |"
+    assert "- bad failed: out of ink" in text
+    assert "1 of 3 results are yet to be computed" in text
+    assert [row["arm"] for row in csv.DictReader(io.StringIO(rows_csv(found)))] == ["scratch", "bad"]
+
+
+def test_probes_and_frozen_layers_have_a_column(tmp_path: Path) -> None:
+    found = findings({"ours": [0.4]})
+    found.entries.append(Entry(row=Row("ours", "digits", "linear-probe", 0, score=0.3, metric=TOP_1)))
+    found.freezes.append("linear-probe")
+    text = to_markdown(found, tmp_path)
+    assert "| arm | frozen | digits |" in text
+    assert "| ours | all (linear probe) | 30.0 |" in text
+
+
+def test_seeds_that_not_all_arms_have_are_told() -> None:
+    assert "over 2 seeds" in caption(findings({"a": [0.4, 0.5], "b": [0.4, 0.5]}))
+    assert "over up to 2 seeds" in caption(findings({"a": [0.4, 0.5], "b": [0.4]}))
+    assert "one seed (0)" in caption(findings({"a": [0.4], "b": [0.4]}))
+
+
+def test_the_metric_is_named(tmp_path: Path) -> None:
+    assert caption(findings({"a": [0.4]})).startswith("Top-1 accuracy in per cent")
+    several = findings({"a": [0.4]}, metric="mean average precision")
+    assert caption(several).startswith("Mean average precision in per cent")
+    assert "| arm | digits (mAP) |" in to_markdown(several, tmp_path)
+
+
+def test_the_csv_has_a_line_a_cell(tmp_path: Path) -> None:
+    found = findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}, paper={"digits": {"ours": 93.4}})
+    scratch, ours = csv.DictReader(io.StringIO(table_csv(found, tmp_path)))
+    assert (ours["mean"], ours["seeds"], ours["baseline"], ours["paper"]) == ("0.8", "2", "scratch", "0.934")
+    assert (scratch["difference"], scratch["significant"]) == ("", "")
+
+
+def test_the_terminal_shows_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    found = findings({"scratch": [0.50, 0.51, 0.52], "[bold]": [0.701, 0.71, 0.72]}, notes=["a note"])
+    print_table(Comparison(None, tmp_path, found.rows, found))
+    screen = capsys.readouterr().out
+    assert "[bold]" in screen
+    assert "71.0 ± 1.0" in screen
+    assert "+20.0*" in screen
+    assert "a note" in screen
+    assert f"report: {tmp_path / 'report.html'}" in screen

@@ -346,7 +346,7 @@ class _Runner:
             data = self.datasets[source.images].train
         else:
             data = source.recipe if stage.store is None else self._generate(source.recipe, stage.store)
-        run = self._run(pretrain, data, out=stage.folder, labels=source.labels, settings=stage.settings)
+        run = self._run(pretrain, data, out=stage.folder, labels=stage.labels, settings=stage.settings)
         self.clock.learn(self._job_before(stage), run.seconds)
         return run
 

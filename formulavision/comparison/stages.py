@@ -13,6 +13,7 @@ from formulavision.comparison.arms import REMOTE, Arm
 from formulavision.comparison.config import PROBE, ComparisonSettings
 
 if TYPE_CHECKING:
+    from formulavision.labels import LabelSettings
     from formulavision.training.settings import TrainSettings
 
 __all__ = ["STORES", "Finetuning", "Pretraining", "Probing", "Stage", "plan"]
@@ -38,6 +39,11 @@ class Pretraining:
     settings: TrainSettings
     folder: Path
     store: Path | None
+
+    @property
+    def labels(self) -> LabelSettings | None:
+        """Other labels than the images' own; None where none is replaced."""
+        return _relabelled(self.source)
 
 
 @dataclass(frozen=True)
@@ -149,13 +155,18 @@ class _Planner:
                 before["settings"]["fresh"] = False
         else:
             before["images"] = self.digest(arm.images)
-        if arm.labels is not None:
+        if _relabelled(arm) is not None:
             before["labels"] = arm.labels.model_dump(mode="json")
         folder = self._folder(name, "pretrain", _key(before))
         return Pretraining(name, seed, arm, training, folder, store), before
 
     def _folder(self, arm: str, what: str, key: str) -> Path:
         return self.folders.setdefault(key, self.runs / arm / f"{what}-{key}")
+
+
+def _relabelled(arm: Arm) -> LabelSettings | None:
+    # No noise is an arm of figure 5, and the same training as without it.
+    return None if arm.labels is None or arm.labels.noise == 0 else arm.labels
 
 
 def _determining(settings: TrainSettings) -> dict[str, Any]:

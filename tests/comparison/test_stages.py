@@ -112,3 +112,11 @@ def test_a_stage_that_another_arm_was_made_for_is_found(small: dict[str, Any], t
     before.with_name(f"{before.name}.lock").touch()
     small["arms"] = {"renamed": small["arms"]["stripes"]}
     assert [row.folder for row in stages(small, tmp_path)] == [before]
+
+
+def test_no_noise_is_the_arm_without_it(small: dict[str, Any]) -> None:
+    plain = small["arms"]["stripes"]
+    arms = {"plain": plain, "quiet": {**plain, "labels": {"noise": 0.0}}, "noisy": {**plain, "labels": {"noise": 0.5}}}
+    starts = {row.arm: row.start for row in stages({**small, "arms": arms}) if isinstance(row.start, Pretraining)}
+    assert starts["quiet"].folder == starts["plain"].folder != starts["noisy"].folder
+    assert starts["quiet"].labels is None

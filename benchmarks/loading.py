@@ -40,8 +40,9 @@ from torchvision.transforms.v2 import PILToTensor
 
 from formulavision import Drawer, FormulaDataset, Recipe, StoredDataset, generate
 from formulavision.training.loading import Batch, ImageDataset, Prepared, make_loader
-from formulavision.training.models import build_model
-from formulavision.training.module import Classifier
+from formulavision.training.models import build_model, to_input
+from formulavision.training.module import classification_loss
+from formulavision.training.optimization import make_optimizer
 from formulavision.training.settings import TrainSettings
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fractaldb-1k.yaml"
@@ -101,15 +102,16 @@ def train(batches: Iterator[Batch], steps: int) -> tuple[float, float]:
     """Seconds a step, and the share of them that passes in waiting for batches."""
     settings = TrainSettings(model="resnet18", resize=RESIZE, crop=CROP)
     torch.manual_seed(1)
-    classifier = Classifier(build_model(settings, 1000), settings)
-    optimizer = classifier.configure_optimizers()["optimizer"]
+    model = build_model(settings, 1000)
+    optimizer = make_optimizer(model, settings)
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (settings.mean, settings.std))
     seconds, waits = [], []
-    for step in range(WARM_UP + steps):
+    for _ in range(WARM_UP + steps):
         started = time.perf_counter()
-        batch = next(batches)
+        images, labels = next(batches)
         waits.append(time.perf_counter() - started)
         optimizer.zero_grad()
-        classifier.training_step(batch, step).backward()
+        classification_loss(model(to_input(images, mean, std)), labels).backward()
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[WARM_UP:]), sum(waits[WARM_UP:]) / sum(seconds[WARM_UP:])

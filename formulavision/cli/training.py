@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Option("--model", help="A timm model.", show_default=False)]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a step.", show_default="256")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Of SGD.", show_default="0.01")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="The highest.", show_default="0.01")]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="Defaults for what is not set: resnet (the paper's) or vit.", show_default="resnet"),
+]
+Devices = Annotated[
+    int | None, typer.Option("--devices", help="Processes that share each batch, one a GPU; or start by torchrun.")
+]
 Crop = Annotated[
     int | None,
     typer.Option("--crop", help="Side that the model sees; images are resized to 8/7 of it.", show_default="224"),
@@ -45,12 +52,20 @@ def pretrain(
     data: Annotated[Path | None, typer.Option("--data", help="A store to train on.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe: drawn on demand, nothing stored.")] = None,
     plugin: o.Plugin = None,
+    label_noise: Annotated[
+        float | None, typer.Option("--label-noise", help="Share of the labels to replace at random, 0 to 1 (figure 5).")
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option("--clusters", help="Label by so many clusters of the model's features (DeepCluster).")
+    ] = None,
     model: Model = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     crop: Crop = None,
     seed: TrainSeed = None,
+    preset: Preset = None,
+    devices: Devices = None,
     settings: TrainSet = None,
     resume: Resume = False,
     overwrite: o.Overwrite = False,
@@ -58,18 +73,27 @@ def pretrain(
     """Train a model to name the formula of each image. Takes a store, or a recipe whose images are drawn on demand.
 
     formulavision pretrain --data data/ifs --model resnet18 --out runs/ifs
+
+    A vision transformer, on images that no epoch repeats: --plugin ifs --preset vit --model deit_tiny_patch16_224
+
+    Over-fitting to a stored set shows on instances that it does not hold: --set held_out=10
+
+    Ctrl-C leaves a checkpoint: run it again with --resume.
     """
     from formulavision.errors import ConfigError
 
     train = train_settings(
-        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed
-    )
+        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed,
+        preset=preset, devices=devices,
+    )  # fmt: skip
     if [data, recipe, plugin].count(None) != 2:
         raise ConfigError("give one of --data STORE, --recipe FILE and --plugin NAME")
     source: Any = data if data is not None else o.make_recipe(recipe, plugin)
     from formulavision.training import pretrain as run
 
-    run(source, out=out, settings=train, resume=resume, overwrite=overwrite)
+    given = {"noise": label_noise, "clusters": clusters}
+    labels = {name: value for name, value in given.items() if value is not None} or None
+    run(source, out=out, labels=labels, settings=train, resume=resume, overwrite=overwrite)
 
 
 def finetune(
@@ -92,6 +116,8 @@ def finetune(
     learning_rate: LearningRate = None,
     crop: Crop = None,
     seed: TrainSeed = None,
+    preset: Preset = None,
+    devices: Devices = None,
     settings: TrainSet = None,
     resume: Resume = False,
     overwrite: o.Overwrite = False,
@@ -108,8 +134,9 @@ def finetune(
     from formulavision.downstream import DownstreamSettings
 
     train = train_settings(
-        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed
-    )
+        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed,
+        preset=preset, devices=devices,
+    )  # fmt: skip
     chosen = DownstreamSettings.from_text(downstream)
     if train_per_class is not None:
         from formulavision.config import parse

@@ -25,7 +25,6 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from formulavision import __version__
 from formulavision.errors import ConfigError, FormulaVisionError
 from formulavision.labels import Relabelled
-from formulavision.training.deepcluster import Reclustering
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
@@ -210,6 +209,8 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
     checkpoint = job.out / LAST_CHECKPOINT
     callbacks: list[lightning.Callback] = [recorder]
     if isinstance(job.train, Relabelled) and job.train.clusters is not None:
+        from formulavision.training.deepcluster import Reclustering  # scikit-learn is slow to import
+
         callbacks.append(Reclustering(loaders[0], settings))
     if console.is_terminal and not console.quiet:
         callbacks.append(Bar(console))

@@ -4,7 +4,7 @@
 
 Step: ResNet-18 at 64 x 64, batches of 64, on fractals drawn on demand (`ifs`, 128 x 128, 25,000 dots, continuous
 weights, no image twice), by `pretrain` as a user calls it. Timers stand around the model's forward, the backward and
-the optimizer's step; what is left of the steps' wall time is drawing, resizing, cropping, waiting, metrics and Lightning.
+the optimizer's step; what is left of the steps' wall time is drawing, resizing, cropping, metrics and the rest.
 The baseline is a bare loop on one constant batch, in turns with it. The first steps of each do not count.
 
 Start-up: from the command to the end of the first step, in a process of its own, with its categories in the cache.

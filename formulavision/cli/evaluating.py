@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from formulavision.cli import options as o
-from formulavision.cli.training import Downstream, Model, TrainSet
+from formulavision.cli.training import Downstream, Model
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,9 @@ def probe(
         ),
     ] = None,
     model: Model = None,
-    settings: TrainSet = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting of model or images: --set crop=64 (may be repeated).")
+    ] = None,
 ) -> None:
     """How good frozen features are, in minutes: fit a classifier to them instead of fine-tuning the model.
 
@@ -125,6 +127,7 @@ def per_class(
 
     formulavision per-class runs/ft-ifs runs/ft-scratch --out differences.csv
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from formulavision.cli.console import console
@@ -139,8 +142,10 @@ def per_class(
     for column in table.columns[1:]:
         column.justify = "right"
     for row in better:
-        p = "" if row.p is None else f"{row.p:.3f}"
-        table.add_row(row.name, f"{row.images:,}", f"{row.first:.1%}", f"{row.second:.1%}", f"{row.difference:+.1%}", p)
+        p = "" if row.p is None else f"{row.p:.3f}" if row.p >= 0.001 else "<0.001"
+        table.add_row(
+            escape(row.name), f"{row.images:,}", f"{row.first:.1%}", f"{row.second:.1%}", f"{row.difference:+.1%}", p
+        )
     console.print(table)
     typer.echo(f"{first} is better than {second} on {len(better)} of {len(differences)} classes")
     if out is not None:

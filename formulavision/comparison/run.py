@@ -7,10 +7,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from formulavision.comparison.arms import REMOTE, flatten_sweep
 from formulavision.comparison.checks import check_models
@@ -20,7 +20,7 @@ from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, Row, write_text
 from formulavision.comparison.sizes import at_size, without_numbers_of_others
-from formulavision.comparison.stages import Finetuning, Pretraining, Probing, plan
+from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
 from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
 from formulavision.comparison.timing import Clock, Job
 from formulavision.config import parse
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from formulavision.training import Run
 
 __all__ = ["compare", "sweep"]
+
+AnyStage = TypeVar("AnyStage", Pretraining, Finetuning | Probing)
 
 _RESULT = "result.json"
 """In the folder of a row that is done: what the row says, and where it was computed."""
@@ -194,12 +196,14 @@ class _Runner:
         self, settings: ComparisonSettings, out: Path, runs: Path, datasets: Datasets, show_progress: bool
     ) -> None:
         self.out = out
+        self.runs = runs
         self.show_progress = show_progress
         self.settings = settings
         self.datasets = datasets
         self.stages = plan(settings, runs, datasets.digest)
         self.findings = first_findings(settings, self.stages, datasets)
-        self.pretrained: dict[Path, Run | Exception] = {}
+        # A message, where it failed: an exception would keep the model and its memory.
+        self.pretrained: dict[Path, Run | str] = {}
         self.clock = Clock()
 
     def run(self) -> None:
@@ -257,23 +261,29 @@ class _Runner:
         if isinstance(stage.start, Pretraining):
             entry.start = self._relative(stage.start.folder)
             entry.pretraining = _history(stage.start.folder)
-            self.clock.learn(self._job_before(stage.start), row.pretrain_seconds or 0)
+            if stage.start.folder not in self.pretrained:
+                self.clock.learn(self._job_before(stage.start), row.pretrain_seconds or 0)
         elif stage.start is not None:
             entry.start = stage.start if stage.start.startswith(REMOTE) else self._relative(Path(stage.start))
-        self.clock.learn(self._job(stage), (row.finetune_seconds or 0) + (row.evaluate_seconds or 0))
+        recorded = (row.finetune_seconds or 0) + (row.evaluate_seconds or 0)
+        self.clock.learn(self._job(stage), result.get("seconds", recorded))
         return True
 
     def _fill(self, stage: Finetuning | Probing, entry: Entry) -> None:
+        planned = stage
         try:
-            pretraining = self._pretrain(stage.start) if isinstance(stage.start, Pretraining) else None
-            with self._claimed(stage.folder):
+            pretraining = None
+            if isinstance(stage.start, Pretraining):
+                pretraining = self._pretrain(stage.start)
+                stage = replace(stage, start=replace(stage.start, folder=pretraining.folder))
+            with self._claimed(stage) as stage:
                 # Another comparison, or an arm with the same content, may have computed it by now.
                 if self._recall(stage, entry):
                     return
                 self._say(
                     f"{self.clock.position()} {stage.arm} on {stage.downstream}, {_treatment(stage)}, seed {stage.seed}"
                 )
-                row = Row(stage.arm, stage.downstream, stage.freeze, stage.seed)
+                row, started = Row(stage.arm, stage.downstream, stage.freeze, stage.seed), time.monotonic()
                 if pretraining is not None:
                     row.pretrain_accuracy = pretraining.history[-1].get("train_accuracy")
                     row.pretrain_seconds = pretraining.seconds
@@ -284,6 +294,7 @@ class _Runner:
                 content = {
                     "row": {key: value for key, value in asdict(row).items() if key not in _KEYS},
                     "computed": this_machine(self.settings, stage.arm).model_dump(),
+                    "seconds": _took(started, (row.finetune_seconds or 0) + (row.evaluate_seconds or 0)),
                 }
                 write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
                 self._recall(stage, entry)
@@ -291,7 +302,7 @@ class _Runner:
             entry.row.error = _one_line(error)
             self._say(f"{stage.arm} on {stage.downstream}, seed {stage.seed} failed: {entry.row.error}")
         finally:
-            self.clock.finish(stage.folder)
+            self.clock.finish(planned.folder)
 
     def _compute(self, stage: Finetuning | Probing, checkpoint: Any, row: Row) -> None:
         from formulavision import evaluation
@@ -323,15 +334,15 @@ class _Runner:
     def _pretrain(self, stage: Pretraining) -> Run:
         if stage.folder not in self.pretrained:
             try:
-                with self._claimed(stage.folder):
-                    self.pretrained[stage.folder] = self._train(stage)
+                with self._claimed(stage) as claimed_stage:
+                    self.pretrained[stage.folder] = self._train(claimed_stage)
             except Exception as error:
-                self.pretrained[stage.folder] = error
+                self.pretrained[stage.folder] = _one_line(error)
             finally:
                 self.clock.finish(stage.folder)
         result = self.pretrained[stage.folder]
-        if isinstance(result, Exception):
-            raise result
+        if isinstance(result, str):
+            raise FormulaVisionError(result)
         return result
 
     def _train(self, stage: Pretraining) -> Run:
@@ -346,8 +357,9 @@ class _Runner:
             data = self.datasets[source.images].train
         else:
             data = source.recipe if stage.store is None else self._generate(source.recipe, stage.store)
+        started = time.monotonic()
         run = self._run(pretrain, data, out=stage.folder, labels=stage.labels, settings=stage.settings)
-        self.clock.learn(self._job_before(stage), run.seconds)
+        self.clock.learn(self._job_before(stage), _took(started, run.seconds))
         return run
 
     def _run(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
@@ -364,18 +376,24 @@ class _Runner:
     def _generate(self, recipe: Recipe, store: Path) -> Path:
         from formulavision.generation import generate
 
-        with self._claimed(store):
+        with claimed(store.with_name(f"{store.name}.lock"), self._waiting_for(store)):
             if _generate_seconds(store) is None:
                 started = time.monotonic()
                 generate(recipe, out=store)
                 write_text(_seconds_file(store), json.dumps({"seconds": time.monotonic() - started}))
         return store
 
-    def _claimed(self, folder: Path) -> AbstractContextManager[None]:
-        def wait(holder: str) -> None:
-            self._say(f"{folder} is being computed by {holder}: waiting for it")
+    @contextmanager
+    def _claimed(self, stage: AnyStage) -> Iterator[AnyStage]:
+        """The stage, for this process alone while the block runs, in the folder that it has by now."""
+        key = key_of(stage.folder)
+        with claimed(self.runs / f"{key}.lock", self._waiting_for(stage.folder)):
+            # Another comparison may have made it since the plan, for an arm of another name.
+            there = next(self.runs.glob(f"*/*-{key}"), stage.folder)
+            yield replace(stage, folder=there)
 
-        return claimed(folder.with_name(f"{folder.name}.lock"), wait)
+    def _waiting_for(self, folder: Path) -> Callable[[str], None]:
+        return lambda holder: self._say(f"{folder} is being computed by {holder}: waiting for it")
 
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path.resolve(), self.out.resolve())
@@ -383,6 +401,11 @@ class _Runner:
     def _say(self, line: str) -> None:
         if self.show_progress:
             say(line)
+
+
+def _took(started: float, recorded: float) -> float:
+    """Seconds of a stage with its start-up; of one that was resumed at least what its run has recorded."""
+    return max(time.monotonic() - started, recorded)
 
 
 def _treatment(stage: Finetuning | Probing) -> str:
@@ -411,6 +434,8 @@ def _read_result(file: Path) -> dict[str, Any] | None:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
+    except ValueError:
+        raise ConfigError(f"{file}: is damaged: remove its folder, which is then computed again") from None
 
 
 def _seconds_file(store: Path) -> Path:

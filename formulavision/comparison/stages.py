@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from formulavision.labels import LabelSettings
     from formulavision.training.settings import TrainSettings
 
-__all__ = ["STORES", "Finetuning", "Pretraining", "Probing", "Stage", "plan"]
+__all__ = ["STORES", "Finetuning", "Pretraining", "Probing", "Stage", "key_of", "plan"]
 
 STORES = "_stores"
 """Where among the stages the stores are: no arm has such a name."""
@@ -103,15 +103,17 @@ def plan(settings: ComparisonSettings, runs: Path, digest: Callable[[Any], str])
     return [row for name in settings.variants for seed in settings.seeds for row in planner.rows(name, seed)]
 
 
+def key_of(folder: Path) -> str:
+    """The hash at the end of a stage's folder, by which it is known, whichever arm it was made for."""
+    return folder.name.rpartition("-")[2]
+
+
 class _Planner:
     def __init__(self, settings: ComparisonSettings, runs: Path, digest: Callable[[Any], str]) -> None:
         self.settings = settings
         self.runs = runs
         self.digest = digest
-        # By the hash at the end of its name, whichever arm it was made for.
-        self.folders = {
-            folder.name.rpartition("-")[2]: folder for folder in sorted(runs.glob("*/*-*")) if folder.is_dir()
-        }
+        self.folders = {key_of(folder): folder for folder in sorted(runs.glob("*/*-*"))}
 
     def rows(self, name: str, seed: int) -> list[Finetuning | Probing]:
         settings, arm = self.settings, self.settings.variants[name].arm

@@ -20,6 +20,7 @@ from formulavision.downstream import Downstream, DownstreamSettings, LabelledIma
 from formulavision.errors import ConfigError, DownstreamError
 from formulavision.evaluation.classification import binary_loss, summary
 from formulavision.evaluation.features import Features, extract_features
+from formulavision.evaluation.inference import choose_device
 from formulavision.evaluation.scores import (
     TOP_K,
     Evaluation,
@@ -141,12 +142,13 @@ def probe(
         extract_features(model, images, chosen, workers=workers, console=console) for images in (needed, opened.test)
     )
     draws = [train] if choices is None else [train[np.searchsorted(np.unique(choices), each)] for each in choices]
+    device = choose_device(chosen)
     outcomes, penalties = [], []
     for i, images in enumerate(draws):
         if method == "linear":
             found, penalty = classify_linearly(images, test, opened.num_classes, seed=seed + i)
         else:
-            found, penalty = classify_by_neighbours(images, test, opened.num_classes), None
+            found, penalty = classify_by_neighbours(images, test, opened.num_classes, device=device), None
         outcomes.append(found)
         penalties.append(penalty)
     results = [figures(each, opened.num_classes) for each in outcomes]
@@ -239,9 +241,10 @@ def classify_linearly(train: Features, test: Features, num_classes: int, *, seed
     return _outcomes(test.labels, scores), penalty
 
 
-def classify_by_neighbours(train: Features, test: Features, num_classes: int) -> Outcomes:
+def classify_by_neighbours(
+    train: Features, test: Features, num_classes: int, *, device: str | torch.device = "cpu"
+) -> Outcomes:
     """The weighted votes of the nearest training images; see :func:`probe`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     neighbours = min(NEIGHBOURS, len(train))
     known, labels = normalize(train.values.to(device)), train.labels.to(device)
     votes = []
@@ -387,6 +390,8 @@ def _mean(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _default_folder(checkpoint: str | Path, opened: Downstream, method: str, shots: int | None) -> Path:
-    name = f"{method}-{opened.settings.kind}" + (f"-{shots}-shot" if shots else "")
+    settings = opened.settings
+    dataset = settings.root.resolve().name if settings.kind == "folder" and settings.root else settings.kind
+    name = f"{method}-{dataset}" + (f"-{shots}-shot" if shots else "")
     path = Path(checkpoint)
     return (path if path.is_dir() else path.parent) / name

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import Field
-from stand_ins import install
 
 import formulavision
 from formulavision import Category, Generator, Params, compare
 from formulavision.comparison import Comparison
-
-install()
 
 
 class StripesParams(Params):

@@ -48,11 +48,12 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     assert entry.folder is not None
     done = first.folder / entry.folder
     pool = tmp_path / "pool"
-    folder = pool / "scratch" / done.name
+    folder = pool / "of-another-name" / done.name
+    lock = pool / f"{done.name.rpartition('-')[2]}.lock"
     held = threading.Event()
 
     def other() -> None:
-        with claimed(folder.with_name(f"{folder.name}.lock"), nobody):
+        with claimed(lock, nobody):
             held.set()
             assert waits.wait(60)
             shutil.copytree(done, folder)
@@ -63,7 +64,9 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     result = compare(settings, out=tmp_path / "out", runs=pool)
     thread.join(10)
     assert result.rows[0].score == entry.row.score
-    assert f"{folder} is being computed by process " in capsys.readouterr().err
+    assert f"{pool / 'scratch' / done.name} is being computed by process " in capsys.readouterr().err
+    assert result.findings.entries[0].folder == f"../pool/of-another-name/{done.name}"
+    assert not lock.exists()
 
 
 def test_two_comparisons_in_one_folder_are_refused(first: Comparison, settings: dict[str, Any], tmp_path: Path) -> None:

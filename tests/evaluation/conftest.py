@@ -33,6 +33,9 @@ class Pictures:
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = labels
 
+    def content(self, indices: np.ndarray) -> bytes:
+        return self.labels[indices].tobytes()
+
     def __call__(self, index: int) -> np.ndarray:
         random = np.random.default_rng(index)
         side = 40 if index % 3 else 30

@@ -32,6 +32,10 @@ def noise(n: int, side: int = 32, seed: int = 0) -> torch.Tensor:
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
+def depth(model: Any) -> int:
+    return len(getattr(model, "blocks", [None]))
+
+
 def test_a_case_by_hand() -> None:
     images = torch.zeros(1, 3, 2, 2)
     images[0, 0] = torch.tensor([[1.0, 0.0], [3.0, 1.0]])
@@ -98,6 +102,24 @@ def test_tokens_of_a_vision_transformer_become_a_grid() -> None:
     assert maps.any()
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-7)
     assert not last.norm1._forward_hooks
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext"])
+def test_it_is_what_pytorch_grad_cam_computes(name: str) -> None:
+    reference = pytest.importorskip("pytorch_grad_cam", reason="pytorch_grad_cam (pip install grad-cam) is not there")
+    from pytorch_grad_cam.utils.image import scale_cam_image
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5, **({"img_size": 64} if name == "test_vit" else {})).eval()
+    layer = {"resnet18": "layer4", "test_vit": f"blocks.{depth(model) - 1}.norm1", "test_convnext": "stages"}[name]
+    images, labels = noise(3, 64), [0, 4, 2]
+    as_grid = None if name != "test_vit" else lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    with reference.GradCAM(model, [model.get_submodule(layer)], reshape_transform=as_grid) as cam:
+        expected = cam(images, [ClassifierOutputTarget(label) for label in labels])
+    maps, _ = class_activation(model, images, torch.tensor(labels))
+    # It takes the lowest value for 0, where we divide by the highest alone; before it enlarges a map, and after.
+    np.testing.assert_allclose(scale_cam_image(scale_cam_image(maps.numpy(), (64, 64))), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])

@@ -127,6 +127,16 @@ def test_held_out_images_choose_the_penalty() -> None:
     assert score(found, 2) > weak.score(scaler.transform(test.values), test.labels)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_weak_penalty_is_chosen_where_the_difference_of_two_features_matters(several: bool) -> None:
+    sides = [blobs(images, 3, distance=0.2, seed=seed) for images, seed in ((400, 1), (200, 2))]
+    for side in sides:
+        side.values[:, 1] = side.values[:, 0] + 0.1 * side.values[:, 1]  # takes large weights to be told
+    if several:
+        sides = [Features(s.values, torch.nn.functional.one_hot(s.labels, 3).to(torch.int8)) for s in sides]
+    assert classify_linearly(*sides, 3)[1] < 0.01
+
+
 def test_where_none_can_be_held_out_the_penalty_is_a_fixed_one() -> None:
     assert classify_linearly(blobs(8, 2, distance=8, seed=1), blobs(8, 2, distance=8, seed=2), 2)[1] == 0.1
 
@@ -188,6 +198,16 @@ def test_few_shots_are_drawn_five_times(make_run: Callable[..., Path], tmp_path:
     again = probe(run, digits, method="knn", shots=2, show_progress=False)
     other = probe(run, digits, method="knn", shots=2, seed=1, out=tmp_path / "other", show_progress=False)
     assert again.draws == found.draws != other.draws
+
+
+def test_probes_of_two_image_folders_go_to_two_places(
+    make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", ["other", "classes"])
+    for name in ("one", "other"):
+        settings = DownstreamSettings(kind="folder", root=tmp_path / name)
+        data = Downstream(name, settings, colours.train, colours.test)
+        assert probe(run, data, method="knn", show_progress=False).folder == run / f"knn-{name}"
 
 
 def test_all_images_as_shots_are_the_probe_of_all(

@@ -47,3 +47,17 @@ def test_commands_in_the_documents_exist_with_their_options(document: str, comma
 def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_the_settings_of_training_are_listed_as_they_are() -> None:
+    from formulavision.training.settings import TrainSettings
+
+    def shown(value: object) -> str:
+        if isinstance(value, tuple):
+            return ", ".join(map(str, value))
+        return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+    fields = TrainSettings.model_fields.items()
+    rows = [f"| `{name}` | {shown(field.default)} | {field.description} |" for name, field in fields]
+    listed = (ROOT / "docs" / "training.md").read_text().partition("## Settings\n")[2].splitlines()
+    assert [line for line in listed if line.startswith("| `")] == rows

@@ -212,11 +212,7 @@ def feature_settings(
         raise ConfigError(f"model: {source} does not tell what it is the weights of: give the name of the model")
     if weights.model is not None and given.get("model", weights.model) != weights.model:
         raise ConfigError(f"model: is '{given['model']}', but {source} is a '{weights.model}'")
-    if weights.model is not None and str(source).startswith(_PUBLISHED):
-        from timm.models import get_pretrained_cfg_value
-
-        base |= {name: get_pretrained_cfg_value(weights.model, name) for name in ("mean", "std")}
-    return parse(TrainSettings, {**base, **given})
+    return parse(TrainSettings, {**base, **weights.normalisation, **given})
 
 
 def classify_linearly(train: Features, test: Features, num_classes: int, *, seed: int = 0) -> tuple[Outcomes, float]:

@@ -90,6 +90,15 @@ class Checkpoint:
         """What a run records about it, in plain values."""
         return {"name": str(self.path.resolve()) if self.path else self.name, "sha256": self.sha256}
 
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """``mean`` and ``std`` of the images that the weights were trained on, as settings; nothing where unknown."""
+        if self.run is not None:
+            return {name: tuple(self.run.settings["settings"][name]) for name in ("mean", "std")}
+        if self.path is None and self.model is not None:
+            return {name: timm.models.get_pretrained_cfg_value(self.model, name) for name in ("mean", "std")}
+        return {}
+
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a timm model.
 

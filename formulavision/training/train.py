@@ -100,7 +100,7 @@ def finetune(
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`.
-        settings: how to train; the model is the checkpoint's where a run's folder tells it.
+        settings: how to train; the model, and how images are normalised, are the checkpoint's where it tells them.
         resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
         overwrite: replace the run in ``out``.
         show_progress: say what is going on, on the terminal.
@@ -130,6 +130,9 @@ def finetune(
         if "model" in settings.model_fields_set and settings.model != weights.model:
             raise ConfigError(f"model: is '{settings.model}', but {checkpoint} is a '{weights.model}'")
         settings = settings.model_copy(update={"model": weights.model})
+    if weights is not None:
+        seen = {n: v for n, v in weights.normalisation.items() if n not in settings.model_fields_set}
+        settings = settings.model_copy(update=seen)
     opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
     source = weights.identity() if weights else None
     plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})

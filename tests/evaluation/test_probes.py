@@ -244,15 +244,12 @@ def test_settings_are_those_given_then_the_checkpoints(make_run: Callable[..., P
 
 
 def test_published_models_see_images_normalised_as_in_their_training() -> None:
-    class Published(Checkpoint):
-        model = "resnet18"  # type: ignore[assignment]
-
-    weights = object.__new__(Published)
-    object.__setattr__(weights, "run", None)
-    found = feature_settings(weights, "timm:resnet18", None)
+    published = Checkpoint("timm:resnet18.a1_in1k", {}, "", model="resnet18")
+    found = feature_settings(published, "timm:resnet18", None)
     assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
-    assert feature_settings(weights, "timm:resnet18", {"mean": [0.5, 0.5, 0.5]}).mean == (0.5, 0.5, 0.5)
-    assert feature_settings(weights, "exported/", None).mean == (0.2, 0.2, 0.2)
+    assert feature_settings(published, "timm:resnet18", {"mean": [0.5, 0.5, 0.5]}).mean == (0.5, 0.5, 0.5)
+    exported = Checkpoint("exported", {}, "", path=Path("exported"), model="resnet18")
+    assert feature_settings(exported, "exported/", None).mean == (0.2, 0.2, 0.2)
 
 
 def test_what_cannot_be_probed_is_refused(

@@ -15,7 +15,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from formulavision.errors import CheckpointError
-from formulavision.training import Checkpoint, Run, load_checkpoint
+from formulavision.training import Checkpoint, Run, finetune, load_checkpoint
 
 
 def model_of(name: str = "test_resnet", **arguments: Any) -> torch.nn.Module:
@@ -317,6 +317,24 @@ def test_a_torchvision_name_is_downloaded_by_torchvision_and_resolved(hub: Any, 
     model = model_of(name)
     checkpoint.load_into(model)
     assert same_backbone(model, source.state_dict())
+
+
+def test_a_published_model_is_fine_tuned_on_images_normalised_as_it_knows_them(
+    hub: Any, small: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from formulavision.downstream import DownstreamSettings
+
+    hub(timm.create_model("test_resnet"))
+    digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 3, "test_per_class": 2})
+    settings = {name: value for name, value in small.items() if name != "model"} | {"epochs": 1, "milestones": []}
+    run = finetune("timm:test_resnet", digits, out=tmp_path / "run", settings=settings)
+    assert "checkpoint timm:test_resnet.r160_in1k: " in capsys.readouterr().out
+    assert run.settings["checkpoint"]["name"] == "timm:test_resnet.r160_in1k"
+    used = run.settings["settings"]
+    assert (used["model"], used["mean"]) == ("test_resnet", [*timm.get_pretrained_cfg("test_resnet").mean])
+    ours = {**settings, "mean": [0.4, 0.4, 0.4]}
+    other = finetune("timm:test_resnet", digits, out=tmp_path / "other", settings=ours, show_progress=False)
+    assert other.settings["settings"]["mean"] == [0.4, 0.4, 0.4]
 
 
 def test_a_published_models_identity_is_its_name_and_its_tensors(hub: Any) -> None:

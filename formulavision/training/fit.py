@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -149,13 +150,19 @@ class _Job:
     device: torch.device
     ranks: int
 
+    def _workers(self, fresh: bool) -> int:
+        """How many loader processes there are where the settings do not say it."""
+        if self.device.type == "cuda":
+            return max(1, min(_LOADERS_ON_CUDA, (os.cpu_count() or 1) // self.ranks))
+        # What is read is kept in memory. What is drawn is drawn while the model trains; but not where a process is
+        # started anew, which takes a script with a __main__ guard.
+        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        return int(fresh and method == "fork")
+
     def loader(self, dataset: ImageDataset, rank: int, *, training: bool) -> EpochLoader:
         settings = self.plan.settings
-        workers = settings.workers
-        if workers is None:
-            cores = (os.cpu_count() or 1) // self.ranks
-            workers = max(1, min(_LOADERS_ON_CUDA, cores)) if self.device.type == "cuda" else 0
         fresh = training and settings.fresh and getattr(dataset, "endless", False)
+        workers = settings.workers if settings.workers is not None else self._workers(fresh)
         prepared = Prepared(
             dataset,
             resize=settings.resize,

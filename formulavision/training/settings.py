@@ -123,7 +123,7 @@ class TrainSettings(Config):
         None,
         ge=0,
         le=256,
-        description="processes that load images; unset: up to 16 on CUDA, 0 (none of its own) elsewhere",
+        description="processes that load images; unset: up to 16 on CUDA, else 1 to draw new images, none to read",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
 

@@ -116,7 +116,7 @@ def _endless(data: Any, out: Path, settings: dict[str, Any]) -> None:
 
 
 def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any, tmp_path: Path) -> None:
-    settings = {**small, **EVERY_STEP, "epochs": 30}
+    settings = {**small, **EVERY_STEP, "epochs": 12}
     out = tmp_path / "run"
     process = multiprocessing.get_context("spawn").Process(target=_endless, args=(stripes(), out, settings))
     process.start()

@@ -206,7 +206,8 @@ class Reclustering(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Not at the epoch's start: before the first one, loader workers have begun to read labels already.
-        if self.epoch != self.first_epoch:
+        # A run whose epochs are all done, and that was stopped before its end was written, has its head already.
+        if self.epoch != self.first_epoch and self.first_epoch < (trainer.max_epochs or 0):
             self._recluster(trainer, pl_module, self.first_epoch)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -262,14 +263,19 @@ class Reclustering(lightning.Callback):
         mean, std = self.mean.to(device), self.std.to(device)
         training = model.training
         model.eval()
-        features = []
+        features: NDArray[np.float32] | None = None
+        done = 0
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for images, _ in loader:
                 inputs = to_input(images.to(device, non_blocking=True), mean, std)
                 found = model.forward_head(model.forward_features(inputs), pre_logits=True)
-                features.append(found.float().cpu().numpy())
+                if features is None:
+                    features = np.empty((len(prepared), found.shape[1]), np.float32)
+                features[done : done + len(found)] = found.float().cpu().numpy()
+                done += len(found)
         model.train(training)
-        return np.concatenate(features)
+        assert features is not None
+        return features
 
 
 def _head(model: Any) -> list[torch.nn.Parameter]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 
 from formulavision.errors import ConfigError
 
@@ -47,18 +48,19 @@ def launched() -> Processes | None:
     return Processes(rank, world_size, local_size)
 
 
-def synchronise_batch_norm(model: torch.nn.Module) -> torch.nn.Module:
+def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> None:
     """Make batch normalisation take its statistics over the images of all processes, as one process would.
 
-    On GPUs that is torch's ``SyncBatchNorm``; it does not run on the CPU, where this is for trying things out.
+    On GPUs that is torch's ``SyncBatchNorm``, or timm's where a layer holds an activation besides; they do not run on
+    the CPU, where this is for trying things out. Frozen layers stay as they are: they take no statistics.
     """
     for name, child in model.named_children():
         if isinstance(child, torch.nn.BatchNorm2d):
-            synchronised = _SynchronisedBatchNorm(child)
-            setattr(model, name, synchronised)
+            if child.training:
+                on_cpu = device.type == "cpu"
+                setattr(model, name, _SynchronisedBatchNorm(child) if on_cpu else convert_sync_batchnorm(child))
         else:
-            synchronise_batch_norm(child)
-    return model
+            synchronise_batch_norm(child, device)
 
 
 class _SynchronisedBatchNorm(torch.nn.Module):
@@ -85,10 +87,11 @@ class _SynchronisedBatchNorm(torch.nn.Module):
         """Normalised images of the same shape, [b, c, h, w]; b may differ between processes."""
         if self.training:
             count = x.new_tensor([float(x.numel() // x.shape[1])])
-            sums: torch.Tensor = _Sum.apply(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count]))
-            total, squares, n = sums[: x.shape[1]], sums[x.shape[1] : -1], sums[-1]
-            mean = total / n
-            variance = squares / n - mean * mean
+            sums: torch.Tensor = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
+            n = sums[-1]
+            mean = sums[:-1] / n
+            # In a pass of its own: the difference of two large numbers would be rounding.
+            variance = _Sum.apply((x - mean[:, None, None]).square().sum((0, 2, 3))) / n
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * n / (n - 1), self.momentum)
@@ -96,7 +99,7 @@ class _SynchronisedBatchNorm(torch.nn.Module):
         else:
             mean, variance = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        out = x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        out = (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
         return self.act(self.drop(out))
 
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ from formulavision.training.settings import TrainSettings
 __all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
 
 _LOADERS_ON_CUDA = 16
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: one may cluster a million images while the others do nothing."""
+_SAME_INTERRUPT_S = 1.0
+"""A terminal and a launcher may both pass a Ctrl-C on."""
 
 _ADVICE = (
     ".*does not have many workers",
@@ -83,7 +88,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Lightning's name of the precision that a setting stands for."""
+    """Lightning's name of the precision that a setting stands for.
+
+    Raises:
+        ConfigError: the device has it not.
+    """
+    if name == "16-mixed" and device.type == "cpu":
+        raise ConfigError("precision: '16-mixed' is not for the CPU: must be 32-true or bf16-mixed there")
     return name if name != "auto" else "bf16-mixed" if device.type == "cuda" else "32-true"
 
 
@@ -117,22 +128,30 @@ def fit(
     device = resolve_device(settings.device)
     torchrun = launched()
     ranks = torchrun.world_size if torchrun else settings.devices
-    if ranks > settings.batch_size:
-        raise ConfigError(f"devices: {ranks} processes cannot share batches of {settings.batch_size}")
+    for what, count in (
+        ("batches of", settings.batch_size),
+        ("training images:", len(train)),
+        ("images to validate on:", ranks if test is None else len(test)),
+    ):
+        if ranks > count:
+            raise ConfigError(f"devices: {ranks} processes cannot share {what} {count}")
+    resolve_precision(settings.precision, device)
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise ConfigError(f"devices: {settings.devices} are not there: this machine has {torch.cuda.device_count()}")
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: mixes images of one label each, not of several")
     if torchrun is None or torchrun.rank == 0:
         claim(out, plan.to_dict(), train.class_names, resume=resume)
-    job = _Job(plan, model, train, test, out, resume, frozen, device, ranks)
+    local = torchrun.local_size if torchrun else ranks
+    job = _Job(plan, model, train, test, out, resume, frozen, device, ranks, local)
     started = time.perf_counter()
     if ranks > 1 and torchrun is None:
         _train_in_processes(job, quiet=console.quiet)
     else:
         _train(job, torchrun.rank if torchrun else 0, torchrun, console)
     run = Run.load(out)
-    conclude(console, run, time.perf_counter() - started)
+    if torchrun is None or torchrun.rank == 0:
+        conclude(console, run, time.perf_counter() - started)
     return run
 
 
@@ -149,11 +168,13 @@ class _Job:
     frozen: list[str]
     device: torch.device
     ranks: int
+    local_ranks: int
 
     def _workers(self, fresh: bool) -> int:
         """How many loader processes there are where the settings do not say it."""
         if self.device.type == "cuda":
-            return max(1, min(_LOADERS_ON_CUDA, (os.cpu_count() or 1) // self.ranks))
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            return max(1, min(_LOADERS_ON_CUDA, cores // self.local_ranks))
         # What is read is kept in memory. What is drawn is drawn while the model trains; but not where a process is
         # started anew, which takes a script with a __main__ guard.
         method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
@@ -170,7 +191,7 @@ class _Job:
             augment=training,
             flip=settings.horizontal_flip,
             seed=settings.seed,
-            cache=None if fresh else image_cache(dataset, settings.resize, workers=workers),
+            cache=None if fresh else image_cache(dataset, settings.resize, workers=workers, ranks=self.local_ranks),
             fresh=fresh,
         )
         return make_loader(
@@ -200,8 +221,8 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
         f"{settings.model}: {describe_model(model, job.frozen)}, on {job.device.type} in {precision}{together}, "
         f"{loaders[0].num_workers} loaders",
     )
-    if job.ranks > 1 and job.device.type == "cpu":
-        synchronise_batch_norm(model)
+    if job.ranks > 1:
+        synchronise_batch_norm(model, job.device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     module = Classifier(model, settings, loaders[0])
@@ -226,9 +247,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
             accelerator=job.device.type,
             devices=torchrun.local_size if torchrun else 1,
             num_nodes=torchrun.nodes if torchrun else 1,
-            # Buffers are alike already, but for the sums of metrics, which are each process's own.
-            strategy=DDPStrategy(forward_sync_buffers=False) if torchrun else "auto",
-            sync_batchnorm=job.ranks > 1 and job.device.type == "cuda",
+            strategy=DDPStrategy(timeout=_PATIENCE) if torchrun else "auto",
             precision=precision,  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             callbacks=callbacks,
@@ -248,7 +267,10 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
             weights_only=True,
         )
     if rank == 0:
-        _finish(job, module, recorder, precision)
+        try:
+            _finish(job, module, recorder, precision)
+        except OSError as error:
+            raise FormulaVisionError(f"{job.out}: {error.strerror or error}; --resume writes what is missing") from None
     trainer.strategy.barrier()  # the other processes read what the first one wrote
 
 
@@ -286,9 +308,18 @@ def _train_in_processes(job: _Job, *, quiet: bool) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     outcomes = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    handler = _set_handler(signal.SIG_IGN)  # they get Ctrl-C themselves, and end together
+    logging.getLogger(torch.multiprocessing.spawn.__module__).setLevel(logging.ERROR)
+    processes = torch.multiprocessing.spawn(_take_part, (job, quiet, port, outcomes), nprocs=job.ranks, join=False)
+
+    def forward(number: int, frame: Any) -> None:
+        for process in processes.processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGINT)
+
+    handler = _set_handler(forward)  # they end together, with a checkpoint
     try:
-        torch.multiprocessing.spawn(_take_part, (job, quiet, port, outcomes), nprocs=job.ranks)
+        while not processes.join():
+            pass
     except (ProcessRaisedException, ProcessExitedException) as error:
         if outcomes.empty():
             raise
@@ -315,16 +346,23 @@ def _take_part(rank: int, job: _Job, quiet: bool, port: int, outcomes: Any) -> N
         raise
     except KeyboardInterrupt as error:
         outcomes.put(error)
+        if error.args:
+            raise  # at once, so that no other process waits for this one
 
 
 @contextmanager
 def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[None]:
     """Ctrl-C ends training after the step at hand, with a checkpoint; a second one at once, with the last one."""
 
+    first = 0.0
+
     def stop(number: int, frame: Any) -> None:
+        nonlocal first
         if recorder.stop:
-            raise KeyboardInterrupt
-        recorder.stop = True
+            if time.monotonic() - first < _SAME_INTERRUPT_S:
+                return
+            raise KeyboardInterrupt("at once")
+        recorder.stop, first = True, time.monotonic()
         say(console, "stopping after this step; Ctrl-C again stops at once")
 
     handler = _set_handler(stop)
@@ -332,7 +370,8 @@ def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[
         yield
     except BaseException as error:
         # Lightning answers a KeyboardInterrupt by leaving the process.
-        if not isinstance(error if isinstance(error, KeyboardInterrupt) else error.__context__, KeyboardInterrupt):
+        interrupt = error if isinstance(error, KeyboardInterrupt) else error.__context__
+        if not isinstance(interrupt, KeyboardInterrupt):
             raise
         epoch, batch = recorder.position
         within = f" and {batch:,} of {len(recorder.loader):,} steps of the next" if batch else ""
@@ -341,7 +380,7 @@ def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[
             f"{job.out}: stopped with {epoch} of {job.plan.settings.epochs} epochs{within} done; "
             "--resume goes on from there",
         )
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt(*interrupt.args) from None
     finally:
         _set_handler(handler)
 

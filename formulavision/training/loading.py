@@ -114,11 +114,15 @@ class ImageCache:
         return self.images.numel() / 1e6
 
 
-def image_cache(dataset: ImageDataset, resize: int, *, workers: int) -> ImageCache | None:
-    """A cache for the dataset's resized images, where they are small enough to be kept in memory."""
+def image_cache(dataset: ImageDataset, resize: int, *, workers: int, ranks: int = 1) -> ImageCache | None:
+    """A cache for the dataset's resized images, where they are small enough to be kept in memory.
+
+    Args:
+        ranks: how many processes of this machine have one.
+    """
     image, label = dataset[0]
     channels = int(image.shape[0])
-    needed = len(dataset) * channels * resize * resize
+    needed = len(dataset) * channels * resize * resize * ranks
     if needed > CACHE_BYTES:
         return None
     shared = Path("/dev/shm")

@@ -24,44 +24,42 @@ _STEP = 2
 _AVERAGE = "average.module."
 
 
-class Sums(torch.nn.Module):
-    """Loss and accuracy over many batches, summed on the device: reading them is what waits for it."""
+class Sums:
+    """Loss and accuracy over many batches, summed on the device: reading them is what waits for it.
 
-    loss: torch.Tensor
-    correct: torch.Tensor
+    No module, whose buffers would be made alike in all processes: each has its own.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("loss", torch.zeros(()))
-        self.register_buffer("correct", torch.zeros(()))
-        self.count = 0
+        self.reset()
 
     def reset(self) -> None:
-        self.loss.zero_()
-        self.correct.zero_()
+        self.loss = self.correct = torch.zeros(())
         self.count = 0
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Add a batch: its mean loss, logits [b, classes] and labels (see :func:`classification_loss`)."""
-        self.loss += loss.detach() * len(labels)
-        self.correct += count_right(logits.detach(), labels)
+        self.loss = self.loss.to(loss.device) + loss.detach() * len(labels)
+        self.correct = self.correct.to(loss.device) + count_right(logits.detach(), labels)
         self.count += len(labels)
 
     def means(self) -> tuple[float, float]:
         """Mean loss and accuracy (0..1) of an image, of this process's images."""
         return float(self.loss) / self.count, float(self.correct) / self.count
 
-    def totals(self) -> tuple[float, float, int]:
+    def state(self, device: torch.device) -> torch.Tensor:
+        """Loss, correct and count of all processes together, float32 [3]."""
+        count = torch.tensor(float(self.count))
+        return sum_over_processes(torch.stack([value.to(device) for value in (self.loss, self.correct, count)]))
+
+    def load(self, state: torch.Tensor) -> None:
+        self.loss, self.correct, count = state.clone()
+        self.count = round(float(count))
+
+    def totals(self, device: torch.device) -> tuple[float, float, int]:
         """Mean loss, accuracy (0..1), and number of images, of all processes together."""
-        sums = torch.stack([self.loss, self.correct, self.loss.new_tensor(float(self.count))])
-        loss, correct, count = sum_over_processes(sums).tolist()
+        loss, correct, count = self.state(device).tolist()
         return loss / count, correct / count, round(count)
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {"count": self.count}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.count = state["count"]
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
@@ -70,7 +68,8 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: f
     Args:
         logits: float [b, classes].
         labels: int64 [b], or float [b, classes] that sum to 1 (mixed images): softmax cross-entropy. int8 [b, classes]
-            with 1 for present, 0 for absent and -1 for not to be counted: mean binary cross-entropy.
+            with 1 for present, 0 for absent and -1 for not to be counted: binary cross-entropy, its mean over an
+            image's labels that count.
         smoothing: share of each label that is spread over all classes.
     """
     if labels.dtype != torch.int8:
@@ -79,8 +78,8 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: f
     if smoothing:
         targets = targets * (1 - smoothing) + smoothing / 2
     counted = (labels >= 0).to(logits.dtype)
-    losses = binary_cross_entropy_with_logits(logits, targets, weight=counted, reduction="sum")
-    return losses / counted.sum().clamp(min=1)
+    losses = binary_cross_entropy_with_logits(logits, targets, weight=counted, reduction="none")
+    return (losses.sum(1) / counted.sum(1).clamp(min=1)).mean()
 
 
 def count_right(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -178,15 +177,20 @@ class Classifier(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         whole = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in whole.items() if name.startswith("model.")}
-        average = {n.removeprefix(_AVERAGE): v for n, v in whole.items() if n.startswith(_AVERAGE)}
-        if average:
-            checkpoint["state_dict_ema"] = average
-        checkpoint["sums"] = {n: v for n, v in whole.items() if not n.startswith(("model.", _AVERAGE))}
+        if self.average is not None:
+            checkpoint["state_dict_ema"] = {
+                name.removeprefix(_AVERAGE): value for name, value in whole.items() if name.startswith(_AVERAGE)
+            }
+            checkpoint["n_averaged"] = whole["average.n_averaged"]
+        checkpoint["sums"] = self.train_sums.state(self.device).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        average = checkpoint.get("state_dict_ema", {})
-        checkpoint["state_dict"] |= {f"{_AVERAGE}{name}": value for name, value in average.items()}
-        checkpoint["state_dict"] |= checkpoint["sums"]
+        if self.average is not None:
+            average = checkpoint["state_dict_ema"].items()
+            checkpoint["state_dict"] |= {f"{_AVERAGE}{name}": value for name, value in average}
+            checkpoint["state_dict"]["average.n_averaged"] = checkpoint["n_averaged"]
+        if self.trainer.is_global_zero:
+            self.train_sums.load(checkpoint["sums"])
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.settings)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 
 from formulavision.errors import FormulaVisionError
 from formulavision.files import commit, write_text
+from formulavision.training.distributed import sum_over_processes
 from formulavision.training.loading import EpochLoader
 from formulavision.training.module import Classifier
 from formulavision.training.runs import LAST_CHECKPOINT, Row
@@ -32,9 +35,6 @@ COLUMNS = (
 """Of metrics.csv. Epochs count from 1; accuracies are shares of 1 (with several labels an image, the share of labels
 told right); the learning rate is the epoch's first; seconds are of the epoch with its validation, images per second of
 its training alone."""
-
-_ASK_EVERY = 32
-"""Steps after which several processes agree on whether to write a checkpoint."""
 
 
 class Recorder(lightning.Callback):
@@ -91,11 +91,21 @@ class Recorder(lightning.Callback):
         self._before = state_dict["elapsed"]
         self._learning_rate = state_dict["learning_rate"]
 
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["steps_per_epoch"] = len(self.loader.batches)
+
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Now: loader workers begin to read before an epoch's start is told.
         batches = self.loader.batches
+        if checkpoint["steps_per_epoch"] != len(batches):
+            raise FormulaVisionError(
+                f"{self.folder}: has {checkpoint['steps_per_epoch']} steps an epoch, and {len(batches)} with "
+                f"{trainer.world_size} processes: resume it with as many processes as it had"
+            )
         batches.epoch, batches.start = self.position = divmod(checkpoint["global_step"], len(batches))
 
     # Hooks -----------------------------------------------------------------------------------------------------------
@@ -118,12 +128,13 @@ class Recorder(lightning.Callback):
     ) -> None:
         if batch_idx + 1 == len(self.loader):
             return  # the end of the epoch writes one
-        stop, due = self.stop, time.perf_counter() - self._saved >= 60 * self.minutes
-        if trainer.world_size > 1:
-            if (batch_idx + 1) % _ASK_EVERY:
-                return
-            stop, due = (trainer.strategy.reduce_boolean_decision(wish, all=False) for wish in (stop, due))
+        due = time.perf_counter() - self._saved >= 60 * self.minutes
+        # Of several processes all do what one of them wants.
+        wishes = torch.tensor([float(self.stop), float(due)], device=pl_module.device)
+        stop, due = (sum_over_processes(wishes) > 0).tolist() if trainer.world_size > 1 else (self.stop, due)
         if stop or due:
+            assert isinstance(pl_module, Classifier)
+            self._check_loss(float(pl_module.train_sums.loss), trainer.current_epoch + 1)
             self._save(trainer, trainer.current_epoch, batch_idx + 1)
         if stop:
             raise KeyboardInterrupt
@@ -134,16 +145,13 @@ class Recorder(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
         seconds = self._end_of_training(pl_module)
-        loss, accuracy, images = pl_module.train_sums.totals()
-        validation: tuple[float | None, float | None] = (None, None)
-        if pl_module.validation_sums.count:
-            validation = pl_module.validation_sums.totals()[:2]
         epoch = trainer.current_epoch + 1
-        if not loss < float("inf"):
-            raise FormulaVisionError(
-                f"{self.folder}: the loss became {loss} in epoch {epoch}: "
-                f"lower learning_rate (it is {self._learning_rate:g})"
-            )
+        loss, accuracy, images = pl_module.train_sums.totals(pl_module.device)
+        self._check_loss(loss, epoch)
+        validation: tuple[float | None, float | None] = (None, None)
+        if trainer.val_dataloaders is not None:
+            validation = pl_module.validation_sums.totals(pl_module.device)[:2]
+            self._check_loss(validation[0], epoch)
         values = (epoch, loss, accuracy, *validation, self._learning_rate, self._elapsed(), images / seconds)
         row: Row = dict(zip(COLUMNS, values, strict=True))
         self.history.append(row)
@@ -173,6 +181,13 @@ class Recorder(lightning.Callback):
             float(pl_module.train_sums.loss)  # waits for the device
             self._trained = self._elapsed()
         return self._trained
+
+    def _check_loss(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise FormulaVisionError(
+                f"{self.folder}: the loss became {loss} in epoch {epoch}: "
+                f"lower learning_rate (it is {self._learning_rate:g})"
+            )
 
     def _write(self, row: Row, epoch: int) -> None:
         table = io.StringIO(newline="")

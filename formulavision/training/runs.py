@@ -135,6 +135,8 @@ def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *,
         if (out / _CLASSES).is_file() and json.loads((out / _CLASSES).read_text(encoding="utf-8")) != list(class_names):
             raise ConfigError(f"resume: the data's classes are others than in {out / _CLASSES}")
         return
+    if out.is_dir() and any(out.iterdir()) and not (out / _SETTINGS).is_file():
+        raise ConfigError(f"out: {out}: holds other files than a run's: give another --out")
     try:
         if out.exists():
             shutil.rmtree(out)

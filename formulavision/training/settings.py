@@ -56,7 +56,7 @@ class TrainSettings(Config):
         1e-4, ge=0, le=1, description="weight decay; of SGD on all parameters, of AdamW on all but biases and norms"
     )
     schedule: Literal["step", "cosine"] = Field(
-        "step", description="step: times gamma after each milestone; cosine: down to 0 at the last step"
+        "step", description="step: times gamma after each milestone; cosine: down to 0 at the end"
     )
     milestones: tuple[int, ...] = Field(
         (30, 60), description="epochs after which the learning rate is multiplied by gamma (schedule: step)"
@@ -137,6 +137,8 @@ class TrainSettings(Config):
     def _check(self) -> TrainSettings:
         if self.crop > self.resize:
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: must be at most resize")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below epochs {self.epochs}")
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"milestones {list(self.milestones)} must be rising epochs from 1")
         if any(s <= 0 for s in self.std):

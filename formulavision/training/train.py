@@ -16,6 +16,7 @@ from formulavision.training.runs import Run, check_folder, check_same_settings, 
 from formulavision.training.settings import TrainSettings, check_freeze
 
 if TYPE_CHECKING:
+    from formulavision.data import FormulaDataset
     from formulavision.downstream import Downstream, DownstreamSettings
     from formulavision.recipe import Recipe
     from formulavision.training.loading import ImageDataset
@@ -66,12 +67,13 @@ def pretrain(
             raise ConfigError("ema: would average the heads of different clusters: must be 0 with labels.clusters")
     out = Path(out)
     _check_folder(out, resume=resume, overwrite=overwrite)
+    show_progress = show_progress and _is_first()
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
     from formulavision.training.fit import Plan, fit, new_model
 
     dataset, description = _open_data(data, settings, show_progress)
-    held_out = _held_out(dataset, settings)
+    held_out = _held_out(dataset, settings, show_progress)
     if labels is not None:
         dataset = Relabelled(dataset, labels)
         description["labels"] = labels.model_dump(mode="json", exclude_none=True)
@@ -118,6 +120,7 @@ def finetune(
     _check_folder(out, resume=resume, overwrite=overwrite)
     if checkpoint is not None:
         _check_source(checkpoint, out)
+    show_progress = show_progress and _is_first()
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
     from formulavision.training.checkpoints import load_checkpoint
@@ -155,9 +158,14 @@ def _check_source(checkpoint: str | Path, out: Path) -> None:
         raise ConfigError(f"out: {out}: holds the checkpoint itself: give another --out")
 
 
+def _is_first() -> bool:
+    """Whether this is the only process of a run, or the first of those that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
 def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     # Of several processes the first one has the folder, and may have begun to fill it.
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         check_folder(out, resume=resume, overwrite=overwrite)
 
 
@@ -169,17 +177,11 @@ def _open_data(
     data: Recipe | ImageDataset | str | Path, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and what settings.yaml says about it."""
-    from formulavision.data import FormulaDataset, StoredDataset
+    from formulavision.data import StoredDataset
     from formulavision.recipe import Recipe
 
     if isinstance(data, Recipe):
-        from formulavision.progress import progress_bars
-
-        count = data.num_categories
-        with progress_bars(show=show_progress) as bars:
-            dataset: Any = FormulaDataset(
-                data, workers=settings.workers or 1, progress=lambda found: bars.categories(found, count)
-            )
+        dataset: Any = _formula_dataset(data, settings, show_progress)
     elif isinstance(data, str | Path):
         dataset = StoredDataset(data)
     else:
@@ -196,14 +198,26 @@ def _open_data(
     return dataset, description
 
 
-def _held_out(dataset: Any, settings: TrainSettings) -> ImageDataset | None:
+def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: bool) -> FormulaDataset:
+    """The recipe's images, drawn on demand; its categories are searched here, where they are not known yet."""
+    from formulavision.data import FormulaDataset
+    from formulavision.progress import progress_bars
+
+    count = recipe.num_categories
+    with progress_bars(show=show_progress) as bars:
+        return FormulaDataset(
+            recipe, workers=settings.workers or 1, progress=lambda found: bars.categories(found, count)
+        )
+
+
+def _held_out(dataset: Any, settings: TrainSettings, show_progress: bool) -> ImageDataset | None:
     """Instances of the dataset's categories to validate on, where the settings ask for them."""
     from formulavision.data import FormulaDataset, StoredDataset
 
     if not settings.held_out:
         return None
     if isinstance(dataset, StoredDataset):
-        return FormulaDataset(dataset.recipe).held_out(settings.held_out, fresh=False)
+        return _formula_dataset(dataset.recipe, settings, show_progress).held_out(settings.held_out, fresh=False)
     if not isinstance(dataset, FormulaDataset):
         raise ConfigError(f"held_out: is {settings.held_out}, but only a formula draws more images of its categories")
     return dataset.held_out(settings.held_out, fresh=settings.fresh and dataset.endless)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from formulavision.errors import FormulaVisionError
+
 
 class Stripes:
     """Images of four classes that a small model tells apart: noise with a bright stripe, the class says where."""
@@ -27,3 +29,30 @@ class Stripes:
         width = self.size // 4
         image[:, :, label * width : (label + 1) * width] += 100
         return image, label
+
+
+class TornStripes(Stripes):
+    """Stripes, one of which cannot be read."""
+
+    def __init__(self, torn: int, images: int = 48) -> None:
+        super().__init__(images)
+        self.torn = torn
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == self.torn:
+            raise FormulaVisionError(f"image {index}: is torn")
+        return super().__getitem__(index)
+
+
+class SeveralLabels:
+    """Dark and bright images with three labels each, the last of which does not always count."""
+
+    num_classes = 3
+    class_names = ("a", "b", "c")
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.tensor([index % 2, index % 3 == 0, (index % 5 == 0) - (index % 4 == 0)], dtype=torch.int8)
+        return torch.full((3, 36, 36), 100 * (index % 2) + 50 + index, dtype=torch.uint8), labels

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
+from striped_images import SeveralLabels, Stripes, TornStripes
 
 from formulavision.errors import ConfigError, FormulaVisionError
 from formulavision.training import Run, finetune, pretrain
 from formulavision.training.distributed import synchronise_batch_norm
+from formulavision.training.loading import EpochBatches
 
 TWO = {"devices": 2}
 
@@ -39,37 +42,88 @@ def test_two_processes_validate_on_every_test_image_once(small: Any, pretrained:
     from formulavision.downstream import DownstreamSettings
 
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 5})
-    settings = {name: value for name, value in small.items() if name != "model"} | {"batch_size": 7}
+    settings = {name: value for name, value in small.items() if name != "model"}
+    settings |= {"batch_size": 7, "learning_rate": 0.005}  # where rounding stays rounding
     one = finetune(pretrained.folder, digits, out=tmp_path / "one", settings=settings, show_progress=False)
     two = finetune(pretrained.folder, digits, out=tmp_path / "two", settings={**settings, **TWO}, show_progress=False)
     assert curve(two) == pytest.approx(curve(one), rel=1e-3)
 
 
-def test_a_run_of_two_processes_is_gone_on_with_by_one(
-    stripes: Any, small: Any, tmp_path: Path, pretrained: Run
+def test_frozen_layers_stay_as_they_are_in_several_processes(small: Any, pretrained: Run, tmp_path: Path) -> None:
+    from formulavision.downstream import DownstreamSettings
+
+    digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 2})
+    settings = {name: value for name, value in small.items() if name != "model"}
+    runs = [
+        finetune(
+            pretrained.folder, digits, out=tmp_path / str(n), freeze="conv1-3", settings={**settings, "devices": n},
+            show_progress=False,
+        )
+        for n in (1, 2)
+    ]  # fmt: skip
+    before, one, two = (load_file(run.folder / "model.safetensors") for run in (pretrained, *runs))
+    frozen = [name for name in before if name.startswith(("conv1.", "bn1.", "layer1.", "layer2."))]
+    assert any("running_mean" in name for name in frozen)
+    assert all(torch.equal(two[name], before[name]) and torch.equal(one[name], before[name]) for name in frozen)
+    assert curve(runs[1]) == pytest.approx(curve(runs[0]), rel=1e-3)
+
+
+def test_labels_that_do_not_count_weigh_alike_in_several_processes(small: Any, tmp_path: Path) -> None:
+    settings = {**small, "batch_size": 8, "epochs": 1, "milestones": []}
+    one = pretrain(SeveralLabels(), out=tmp_path / "one", settings=settings, show_progress=False)
+    two = pretrain(SeveralLabels(), out=tmp_path / "two", settings={**settings, **TWO}, show_progress=False)
+    assert curve(two) == pytest.approx(curve(one), rel=1e-4)
+
+
+def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(small: Any, tmp_path: Path) -> None:
+    settings = {**small, **TWO, "checkpoint_minutes": 0}
+    # An image of the third and last batch of the first epoch.
+    torn = list(EpochBatches(48, 16, seed=1, shuffle=True))[2][5][1]
+    with pytest.raises(FormulaVisionError, match=rf"^image {torn}: is torn$"):
+        pretrain(TornStripes(torn), out=tmp_path / "run", settings=settings, show_progress=False)
+    run = pretrain(Stripes(), out=tmp_path / "run", settings=settings, resume=True, show_progress=False)
+    whole = pretrain(Stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
+    assert curve(run) == pytest.approx(curve(whole), rel=1e-6)
+    a, b = (load_file(one.folder / "model.safetensors") for one in (run, whole))
+    assert all(torch.allclose(a[name], b[name]) for name in a)
+
+
+def test_a_run_whose_steps_an_epoch_would_change_is_not_resumed(small: Any, tmp_path: Path) -> None:
+    # The 18th of 18 images waits where it would be shared by two; alone it waits, too: 17 are 16 and 1.
+    run = pretrain(Stripes(18), out=tmp_path / "run", settings=small, show_progress=False)
+    (run.folder / "run.json").unlink()
+    with pytest.raises(FormulaVisionError, match="has 2 steps an epoch, and 1 with 3 processes"):
+        pretrain(Stripes(18), out=tmp_path / "run", settings={**small, "devices": 3}, resume=True, show_progress=False)
+
+
+def test_a_variable_that_others_set_too_is_no_sign_of_several_processes(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pretrain(stripes(), out=tmp_path / "run", settings={**small, **TWO}, show_progress=False)
-    (whole.folder / "run.json").unlink()
-    run = pretrain(stripes(), out=tmp_path / "run", settings=small, resume=True, show_progress=False)
-    assert [row["epoch"] for row in run.history] == [1, 2]
+    monkeypatch.setenv("RANK", "1")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds other files"):
+        pretrain(Stripes(), out=tmp_path, settings=small, show_progress=False)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-class Broken:
-    num_classes = 2
-    class_names = ("a", "b")
+@pytest.mark.parametrize("what", ["training images: 2", "images to validate on: 2"])
+def test_fewer_images_than_processes_are_refused(small: Any, tmp_path: Path, what: str) -> None:
+    from formulavision.downstream import Downstream, DownstreamSettings
 
-    def __len__(self) -> int:
-        return 32
+    train, test = (2, 8) if what.startswith("training") else (8, 2)
+    few = Downstream("few", DownstreamSettings(kind="digits"), Stripes(train), Stripes(test))  # type: ignore[arg-type]
+    from rich.console import Console
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        if index == 31:
-            raise FormulaVisionError("image 31: is torn")
-        return torch.zeros(1, 36, 36, dtype=torch.uint8), index % 2
+    from formulavision.training.fit import Plan, fit, new_model
+    from formulavision.training.settings import TrainSettings
 
-
-def test_what_fails_in_a_process_is_told_in_one_line(small: Any, tmp_path: Path) -> None:
-    with pytest.raises(FormulaVisionError, match=r"^image 31: is torn$"):
-        pretrain(Broken(), out=tmp_path / "run", settings={**small, **TWO}, show_progress=False)
+    settings = TrainSettings.model_validate({**small, "devices": 3})
+    with pytest.raises(ConfigError, match=f"devices: 3 processes cannot share {what}"):
+        fit(
+            Plan("finetune", settings, {}), new_model(settings, 4), few.train, few.test, out=tmp_path / "run",
+            resume=False, frozen=[], console=Console(quiet=True),
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_processes_than_images_a_batch_are_refused(stripes: Any, small: Any, tmp_path: Path) -> None:
@@ -83,15 +137,33 @@ def test_the_synchronised_norm_of_one_process_is_torchs(training: bool) -> None:
     torch.manual_seed(0)
     plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).train(training)
     torch.nn.init.uniform_(plain[0].weight)
-    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).train(training)
+    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
     ours.load_state_dict(plain.state_dict())
-    synchronise_batch_norm(ours).train(training)
+    synchronise_batch_norm(ours, torch.device("cpu"))
+    ours.train(training)
     x = torch.randn(4, 3, 5, 5) * 3 + 1
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     for model, images in ((plain, a), (ours, b)):
         (model(images) ** 3).sum().backward()
     assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3)  # type: ignore[arg-type]
     assert all(torch.allclose(v, ours.state_dict()[k], atol=1e-5) for k, v in plain.state_dict().items())
+
+
+def test_the_synchronised_norm_of_a_bright_image_is_exact() -> None:
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(1, eps=0))
+    synchronise_batch_norm(norm, torch.device("cpu"))
+    x = 1000 + torch.linspace(-0.1, 0.1, 64).view(1, 1, 8, 8)
+    assert norm(x).detach().std(unbiased=False) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_layers_that_hold_an_activation_keep_it(device: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_efficientnet", num_classes=4)
+    x = torch.randn(2, 3, 32, 32)
+    before = model.eval()(x)
+    synchronise_batch_norm(model.train(), torch.device(device))
+    assert torch.allclose(model.eval()(x), before, atol=1e-5)
 
 
 def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:

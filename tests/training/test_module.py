@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from striped_images import SeveralLabels
 from timm.scheduler import CosineLRScheduler
 
 from formulavision.config import parse
@@ -67,8 +68,8 @@ def test_adamw_decays_weights_and_neither_biases_nor_norms_nor_position_embeddin
 
 
 def test_a_preset_fills_in_what_is_not_set() -> None:
-    settings = parse(TrainSettings, {"preset": "vit", "epochs": 3})
-    assert (settings.optimizer, settings.mixup, settings.epochs) == ("adamw", 0.8, 3)
+    settings = parse(TrainSettings, {"preset": "vit", "epochs": 30})
+    assert (settings.optimizer, settings.mixup, settings.epochs) == ("adamw", 0.8, 30)
     assert parse(TrainSettings, settings.model_dump()) == settings
 
 
@@ -114,18 +115,6 @@ def test_clipping_shortens_the_gradient(stripes: Any, small: Any, tmp_path: Path
     after = load_file(run.folder / "model.safetensors")
     moved = sum(float((after[n] - p.detach()).square().sum()) for n, p in before.named_parameters()) ** 0.5
     assert moved == pytest.approx(1e-3, rel=0.01)
-
-
-class SeveralLabels:
-    num_classes = 3
-    class_names = ("a", "b", "c")
-
-    def __len__(self) -> int:
-        return 24
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.tensor([index % 2, index % 3 == 0, -1], dtype=torch.int8)
-        return torch.full((3, 36, 36), 100 * (index % 2) + 50, dtype=torch.uint8), labels
 
 
 def test_a_model_is_trained_on_several_labels_an_image(small: Any, tmp_path: Path) -> None:

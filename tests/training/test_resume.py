@@ -167,3 +167,14 @@ def test_a_run_on_clusters_of_its_own_features_resumes_exactly(
     run = pretrain(stripes(), out=tmp_path / "run", resume=True, **arguments)
     assert same(run.folder, whole.folder)
     assert comparable(run) == comparable(whole)
+
+
+def test_a_run_stopped_before_its_end_was_written_keeps_its_last_head(stripes: Any, small: Any, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"labels": {"clusters": 5}, "settings": small, "show_progress": False}
+    run = pretrain(stripes(), out=tmp_path / "run", **arguments)
+    before = weights(run.folder)
+    for name in ("run.json", "model.safetensors"):
+        (run.folder / name).unlink()
+    again = pretrain(stripes(), out=tmp_path / "run", resume=True, **arguments)
+    assert all(torch.equal(before[name], value) for name, value in weights(again.folder).items())
+    assert comparable(again) == comparable(run)

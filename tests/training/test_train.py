@@ -220,6 +220,7 @@ def test_a_folder_of_other_files_is_never_touched(stripes: Any, small: Any, tmp_
         ({"model": "resnet81"}, r"timm has no model 'resnet81' \(did you mean 'resnet\d+'\?\)"),
         ({"model": "test_vit", "crop": 10, "resize": 10}, "takes no 10-pixel images"),
         ({"device": "cuda"}, "device: 'cuda' is not available"),
+        ({"precision": "16-mixed"}, "'16-mixed' is not for the CPU"),
     ],
 )
 def test_a_wrong_setting_leaves_no_folder(
@@ -240,6 +241,19 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(stripes: Any, small: 
             settings={**small, "learning_rate": 100, "momentum": 0.99, "weight_decay": 1, "epochs": 9},
             show_progress=False,
         )
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run_too(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision.training.module import Classifier
+
+    def broken(self: Any, batch: Any, step: int) -> None:
+        self.validation_sums.add(torch.tensor(float("nan")), torch.zeros(len(batch[1]), 10), batch[1])
+
+    monkeypatch.setattr(Classifier, "validation_step", broken)
+    with pytest.raises(FormulaVisionError, match="the loss became nan in epoch 1: lower learning_rate"):
+        finetune(None, "digits", out=tmp_path / "run", settings={**small, "epochs": 1}, show_progress=False)
 
 
 # Fine-tuning ---------------------------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def over_dataset(
     prepared = without_augmentation(images, settings)
     loader = make_loader(prepared, batch_size=batch_size, shuffle=False, workers=workers, pin=device.type == "cuda")
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (settings.mean, settings.std))
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(settings.precision, device))
+    # What a GPU trained in half precision is evaluated in full precision on a CPU, which has it not.
+    precision = "32-true" if (settings.precision, device.type) == ("16-mixed", "cpu") else settings.precision
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(precision, device))
     batches: list[tuple[torch.Tensor, ...]] = []
     with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
         for pixels, labels in track(loader, doing, console=console, transient=True, disable=not console.is_terminal):

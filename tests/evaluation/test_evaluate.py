@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,15 @@ def test_what_is_no_finetuned_run_is_refused(finetuned: Run, digits: Downstream,
         evaluate(tmp_path, digits)
     with pytest.raises(ConfigError, match="batch_size: 0"):
         evaluate(finetuned.folder, digits, batch_size=0)
+
+
+def test_what_a_gpu_trained_in_half_precision_is_evaluated_on_a_cpu(
+    finetuned: Run, digits: Downstream, tmp_path: Path
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA, where half precision is at home")
+    copy = tmp_path / "run"
+    shutil.copytree(finetuned.folder, copy)
+    settings = (copy / "settings.yaml").read_text()
+    (copy / "settings.yaml").write_text(settings.replace("precision: auto", "precision: 16-mixed"))
+    assert evaluate(copy, digits, show_progress=False).loss == evaluate(finetuned.folder, digits).loss

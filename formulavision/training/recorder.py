@@ -128,10 +128,10 @@ class Recorder(lightning.Callback):
     ) -> None:
         if batch_idx + 1 == len(self.loader):
             return  # the end of the epoch writes one
-        due = time.perf_counter() - self._saved >= 60 * self.minutes
-        # Of several processes all do what one of them wants.
-        wishes = torch.tensor([float(self.stop), float(due)], device=pl_module.device)
-        stop, due = (sum_over_processes(wishes) > 0).tolist() if trainer.world_size > 1 else (self.stop, due)
+        stop, due = self.stop, time.perf_counter() - self._saved >= 60 * self.minutes
+        if trainer.world_size > 1:  # all do what one of them wants
+            wishes = torch.tensor([float(stop), float(due)], device=pl_module.device)
+            stop, due = (sum_over_processes(wishes) > 0).tolist()
         if stop or due:
             assert isinstance(pl_module, Classifier)
             self._check_loss(float(pl_module.train_sums.loss), trainer.current_epoch + 1)

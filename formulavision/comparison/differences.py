@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.comparison.results import TOP_1, Findings
-from formulavision.comparison.significance import ALPHA, holm, mcnemar, paired_t
+from formulavision.comparison.significance import ALPHA, holm, paired_t
+from formulavision.evaluation.differences import mcnemar
 
 __all__ = ["MCNEMAR", "T_TEST", "Difference", "Right", "between_arms", "explanation", "from_baseline", "right_images"]
 

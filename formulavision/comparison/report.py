@@ -139,9 +139,7 @@ def _content(findings: Findings, folder: Path) -> dict[str, Any]:
         "failed": sum(row.error is not None for row in findings.rows),
         "pending": _pending(findings),
         "matrices": _matrices(pairs),
-        "matrix_of": "frozen layers of fine-tuning" if finetuned else "probes",
-        "matrix_notes": star(findings, pairs),
-        "tested": any(pair.method for pair in pairs),
+        "matrix_notes": list(_matrix_notes(findings, pairs)),
         "sweeps": list(plots.sweeps()),
         "freezing": list(plots.freezing()),
         "accuracy": list(plots.accuracy(finetuned[:1])),
@@ -318,6 +316,23 @@ def _matrices(pairs: Sequence[Difference]) -> list[_Matrix]:
     return list(result.values())
 
 
+def _matrix_notes(findings: Findings, pairs: Sequence[Difference]) -> Iterator[str]:
+    """What the matrices are of, in sentences."""
+    if any(pair.downstream is None for pair in pairs):
+        what = "frozen layers of fine-tuning" if any(not f.endswith(PROBE) for f in findings.freezes) else "probes"
+        yield f"Mean over all downstreams and {what} that both arms have at every seed that they share."
+        yield "A seed is one pair, because within it all start from the same pre-training."
+    if any(pair.downstream is not None for pair in pairs):
+        yield "Arms that share one seed are compared on each downstream, because there the test images are counted,"
+        yield "with the fewest layers frozen that both have."
+    tested = star(findings, pairs)
+    yield from (
+        ["p is after Holm’s correction for all tests here.", *tested]
+        if tested
+        else ["There is too little to test: it takes two seeds, or the predictions of both models."]
+    )
+
+
 def _keep_classes(classes: Sequence[Classes], file: Path) -> None:
     """Keep what the report shows the first of."""
     if any(each.lines for each in classes):
@@ -400,7 +415,7 @@ class _Plots:
     def freezing(self) -> Iterator[Picture]:
         """Frozen layers across, the score up, a line an arm (table 8)."""
         findings = self.findings
-        freezes = [freeze for freeze in findings.freezes if not freeze.endswith(PROBE)]
+        freezes = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
         for downstream in findings.downstreams if len(freezes) > 1 else ():
             points = {
                 arm: [self._point(freeze, arm, freeze, downstream) for freeze in freezes] for arm in _featured(findings)

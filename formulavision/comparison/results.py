@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import statistics
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
 from formulavision import files
 from formulavision.comparison.config import PROBE, ComparisonSettings
@@ -150,6 +151,23 @@ class Entry(BaseModel):
     computed: Computed | None = None
 
 
+class _Cells:
+    """Entries by (arm, frozen layers, downstream): a report asks for thousands of cells of thousands of rows."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] | None = None
+        self.count = 0
+        self.cells: dict[tuple[str, str, str], list[Entry]] = {}
+
+    def of(self, entries: list[Entry]) -> dict[tuple[str, str, str], list[Entry]]:
+        """The cells, sorted anew where it is another list, or a longer one."""
+        if entries is not self.entries or len(entries) != self.count:
+            self.entries, self.count, self.cells = entries, len(entries), {}
+            for entry in entries:
+                self.cells.setdefault((entry.row.arm, entry.row.freeze, entry.row.downstream), []).append(entry)
+        return self.cells
+
+
 class Findings(BaseModel):
     """All that the table and the report are made of, as ``results.json`` holds it.
 
@@ -163,7 +181,7 @@ class Findings(BaseModel):
         configurations: by the name of the comparison, its configuration as YAML.
         notes: what a join has to say.
         pretrainings: by the folder that entries start from, the history of its pre-training. Of the file alone: it is
-            made of the entries when they are written, and fills them in when they are read.
+            made of the entries when they are written, fills them in when they are read, and is then empty.
     """
 
     format: int = _FORMAT
@@ -182,9 +200,6 @@ class Findings(BaseModel):
     notes: list[str] = Field(default_factory=list)
     pretrainings: dict[str, History] = Field(default_factory=dict)
 
-    _cells: dict[tuple[str, str, str], list[Entry]] = PrivateAttr(default_factory=dict)
-    _indexed: tuple[list[Entry], int] | None = PrivateAttr(None)
-
     @field_serializer("pretrainings")
     def _once(self, _: Any) -> dict[str, History]:
         return {e.start: e.pretraining for e in self.entries if e.start is not None and e.pretraining}
@@ -194,6 +209,7 @@ class Findings(BaseModel):
         for entry in self.entries:
             if entry.start is not None and not entry.pretraining:
                 entry.pretraining = self.pretrainings.get(entry.start, [])
+        self.pretrainings = {}
         return self
 
     @classmethod
@@ -243,13 +259,11 @@ class Findings(BaseModel):
 
     def select(self, arm: str, freeze: str, downstream: str) -> list[Entry]:
         """The rows of one cell of the table, a seed each."""
-        # A report asks for thousands of cells of thousands of rows.
-        if self._indexed is None or self._indexed[0] is not self.entries or self._indexed[1] != len(self.entries):
-            self._indexed = self.entries, len(self.entries)
-            self._cells = {}
-            for entry in self.entries:
-                self._cells.setdefault((entry.row.arm, entry.row.freeze, entry.row.downstream), []).append(entry)
-        return list(self._cells.get((arm, freeze, downstream), ()))
+        return list(self._cells.of(self.entries).get((arm, freeze, downstream), ()))
+
+    @functools.cached_property
+    def _cells(self) -> _Cells:
+        return _Cells()
 
     def scores(self, arm: str, freeze: str, downstream: str) -> dict[int, float]:
         """The results of one cell, by seed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +11,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from formulavision.comparison.results import Entry, Findings
+from formulavision.comparison.significance import paired_t
 from formulavision.errors import FormulaVisionError
 
 if TYPE_CHECKING:
     from formulavision.evaluation import ClassDifference
 
-__all__ = ["ClassLine", "Classes", "by_class"]
-
-_MOST = 10
+__all__ = ["ClassLine", "Classes", "by_class", "classes_csv"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class ClassLine:
     Attributes:
         arm, baseline: of the two models.
         difference: of the first less the second.
+        p: two-sided p-value, not corrected for the number of classes: of McNemar's exact test on the class's images
+            or, of several seeds, of the paired t-test over them; None where there is none.
     """
 
     name: str
     arm: float
     baseline: float
+    p: float | None
 
     @property
     def difference(self) -> float:
@@ -39,10 +43,10 @@ class ClassLine:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes on which an arm differs most from its baseline, on one downstream.
+    """The classes on which an arm differs from its baseline, on one downstream.
 
     Attributes:
-        better, worse: ten each at most, the greatest difference first.
+        lines: all classes, by falling difference.
         problem: why there are none, in one line.
     """
 
@@ -50,9 +54,17 @@ class Classes:
     baseline: str
     downstream: str
     freeze: str
-    better: tuple[ClassLine, ...] = ()
-    worse: tuple[ClassLine, ...] = ()
+    lines: tuple[ClassLine, ...] = ()
     problem: str = ""
+
+    @property
+    def better(self) -> list[ClassLine]:
+        """The greatest difference first, as in ``worse``."""
+        return [line for line in self.lines if line.difference > 0]
+
+    @property
+    def worse(self) -> list[ClassLine]:
+        return [line for line in reversed(self.lines) if line.difference < 0]
 
 
 def by_class(findings: Findings, folder: Path, arms: Iterable[str]) -> list[Classes]:
@@ -66,7 +78,7 @@ def by_class(findings: Findings, folder: Path, arms: Iterable[str]) -> list[Clas
             baseline = findings.arms[arm].baseline
             if baseline is None:
                 continue
-            for freeze in findings.freezes:
+            for freeze in findings.by_frozen:
                 pairs = _pairs(findings, arm, baseline, freeze, downstream)
                 if pairs:
                     result.append(_compare(pairs, folder, Classes(arm, baseline, downstream, freeze)))
@@ -94,13 +106,26 @@ def _compare(pairs: list[tuple[Entry, Entry]], folder: Path, classes: Classes) -
     except FormulaVisionError as error:
         # Runs that are not at hand leave a line; the rest of the report is made of the findings.
         return replace(classes, problem=str(error))
-    lines = [
-        ClassLine(name, fmean(d.first for d in differences), fmean(d.second for d in differences))
-        for name, differences in found.items()
-    ]
+    lines = [_line(name, differences) for name, differences in found.items()]
     lines.sort(key=lambda line: -line.difference)
-    return replace(
-        classes,
-        better=tuple(line for line in lines if line.difference > 0)[:_MOST],
-        worse=tuple(line for line in reversed(lines) if line.difference < 0)[:_MOST],
-    )
+    return replace(classes, lines=tuple(lines))
+
+
+def _line(name: str, differences: list[ClassDifference]) -> ClassLine:
+    """One class over the seeds."""
+    ours, theirs = [d.first for d in differences], [d.second for d in differences]
+    p = differences[0].p if len(differences) == 1 else paired_t(ours, theirs)
+    return ClassLine(name, fmean(ours), fmean(theirs), p)
+
+
+def classes_csv(found: Iterable[Classes]) -> str:
+    """A line a class, arm and downstream; shares from 0 to 1, p-values not corrected for the number of classes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "baseline", "downstream", "frozen", "class", "score", "baseline_score", "difference", "p"])
+    for each in found:
+        where = (each.arm, each.baseline, each.downstream, each.freeze)
+        for line in each.lines:
+            numbers = (line.arm, line.baseline, line.difference, line.p)
+            writer.writerow([*where, line.name, *("" if number is None else f"{number:.6g}" for number in numbers)])
+    return text.getvalue()

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from formulavision.comparison.results import Findings, mean
+from formulavision.comparison.results import TOP_1, Findings, mean
 
 __all__ = ["Reached", "reached"]
 
@@ -50,10 +50,12 @@ def reached(findings: Findings) -> list[Reached]:
     """First epochs by downstream, frozen layers, arm and accuracy; none of arms without a curve.
 
     The accuracies are ``findings.reach``, or those multiples of 10 (or 5) per cent that at least two arms reach and
-    not all of them in their first epoch.
+    not all of them in their first epoch. With several labels an image a curve is of labels told right, not of the
+    downstream's score, and tells nothing here.
     """
     result: list[Reached] = []
-    for downstream, freeze in itertools.product(findings.downstreams, findings.freezes):
+    downstreams = [downstream for downstream in findings.downstreams if findings.metric(downstream) == TOP_1]
+    for downstream, freeze in itertools.product(downstreams, findings.by_frozen):
         curves = {arm: found for arm in findings.arms if (found := _curves(findings, arm, freeze, downstream))}
         levels = _levels(curves) if findings.reach is None else findings.reach
         for (arm, runs), level in itertools.product(curves.items(), levels):

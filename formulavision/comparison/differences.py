@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import TOP_1, Findings
-from formulavision.comparison.significance import ALPHA, holm, mcnemar, paired_t
+from formulavision.comparison.significance import ALPHA, holm, paired_t
+from formulavision.evaluation.differences import mcnemar
 
-__all__ = ["MCNEMAR", "T_TEST", "Difference", "Right", "between_arms", "explanation", "from_baseline", "right_images"]
+__all__ = [
+    "MCNEMAR",
+    "T_TEST",
+    "Difference",
+    "Right",
+    "between_arms",
+    "explanation",
+    "from_baseline",
+    "matrix_places",
+    "right_images",
+    "star",
+]
 
 T_TEST = "paired t-test"
 MCNEMAR = "McNemar's exact test"
@@ -21,15 +36,18 @@ MCNEMAR = "McNemar's exact test"
 Right = NDArray[np.bool_]
 """Of each test image, whether the model's class is right."""
 
+Place = tuple[str, str]
+"""Frozen layers and downstream."""
+
 
 @dataclass(frozen=True)
 class Difference:
     """One arm against another.
 
     Attributes:
-        downstream, freeze: where; None: everywhere that both have results.
+        downstream, freeze: where; None: the mean of several places.
         difference: mean of ``arm`` less that of ``other`` over the pairs, as shares of 1.
-        pairs: how many results were paired; of McNemar's test the images.
+        pairs: how many results were paired, a seed each; of McNemar's test the images.
         method: the test; None where there is too little to test.
         p: two-sided p-value; None where there is none.
         corrected: the same after Holm's correction for all tests of its kind here.
@@ -57,87 +75,117 @@ def from_baseline(findings: Findings, folder: Path) -> dict[tuple[str, str, str]
         findings: of the comparison.
         folder: the comparison's, in which the predictions of its models are.
     """
+    results = _Results(findings, folder)
     found: dict[tuple[str, str, str], Difference] = {}
     for name, arm in findings.arms.items():
-        for freeze, downstream in itertools.product(findings.freezes, findings.downstreams):
-            if arm.baseline is not None:
-                places = [(freeze, downstream)]
-                difference = _compare(findings, folder, name, arm.baseline, places, downstream, freeze)
-                if difference is not None:
-                    found[name, freeze, downstream] = difference
+        if arm.baseline is None:
+            continue
+        for place, seeds in results.shared(
+            name, arm.baseline, itertools.product(findings.freezes, findings.downstreams)
+        ):
+            if len(seeds) > 1:
+                found[name, *place] = results.over_seeds(name, arm.baseline, [place], seeds, place)
+            else:
+                found[name, *place] = results.over_images(name, arm.baseline, place, seeds[0])
     return dict(zip(found, _corrected(list(found.values())), strict=True))
 
 
 def between_arms(findings: Findings, folder: Path) -> list[Difference]:
-    """Every arm against every other, over all (seed, downstream, frozen layers) that both have."""
-    # Other layers of the same model on the same images are no further evidence on images: one choice of them there.
-    freezes = findings.freezes if len(findings.seeds) > 1 else findings.freezes[:1]
-    places = list(itertools.product(freezes, findings.downstreams))
-    found = (
-        _compare(findings, folder, arm, other, places, None, None)
-        for arm, other in itertools.combinations(findings.arms, 2)
-    )
-    return _corrected([difference for difference in found if difference is not None])
+    """Every arm against every other.
+
+    Two arms that share several seeds are compared by one number, their mean over the places that both have at each of
+    these seeds. Within a seed all places start from the same pre-training, so that a seed is one pair, however many
+    places it has.
+
+    Of arms that share one seed there is a difference for each downstream, because there the images are what is
+    counted, each of them once: with the fewest layers frozen that both have.
+    """
+    results = _Results(findings, folder)
+    places = matrix_places(findings)
+    found: list[Difference] = []
+    for arm, other in itertools.combinations(findings.arms, 2):
+        shared = results.shared(arm, other, places)
+        most = max((seeds for _, seeds in shared), key=len, default=[])
+        if len(most) > 1:
+            everywhere = [place for place, seeds in shared if set(most) <= set(seeds)]
+            found.append(results.over_seeds(arm, other, everywhere, most, None))
+            continue
+        first: dict[str, tuple[Place, int]] = {}
+        for place, seeds in shared:
+            first.setdefault(place[1], (place, seeds[0]))
+        found += [results.over_images(arm, other, place, seed) for place, seed in first.values()]
+    return _corrected(found)
 
 
-def _compare(
-    findings: Findings,
-    folder: Path,
-    arm: str,
-    other: str,
-    places: Sequence[tuple[str, str]],
-    downstream: str | None,
-    freeze: str | None,
-) -> Difference | None:
-    """Two arms over the pairs that both have in ``places``; None where they have none."""
-    ours: list[float] = []
-    theirs: list[float] = []
-    seeds: set[int] = set()
-    for place in places:
-        one, two = findings.scores(arm, *place), findings.scores(other, *place)
-        both = [seed for seed in one if seed in two]
-        ours += [one[seed] for seed in both]
-        theirs += [two[seed] for seed in both]
-        seeds.update(both)
-    if not ours:
-        return None
-    difference = float(np.mean(np.subtract(ours, theirs)))
-    if len(seeds) > 1:
+def matrix_places(findings: Findings) -> list[Place]:
+    """Where arms are compared with each other: fine-tuned models, or probes where none is fine-tuned.
+
+    Frozen features are told apart from fine-tuned models, since arms from scratch have none.
+    """
+    finetuned = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
+    return list(itertools.product(finetuned or findings.by_frozen, findings.downstreams))
+
+
+class _Results:
+    """Scores and predictions of a comparison, each looked up once: an arm is compared with all others."""
+
+    def __init__(self, findings: Findings, folder: Path) -> None:
+        self.findings = findings
+        self.folder = folder
+        self.scores = functools.cache(findings.scores)
+        self.right = functools.cache(self._right)
+
+    def _right(self, arm: str, place: Place, seed: int) -> Right | None:
+        entry = next(entry for entry in self.findings.select(arm, *place) if entry.row.seed == seed)
+        known = entry.folder is not None and entry.row.metric == TOP_1
+        return right_images(self.folder / str(entry.folder)) if known else None
+
+    def shared(self, arm: str, other: str, places: Iterable[Place]) -> list[tuple[Place, list[int]]]:
+        """The seeds at which two arms both have a result, by the place; no place without one."""
+        result = []
+        for place in places:
+            ours, theirs = self.scores(arm, *place), self.scores(other, *place)
+            seeds = [seed for seed in ours if seed in theirs]
+            if seeds:
+                result.append((place, seeds))
+        return result
+
+    def over_seeds(
+        self, arm: str, other: str, places: Sequence[Place], seeds: Sequence[int], where: Place | None
+    ) -> Difference:
+        """Two arms by the t-test over seeds, of each of which the mean over the places counts."""
+        ours, theirs = (
+            [fmean(scores[seed] for scores in of_places) for seed in seeds]
+            for of_places in ([self.scores(name, *place) for place in places] for name in (arm, other))
+        )
+        freeze, downstream = where or (None, None)
         p = paired_t(ours, theirs)
-        return Difference(arm, other, downstream, freeze, difference, len(ours), T_TEST if p is not None else None, p)
-    pair = _images(findings, folder, arm, other, places)
-    if pair is None:
-        return Difference(arm, other, downstream, freeze, difference, len(ours), None, None)
-    p = mcnemar(*pair)
-    return Difference(arm, other, downstream, freeze, difference, len(pair[0]), MCNEMAR, p)
+        method = T_TEST if p is not None else None
+        return Difference(arm, other, downstream, freeze, fmean(ours) - fmean(theirs), len(seeds), method, p)
 
-
-def _images(
-    findings: Findings, folder: Path, arm: str, other: str, places: Iterable[tuple[str, str]]
-) -> tuple[Right, Right] | None:
-    """Image by image, which of them two arms of one seed get right; None where that is not known."""
-    sides: tuple[list[Right], list[Right]] = ([], [])
-    for place in places:
-        entries = findings.select(arm, *place), findings.select(other, *place)
-        seeds = [{e.row.seed: e for e in side if e.row.score is not None} for side in entries]
-        for seed in seeds[0].keys() & seeds[1].keys():
-            pair = [_right_of(folder, side[seed].folder, side[seed].row.metric) for side in seeds]
-            if pair[0] is None or pair[1] is None or len(pair[0]) != len(pair[1]):
-                return None
-            sides[0].append(pair[0])
-            sides[1].append(pair[1])
-    return (np.concatenate(sides[0]), np.concatenate(sides[1])) if sides[0] else None
-
-
-def _right_of(folder: Path, where: str | None, metric: str | None) -> Right | None:
-    return right_images(folder / where) if where is not None and metric == TOP_1 else None
+    def over_images(self, arm: str, other: str, place: Place, seed: int) -> Difference:
+        """Two arms at one place and one seed, by McNemar's test; without one where it is not known who is right."""
+        freeze, downstream = place
+        difference = self.scores(arm, *place)[seed] - self.scores(other, *place)[seed]
+        one, two = self.right(arm, place, seed), self.right(other, place, seed)
+        if one is None or two is None or len(one) != len(two):
+            return Difference(arm, other, downstream, freeze, difference, 1, None, None)
+        return Difference(arm, other, downstream, freeze, difference, len(one), MCNEMAR, mcnemar(one, two))
 
 
 def right_images(folder: Path) -> Right | None:
     """Which test images the model of a run got right, as ``evaluate`` left it; None where it did not."""
     file = folder / "predictions.npz"
-    if not file.is_file():
+    try:
+        changed = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    return _read(file, changed.st_mtime_ns, changed.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(file: Path, mtime_ns: int, size: int) -> Right:
+    """Read once for all arms that a model is compared with, and again where the file has changed."""
     with np.load(file, allow_pickle=False) as content:
         return np.asarray(content["predicted"] == content["label"])
 
@@ -153,9 +201,30 @@ def _corrected(differences: list[Difference]) -> list[Difference]:
 
 
 def explanation(differences: Iterable[Difference]) -> str:
-    """How the differences were tested, in a sentence; empty where none was."""
+    """How the differences were tested, in a few words; empty where none was."""
     methods = list(dict.fromkeys(d.method for d in differences if d.method))
     if not methods:
         return ""
     over: dict[str, str] = {T_TEST: f"{T_TEST} over seeds", MCNEMAR: f"{MCNEMAR} over the test images of one seed"}
     return f"{' and '.join(over[m] for m in methods)}, p < {ALPHA} after Holm's correction"
+
+
+def star(findings: Findings, differences: Sequence[Difference]) -> list[str]:
+    """What the star beside a difference says, or that there is none, and what is not tested; sentences."""
+    tested = explanation(differences)
+    if not tested:
+        return []
+    marked = any(difference.significant for difference in differences)
+    sentences = [
+        f"* is a difference beyond chance: {tested}." if marked else f"No difference is beyond chance: {tested}."
+    ]
+    without = dict.fromkeys(
+        d.downstream
+        for d in differences
+        if d.method is None and d.downstream and findings.metric(d.downstream) != TOP_1
+    )
+    if without:
+        sentences.append(
+            f"{', '.join(without)} cannot be tested with one seed: an image of several labels is not right or wrong."
+        )
+    return sentences

@@ -218,7 +218,7 @@ def attention(album: Album, findings: Findings, folder: Path, arms: Sequence[str
 
 def _finetuned(findings: Findings, arm: str, downstream: str) -> Entry | None:
     """An arm's model on a downstream: the one with the fewest layers frozen, of the first seed."""
-    freezes = (freeze for freeze in findings.freezes if not freeze.endswith(PROBE))
+    freezes = (freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE))
     there = (e for freeze in freezes for e in findings.select(arm, freeze, downstream))
     return next((e for e in there if e.row.score is not None and e.folder is not None), None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ _DASHES = ("-", "--", ":", "-.")
 _SCRATCH: dict[str, Any] = {"color": "#000000", "linestyle": "--", "marker": "x"}
 
 _WIDTH, _HEIGHT = 5.2, 3.8
+_PANEL = 1.8
+"""Inches that the panel of the paper's numbers is high."""
+_TITLE = 52
+"""Characters of a title that stand in a line."""
 _LINE = 0.21
 """Inches from one line of a legend to the next."""
 _CHARACTER = 0.085
@@ -123,10 +128,10 @@ def by_epoch(lines: Sequence[Epochs], column: str, *, scale: float, title: str, 
             axes.plot(x, values.mean(0), label=_short(line.label), markersize=5, markevery=every, **line.look)
             if len(values) > 1:
                 axes.fill_between(x, values.min(0), values.max(0), alpha=0.15, color=line.look["color"], lw=0)
-        axes.set(title=_short(title, 2 * _LONGEST), xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlabel=_short(xlabel, _TITLE), ylabel=ylabel)
         _whole_numbers(axes)
 
-    return _svg(draw)
+    return _svg([draw], title)
 
 
 def by_value(
@@ -135,7 +140,8 @@ def by_value(
     """Scores over the values of a setting, with bars of one standard deviation, as SVG.
 
     Numbers stand on a numeric axis, on a logarithmic one where they span more than a decade; words beside each other
-    in the order given. The paper's numbers are hollow.
+    in the order given. The paper's numbers, which at another scale may be far from ours, are hollow and dotted, in a
+    panel of their own below.
 
     Args:
         baseline: name, look and mean score of an arm for which the setting is none, drawn across.
@@ -146,27 +152,28 @@ def by_value(
 
     def draw(axes: Axes) -> None:
         for curve in curves:
-            look = dict(curve.look)
             there = [(places[p.x], 100 * p.mean, 100 * (p.spread or 0)) for p in curve.points if p.mean is not None]
             x, y, bars = np.array(sorted(there)).reshape(-1, 3).T
-            axes.errorbar(x, y, bars if bars.any() else None, label=_short(curve.label), capsize=3, **look)
-            theirs = sorted((places[p.x], 100 * p.paper) for p in curve.points if p.paper is not None)
-            if theirs:
-                x, y = np.array(theirs).T
-                hollow = {**look, "linestyle": ":", "lw": 1, "markerfacecolor": "none", "alpha": 0.8}
-                axes.plot(x, y, **hollow)
-        if any(point.paper is not None for curve in curves for point in curve.points):
-            # One entry for all of them: colours and markers are those of the lines.
-            axes.plot([], [], "o:", color="#000000", markerfacecolor="none", lw=1, alpha=0.8, label="the paper's")
+            axes.errorbar(x, y, bars if bars.any() else None, label=_short(curve.label), capsize=3, **curve.look)
         if baseline is not None:
             name, look_across, score = baseline
             axes.axhline(
                 100 * score, color=look_across["color"], linestyle=look_across["linestyle"], lw=1, label=_short(name)
             )
-        axes.set(title=_short(title, 2 * _LONGEST), xlabel=xlabel, ylabel=ylabel)
+        axes.set(ylabel=ylabel, xlabel=_short(xlabel, _TITLE))
         _values_axis(axes, places, numeric)
 
-    return _svg(draw)
+    def draw_paper(axes: Axes) -> None:
+        for curve in curves:
+            theirs = sorted((places[p.x], 100 * p.paper) for p in curve.points if p.paper is not None)
+            if theirs:
+                x, y = np.array(theirs).T
+                axes.plot(x, y, **{**curve.look, "linestyle": ":", "markerfacecolor": "none"})
+        axes.set(ylabel="the paper’s (%)", xlabel=_short(xlabel, _TITLE))
+        _values_axis(axes, places, numeric)
+
+    from_paper = any(point.paper is not None for curve in curves for point in curve.points)
+    return _svg([draw, draw_paper] if from_paper else [draw], title)
 
 
 def _values_axis(axes: Axes, places: Mapping[Any, float], numeric: bool) -> None:
@@ -216,28 +223,41 @@ def _short(name: str, longest: int = _LONGEST) -> str:
     return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
 
 
-def _svg(draw: Callable[[Axes], None]) -> str:
-    """What ``draw`` draws, with its legend: below the axes, or beside them where it is long."""
+def _wrapped(title: str) -> str:
+    """A title in as many lines as it takes."""
+    return "\n".join(textwrap.wrap(_short(title, 2 * _TITLE), _TITLE))
+
+
+def _svg(panels: Sequence[Callable[[Axes], None]], title: str) -> str:
+    """What is drawn into panels one below the other, and the legend of the first: below, or beside where it is long."""
     import matplotlib
     from matplotlib.lines import Line2D
 
     # The same comparison gives the same bytes: no date, no random identifiers; text as outlines.
     with matplotlib.rc_context({"svg.hashsalt": "formulavision", "svg.fonttype": "path"}):
-        figure = _figure(_WIDTH, _HEIGHT)
-        axes = figure.subplots()
-        draw(axes)
-        axes.grid(alpha=0.3, lw=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        # Matplotlib puts lines before those with bars; what is drawn across and the paper's come last.
-        entries = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda e: isinstance(e[0], Line2D))
+        height = _HEIGHT + _PANEL * (len(panels) - 1)
+        figure = _figure(_WIDTH, height)
+        every = figure.subplots(
+            len(panels), sharex=True, squeeze=False, height_ratios=[_HEIGHT, *[_PANEL] * (len(panels) - 1)]
+        )[:, 0]
+        for axes, draw in zip(every, panels, strict=True):
+            draw(axes)
+            axes.grid(alpha=0.3, lw=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.label_outer()
+        every[0].set_title(_wrapped(title), fontsize="medium")
+        # Matplotlib puts lines before those with bars; what is drawn across comes last.
+        entries = sorted(
+            zip(*every[0].get_legend_handles_labels(), strict=True), key=lambda e: isinstance(e[0], Line2D)
+        )
         handles, labels = [handle for handle, _ in entries], [label for _, label in entries]
         widest = max((len(label) for label in labels), default=0) * _CHARACTER + 0.6
         if len(labels) > FEW:
-            figure.set_size_inches(_WIDTH + widest, max(_HEIGHT, _LINE * len(labels) + 0.4))
+            figure.set_size_inches(_WIDTH + widest, max(height, _LINE * len(labels) + 0.4))
             figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize="small")
         elif labels:
             columns = min(4, len(labels), max(1, int(_WIDTH / widest)))
-            figure.set_size_inches(_WIDTH, _HEIGHT + _LINE * (-(-len(labels) // columns) - 1))
+            figure.set_size_inches(_WIDTH, height + _LINE * (-(-len(labels) // columns) - 1))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None}, facecolor="white")

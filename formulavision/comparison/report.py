@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from formulavision.comparison.classes import by_class
+from formulavision.comparison.classes import Classes, by_class, classes_csv
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.convergence import Reached, reached
-from formulavision.comparison.differences import Difference, between_arms, explanation, from_baseline
+from formulavision.comparison.differences import Difference, between_arms, from_baseline, star
 from formulavision.comparison.pictures import Album, Picture, attention, data_uri, filters, sheet
 from formulavision.comparison.plots import FEW, Curve, Epochs, Look, Point, by_epoch, by_value, looks, worded
 from formulavision.comparison.results import (
@@ -25,7 +25,12 @@ from formulavision.comparison.results import (
     Line,
     Row,
     agreement,
+    best_of,
+    cause,
     mean,
+    missing_pairs,
+    points,
+    rho,
     shown,
     spread,
     table,
@@ -36,6 +41,8 @@ __all__ = ["write_report"]
 
 _MANY_ROWS = 20
 """A table of more rows than these is folded up."""
+_CLASSES = 10
+"""Classes of a table like the paper's table 10."""
 _LISTED = 6
 """Places that are told one by one; the table of all runs tells the rest."""
 _SHEET = {"categories": 6, "instances": 8}
@@ -100,7 +107,7 @@ def write_report(comparison: Comparison) -> Path:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=_percent, points=_points, p=_p, shown=shown, some=_some)
+    environment.filters.update(percent=_percent, points=points, p=_p, rho=rho, shown=shown, some=_some)
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     write_text(comparison.report, template.render(_content(comparison.findings, comparison.folder)))
     return comparison.report
@@ -110,15 +117,18 @@ def _content(findings: Findings, folder: Path) -> dict[str, Any]:
     """What the template shows."""
     lines = table(findings)
     tests = from_baseline(findings, folder)
+    finetuned = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
     pairs = between_arms(findings, folder)
     plots = _Plots(findings, folder / "plots")
     album = Album(folder)
     featured = _featured(findings)
     machines = _computed(findings)
+    classes = by_class(findings, folder, featured) if "classes" in findings.pictures else []
+    _keep_classes(classes, folder / "plots" / "classes.csv")
     return {
         "findings": findings,
         "facts": _facts(findings),
-        "caption": " ".join(_caption(findings, lines, explanation(tests.values()))),
+        "caption": " ".join(_caption(findings, lines, star(findings, list(tests.values())))),
         "frozen": findings.freezes != ["none"],
         "lines": lines,
         "papers": {d: any(line.cells[d].paper is not None for line in lines) for d in findings.downstreams},
@@ -128,18 +138,20 @@ def _content(findings: Findings, folder: Path) -> dict[str, Any]:
         "failures": _failures(findings),
         "failed": sum(row.error is not None for row in findings.rows),
         "pending": _pending(findings),
-        "matrix": _matrix(pairs),
-        "compared": {pair.arm for pair in pairs},
-        "matrix_tested": explanation(pairs),
+        "matrices": _matrices(pairs),
+        "matrix_notes": list(_matrix_notes(findings, pairs)),
         "sweeps": list(plots.sweeps()),
         "freezing": list(plots.freezing()),
-        "accuracy": list(plots.accuracy(findings.freezes[:1])),
-        "accuracy_frozen": list(plots.accuracy(findings.freezes[1:])),
+        "accuracy": list(plots.accuracy(finetuned[:1])),
+        "accuracy_frozen": list(plots.accuracy(finetuned[1:])),
         "reached": _reached(reached(findings)),
         "pretraining": list(plots.pretraining()),
         "left_out": len(featured) < len(findings.arms),
         "paper_drawn": any(findings.paper.values()),
-        "classes": by_class(findings, folder, featured) if "classes" in findings.pictures else [],
+        "classes": classes,
+        "most_classes": _CLASSES,
+        "several_labels": [d for d in findings.downstreams if findings.metric(d) != TOP_1],
+        "number_of_seeds": len(findings.seeds),
         "filters": filters(album, findings, folder, featured) if "filters" in findings.pictures else [],
         "attention": attention(album, findings, folder, featured) if "grad-cam" in findings.pictures else [],
         "arms": _arms(findings, album),
@@ -157,7 +169,7 @@ def _featured(findings: Findings) -> list[str]:
     arms = findings.arms
     if len(arms) <= FEW:
         return list(arms)
-    downstream, freeze = next(iter(findings.downstreams)), findings.freezes[0]
+    downstream, freeze = next(iter(findings.downstreams)), findings.by_frozen[0]
     best: dict[str, tuple[float, str]] = {}
     for name, facts in arms.items():
         score = mean(findings.scores(name, freeze, downstream).values())
@@ -190,7 +202,7 @@ def _baseline(findings: Findings) -> str:
     return next(iter(names)) if len(names) == 1 else "the baseline" if names else ""
 
 
-def _caption(findings: Findings, lines: Sequence[Line], tested: str) -> Iterator[str]:
+def _caption(findings: Findings, lines: Sequence[Line], tested: Sequence[str]) -> Iterator[str]:
     """What the numbers of the table are, in sentences."""
     seeds = findings.seeds
     over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"one seed ({seeds[0]})"
@@ -199,11 +211,12 @@ def _caption(findings: Findings, lines: Sequence[Line], tested: str) -> Iterator
     if len(set(metrics.values())) > 1:
         others = ", ".join(name for name, metric in metrics.items() if metric != TOP_1)
         what = f"{TOP_1}, of {others} mean average precision,"
-    yield f"{_sentence(what)} in per cent on the test images, {over}; the best of a column is marked."
+    yield f"{_sentence(what)} in per cent on the test images, {over}; {best_of(findings)} is marked."
     if _baseline(findings):
         frozen = " with the same layers frozen" if len(findings.freezes) > 1 else ""
-        chance = f"; * where it is more than chance: {tested}" if tested else ""
-        yield f"“Δ” is the difference to {_baseline(findings)}{frozen}, in percentage points{chance}."
+        yield f"“Δ” is the difference to {_baseline(findings)}{frozen}, in percentage points."
+        yield from missing_pairs(findings, lines)
+        yield from tested
     if any(cell.paper is not None for line in lines for cell in line.cells.values()):
         yield "“paper” is the paper’s own number, at its scale."
     if any(agreement(lines, downstream) for downstream in findings.downstreams):
@@ -216,10 +229,6 @@ def _sentence(text: str) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _p(value: float) -> str:
@@ -243,7 +252,7 @@ def _failures(findings: Findings) -> list[_Failure]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in findings.rows:
         if row.error:
-            groups.setdefault((row.arm, row.error), []).append(row)
+            groups.setdefault((row.arm, cause(row.error)), []).append(row)
     result = []
     for (arm, error), rows in groups.items():
         everything = len(rows) == sum(row.arm == arm for row in findings.rows)
@@ -281,14 +290,53 @@ class _Test:
     significant: bool
 
 
-def _matrix(pairs: Sequence[Difference]) -> dict[str, dict[str, _Test]]:
-    """Row less column, each pair of arms once."""
-    result: dict[str, dict[str, _Test]] = {}
+@dataclass
+class _Matrix:
+    """Tests of arms against each other: the row's less the column's, each pair once.
+
+    Attributes:
+        title: where the arms are compared; empty: over several places.
+        columns: the arms across.
+    """
+
+    title: str
+    columns: set[str] = field(default_factory=set)
+    rows: dict[str, dict[str, _Test]] = field(default_factory=dict)
+
+
+def _matrices(pairs: Sequence[Difference]) -> list[_Matrix]:
+    """One of the arms that share several seeds; of those that share one, one a downstream."""
+    result: dict[tuple[str, str], _Matrix] = {}
     for pair in pairs:
+        where = pair.downstream or "", pair.freeze or "none"
+        matrix = result.setdefault(where, _Matrix(_title(*where)))
         p = "" if pair.corrected is None else _p(pair.corrected)
-        test = _Test(_points(-pair.difference), p, pair.significant)
-        result.setdefault(pair.other, {})[pair.arm] = test
-    return result
+        matrix.columns.add(pair.arm)
+        matrix.rows.setdefault(pair.other, {})[pair.arm] = _Test(points(-pair.difference), p, pair.significant)
+    return list(result.values())
+
+
+def _matrix_notes(findings: Findings, pairs: Sequence[Difference]) -> Iterator[str]:
+    """What the matrices are of, in sentences."""
+    if any(pair.downstream is None for pair in pairs):
+        what = "frozen layers of fine-tuning" if any(not f.endswith(PROBE) for f in findings.freezes) else "probes"
+        yield f"Mean over all downstreams and {what} that both arms have at every seed that they share."
+        yield "A seed is one pair, because within it all start from the same pre-training."
+    if any(pair.downstream is not None for pair in pairs):
+        yield "Arms that share one seed are compared on each downstream, because there the test images are counted,"
+        yield "with the fewest layers frozen that both have."
+    tested = star(findings, pairs)
+    yield from (
+        ["p is after Holm’s correction for all tests here.", *tested]
+        if tested
+        else ["There is too little to test: it takes two seeds, or the predictions of both models."]
+    )
+
+
+def _keep_classes(classes: Sequence[Classes], file: Path) -> None:
+    """Keep what the report shows the first of."""
+    if any(each.lines for each in classes):
+        write_text(file, classes_csv(classes))
 
 
 def _reached(rows: Iterable[Reached]) -> list[tuple[str, list[float], dict[str, list[str]]]]:
@@ -354,19 +402,20 @@ class _Plots:
         """A setting's values across, the score up, a line each arm that is swept (figure 4, tables 1 to 5)."""
         findings = self.findings
         for path in dict.fromkeys(facts.path for facts in findings.arms.values() if facts.path is not None):
+            last = path.rpartition(".")[2]
             for downstream, freeze in itertools.product(findings.downstreams, findings.freezes):
-                points: dict[str, list[Point]] = {}
+                swept: dict[str, list[Point]] = {}
                 for name, facts in findings.arms.items():
                     if facts.path == path:
-                        points.setdefault(facts.base, []).append(self._point(facts.value, name, freeze, downstream))
+                        swept.setdefault(facts.base, []).append(self._point(facts.value, name, freeze, downstream))
                 yield from self._by_value(
-                    points, f"sweep-{path}", f"{path}, {_title(downstream, freeze)}", path, downstream, freeze
+                    swept, f"sweep-{path}", f"{last}, {_title(downstream, freeze)}", path, downstream, freeze
                 )
 
     def freezing(self) -> Iterator[Picture]:
         """Frozen layers across, the score up, a line an arm (table 8)."""
         findings = self.findings
-        freezes = [freeze for freeze in findings.freezes if not freeze.endswith(PROBE)]
+        freezes = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
         for downstream in findings.downstreams if len(freezes) > 1 else ():
             points = {
                 arm: [self._point(freeze, arm, freeze, downstream) for freeze in freezes] for arm in _featured(findings)
@@ -417,7 +466,8 @@ class _Plots:
                 for arm in _featured(findings)
             ]
             title = _title(downstream, freeze)
-            what = TOP_1 if findings.metric(downstream) == TOP_1 else "accuracy"
+            # Of several labels an image, an epoch's end tells which of them are right, and no average precision.
+            what = TOP_1 if findings.metric(downstream) == TOP_1 else "labels told right"
             svg = by_epoch(
                 lines, "validation_accuracy", scale=100, title=title, xlabel="fine-tuning epoch", ylabel=f"{what} (%)"
             )

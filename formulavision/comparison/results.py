@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
 from formulavision import files
 from formulavision.comparison.config import PROBE, ComparisonSettings
@@ -27,7 +29,12 @@ __all__ = [
     "Line",
     "Row",
     "agreement",
+    "best_of",
+    "cause",
     "mean",
+    "missing_pairs",
+    "points",
+    "rho",
     "shown",
     "spread",
     "table",
@@ -37,7 +44,15 @@ __all__ = [
 FINDINGS = "results.json"
 """In a comparison's folder: all that its table, its curves and a join with others are made of."""
 TOP_1 = "top-1 accuracy"
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)
+"""Format 1 has the history of its pre-training in every entry."""
+
+_STAGE = re.compile(r"\S*-[0-9a-f]{16}(?=[/:\s]|$)")
+"""The path of a stage's folder in a message."""
+
+History = list[dict[str, float | None]]
+"""Of a training, a row an epoch."""
 
 
 @dataclass
@@ -120,19 +135,37 @@ class Entry(BaseModel):
     """A row with its curve, and where its files are.
 
     Attributes:
-        history: of fine-tuning, a row an epoch.
-        pretraining: of the pre-training that it starts from.
+        history: of fine-tuning.
+        pretraining: history of the pre-training that it starts from; in the file, where many entries start from the
+            same, it stands in ``Findings.pretrainings``.
         folder: with the fine-tuned model, relative to the comparison's.
         start: the folder or the checkpoint that the model started from, relative likewise; None from scratch.
         computed: where; None until it is.
     """
 
     row: Row
-    history: list[dict[str, float | None]] = Field(default_factory=list)
-    pretraining: list[dict[str, float | None]] = Field(default_factory=list)
+    history: History = Field(default_factory=list)
+    pretraining: History = Field(default_factory=list, exclude=True)
     folder: str | None = None
     start: str | None = None
     computed: Computed | None = None
+
+
+class _Cells:
+    """Entries by (arm, frozen layers, downstream): a report asks for thousands of cells of thousands of rows."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] | None = None
+        self.count = 0
+        self.cells: dict[tuple[str, str, str], list[Entry]] = {}
+
+    def of(self, entries: list[Entry]) -> dict[tuple[str, str, str], list[Entry]]:
+        """The cells, sorted anew where it is another list, or a longer one."""
+        if entries is not self.entries or len(entries) != self.count:
+            self.entries, self.count, self.cells = entries, len(entries), {}
+            for entry in entries:
+                self.cells.setdefault((entry.row.arm, entry.row.freeze, entry.row.downstream), []).append(entry)
+        return self.cells
 
 
 class Findings(BaseModel):
@@ -147,6 +180,8 @@ class Findings(BaseModel):
         pictures: what the report shows beside numbers.
         configurations: by the name of the comparison, its configuration as YAML.
         notes: what a join has to say.
+        pretrainings: by the folder that entries start from, the history of its pre-training. Of the file alone: it is
+            made of the entries when they are written, fills them in when they are read, and is then empty.
     """
 
     format: int = _FORMAT
@@ -163,6 +198,19 @@ class Findings(BaseModel):
     pictures: list[str] = Field(default_factory=list)
     configurations: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+    pretrainings: dict[str, History] = Field(default_factory=dict)
+
+    @field_serializer("pretrainings")
+    def _once(self, _: Any) -> dict[str, History]:
+        return {e.start: e.pretraining for e in self.entries if e.start is not None and e.pretraining}
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Findings:
+        for entry in self.entries:
+            if entry.start is not None and not entry.pretraining:
+                entry.pretraining = self.pretrainings.get(entry.start, [])
+        self.pretrainings = {}
+        return self
 
     @classmethod
     def load(cls, folder: Path) -> Findings:
@@ -180,8 +228,9 @@ class Findings(BaseModel):
             raise ConfigError(f"{folder}: holds no {FINDINGS}: give the folder of a comparison") from None
         except (OSError, ValidationError):
             raise ConfigError(f"{file}: is damaged: run the comparison again, which computes nothing twice") from None
-        if findings.format != _FORMAT:
+        if findings.format not in _READABLE:
             raise ConfigError(f"{file}: was written by another version: run its comparison again with this one")
+        findings.format = _FORMAT
         return findings
 
     @property
@@ -191,6 +240,11 @@ class Findings(BaseModel):
     @property
     def seeds(self) -> list[int]:
         return sorted({row.seed for row in self.rows})
+
+    @property
+    def by_frozen(self) -> list[str]:
+        """Frozen layers, the fewest first, and then the probes: the order in which one of them stands for all."""
+        return sorted(self.freezes, key=lambda freeze: (freeze.endswith(PROBE), _layers(freeze)))
 
     def metric(self, downstream: str) -> str:
         """What the scores on a downstream are."""
@@ -205,8 +259,11 @@ class Findings(BaseModel):
 
     def select(self, arm: str, freeze: str, downstream: str) -> list[Entry]:
         """The rows of one cell of the table, a seed each."""
-        wanted = (arm, freeze, downstream)
-        return [e for e in self.entries if (e.row.arm, e.row.freeze, e.row.downstream) == wanted]
+        return list(self._cells.of(self.entries).get((arm, freeze, downstream), ()))
+
+    @functools.cached_property
+    def _cells(self) -> _Cells:
+        return _Cells()
 
     def scores(self, arm: str, freeze: str, downstream: str) -> dict[int, float]:
         """The results of one cell, by seed."""
@@ -253,8 +310,10 @@ class Cell:
         mean: None where every seed failed, or none is done.
         spread: sample standard deviation over seeds; None where there are fewer than two.
         seeds: how many seeds gave a result.
-        difference: to the mean of the baseline with the same layers frozen; None where there is none.
-        best: whether no other mean of this downstream is higher.
+        difference: to the baseline with the same layers frozen, mean over the seeds that both have; None where there
+            is none.
+        pairs: how many seeds that is.
+        best: whether no other mean of this downstream is higher: of fine-tuning, or of the same probe.
         paper: the paper's number.
         error: why a seed failed.
     """
@@ -263,6 +322,7 @@ class Cell:
     spread: float | None
     seeds: int
     difference: float | None
+    pairs: int
     best: bool
     paper: float | None
     error: str | None
@@ -276,7 +336,7 @@ class Cell:
 
     @property
     def difference_text(self) -> str:
-        return "" if self.difference is None else f"{100 * self.difference:+.1f}".replace("-", "−")
+        return "" if self.difference is None else points(self.difference)
 
     @property
     def paper_text(self) -> str:
@@ -297,22 +357,28 @@ def table(findings: Findings) -> list[Line]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in findings.rows:
         groups.setdefault((row.arm, row.freeze, row.downstream), []).append(row)
-    means = {key: mean(row.score for row in group) for key, group in groups.items()}
+    scores = {key: findings.scores(*key) for key in groups}
+    # Frozen features and fine-tuned ones are two contests.
+    contests: dict[tuple[str, str], list[float]] = {}
+    for (_, freeze, downstream), found in scores.items():
+        if found:
+            contests.setdefault((downstream, _contest(freeze)), []).append(statistics.fmean(found.values()))
 
     def cell(arm: str, freeze: str, downstream: str) -> Cell:
-        group = groups.get((arm, freeze, downstream), [])
-        own = means.get((arm, freeze, downstream))
-        others = [m for (_, _, where), m in means.items() if where == downstream and m is not None]
+        own = scores.get((arm, freeze, downstream), {})
         baseline = findings.arms[arm].baseline
-        base = means.get((baseline, freeze, downstream)) if baseline is not None else None
+        base = scores.get((baseline, freeze, downstream), {}) if baseline is not None else {}
+        differences = [own[seed] - base[seed] for seed in own if seed in base]
+        others = contests.get((downstream, _contest(freeze)), [])
         return Cell(
-            mean=own,
-            spread=spread(row.score for row in group),
-            seeds=sum(row.score is not None for row in group),
-            difference=own - base if own is not None and base is not None else None,
-            best=own is not None and len(others) > 1 and own == max(others),
+            mean=mean(own.values()),
+            spread=spread(own.values()),
+            seeds=len(own),
+            difference=mean(differences),
+            pairs=len(differences),
+            best=bool(own) and len(others) > 1 and statistics.fmean(own.values()) == max(others),
             paper=findings.paper_number(arm, freeze, downstream),
-            error=next((row.error for row in group if row.error), None),
+            error=next((row.error for row in groups.get((arm, freeze, downstream), ()) if row.error), None),
         )
 
     there = {(arm, freeze) for arm, freeze, _ in groups}
@@ -322,6 +388,33 @@ def table(findings: Findings) -> list[Line]:
         for freeze in findings.freezes
         if (arm, freeze) in there
     ]
+
+
+def best_of(findings: Findings) -> str:
+    """Among what the marked results are the best, in words."""
+    contests = {_contest(freeze) for freeze in findings.freezes}
+    return "the best of a column" + (", of fine-tuning and of each probe by itself," if len(contests) > 1 else "")
+
+
+def missing_pairs(findings: Findings, lines: Sequence[Line]) -> list[str]:
+    """A sentence where a difference is not that of the two means, because an arm or its baseline lacks seeds."""
+    there = {(line.arm, line.freeze): line.cells for line in lines}
+    for line in lines:
+        base = there.get((findings.arms[line.arm].baseline or "", line.freeze), {})
+        for downstream, cell in line.cells.items():
+            if cell.pairs and cell.pairs < max(cell.seeds, base[downstream].seeds):
+                return ["Where results are missing, a difference is of the seeds that both arms have."]
+    return []
+
+
+def _contest(freeze: str) -> str:
+    return freeze if freeze.endswith(PROBE) else "fine-tuning"
+
+
+def _layers(freeze: str) -> int:
+    """How many groups of layers are frozen: 3 of ``conv1-3``."""
+    last = re.search(r"\d+$", freeze)
+    return 0 if last is None else int(last[0])
 
 
 def agreement(lines: Iterable[Line], downstream: str) -> tuple[float, int] | None:
@@ -336,6 +429,22 @@ def shown(freeze: str) -> str:
     """What the table says of frozen layers."""
     names = {"linear": "all (linear probe)", "knn": "all (nearest neighbours)"}
     return names.get(freeze.removesuffix(PROBE), freeze) if freeze.endswith(PROBE) else freeze
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: ``+1.2``, ``−0.3``, ``0.0``."""
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def rho(correlation: float) -> str:
+    """A rank correlation: ``0.50``, ``−1.00``."""
+    return f"{round(correlation, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def cause(error: str) -> str:
+    """Why a row failed, less the folder of its stage: the same for all rows that fail alike."""
+    return _STAGE.sub("…", error)
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["ALPHA", "holm", "mcnemar", "paired_t", "rank_correlation"]
+__all__ = ["ALPHA", "holm", "paired_t", "rank_correlation"]
 
 ALPHA = 0.05
 """Level of significance."""
@@ -21,37 +20,16 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> float | None:
 
     None where it says nothing: fewer than two pairs, or differences that are all the same, and not zero.
     """
-    from scipy.stats import ttest_rel
+    from scipy.special import stdtr
 
     differences = np.subtract(first, second)
     if len(differences) < 2:
         return None
     if np.ptp(differences) < _ALIKE:
         return 1.0 if abs(differences[0]) < _ALIKE else None
-    return float(ttest_rel(first, second).pvalue)
-
-
-def mcnemar(first: Sequence[bool] | NDArray[np.bool_], second: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """Two-sided p-value of McNemar's exact test of two models on the same images.
-
-    Among the images that one of them alone gets right, either would be the one in half of the cases (McNemar, 1947;
-    Dietterich, "Approximate Statistical Tests for Comparing Supervised Classification Learning Algorithms", 1998).
-
-    Args:
-        first, second: image by image, whether the model's class is right.
-
-    Raises:
-        ValueError: they are not of the same images.
-    """
-    from scipy.stats import binomtest
-
-    if len(first) != len(second):
-        raise ValueError(f"results of {len(first)} images and {len(second)} cannot be paired")
-    one, other = np.asarray(first, bool), np.asarray(second, bool)
-    alone, other_alone = int((one & ~other).sum()), int((other & ~one).sum())
-    if alone + other_alone == 0:
-        return 1.0
-    return float(binomtest(alone, alone + other_alone, 0.5).pvalue)
+    # Student's t of the differences' mean: scipy.stats.ttest_rel takes a millisecond, and pairs are thousands.
+    t = differences.mean() / (differences.std(ddof=1) / np.sqrt(len(differences)))
+    return float(2 * stdtr(len(differences) - 1, -abs(t)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

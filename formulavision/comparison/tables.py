@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from formulavision.comparison.differences import Difference, explanation, from_baseline
+from formulavision.comparison.differences import Difference, from_baseline, star
 from formulavision.comparison.results import (
     FINDINGS,
     TOP_1,
@@ -19,6 +19,10 @@ from formulavision.comparison.results import (
     Line,
     Row,
     agreement,
+    best_of,
+    cause,
+    missing_pairs,
+    rho,
     shown,
     table,
     write_text,
@@ -40,6 +44,9 @@ TABLE = "table.csv"
 
 Tests = dict[tuple[str, str, str], Difference]
 """Of each cell (arm, frozen layers, downstream), its test against the baseline."""
+
+_UNLIMITED = 10_000
+"""Characters."""
 
 _STAR = "*"
 """Behind a difference that is more than chance."""
@@ -104,22 +111,19 @@ def caption(findings: Findings) -> str:
     number = f"{'up to ' if len(counts) > 1 else ''}{len(seeds)}"
     over = f"mean ± standard deviation over {number} seeds" if len(seeds) > 1 else f"one seed ({seeds[0]})"
     size = "" if findings.size == "full" else f", size {findings.size}"
-    return f"{metric} in per cent on the test images, {over}; {findings.model}{size}; the best of a column in bold."
+    return f"{metric} in per cent on the test images, {over}; {findings.model}{size}; {best_of(findings)} in bold."
 
 
 def footnotes(findings: Findings, lines: list[Line], tests: Tests) -> list[str]:
     """What is to be said below the table, a sentence each."""
-    notes: list[str] = []
-    tested = explanation(tests.values())
-    if tested:
-        notes.append(f"{_STAR} is a difference beyond chance: {tested}.")
+    notes = [*missing_pairs(findings, lines), *star(findings, list(tests.values()))]
     for downstream in findings.downstreams:
         found = agreement(lines, downstream)
         if found is not None:
             correlation, pairs = found
             notes.append(
                 f"Order on {downstream} against the paper's: rank correlation (Spearman) "
-                f"{correlation:.2f} of {pairs} results.".replace("-", "−")
+                f"{rho(correlation)} of {pairs} results."
             )
     machines = Counter(entry.computed.machine for entry in findings.entries if entry.computed is not None)
     notes += [f"{count} of {len(findings.entries)} results computed on {name}." for name, count in machines.items()]
@@ -132,24 +136,19 @@ def footnotes(findings: Findings, lines: list[Line], tests: Tests) -> list[str]:
 
 
 def _failures(findings: Findings) -> Iterable[tuple[str, str]]:
-    return dict.fromkeys((row.arm, row.error) for row in findings.rows if row.error)
+    return dict.fromkeys((row.arm, cause(row.error)) for row in findings.rows if row.error)
 
 
 # For people ----------------------------------------------------------------------------------------------------------
 
 
-def to_markdown(findings: Findings, folder: Path) -> str:
-    """The table in Markdown, in per cent: mean ± standard deviation over seeds, best in bold.
-
-    Args:
-        findings: of the comparison.
-        folder: the comparison's, in which the predictions of its models are.
-    """
-    return "\n".join(_markdown(findings, folder)) + "\n"
+def to_markdown(findings: Findings, tests: Tests) -> str:
+    """The table in Markdown, in per cent: mean ± standard deviation over seeds, best in bold."""
+    return "\n".join(_markdown(findings, tests)) + "\n"
 
 
-def _markdown(findings: Findings, folder: Path) -> Iterator[str]:
-    lines, tests = table(findings), from_baseline(findings, folder)
+def _markdown(findings: Findings, tests: Tests) -> Iterator[str]:
+    lines = table(findings)
     grid = _grid(findings, lines, tests)
     yield f"# {findings.name}"
     yield ""
@@ -182,10 +181,15 @@ def print_table(comparison: Comparison) -> None:
     grid = _grid(findings, lines, tests)
     shape = Table(title=escape(findings.name))
     for i, heading in enumerate(grid.headings):
-        shape.add_column(heading, justify="left" if i < grid.texts else "right", overflow="fold")
+        # Where the window is narrow, names are folded, and numbers stay whole.
+        words = i < grid.texts
+        shape.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for i, row in enumerate(grid.rows):
         shape.add_row(*(f"[bold]{escape(t)}[/bold]" if (i, j) in grid.best else escape(t) for j, t in enumerate(row)))
     screen = Console()
+    if not screen.is_terminal:
+        # A file or a pipe is as wide as the table.
+        screen.width = _UNLIMITED
     screen.print(shape)
     for line in (
         caption(findings),
@@ -212,9 +216,8 @@ def rows_csv(findings: Findings) -> str:
     return _csv([field.name for field in fields(Row)], rows)
 
 
-def table_csv(findings: Findings, folder: Path) -> str:
+def table_csv(findings: Findings, tests: Tests) -> str:
     """A line a cell of the table; shares from 0 to 1, ``p`` before and ``p_corrected`` after Holm's correction."""
-    tests = from_baseline(findings, folder)
     cells = []
     for line in table(findings):
         for downstream, cell in line.cells.items():
@@ -230,6 +233,7 @@ def table_csv(findings: Findings, folder: Path) -> str:
                     "standard_deviation": cell.spread,
                     "baseline": findings.arms[line.arm].baseline,
                     "difference": cell.difference,
+                    "paired_seeds": cell.pairs if cell.difference is not None else None,
                     "test": None if test is None else test.method,
                     "p": None if test is None else test.p,
                     "p_corrected": None if test is None else test.corrected,
@@ -258,5 +262,6 @@ def write_tables(findings: Findings, folder: Path) -> None:
     """
     write_text(folder / FINDINGS, findings.model_dump_json(indent=1))
     write_text(folder / "results.csv", rows_csv(findings))
-    write_text(folder / TABLE, table_csv(findings, folder))
-    write_text(folder / "results.md", to_markdown(findings, folder))
+    tests = from_baseline(findings, folder)
+    write_text(folder / TABLE, table_csv(findings, tests))
+    write_text(folder / "results.md", to_markdown(findings, tests))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from scipy.stats import ttest_rel
 
 import formulavision.evaluation
-from formulavision.comparison.classes import by_class
+from formulavision.comparison.classes import by_class, classes_csv
 from formulavision.comparison.results import ArmFacts, Entry, Findings, Row
 from formulavision.errors import ConfigError
 
@@ -41,7 +44,7 @@ def differences(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, str
     def compare(first: Path, second: Path) -> list[SimpleNamespace]:
         if (first.name, second.name) not in content:
             raise ConfigError(f"{first.name}: holds no evaluation")
-        return [SimpleNamespace(name=n, first=a, second=b) for n, a, b in content[first.name, second.name]]
+        return [SimpleNamespace(name=n, first=a, second=b, p=0.25) for n, a, b in content[first.name, second.name]]
 
     monkeypatch.setattr(formulavision.evaluation, "per_class_difference", compare, raising=False)
     yield content
@@ -65,11 +68,42 @@ def test_seeds_are_paired_and_averaged(differences: Differences) -> None:
     assert [(line.arm, line.baseline) for line in classes.better] == [(pytest.approx(0.8), 0.5)]
 
 
-def test_there_are_ten_each_way_at_most(differences: Differences) -> None:
-    differences["new-none-0", "old-none-0"] = [(str(i), i / 40, 0.5) for i in range(41)]
-    (classes,) = by_class(findings({"old": None, "new": "old"}), Path(), ["new"])
-    assert [line.name for line in classes.better] == [str(i) for i in range(40, 30, -1)]
-    assert [line.name for line in classes.worse] == [str(i) for i in range(10)]
+def test_the_p_value_of_one_seed_is_that_of_its_images_and_of_several_that_over_seeds(
+    differences: Differences,
+) -> None:
+    differences["new-none-0", "old-none-0"] = [("a", 0.6, 0.5)]
+    differences["new-none-1", "old-none-1"] = [("a", 0.9, 0.5)]
+    (one,), (two,) = (by_class(findings({"old": None, "new": "old"}, seeds=n), Path(), ["new"]) for n in (1, 2))
+    assert one.lines[0].p == 0.25
+    assert two.lines[0].p == pytest.approx(ttest_rel([0.6, 0.9], [0.5, 0.5]).pvalue)
+
+
+def test_models_are_compared_with_the_fewest_layers_frozen_whatever_the_order_in_the_file(
+    differences: Differences,
+) -> None:
+    found = findings({"old": None, "new": "old"})
+    found.freezes = ["conv1", "none"]
+    (classes,) = by_class(found, Path(), ["new"])
+    assert classes.freeze == "none"
+
+
+def test_the_csv_has_every_class(differences: Differences) -> None:
+    differences["new-none-0", "old-none-0"] = [(f"class, {i}", i / 40, 0.5) for i in range(41)]
+    rows = list(
+        csv.DictReader(io.StringIO(classes_csv(by_class(findings({"old": None, "new": "old"}), Path(), ["new"]))))
+    )
+    assert len(rows) == 41
+    assert rows[0] == {
+        "arm": "new",
+        "baseline": "old",
+        "downstream": "digits",
+        "frozen": "none",
+        "class": "class, 40",
+        "score": "1",
+        "baseline_score": "0.5",
+        "difference": "0.5",
+        "p": "0.25",
+    }
 
 
 def test_runs_that_are_not_at_hand_say_so_in_a_line(differences: Differences) -> None:

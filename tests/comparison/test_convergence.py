@@ -72,3 +72,10 @@ def test_one_arm_alone_has_levels_too() -> None:
 def test_rows_that_have_no_curve_are_left_out() -> None:
     assert {row.arm for row in reached(findings({"one": [[0.05, 0.35]], "pending": [[]]}))} == {"one"}
     assert reached(findings({"pending": [[]]})) == []
+
+
+def test_a_share_of_labels_is_no_score_to_be_reached() -> None:
+    found = findings({"one": [[0.05, 0.35]]})
+    for row in found.rows:
+        row.metric = "mean average precision"
+    assert reached(found) == []

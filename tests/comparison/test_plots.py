@@ -54,9 +54,26 @@ def test_words_stand_side_by_side_in_the_order_given() -> None:
     assert np.allclose(places / places[-1], [0, 0.5, 1])
 
 
-def test_the_papers_numbers_are_hollow() -> None:
-    assert "fill-opacity: 0" in plot(curve(1, 2, paper=0.9))
-    assert "fill-opacity: 0" not in plot(curve(1, 2))
+def test_the_papers_numbers_are_hollow_in_a_panel_of_their_own() -> None:
+    both, ours = plot(curve(1, 2, paper=0.9)), plot(curve(1, 2))
+    assert ("fill-opacity: 0" in both, "fill-opacity: 0" in ours) == (True, False)
+    assert (both.count('id="axes_'), ours.count('id="axes_')) == (2, 1)
+
+
+def test_our_axis_does_not_depend_on_the_papers_scale() -> None:
+    def axis(svg: str) -> list[str]:
+        return re.findall(r"<!-- ([\d.]+) -->", svg.partition('id="axes_2"')[0].partition('id="matplotlib.axis_2"')[2])
+
+    assert axis(plot(curve(1, 2, paper=0.9))) == axis(plot(curve(1, 2))) != []
+
+
+def test_a_long_title_is_wrapped() -> None:
+    title = "fill_rate, a-dataset-of-many-words, frozen: all (nearest neighbours) and more"
+    svg = by_value([curve(1, 2)], title=title, xlabel="", ylabel="")
+    # Of each line of text, its outlines follow a comment.
+    lines = [line for line in re.findall("<!-- (.*?) -->", svg) if line in title and not line.isdigit()]
+    assert " ".join(lines) == title
+    assert len(lines) == 2
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:

@@ -134,7 +134,7 @@ class Evaluation:
         return Image.new("RGB", (2400, 300), (30, 200, 30))
 
     def per_class_difference(self, first: Path, second: Path) -> list[SimpleNamespace]:
-        return [SimpleNamespace(name=f"class {i}", first=i / 4, second=0.5) for i in range(5)]
+        return [SimpleNamespace(name=f"class {i}", first=i / 4, second=0.5, p=0.01) for i in range(5)]
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
         for name in ("first_layer_filters", "grad_cam_sheet", "per_class_difference"):
@@ -243,8 +243,15 @@ def test_what_failed_and_what_is_yet_to_be_computed_is_told(page: Any) -> None:
 def test_each_pair_of_arms_is_tested_once(page: Any) -> None:
     rows = table(page, "#tests table")
     assert [row[0] for row in rows] == ["stripes", "stripes-noise-0.5", "stripes-noise-1.0", "published"]
-    assert re.fullmatch(r"\+20\.\d\* p < 0\.001", rows[0][1])
+    assert re.fullmatch(r"\+20\.\d\* p = 0\.00\d+", rows[0][1])
     assert [sum(cell != "" for cell in row[1:]) for row in rows] == [1, 2, 3, 4]
+
+
+def test_what_is_averaged_and_what_is_not_is_told(page: Any) -> None:
+    assert (
+        "downstreams and frozen layers of fine-tuning that both arms have" in page.locator("#tests-note").inner_text()
+    )
+    assert "the share of labels told right, and not the mean average precision" in page.locator("#curves").inner_text()
 
 
 def test_first_epochs_are_told(page: Any) -> None:
@@ -270,9 +277,9 @@ def test_plots_and_pictures_are_there_and_say_what_they_show(page: Any) -> None:
         "Top-1 accuracy on digits by frozen layers",
         "Mean average precision on scenes by frozen layers",
         "Top-1 accuracy on digits by fine-tuning epoch, a line an arm",
-        "Accuracy on scenes by fine-tuning epoch, a line an arm",
+        "Labels told right on scenes by fine-tuning epoch, a line an arm",
         "Top-1 accuracy on digits, frozen: conv1 by fine-tuning epoch, a line an arm",
-        "Accuracy on scenes, frozen: conv1 by fine-tuning epoch, a line an arm",
+        "Labels told right on scenes, frozen: conv1 by fine-tuning epoch, a line an arm",
         "Training loss by pre-training epoch, a line an arm",
         "Training accuracy by pre-training epoch, a line an arm",
         "Accuracy on held-out images by pre-training epoch, a line an arm",
@@ -343,6 +350,21 @@ def test_pictures_shrink_to_the_width_that_they_are_read_at(tmp_path: Path, eval
         assert image.size == (1000, 125)
 
 
+def test_attention_is_of_the_model_with_the_fewest_layers_frozen(
+    tmp_path: Path, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def look(checkpoints: dict[str, Path], downstream: Any) -> Image.Image:
+        seen.extend(path.name for path in checkpoints.values())
+        return Image.new("RGB", (24, 24))
+
+    monkeypatch.setattr(formulavision.evaluation, "grad_cam_sheet", look)
+    text = write(tmp_path, findings(freezes=["linear-probe", "conv1", "none"], pictures=["grad-cam"]))
+    assert set(seen) == {"digits-none-0", "scenes-none-0"}
+    assert "each map is scaled by its own maximum" in text
+
+
 def test_pictures_that_are_not_wanted_are_not_made(tmp_path: Path, evaluation: Evaluation) -> None:
     text = write(tmp_path, small(pictures=[]))
     assert evaluation.calls == []
@@ -366,6 +388,45 @@ def test_one_seed_is_tested_on_the_images_of_its_runs(tmp_path: Path, evaluation
             right = np.arange(1000) < 1000 * (each.row.score or 0)
             np.savez(tmp_path / each.folder / "predictions.npz", label=np.zeros(1000), predicted=~right)
     assert "McNemar" in write(tmp_path, found)
+
+
+def test_one_seed_has_a_table_of_tests_for_each_downstream(tmp_path: Path, evaluation: Evaluation) -> None:
+    found = findings(pictures=[])
+    found.entries = [each for each in found.entries if each.row.seed == 0]
+    text = write(tmp_path, found)
+    captions = re.findall("<summary>(.*) row’s score less the column’s", text)
+    assert captions == ["digits: the", "scenes: the"]
+
+
+def test_one_cause_at_several_places_is_one_line(tmp_path: Path, evaluation: Evaluation) -> None:
+    found = small()
+    for i, row in enumerate(row for row in found.rows if row.arm == "broken"):
+        row.error = f"runs/broken/pretrain-0123456789abcde{i}/model.safetensors: No space left on device"
+    text = write(tmp_path, found)
+    assert re.findall("broken</strong> failed (.*)</li>", text) == [
+        "(everywhere): …/model.safetensors: No space left on device"
+    ]
+
+
+def test_classes_beyond_the_ten_that_are_shown_are_counted_and_kept(
+    tmp_path: Path, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(first: Path, second: Path) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=f"class {i}", first=0.9, second=0.5, p=0.02) for i in range(13)]
+
+    monkeypatch.setattr(formulavision.evaluation, "per_class_difference", compare)
+    text = write(tmp_path, small(pictures=["classes"]))
+    assert text.count("and 3 more on which it does better") == 2
+    assert 'row">class 9<' in text and 'row">class 10<' not in text
+    assert (tmp_path / "plots" / "classes.csv").read_text(encoding="utf-8").count("class 12") == 2
+
+
+def test_a_difference_over_fewer_seeds_than_the_score_says_so(tmp_path: Path, evaluation: Evaluation) -> None:
+    found = small(pictures=[])
+    found.entries = [e for e in found.entries if (e.row.arm, e.row.seed) != ("scratch", 1)]
+    text = write(tmp_path, found)
+    assert "+20.0<small>1 of 2 seeds</small>" in text
+    assert "a difference is of the seeds that both arms have" in text
 
 
 def test_a_comparison_that_has_just_begun_has_a_report(tmp_path: Path, evaluation: Evaluation) -> None:
@@ -399,4 +460,4 @@ def test_a_sweep_of_many_arms_shows_the_best_of_them_one_by_one(tmp_path: Path, 
     text = write(tmp_path, small(arms=arms, entries=entries))
     assert "Grad-CAM on test images of digits: scratch, stripes-epochs-20" in text
     assert "Top-1 accuracy on digits by pretrain.epochs" in text
-    assert len(list((tmp_path / "plots").iterdir())) == 1 + 1 + 2 * 3
+    assert len(list((tmp_path / "plots").iterdir())) == 1 + 1 + 2 * 3 + 1

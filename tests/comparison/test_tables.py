@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formulavision.comparison.results import ArmFacts, Comparison, Computed, Entry, Findings, Row
+from formulavision.comparison.differences import from_baseline
+from formulavision.comparison.results import ArmFacts, Comparison, Computed, Entry, Findings, Row, points, table
 from formulavision.comparison.tables import caption, print_table, rows_csv, table_csv, to_markdown
 
 TOP_1 = "top-1 accuracy"
@@ -52,12 +53,16 @@ def findings(scores: Scores, *, metric: str = TOP_1, **more: object) -> Findings
     return Findings.model_validate({**data, **more})
 
 
+def markdown(found: Findings, folder: Path) -> str:
+    return to_markdown(found, from_baseline(found, folder))
+
+
 def line(text: str, arm: str) -> str:
     return next(row for row in text.splitlines() if row.startswith(f"| {arm} |"))
 
 
 def test_markdown_has_mean_deviation_and_difference_and_the_best_in_bold(tmp_path: Path) -> None:
-    text = to_markdown(findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}), tmp_path)
+    text = markdown(findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}), tmp_path)
     assert "| arm | digits | to scratch |" in text
     assert line(text, "scratch") == "| scratch | 55.0 ± 7.1 |  |"
     assert line(text, "ours") == "| ours | **80.0 ± 14.1** | +25.0 |"
@@ -67,7 +72,7 @@ def test_markdown_has_mean_deviation_and_difference_and_the_best_in_bold(tmp_pat
 
 def test_a_difference_beyond_chance_over_seeds_is_marked(tmp_path: Path) -> None:
     found = findings({"scratch": [0.50, 0.51, 0.52], "ours": [0.701, 0.71, 0.72], "same": [0.50, 0.53, 0.49]})
-    text = to_markdown(found, tmp_path)
+    text = markdown(found, tmp_path)
     assert line(text, "ours").endswith(r"| +20.0\* |")
     assert line(text, "same").endswith("| −0.3 |")
     assert r"\* is a difference beyond chance: paired t-test over seeds, p < 0.05 after Holm's correction." in text
@@ -80,8 +85,12 @@ def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
         predicted = (np.arange(60) >= right).astype(np.int64)
         np.savez(tmp_path / f"{arm}-0" / "predictions.npz", label=label, predicted=predicted)
     found = findings({"scratch": [20 / 60], "ours": [40 / 60]})
-    assert line(to_markdown(found, tmp_path), "ours").endswith(r"+33.3\* |")
-    (cell,) = (row for row in csv.DictReader(io.StringIO(table_csv(found, tmp_path))) if row["arm"] == "ours")
+    assert line(markdown(found, tmp_path), "ours").endswith(r"+33.3\* |")
+    (cell,) = (
+        row
+        for row in csv.DictReader(io.StringIO(table_csv(found, from_baseline(found, tmp_path))))
+        if row["arm"] == "ours"
+    )
     assert cell["test"] == "McNemar's exact test"
     assert float(cell["p_corrected"]) == pytest.approx(2 / 2**20, rel=1e-5)
     assert cell["significant"] == "yes"
@@ -90,7 +99,7 @@ def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
 def test_the_papers_numbers_stand_beside_ours_with_the_agreement_of_their_order(tmp_path: Path) -> None:
     paper = {"digits": {"scratch": 87.6, "a": 90.9, "b/none": 93.4}}
     found = findings({"scratch": [0.4], "a": [0.6], "b": [0.5], "c": [0.9]}, paper=paper)
-    text = to_markdown(found, tmp_path)
+    text = markdown(found, tmp_path)
     assert "| arm | digits | to scratch | paper |" in text
     assert line(text, "b").endswith("| 93.4 |")
     assert line(text, "c").endswith("|  |")
@@ -99,13 +108,13 @@ def test_the_papers_numbers_stand_beside_ours_with_the_agreement_of_their_order(
 
 def test_two_numbers_of_the_paper_have_no_order_to_speak_of(tmp_path: Path) -> None:
     found = findings({"scratch": [0.4], "a": [0.6]}, paper={"digits": {"scratch": 87.6, "a": 90.9}})
-    assert "Spearman" not in to_markdown(found, tmp_path)
+    assert "Spearman" not in markdown(found, tmp_path)
 
 
 def test_what_failed_says_why_and_what_is_missing_is_told_apart(tmp_path: Path) -> None:
     found = findings({"scratch": [0.4], "bad": [None], "later": [None]})
     found.entries[1].row.error = "out of ink"
-    text = to_markdown(found, tmp_path)
+    text = markdown(found, tmp_path)
     assert line(text, "bad") == "| bad | failed |"
     assert line(text, "later") == "| later | – |"
     assert "- bad failed: out of ink" in text
@@ -117,7 +126,7 @@ def test_probes_and_frozen_layers_have_a_column(tmp_path: Path) -> None:
     found = findings({"ours": [0.4]})
     found.entries.append(Entry(row=Row("ours", "digits", "linear-probe", 0, score=0.3, metric=TOP_1)))
     found.freezes.append("linear-probe")
-    text = to_markdown(found, tmp_path)
+    text = markdown(found, tmp_path)
     assert "| arm | frozen | digits |" in text
     assert "| ours | all (linear probe) | 30.0 |" in text
 
@@ -132,12 +141,12 @@ def test_the_metric_is_named(tmp_path: Path) -> None:
     assert caption(findings({"a": [0.4]})).startswith("Top-1 accuracy in per cent")
     several = findings({"a": [0.4]}, metric="mean average precision")
     assert caption(several).startswith("Mean average precision in per cent")
-    assert "| arm | digits (mAP) |" in to_markdown(several, tmp_path)
+    assert "| arm | digits (mAP) |" in markdown(several, tmp_path)
 
 
 def test_the_csv_has_a_line_a_cell(tmp_path: Path) -> None:
     found = findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}, paper={"digits": {"ours": 93.4}})
-    scratch, ours = csv.DictReader(io.StringIO(table_csv(found, tmp_path)))
+    scratch, ours = csv.DictReader(io.StringIO(table_csv(found, from_baseline(found, tmp_path))))
     assert (ours["mean"], ours["seeds"], ours["baseline"], ours["paper"]) == ("0.8", "2", "scratch", "0.934")
     assert (scratch["difference"], scratch["significant"]) == ("", "")
 
@@ -154,3 +163,43 @@ def test_the_terminal_shows_the_same(
     assert "+20.0*" in screen
     assert "a note" in screen
     assert f"report: {tmp_path / 'report.html'}" in screen
+
+
+def test_a_name_takes_as_much_of_a_line_as_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "an-arm-whose-name-is-longer-than-half-of-the-lines-of-a-terminal"
+    found = findings({"scratch": [0.50, 0.51], name: [0.70, 0.71]})
+    print_table(Comparison(None, tmp_path, found.rows, found))
+    assert name in capsys.readouterr().out
+
+
+def test_no_difference_is_written_without_a_sign(tmp_path: Path) -> None:
+    found = findings({"scratch": [0.5, 0.6], "same": [0.5001, 0.5998]})
+    assert line(markdown(found, tmp_path), "same").endswith("| 0.0 |")
+    assert points(-0.0004) == "0.0"
+    assert (points(0.012), points(-0.012)) == ("+1.2", "−1.2")
+
+
+def test_the_best_is_that_of_fine_tuning_or_of_one_probe() -> None:
+    found = findings({"a": [0.4], "b": [0.5]})
+    for arm, score in (("a", 0.9), ("b", 0.8)):
+        found.entries.append(Entry(row=Row(arm, "digits", "linear-probe", 0, score=score, metric=TOP_1)))
+    found.freezes.append("linear-probe")
+    best = {(row.arm, row.freeze) for row in table(found) if row.cells["digits"].best}
+    assert best == {("b", "none"), ("a", "linear-probe")}
+    assert "the best of a column, of fine-tuning and of each probe by itself, in bold" in caption(found)
+
+
+def test_seeds_that_only_one_of_two_arms_has_are_told_below_the_table(tmp_path: Path) -> None:
+    missing = "Where results are missing, a difference is of the seeds that both arms have."
+    assert missing in markdown(findings({"scratch": [0.5], "ours": [0.7, 0.9]}), tmp_path)
+    assert missing not in markdown(findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}), tmp_path)
+
+
+def test_one_cause_at_several_places_is_one_note(tmp_path: Path) -> None:
+    found = findings({"bad": [None, None]})
+    for i, row in enumerate(found.rows):
+        row.error = f"runs/bad/digits-0123456789abcde{i}/run.json: No space left on device"
+    assert markdown(found, tmp_path).count("No space left on device") == 1

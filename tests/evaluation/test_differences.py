@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from scipy.stats import binomtest
 
 from formulavision.errors import ConfigError
 from formulavision.evaluation import per_class_difference
+from formulavision.evaluation.differences import mcnemar
 from formulavision.evaluation.scores import Evaluation, Outcomes, figures, write_files
 
 NAMES = ["ant", "bee", "cat"]
@@ -116,3 +118,22 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "1" / "evaluation.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"damaged or of an older version .*metric.*: evaluate again"):
         per_class_difference(first, first)
+
+
+def test_mcnemar_is_exact() -> None:
+    # 9 images that one of the two models alone gets right: 8 and 1.
+    first = [True] * 8 + [False] + [True] * 30 + [False] * 30
+    second = [False] * 8 + [True] + [True] * 30 + [False] * 30
+    expected = 2 * (math.comb(9, 0) + math.comb(9, 1)) / 2**9
+    assert expected == pytest.approx(binomtest(8, 9).pvalue)
+    assert mcnemar(first, second) == pytest.approx(expected)
+    assert mcnemar(second, first) == pytest.approx(expected)
+
+
+def test_models_that_agree_on_every_image_do_not_differ() -> None:
+    assert mcnemar([True, False], [True, False]) == 1.0
+
+
+def test_mcnemar_needs_the_same_images() -> None:
+    with pytest.raises(ValueError, match="2 images and 3"):
+        mcnemar([True, False], [True, False, True])

@@ -23,7 +23,7 @@ from formulavision.comparison.sizes import at_size, without_numbers_of_others
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
 from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
 from formulavision.comparison.timing import Clock, Job
-from formulavision.config import parse
+from formulavision.config import load_yaml, parse
 from formulavision.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.recipe import Recipe
 
@@ -66,7 +66,8 @@ def compare(
         size: one of the ``sizes`` that the configuration names, or ``full``: the configuration without an overlay.
         runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons that share it share
             what they have in common, also while they run at once. None: ``runs/`` in ``out``.
-        overwrite: throw away what a comparison left in ``out`` and start over; stages in another folder stay.
+        overwrite: throw away what a comparison left in ``out`` and start over; stages in another folder stay, and a
+            folder without a comparison is refused all the same.
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
@@ -84,9 +85,10 @@ def compare(
     datasets = Datasets(settings)
     folder = Path(out)
     with _prepared(folder, overwrite):
+        # First of all: what stops after it has left a comparison.
+        write_text(folder / _MARK, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         _make(pool)
-        write_text(folder / _MARK, settings.to_yaml())
         runner = _Runner(settings, folder, pool, datasets, show_progress)
         findings = runner.findings
         try:
@@ -159,8 +161,9 @@ def _prepared(out: Path, overwrite: bool) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out}: is a file: give another --out")
     there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if there - {_LOCK} and _MARK not in there and not overwrite:
-        raise StoreError(f"{out}: exists and holds no comparison: give another --out, or --overwrite")
+    if there - {_LOCK} and not _is_comparison(out / _MARK):
+        # Also with --overwrite: a folder may have a runs/ or plots/ that is none of ours.
+        raise StoreError(f"{out}: exists and holds no comparison: give another --out")
 
     def refuse(holder: str) -> None:
         raise StoreError(f"{out}: a comparison runs there ({holder}): give another --out, or wait for it")
@@ -170,6 +173,14 @@ def _prepared(out: Path, overwrite: bool) -> Iterator[None]:
         for name in _OURS if overwrite else ():
             _remove(out / name)
         yield
+
+
+def _is_comparison(mark: Path) -> bool:
+    """Whether a file says that a comparison lies beside it."""
+    try:
+        return load_yaml(mark).keys() >= {"arms", "downstreams"}
+    except ConfigError:
+        return False
 
 
 def _remove(path: Path) -> None:

@@ -235,10 +235,15 @@ def test_started_again_it_does_nothing_twice_and_shows_the_table(
 
 
 def test_a_folder_of_something_else_is_left_alone(small: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StoreError, match="--overwrite"):
-        compare(small, out=tmp_path, show_progress=False)
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match="exists and holds no comparison: give another --out"):
+            compare(small, out=tmp_path, overwrite=overwrite, show_progress=False)
+    (tmp_path / "comparison.yaml").write_text("prices: [1, 2]")
+    with pytest.raises(StoreError, match="holds no comparison"):
+        compare(small, out=tmp_path, overwrite=True, show_progress=False)
+    assert (tmp_path / "runs" / "thesis.tex").read_text() == "years of work"
 
 
 def test_overwriting_takes_away_what_a_comparison_left_and_nothing_else(

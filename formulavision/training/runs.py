@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 
-from formulavision.config import load_yaml
+from formulavision.config import dump_yaml, load_yaml
 from formulavision.errors import ConfigError
 from formulavision.files import write_text
 
@@ -142,7 +141,7 @@ def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *,
         write_json(list(class_names), out / _CLASSES)
         (out / LAST_CHECKPOINT).parent.mkdir()
         # Last, since it is what says that there is a run to go on with.
-        write_text(out / _SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        write_text(out / _SETTINGS, dump_yaml(dict(settings)))
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
 

@@ -96,7 +96,7 @@ def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2: ``1e-3`` is one, which for PyYAML is text without a point and a sign."""
+    """YAML with the numbers of YAML 1.2: ``1e-3`` is one, which PyYAML takes for text, as it has no point."""
 
 
 class _Dumper(yaml.SafeDumper):

@@ -19,7 +19,7 @@ from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, Row, write_text
-from formulavision.comparison.sizes import at_size, without_numbers_of_others
+from formulavision.comparison.sizes import at_size, swept_otherwise, without_numbers_of_others
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
 from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
 from formulavision.comparison.timing import Clock, Job
@@ -125,7 +125,8 @@ def sweep(
     Args:
         config: the comparison, or the path of its YAML file.
         values: by the setting's path the values, each an arm: ``{"generator.fill_rate": [0.05, 0.1, 0.2]}``. Of
-            several settings one varies at a time. They take the place of the configuration's own ``sweep``.
+            several settings one varies at a time. They take the place of the configuration's own ``sweep``, and what
+            it says of points that are no longer there (``against``, the paper's numbers) is left out.
         out, size, runs, overwrite, show_progress: as for :func:`compare`, which says what is returned and raised.
 
     Raises:
@@ -136,8 +137,11 @@ def sweep(
         if not isinstance(points, list | tuple | range):
             raise ConfigError(f"sweep.{path}: {points!r} is not allowed: must be a list of values")
         chosen[path] = list(points)
-    settings = _read(config, size).model_copy(update={"sweep": chosen})
-    swept = parse(ComparisonSettings, settings.to_dict())
+    settings = _read(config, size)
+    # With its own sweep it says which points are the paper's; with the other one, what a recipe leaves open.
+    named = swept_otherwise(settings.to_dict(), chosen)
+    arms = settings.model_copy(update={"sweep": chosen}).to_dict()["arms"]
+    swept = parse(ComparisonSettings, {**named, "arms": arms})
     return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from formulavision.config import dump_yaml, load_yaml
 from formulavision.errors import ConfigError
 from formulavision.files import write_text

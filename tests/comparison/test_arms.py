@@ -148,6 +148,43 @@ def test_a_sweep_can_touch_one_arm_alone(small: dict[str, Any]) -> None:
     ]
 
 
+def test_settings_of_the_same_name_are_told_apart_by_their_parents(small: dict[str, Any]) -> None:
+    del small["arms"]["broken"]
+    small["sweep"] = {"pretrain.learning_rate": [0.1], "finetune.learning_rate": [0.1], "instances": [8]}
+    assert list(read(small).variants) == [
+        "scratch-finetune.learning_rate-0.1",
+        "stripes-pretrain.learning_rate-0.1",
+        "stripes-finetune.learning_rate-0.1",
+        "stripes-instances-8",
+    ]
+    small["arms"]["stripes"]["labels"] = {"noise": 0.5}
+    small["arms"]["other"] = small["arms"]["stripes"]
+    small["sweep"] = {"seed": [1], "labels.seed": [1], "arms.other.pretrain.epochs": [1], "finetune.epochs": [1]}
+    assert list(read(small).variants)[:4] == [
+        "scratch-epochs-1",
+        "stripes-seed-1",
+        "stripes-labels.seed-1",
+        "stripes-epochs-1",
+    ]
+
+
+def test_another_sweep_leaves_out_what_was_said_of_the_points_of_the_files_own(
+    quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick |= {
+        "sweep": {"generator.contrast": [20, 60]},
+        "against": "stripes-contrast-20",
+        "paper": {"digits": {"stripes-contrast-60": 90.0, "stripes": 80.0}},
+    }
+    kept: list[ComparisonSettings] = []
+    monkeypatch.setattr("formulavision.comparison.run.compare", lambda settings, **_: kept.append(settings))
+    sweep(quick, {"generator.contrast": [20, 30]}, out=tmp_path / "out")
+    sweep(read(quick), {"generator.contrast": [30]}, out=tmp_path / "out")
+    assert [settings.against for settings in kept] == ["stripes-contrast-20", None]
+    assert [settings.paper for settings in kept] == [{"digits": {"stripes": 80.0}}] * 2
+    assert list(kept[1].variants) == ["stripes-contrast-30"]
+
+
 def test_what_follows_from_a_swept_setting_follows_it(small: dict[str, Any]) -> None:
     # The number of a Bezier grid's categories is the square of its side.
     small["arms"] = {"curves": {"recipe": {"generator": {"name": "bezier"}, "instances": 2}}}

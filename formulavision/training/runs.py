@@ -24,12 +24,14 @@ _CLASSES = "classes.json"
 _RESULT = "run.json"
 
 _FREE_TO_CHANGE = {
-    *(f"settings.{name}" for name in ("workers", "device", "devices", "checkpoint_minutes")),
+    *(f"settings.{name}" for name in ("workers", "device", "devices", "compile", "channels_last")),
+    *(f"settings.{name}" for name in ("checkpoint_minutes", "held_out")),
     "checkpoint.name",
     "data.store",
     "downstream.name",
 }
-"""What a resumed run may have otherwise: where things are and who computes them, not what is computed."""
+"""What a resumed run may have otherwise: where things are, who computes them and how fast, and what it is validated on;
+not what is trained."""
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,12 @@ def test_probes_have_their_rows(quick: dict[str, Any], tmp_path: Path) -> None:
     quick["arms"]["scratch"] = {}
     result = compare(quick, out=tmp_path / "out", show_progress=False)
     assert not result.failures
-    assert [(row.arm, row.freeze) for row in result.rows] == [("stripes", "linear-probe"), ("stripes", "knn-probe")]
+    assert [(row.arm, row.freeze) for row in result.rows] == [
+        (arm, probe) for arm in ("stripes", "scratch") for probe in ("linear-probe", "knn-probe")
+    ]
     assert all(row.score is not None and row.finetune_seconds is None for row in result.rows)
     assert all(row.evaluate_seconds is not None for row in result.rows)
-    assert len({entry.folder for entry in result.findings.entries}) == 2
+    assert len({entry.folder for entry in result.findings.entries}) == 4
     text = (tmp_path / "out/results.md").read_text()
     assert "| stripes | all (linear probe) |" in text
     assert "| stripes | all (nearest neighbours) |" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -76,7 +77,8 @@ def compare(
     Raises:
         ConfigError: the configuration is wrong, or has no such size.
         DownstreamError: a real dataset cannot be used.
-        StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written.
+        StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written; or the
+            disk is full.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
@@ -98,6 +100,7 @@ def compare(
             done = sum(row.score is not None for row in findings.rows)
             if show_progress:
                 say(f"stopped with {done} of {len(findings.rows)} rows done: the same comparison in {folder} goes on")
+                say(f"formulavision report {folder} writes the report of what is done")
             raise
         write_tables(findings, folder)
         result = Comparison(settings, folder, findings.rows, findings)
@@ -222,7 +225,11 @@ class _Runner:
         self.clock = Clock()
 
     def run(self) -> None:
-        """Compute what is not done. An exception ends a row, not the comparison; KeyboardInterrupt ends both."""
+        """Compute what is not done. An exception ends a row, not the comparison; Ctrl-C and a full disk end both.
+
+        Raises:
+            StoreError: the disk is full.
+        """
         pairs = list(zip(self.stages, self.findings.entries, strict=True))
         pending = [(stage, entry) for stage, entry in pairs if not self._recall(stage, entry)]
         for stage, _ in pending:
@@ -314,6 +321,11 @@ class _Runner:
                 write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
                 self._recall(stage, entry)
         except Exception as error:
+            if _disk_is_full(error):
+                # Nothing after this row could be kept either.
+                raise StoreError(
+                    f"{planned.folder}: {os.strerror(errno.ENOSPC)}: make room, and the same comparison goes on"
+                ) from error
             entry.row.error = _one_line(error)
             self._say(f"{stage.arm} on {stage.downstream}, seed {stage.seed} failed: {entry.row.error}")
         finally:
@@ -352,6 +364,8 @@ class _Runner:
                 with self._claimed(stage) as claimed_stage:
                     self.pretrained[stage.folder] = self._train(claimed_stage)
             except Exception as error:
+                if _disk_is_full(error):
+                    raise
                 self.pretrained[stage.folder] = _one_line(error)
             finally:
                 self.clock.finish(stage.folder)
@@ -462,6 +476,16 @@ def _generate_seconds(store: Path | None) -> float | None:
     if store is None or not _seconds_file(store).is_file():
         return None
     return float(json.loads(_seconds_file(store).read_text(encoding="utf-8"))["seconds"])
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is what an exception comes from, which libraries tell as exceptions of their own."""
+    full = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    while error is not None:
+        if any(text in str(error) for text in full):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _one_line(error: Exception) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from formulavision.comparison.arms import REMOTE, Arm
 from formulavision.comparison.config import PROBE, ComparisonSettings
+from formulavision.config import load_yaml
 
 if TYPE_CHECKING:
     from formulavision.labels import LabelSettings
     from formulavision.training.settings import TrainSettings
 
-__all__ = ["STORES", "Finetuning", "Pretraining", "Probing", "Stage", "key_of", "plan"]
+__all__ = ["STORES", "Digest", "Finetuning", "Pretraining", "Probing", "Stage", "key_of", "plan"]
 
 STORES = "_stores"
 """Where among the stages the stores are: no arm has such a name."""
@@ -153,7 +154,7 @@ class _Planner:
         """What an arm starts from, and what determines that."""
         arm = self.settings.variants[name].arm
         if arm.checkpoint is not None:
-            return arm.checkpoint, {"checkpoint": _content_of(arm.checkpoint)}
+            return arm.checkpoint, _content_of(arm.checkpoint)
         if not arm.pretrained_here:
             return None, None
         training = self.settings.pretrain_settings(name, seed)
@@ -211,11 +212,15 @@ def _key(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _content_of(checkpoint: str) -> str:
-    """Digest of a checkpoint's weights, of the file or of the run's; a published model is named, and not fetched."""
+def _content_of(checkpoint: str) -> dict[str, Any]:
+    """A digest of a checkpoint's weights, and of a run's folder how it saw images; a published model is named alone."""
     if checkpoint.startswith(REMOTE):
-        return checkpoint
+        return {"checkpoint": checkpoint}
     path = Path(checkpoint)
     file = path / "model.safetensors" if path.is_dir() else path
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    with file.open("rb") as stream:
+        content: dict[str, Any] = {"checkpoint": hashlib.file_digest(stream, "sha256").hexdigest()}
+    if (path / "settings.yaml").is_file():
+        trained = load_yaml(path / "settings.yaml")["settings"]
+        content["normalisation"] = [trained["mean"], trained["std"]]
+    return content

@@ -94,6 +94,21 @@ def test_normalisation_that_is_not_set_is_the_checkpoints_and_not_the_default(pu
     assert probes(published, "scratch", **both) == probes(published, "scratch")
 
 
+def test_a_runs_folder_tells_how_it_saw_images_and_a_file_of_its_weights_does_not(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    for name, mean in (("one", 0.2), ("other", 0.3), ("copy", 0.2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / name / "settings.yaml").write_text(f"settings: {{mean: [{mean}], std: [1]}}")
+    sources = {name: str(tmp_path / name) for name in ("one", "other", "copy")}
+    sources["file"] = f"{sources['one']}/model.safetensors"
+    small["arms"] = {name: {"checkpoint": source} for name, source in sources.items()}
+    key = {row.arm: key_of(row.folder) for row in stages(small)}
+    assert key["one"] == key["copy"]
+    assert len({key["one"], key["other"], key["file"]}) == 3
+
+
 @pytest.mark.parametrize("change", [{"precision": "bf16-mixed"}, {"crop": 24}, {"resize": 40}, {"std": (1, 1, 1)}])
 def test_another_way_to_see_images_is_another_probe(published: dict[str, Any], change: dict[str, Any]) -> None:
     for arm in ("scratch", "stripes", "published"):

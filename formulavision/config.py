@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from formulavision.errors import ConfigError
 
-__all__ = ["Config", "apply_settings", "did_you_mean", "load_yaml", "parse"]
+__all__ = ["Config", "apply_settings", "did_you_mean", "dump_yaml", "load_yaml", "parse"]
 
 
 class Config(BaseModel):
@@ -94,6 +95,27 @@ def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2: ``1e-3`` is one, which PyYAML takes for text, as it has no point."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes that the loader would take for a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain values as YAML that :func:`load_yaml` reads as the same values, in the order that they have."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -102,7 +124,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise ConfigError(f"{path}: {reason}") from None
@@ -125,7 +147,7 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
         if not equals or not path:
             raise ConfigError(f"--set {setting}: must read path.to.key=value")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError:
             raise ConfigError(f"--set {setting}: the value is not YAML") from None
         *parents, last = path.split(".")

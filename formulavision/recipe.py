@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import Field, SerializeAsAny, model_serializer, model_validator
 
-from formulavision.config import Config, apply_settings, load_yaml, parse
+from formulavision.config import Config, apply_settings, dump_yaml, load_yaml, parse
 from formulavision.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.generator import Canvas, Generator, Params
 from formulavision.registry import plugins
@@ -197,7 +196,7 @@ class Recipe(Config):
         return data
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.to_dict())
 
 
 Answer = TypeVar("Answer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from formulavision.config import Config, did_you_mean, parse
 from formulavision.errors import ConfigError
 from formulavision.recipe import Recipe
 
-__all__ = ["REMOTE", "Arm", "Variant", "expand", "flatten_sweep", "swept_name"]
+__all__ = ["REMOTE", "Arm", "Variant", "expand", "flatten_sweep", "swept_names"]
 
 REMOTE = ("timm:", "torchvision:")
 """What a checkpoint begins with that is a published model's name and no path."""
@@ -115,7 +115,8 @@ class Variant:
     """An arm as it runs: as it stands in the file, or at one point of a sweep.
 
     Attributes:
-        name: of the row: the arm's, or ``ARM-SETTING-VALUE``.
+        name: of the row: the arm's, or ``ARM-SETTING-VALUE``, the setting with its parents where two swept ones
+            end alike.
         base: the arm's name in the file.
         finetune: fine-tuning settings of this point, over those of the comparison.
         path: the swept setting; None where nothing is swept.
@@ -143,10 +144,22 @@ def flatten_sweep(value: Any) -> Any:
     return result
 
 
-def swept_name(arm: str, path: str, value: Any) -> str:
-    """Name of an arm at a point of a sweep: ``fractaldb-fill_rate-0.05``."""
+def swept_names(arms: Iterable[str], sweep: Mapping[str, Iterable[Any]]) -> set[str]:
+    """Names that arms have at the points of a sweep, where it touches them."""
+    return {_swept_name(arm, path, value, sweep) for arm in arms for path, values in sweep.items() for value in values}
+
+
+def _swept_name(arm: str, path: str, value: Any, sweep: Iterable[str]) -> str:
+    """Name of an arm at a point of a sweep, from as much of the path as tells it from the others that are swept.
+
+    ``fractaldb-fill_rate-0.05``; ``fractaldb-pretrain.learning_rate-0.1``, where ``finetune.learning_rate`` varies too.
+    """
+    others = [other for other in sweep if not other.startswith("arms.") or other.startswith(f"arms.{arm}.")]
+    parts = path.split(".")
+    ends = (".".join(parts[-length:]) for length in range(1, len(parts)))
+    end = next((e for e in ends if not any(o != path and f".{o}".endswith(f".{e}") for o in others)), path)
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{arm}-{path.rpartition('.')[2]}-{text}"
+    return f"{arm}-{end}-{text}"
 
 
 def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str, Variant]:
@@ -166,7 +179,7 @@ def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str,
             result[base] = Variant(base, base, arm)
         for path, setting, value in points:
             try:
-                variant = _at(base, arm, path, setting, value)
+                variant = _at(base, arm, path, setting, value, _swept_name(base, path, value, sweep))
             except ConfigError as error:
                 problems += [f"sweep.{path}: {base} at {value}: {problem}" for problem in error.problems]
                 continue
@@ -214,15 +227,14 @@ def _matches(arms: Mapping[str, Arm], path: str) -> Iterator[tuple[str, str]]:
             raise ConfigError(f"sweep.{path}: is nothing to sweep: must be {_SWEEPABLE}")
 
 
-def _at(base: str, arm: Arm, path: str, setting: str, value: Any) -> Variant:
-    """An arm at one point of a sweep.
+def _at(base: str, arm: Arm, path: str, setting: str, value: Any, name: str) -> Variant:
+    """An arm at one point of a sweep, by its name there.
 
     Raises:
         ConfigError: the value does not fit.
     """
     if not isinstance(value, str | int | float):
         raise ConfigError("must be a number, a word, or true or false")
-    name = swept_name(base, path, value)
     if not _NAME.fullmatch(name):
         raise ConfigError(f"'{name}' is no name of an arm: letters, digits, '.', '_', '+' and '-'")
     if setting.startswith("finetune."):

@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from formulavision.comparison.arms import REMOTE, Arm, Variant, expand, flatten_sweep, read_dataset
 from formulavision.comparison.sizes import FULL, at_size, without_numbers_of_others
-from formulavision.config import Config, apply_settings, did_you_mean, load_yaml, parse
+from formulavision.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse
 from formulavision.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ class ComparisonSettings(Config):
         return data
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.to_dict())
 
 
 def _unique(values: list[Any]) -> list[Any]:

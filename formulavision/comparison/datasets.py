@@ -23,7 +23,7 @@ class Datasets:
 
     def __init__(self, settings: ComparisonSettings) -> None:
         self._opened: dict[str, Downstream] = {}
-        self._digests: dict[str, str] = {}
+        self._digests: dict[tuple[str, bool], str] = {}
         for name, dataset in settings.downstreams.items():
             self._open(f"downstreams.{name}", dataset)
         for variant in settings.variants.values():
@@ -42,12 +42,18 @@ class Datasets:
     def __getitem__(self, settings: DownstreamSettings) -> Downstream:
         return self._opened[_key(settings)]
 
-    def digest(self, settings: DownstreamSettings) -> str:
-        """What tells one dataset from another, wherever it lies: its kind, its classes, and which images it holds."""
-        key = _key(settings)
+    def digest(self, settings: DownstreamSettings, *, train_only: bool = False) -> str:
+        """What tells one dataset from another, wherever it lies: its kind, its classes, and which images it holds.
+
+        Args:
+            settings: of the dataset.
+            train_only: only its training images count, since no others are looked at.
+        """
+        key = _key(settings), train_only
         if key not in self._digests:
-            opened = self._opened[key]
-            content = f"{settings.kind} {opened.train.digest()} {opened.test.digest()}"
+            opened = self._opened[key[0]]
+            sides = [opened.train] if train_only else [opened.train, opened.test]
+            content = " ".join([settings.kind, *(side.digest() for side in sides)])
             self._digests[key] = hashlib.sha256(content.encode()).hexdigest()[:16]
         return self._digests[key]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PICTURES
 from formulavision.comparison.results import FINDINGS, ArmFacts, Comparison, Entry, Findings
 from formulavision.comparison.tables import TABLE, print_table, write_tables
+from formulavision.config import dump_yaml
 from formulavision.errors import ConfigError, StoreError
 
 __all__ = ["join", "report"]
@@ -96,6 +99,16 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return labels
 
 
+def _with_names(configuration: str, downstreams: Mapping[str, str]) -> str:
+    """A comparison's YAML with downstreams by their names in a join, under which the join opens their images."""
+    data = yaml.safe_load(configuration)
+    if not downstreams.keys() & data.get("downstreams", {}).keys():
+        return configuration
+    for section in {"downstreams", "paper"} & data.keys():
+        data[section] = {downstreams.get(name, name): inner for name, inner in data[section].items()}
+    return dump_yaml(data)
+
+
 class _Join:
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -130,7 +143,9 @@ class _Join:
             self._entry(entry, arms[entry.row.arm], downstreams[entry.row.downstream], folder, label)
         for downstream, numbers in findings.paper.items():
             self._numbers(downstreams.get(downstream, downstream), numbers, arms, label)
+        renamed = {name: here for name, here in downstreams.items() if here != name}
         for name, text in findings.configurations.items():
+            text = _with_names(text, renamed)
             known = self.configurations.setdefault(name, text)
             if known != text:
                 self.configurations[f"{name} ({label})"] = text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,11 +20,11 @@ from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, Row, write_text
-from formulavision.comparison.sizes import at_size, without_numbers_of_others
+from formulavision.comparison.sizes import at_size, swept_otherwise, without_numbers_of_others
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
 from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
 from formulavision.comparison.timing import Clock, Job
-from formulavision.config import parse
+from formulavision.config import load_yaml, parse
 from formulavision.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.recipe import Recipe
 
@@ -66,7 +67,8 @@ def compare(
         size: one of the ``sizes`` that the configuration names, or ``full``: the configuration without an overlay.
         runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons that share it share
             what they have in common, also while they run at once. None: ``runs/`` in ``out``.
-        overwrite: throw away what a comparison left in ``out`` and start over; stages in another folder stay.
+        overwrite: throw away what a comparison left in ``out`` and start over; stages in another folder stay, and a
+            folder without a comparison is refused all the same.
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
@@ -75,7 +77,8 @@ def compare(
     Raises:
         ConfigError: the configuration is wrong, or has no such size.
         DownstreamError: a real dataset cannot be used.
-        StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written.
+        StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written; or the
+            disk is full.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
@@ -84,9 +87,10 @@ def compare(
     datasets = Datasets(settings)
     folder = Path(out)
     with _prepared(folder, overwrite):
+        # First of all: what stops after it has left a comparison.
+        write_text(folder / _MARK, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         _make(pool)
-        write_text(folder / _MARK, settings.to_yaml())
         runner = _Runner(settings, folder, pool, datasets, show_progress)
         findings = runner.findings
         try:
@@ -96,6 +100,7 @@ def compare(
             done = sum(row.score is not None for row in findings.rows)
             if show_progress:
                 say(f"stopped with {done} of {len(findings.rows)} rows done: the same comparison in {folder} goes on")
+                say(f"formulavision report {folder} writes the report of what is done")
             raise
         write_tables(findings, folder)
         result = Comparison(settings, folder, findings.rows, findings)
@@ -123,7 +128,8 @@ def sweep(
     Args:
         config: the comparison, or the path of its YAML file.
         values: by the setting's path the values, each an arm: ``{"generator.fill_rate": [0.05, 0.1, 0.2]}``. Of
-            several settings one varies at a time. They take the place of the configuration's own ``sweep``.
+            several settings one varies at a time. They take the place of the configuration's own ``sweep``, and what
+            it says of points that are no longer there (``against``, the paper's numbers) is left out.
         out, size, runs, overwrite, show_progress: as for :func:`compare`, which says what is returned and raised.
 
     Raises:
@@ -134,8 +140,11 @@ def sweep(
         if not isinstance(points, list | tuple | range):
             raise ConfigError(f"sweep.{path}: {points!r} is not allowed: must be a list of values")
         chosen[path] = list(points)
-    settings = _read(config, size).model_copy(update={"sweep": chosen})
-    swept = parse(ComparisonSettings, settings.to_dict())
+    settings = _read(config, size)
+    # With its own sweep it says which points are the paper's; with the other one, what a recipe leaves open.
+    named = swept_otherwise(settings.to_dict(), chosen)
+    arms = settings.model_copy(update={"sweep": chosen}).to_dict()["arms"]
+    swept = parse(ComparisonSettings, {**named, "arms": arms})
     return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)
 
 
@@ -159,8 +168,9 @@ def _prepared(out: Path, overwrite: bool) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out}: is a file: give another --out")
     there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if there - {_LOCK} and _MARK not in there and not overwrite:
-        raise StoreError(f"{out}: exists and holds no comparison: give another --out, or --overwrite")
+    if there - {_LOCK} and not _is_comparison(out / _MARK):
+        # Also with --overwrite: a folder may have a runs/ or plots/ that is none of ours.
+        raise StoreError(f"{out}: exists and holds no comparison: give another --out")
 
     def refuse(holder: str) -> None:
         raise StoreError(f"{out}: a comparison runs there ({holder}): give another --out, or wait for it")
@@ -170,6 +180,14 @@ def _prepared(out: Path, overwrite: bool) -> Iterator[None]:
         for name in _OURS if overwrite else ():
             _remove(out / name)
         yield
+
+
+def _is_comparison(mark: Path) -> bool:
+    """Whether a file says that a comparison lies beside it."""
+    try:
+        return load_yaml(mark).keys() >= {"arms", "downstreams"}
+    except ConfigError:
+        return False
 
 
 def _remove(path: Path) -> None:
@@ -207,7 +225,11 @@ class _Runner:
         self.clock = Clock()
 
     def run(self) -> None:
-        """Compute what is not done. An exception ends a row, not the comparison; KeyboardInterrupt ends both."""
+        """Compute what is not done. An exception ends a row, not the comparison; Ctrl-C and a full disk end both.
+
+        Raises:
+            StoreError: the disk is full.
+        """
         pairs = list(zip(self.stages, self.findings.entries, strict=True))
         pending = [(stage, entry) for stage, entry in pairs if not self._recall(stage, entry)]
         for stage, _ in pending:
@@ -299,6 +321,11 @@ class _Runner:
                 write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
                 self._recall(stage, entry)
         except Exception as error:
+            if _disk_is_full(error):
+                # Nothing after this row could be kept either.
+                raise StoreError(
+                    f"{planned.folder}: {os.strerror(errno.ENOSPC)}: make room, and the same comparison goes on"
+                ) from error
             entry.row.error = _one_line(error)
             self._say(f"{stage.arm} on {stage.downstream}, seed {stage.seed} failed: {entry.row.error}")
         finally:
@@ -337,6 +364,8 @@ class _Runner:
                 with self._claimed(stage) as claimed_stage:
                     self.pretrained[stage.folder] = self._train(claimed_stage)
             except Exception as error:
+                if _disk_is_full(error):
+                    raise
                 self.pretrained[stage.folder] = _one_line(error)
             finally:
                 self.clock.finish(stage.folder)
@@ -447,6 +476,16 @@ def _generate_seconds(store: Path | None) -> float | None:
     if store is None or not _seconds_file(store).is_file():
         return None
     return float(json.loads(_seconds_file(store).read_text(encoding="utf-8"))["seconds"])
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is what an exception comes from, which libraries tell as exceptions of their own."""
+    full = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    while error is not None:
+        if any(text in str(error) for text in full):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _one_line(error: Exception) -> str:

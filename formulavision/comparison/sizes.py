@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from formulavision.comparison.arms import flatten_sweep, swept_name
+from formulavision.comparison.arms import flatten_sweep, swept_names
 from formulavision.config import did_you_mean
 from formulavision.errors import ConfigError
 
-__all__ = ["FULL", "at_size", "without_numbers_of_others"]
+__all__ = ["FULL", "at_size", "swept_otherwise", "without_numbers_of_others"]
 
 FULL = "full"
 """The file as it stands, without an overlay."""
@@ -52,6 +52,17 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict
     return result
 
 
+def swept_otherwise(full: Mapping[str, Any], sweep: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """``full`` with another sweep, without what it says of points that only its own sweep has.
+
+    These are the paper's numbers, and ``against``, which is then training from scratch.
+    """
+    data = without_numbers_of_others({**full, "sweep": sweep}, full)
+    here, there = _Names(data), _Names(full)
+    against = data.get("against")
+    return {k: v for k, v in data.items() if k != "against" or here.has(against) or not there.has(against)}
+
+
 def without_numbers_of_others(data: dict[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
     """``data`` without the paper's numbers for rows and downstreams that only the full size has.
 
@@ -82,9 +93,8 @@ class _Names:
         )
         self.arms = set(arms) if isinstance(arms, Mapping) else set()
         flat = flatten_sweep(sweep) if isinstance(sweep, Mapping) else {}
-        for path, values in flat.items():
-            for value in values if isinstance(values, list) else ():
-                self.arms |= {swept_name(arm, path, value) for arm in arms}
+        points = {path: values if isinstance(values, list) else [] for path, values in flat.items()}
+        self.arms |= swept_names(self.arms, points)
         self.freeze = {str(spec) for spec in freeze} if isinstance(freeze, list) else set()
         self.freeze |= {"none", *(f"{probe}-probe" for probe in probes if isinstance(probes, list))}
         self.downstreams = set(downstreams) if isinstance(downstreams, Mapping) else set()

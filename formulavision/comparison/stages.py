@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from formulavision.comparison.arms import REMOTE, Arm
 from formulavision.comparison.config import PROBE, ComparisonSettings
+from formulavision.config import load_yaml
 
 if TYPE_CHECKING:
     from formulavision.labels import LabelSettings
     from formulavision.training.settings import TrainSettings
 
-__all__ = ["STORES", "Finetuning", "Pretraining", "Probing", "Stage", "key_of", "plan"]
+__all__ = ["STORES", "Digest", "Finetuning", "Pretraining", "Probing", "Stage", "key_of", "plan"]
 
 STORES = "_stores"
 """Where among the stages the stores are: no arm has such a name."""
 
-# Where and by how many processes a stage is computed makes it faster, not another experiment.
-_NOT_IN_THE_KEY = {"device", "devices", "workers", "checkpoint_minutes"}
+# Where, by how many processes and how fast a stage is computed changes no more of its result than rounding; what
+# pre-training is validated on, nothing of its weights.
+_NOT_IN_THE_KEY = {"device", "devices", "workers", "compile", "channels_last", "checkpoint_minutes", "held_out"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Probing(Stage):
     """Evaluation of frozen features.
 
     Attributes:
-        settings: those of fine-tuning, for the model and the size of its images.
+        settings: those of fine-tuning that features depend on; of these, what is not set is the checkpoint's own.
         method: ``linear`` or ``knn``.
     """
 
@@ -87,13 +89,22 @@ class Probing(Stage):
     method: Literal["linear", "knn"]
 
 
-def plan(settings: ComparisonSettings, runs: Path, digest: Callable[[Any], str]) -> list[Finetuning | Probing]:
+class Digest(Protocol):
+    """Tells a real dataset from others by its content."""
+
+    def __call__(self, settings: Any, /, *, train_only: bool = False) -> str:
+        """A hash of the dataset with these settings, or of its training side alone."""
+
+
+def plan(settings: ComparisonSettings, runs: Path, digest: Digest) -> list[Finetuning | Probing]:
     """The rows of a comparison in the order in which they are computed, arm by arm.
 
     Args:
         settings: of the comparison.
         runs: the folder that the stages' folders are in, of this comparison alone or of several.
         digest: of a real dataset, by its settings.
+
+    Probes of a checkpoint have one row, of the first seed: they do not depend on it.
 
     A stage's folder is named after a hash of its settings and of the stage before it, so that a stage that is there
     is the right one, a changed configuration computes what the change touches, and taking the change back costs
@@ -109,7 +120,7 @@ def key_of(folder: Path) -> str:
 
 
 class _Planner:
-    def __init__(self, settings: ComparisonSettings, runs: Path, digest: Callable[[Any], str]) -> None:
+    def __init__(self, settings: ComparisonSettings, runs: Path, digest: Digest) -> None:
         self.settings = settings
         self.runs = runs
         self.digest = digest
@@ -119,7 +130,11 @@ class _Planner:
         settings, arm = self.settings, self.settings.variants[name].arm
         start, before = self._start(name, seed)
         training = settings.finetune_settings(name, seed)
-        determining = _determining(training)
+        # Where mean and deviation are not set, they are the checkpoint's own.
+        determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_normalisation(training))
+        features = _of_features(training, arm)
+        seen = features.model_dump(mode="json", exclude_unset=True, exclude=_NOT_IN_THE_KEY)
+        seeded = arm.from_scratch or arm.pretrained_here or seed == settings.seeds[0]
         content = _key({"start": _without_seed(before), "settings": _without_seed(determining)})
         result: list[Finetuning | Probing] = []
         for downstream, dataset in settings.downstreams.items():
@@ -128,22 +143,18 @@ class _Planner:
                 key = _key({"start": before, "settings": determining, "downstream": where, "freeze": freeze})
                 folder = self._folder(name, downstream, key)
                 result.append(Finetuning(name, downstream, freeze, seed, folder, start, content, training))
-            for method in settings.probes:
-                if arm.from_scratch:
-                    # Random features of a model that has no folder to take them from.
-                    continue
-                seen = {key: determining[key] for key in ("model", "resize", "crop", "mean", "std", "seed")}
+            for method in settings.probes if seeded else ():
                 key = _key({"start": before, "settings": seen, "downstream": where, "probe": method})
                 folder = self._folder(name, f"{downstream}-{method}", key)
                 freeze = f"{method}{PROBE}"
-                result.append(Probing(name, downstream, freeze, seed, folder, start, content, training, method))
+                result.append(Probing(name, downstream, freeze, seed, folder, start, content, features, method))
         return result
 
     def _start(self, name: str, seed: int) -> tuple[Pretraining | str | None, Any]:
         """What an arm starts from, and what determines that."""
         arm = self.settings.variants[name].arm
         if arm.checkpoint is not None:
-            return arm.checkpoint, {"checkpoint": _content_of(arm.checkpoint)}
+            return arm.checkpoint, _content_of(arm.checkpoint)
         if not arm.pretrained_here:
             return None, None
         training = self.settings.pretrain_settings(name, seed)
@@ -156,7 +167,7 @@ class _Planner:
                 # In every epoch the same images, as a store holds them.
                 before["settings"]["fresh"] = False
         else:
-            before["images"] = self.digest(arm.images)
+            before["images"] = self.digest(arm.images, train_only=True)
         if _relabelled(arm) is not None:
             before["labels"] = arm.labels.model_dump(mode="json")
         folder = self._folder(name, "pretrain", _key(before))
@@ -171,19 +182,29 @@ def _relabelled(arm: Arm) -> LabelSettings | None:
     return None if arm.labels is None or arm.labels.noise == 0 else arm.labels
 
 
-def _determining(settings: TrainSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude=_NOT_IN_THE_KEY)
+def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude=_NOT_IN_THE_KEY | leave_out)
+
+
+def _unset_normalisation(settings: TrainSettings) -> set[str]:
+    return {"mean", "std"} - settings.model_fields_set
+
+
+def _of_features(training: TrainSettings, arm: Arm) -> TrainSettings:
+    """Settings of a probe: images are seen as in fine-tuning, so all that says how is set, but a checkpoint's own."""
+    from formulavision.training.settings import TrainSettings
+
+    names = {"model", "resize", "crop", "mean", "std", "precision", "device"}
+    names = names | {"seed"} if arm.from_scratch else names - _unset_normalisation(training)
+    return TrainSettings(**{name: getattr(training, name) for name in names})
 
 
 def _without_seed(content: Any) -> Any:
-    """Content of a stage, whatever its seed of training and of labels."""
+    """Content of a stage, whatever its seed of training; another seed of its labels is another arm."""
     if not isinstance(content, Mapping):
         return content
-    return {
-        key: {k: v for k, v in value.items() if k != "seed"} if key in ("settings", "labels") else value
-        for key, value in content.items()
-        if key != "seed"
-    }
+    settings = {key: value for key, value in content.get("settings", content).items() if key != "seed"}
+    return {**content, "settings": settings} if "settings" in content else settings
 
 
 def _key(content: Any) -> str:
@@ -191,11 +212,15 @@ def _key(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _content_of(checkpoint: str) -> str:
-    """Digest of a checkpoint's weights, of the file or of the run's; a published model is named, and not fetched."""
+def _content_of(checkpoint: str) -> dict[str, Any]:
+    """A digest of a checkpoint's weights, and of a run's folder how it saw images; a published model is named alone."""
     if checkpoint.startswith(REMOTE):
-        return checkpoint
+        return {"checkpoint": checkpoint}
     path = Path(checkpoint)
     file = path / "model.safetensors" if path.is_dir() else path
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    with file.open("rb") as stream:
+        content: dict[str, Any] = {"checkpoint": hashlib.file_digest(stream, "sha256").hexdigest()}
+    if (path / "settings.yaml").is_file():
+        trained = load_yaml(path / "settings.yaml")["settings"]
+        content["normalisation"] = [trained["mean"], trained["std"]]
+    return content

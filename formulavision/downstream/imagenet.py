@@ -52,7 +52,9 @@ def open_imagenet(root: Path) -> Sides:
     synsets = [words.get(wnid, (wnid,)) for wnid in wnids]
     firsts = Counter(synset[0] for synset in synsets)
     names = [s[0] if firsts[s[0]] == 1 else f"{s[0]} ({wnid})" for s, wnid in zip(synsets, wnids, strict=True)]
-    train, test = (LabelledImages(side.read, side.indices, side.labels, names) for side in (sides.train, sides.test))
+    train, test = (
+        LabelledImages(side.read, side.indices, side.labels, names, wnids) for side in (sides.train, sides.test)
+    )
     return Sides(train, test, {wnid: label for label, wnid in enumerate(wnids)})
 
 

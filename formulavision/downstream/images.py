@@ -27,7 +27,7 @@ class Reader(Protocol):
         """Image ``index``: a PIL image, or uint8 [h, w]."""
 
     def content(self, indices: NDArray[np.int64], /) -> bytes:
-        """What tells these images from others of the same kind, without reading them."""
+        """What tells these images from others of the same kind, without reading more than some hundred of them."""
 
 
 class LabelledImages:
@@ -40,13 +40,22 @@ class LabelledImages:
         indices: which images of the whole set these are, int64 [n].
         labels: of the images that ``indices`` names, int64 [n] or int8 [n, classes].
         class_names: in the order of the labels.
+        class_ids: what the classes are known by on every machine, where their names may differ; None: the names.
     """
 
-    def __init__(self, read: Reader, indices: NDArray[np.int64], labels: Labels, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        read: Reader,
+        indices: NDArray[np.int64],
+        labels: Labels,
+        class_names: Sequence[str],
+        class_ids: Sequence[str] | None = None,
+    ) -> None:
         self.read = read
         self.indices = indices
         self.labels = labels
         self.class_names = list(class_names)
+        self.class_ids = list(class_names if class_ids is None else class_ids)
 
     @property
     def num_classes(self) -> int:
@@ -78,8 +87,8 @@ class LabelledImages:
         return np.flatnonzero(self.labels[:, label] == 1 if self.multi_label else self.labels == label)
 
     def digest(self) -> str:
-        """A hash of which images these are, of their labels and of the classes' names."""
-        result = hashlib.sha256("\0".join(self.class_names).encode())
+        """A hash of which images these are, of their labels and of their classes; the same on every machine."""
+        result = hashlib.sha256("\0".join(self.class_ids).encode())
         result.update(self.labels.tobytes())
         result.update(self.read.content(self.indices))
         return result.hexdigest()[:16]

@@ -58,6 +58,7 @@ def _folders(root: Path) -> list[str]:
 
 def _read(root: Path, folders: list[str]) -> Sides:
     names: list[str] = []
+    known: list[str] = []
     files: list[str] = []
     drawers: list[int] = []
     counts: list[int] = []
@@ -72,11 +73,12 @@ def _read(root: Path, folders: list[str]) -> Sides:
                 )
             names.append(name)
             files += [f"{folder}/{name}/{file}" for file in found]
+            known += [f"{name}/{file}" for file in found]
             drawers += of_class
             counts.append(len(found))
     if len(set(names)) < max(2, len(names)):
         raise DownstreamError(f"{root}: must hold at least two characters, each once, as {_FILES}")
-    read = Files(root, files)
+    read = Files(root, files, known_as=known)
     read.check()
     labels = np.repeat(np.arange(len(names)), counts)
     trained = np.array(drawers) <= _TRAIN_DRAWERS

@@ -133,6 +133,7 @@ def _reduce(
     images: LabelledImages, labels: list[int], per_class: int | None, seed: int, setting: str
 ) -> LabelledImages:
     names = [images.class_names[label] for label in labels]
+    ids = [images.class_ids[label] for label in labels]
     everything = labels == list(range(images.num_classes))
     if everything and per_class is None:
         return images
@@ -144,10 +145,10 @@ def _reduce(
     else:
         keep = np.flatnonzero(np.isin(images.labels, labels))
     if images.multi_label:
-        return LabelledImages(images.read, images.indices[keep], images.labels[keep][:, labels].copy(), names)
+        return LabelledImages(images.read, images.indices[keep], images.labels[keep][:, labels].copy(), names, ids)
     renumbered = np.zeros(images.num_classes, np.int64)
     renumbered[labels] = np.arange(len(labels))
-    return LabelledImages(images.read, images.indices[keep], renumbered[images.labels[keep]], names)
+    return LabelledImages(images.read, images.indices[keep], renumbered[images.labels[keep]], names, ids)
 
 
 def _chosen(

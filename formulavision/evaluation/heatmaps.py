@@ -25,14 +25,18 @@ from formulavision.training.settings import TrainSettings
 __all__ = ["class_activation", "grad_cam", "grad_cam_sheet"]
 
 _BATCH = 64
+_FEWEST_CELLS = 4
+"""Down and across: with fewer, a heat map is hardly more than a constant."""
 
 
 def grad_cam(checkpoint: str | Path, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
     """Where a fine-tuned model sees a class in images, by Grad-CAM.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization" (ICCV 2017),
-    equations 1 and 2, on the last feature map of convolutional networks (layer4 of a ResNet), and on the tokens before
-    the last block's attention of vision transformers.
+    equations 1 and 2, on the last feature map of convolutional networks that has at least 4 x 4 cells, and on the
+    tokens before the last block's attention of vision transformers. Of a ResNet this is layer4, as in their paper, from
+    97 pixels on; below, layer4 has so few cells that it says nothing of where (at 32 pixels a single one), and the map
+    is that of layer3 or, up to 48 pixels, of layer2. Where no map has 4 x 4 cells it is the last one.
 
     Args:
         checkpoint: the folder of a fine-tuning run.
@@ -63,7 +67,7 @@ def grad_cam(checkpoint: str | Path, images: torch.Tensor, labels: torch.Tensor 
 def class_activation(
     model: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Grad-CAM at the size of the model's feature map.
+    """Grad-CAM at the size of the model's feature map, the last one of at least 4 x 4 cells where there is one.
 
     Args:
         model: of timm, in evaluation mode.
@@ -88,18 +92,28 @@ def class_activation(
 
 def _features_and_logits(model: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The tensor that the map is made of, and the logits that follow from it."""
+    tokens = _has_tokens(model)
+    # After the last attention, only the class token has a gradient.
+    layers = [model.blocks[-1].norm1] if tokens else _stages(model)
     kept: list[torch.Tensor] = []
-    handle = None
-    if _has_tokens(model):
-        # After the last attention, only the class token has a gradient.
-        handle = model.blocks[-1].norm1.register_forward_hook(lambda module, given, output: kept.append(output))
-    features = model.forward_features(inputs)
-    if handle is not None:
-        handle.remove()
+    handles = [layer.register_forward_hook(lambda module, given, output: kept.append(output)) for layer in layers]
+    try:
+        features = model.forward_features(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if tokens:
         return kept[0], model.forward_head(features)
-    if not isinstance(features, torch.Tensor) or features.ndim != 4:
+    maps = [each for each in (features, *reversed(kept)) if isinstance(each, torch.Tensor) and each.ndim == 4]
+    if not maps or maps[0] is not features:
         raise CheckpointError(f"{type(model).__name__} has neither a feature map nor a grid of tokens to look at")
-    return features, model.forward_head(features)
+    large = (each for each in maps if min(_as_map(model, each).shape[2:]) >= _FEWEST_CELLS)
+    return next(large, features), model.forward_head(features)
+
+
+def _stages(model: Any) -> list[torch.nn.Module]:
+    """The layers of a timm model after which its feature maps shrink, in order."""
+    return [model.get_submodule(stage["module"]) for stage in getattr(model, "feature_info", ())]
 
 
 def _has_tokens(model: Any) -> bool:

@@ -82,7 +82,7 @@ class Probe(Evaluation):
 
 
 def probe(
-    checkpoint: str | Path,
+    checkpoint: str | Path | None,
     downstream: Downstream | DownstreamSettings | str,
     *,
     method: Method = "linear",
@@ -105,12 +105,14 @@ def probe(
     Writes the files that :func:`formulavision.evaluate` writes into ``out``.
 
     Args:
-        checkpoint: whatever :func:`formulavision.load_checkpoint` takes; its head is not used.
+        checkpoint: whatever :func:`formulavision.load_checkpoint` takes; its head is not used. None: new weights, by
+            ``settings.seed``, whose features show what a probe finds where nothing was learnt.
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
         method: ``linear`` or ``knn``.
         settings: of the model, of the images' size and normalisation, and of the device; what is not set is the
             run's own where the checkpoint is one. The model must be given where the checkpoint does not tell it.
-        out: a folder; None: ``METHOD-DATASET`` (``linear-cifar10-5-shot``) in the run's folder, or beside the file.
+        out: a folder; None: ``METHOD-DATASET`` (``linear-cifar10-5-shot``) in the run's folder, or beside the file;
+            must be given where there is neither.
         shots: fit to so many images of each class, drawn five times; fewer are a part of more. None: to all.
         seed: of the draws, and of which training images are held out.
         workers: processes that load images; 0 loads them here; None: 0, or up to 16 where the device is a GPU.
@@ -124,18 +126,20 @@ def probe(
         raise ConfigError(f"method: {method!r} is not allowed: must be linear or knn")
     if shots is not None and shots < 1:
         raise ConfigError(f"shots: {shots} is not allowed: must be at least 1")
-    if out is None and not Path(checkpoint).exists() and str(checkpoint).startswith(_PUBLISHED):
-        raise ConfigError(f"out: is missing: {checkpoint} has no folder to write into")
-    weights = load_checkpoint(checkpoint)
-    chosen = feature_settings(weights, checkpoint, settings)
+    source = "new weights" if checkpoint is None else str(checkpoint)
+    if out is None and (checkpoint is None or (not Path(source).exists() and source.startswith(_PUBLISHED))):
+        raise ConfigError(f"out: is missing: {source} has no folder to write into")
+    weights = None if checkpoint is None else load_checkpoint(checkpoint)
+    chosen = feature_settings(weights, source, settings)
     opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
     _check_labels(opened)
     choices = None if shots is None else _draw(opened, shots, seed)
     model = new_model(chosen, opened.num_classes)
-    loaded = weights.load_into(model)
-    folder = make_folder(Path(out) if out is not None else _default_folder(checkpoint, opened, method, shots))
+    loaded = None if weights is None else weights.load_into(model)
+    folder = make_folder(Path(out) if out is not None else _default_folder(source, opened, method, shots))
     console = Console(quiet=not show_progress)
-    say(console, f"checkpoint {checkpoint}: {loaded.describe()}")
+    if loaded is not None:
+        say(console, f"checkpoint {source}: {loaded.describe()}")
     started = time.perf_counter()
     needed = opened.train if choices is None else _part(opened.train, np.unique(choices))
     train, test = (
@@ -166,11 +170,11 @@ def probe(
         penalty=penalties[0],
     )
     facts = {
-        "checkpoint": str(checkpoint),
-        "sha256": weights.sha256,
+        "checkpoint": None if checkpoint is None else source,
+        "sha256": None if weights is None else weights.sha256,
         "downstream": opened.identity(),
         "method": method,
-        "settings": {name: getattr(chosen, name) for name in ("model", "resize", "crop", "mean", "std")},
+        "settings": {name: getattr(chosen, name) for name in ("model", "resize", "crop", "mean", "std", "precision")},
         "shots": shots,
         "seed": seed,
         "train_images": result.train_images,
@@ -182,14 +186,14 @@ def probe(
     spread = f", ± {result.spread:.2%} over {len(scores)} draws" if result.spread is not None else ""
     say(
         console,
-        f"{method} probe of {checkpoint} on {opened.name}, {result.train_images:,} training images: "
+        f"{method} probe of {source} on {opened.name}, {result.train_images:,} training images: "
         f"{summary(result)}{spread}; written to {folder}: {', '.join(files)}",
     )
     return result
 
 
 def feature_settings(
-    weights: Checkpoint, source: str | Path, settings: TrainSettings | Mapping[str, Any] | None
+    weights: Checkpoint | None, source: str | Path, settings: TrainSettings | Mapping[str, Any] | None
 ) -> TrainSettings:
     """How to build the model of a checkpoint and what to feed it: what is given, then what the checkpoint tells.
 
@@ -202,6 +206,8 @@ def feature_settings(
     if isinstance(settings, TrainSettings):
         settings = settings.model_dump(include=settings.model_fields_set)
     given = dict(settings or {})
+    if weights is None:
+        return parse(TrainSettings, given)
     if weights.run is not None:
         base = dict(weights.run.settings["settings"])
     elif weights.model is not None:

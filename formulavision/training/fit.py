@@ -378,7 +378,7 @@ def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[
         say(
             console,
             f"{job.out}: stopped with {epoch} of {job.plan.settings.epochs} epochs{within} done; "
-            "--resume goes on from there",
+            "resumed, it goes on from there",
         )
         raise KeyboardInterrupt(*interrupt.args) from None
     finally:

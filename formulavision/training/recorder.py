@@ -212,6 +212,6 @@ class Recorder(lightning.Callback):
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise FormulaVisionError(
-                f"{checkpoint}: {error.strerror or error}; --resume goes on after the checkpoint before it"
+                f"{checkpoint}: {error.strerror or error}; resumed, the run goes on after the checkpoint before it"
             ) from None
         self._saved = time.perf_counter()

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from formulavision.config import load_yaml
+from formulavision.config import dump_yaml, load_yaml
 from formulavision.errors import ConfigError
 from formulavision.files import write_text
 
@@ -26,12 +24,14 @@ _CLASSES = "classes.json"
 _RESULT = "run.json"
 
 _FREE_TO_CHANGE = {
-    *(f"settings.{name}" for name in ("workers", "device", "devices", "checkpoint_minutes")),
+    *(f"settings.{name}" for name in ("workers", "device", "devices", "compile", "channels_last")),
+    *(f"settings.{name}" for name in ("checkpoint_minutes", "held_out")),
     "checkpoint.name",
     "data.store",
     "downstream.name",
 }
-"""What a resumed run may have otherwise: where things are and who computes them, not what is computed."""
+"""What a resumed run may have otherwise: where things are, who computes them and how fast, and what it is validated on;
+not what is trained."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *,
         write_json(list(class_names), out / _CLASSES)
         (out / LAST_CHECKPOINT).parent.mkdir()
         # Last, since it is what says that there is a run to go on with.
-        write_text(out / _SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        write_text(out / _SETTINGS, dump_yaml(dict(settings)))
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
 

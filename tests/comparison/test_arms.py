@@ -95,10 +95,12 @@ def test_probes_have_their_rows(quick: dict[str, Any], tmp_path: Path) -> None:
     quick["arms"]["scratch"] = {}
     result = compare(quick, out=tmp_path / "out", show_progress=False)
     assert not result.failures
-    assert [(row.arm, row.freeze) for row in result.rows] == [("stripes", "linear-probe"), ("stripes", "knn-probe")]
+    assert [(row.arm, row.freeze) for row in result.rows] == [
+        (arm, probe) for arm in ("stripes", "scratch") for probe in ("linear-probe", "knn-probe")
+    ]
     assert all(row.score is not None and row.finetune_seconds is None for row in result.rows)
     assert all(row.evaluate_seconds is not None for row in result.rows)
-    assert len({entry.folder for entry in result.findings.entries}) == 2
+    assert len({entry.folder for entry in result.findings.entries}) == 4
     text = (tmp_path / "out/results.md").read_text()
     assert "| stripes | all (linear probe) |" in text
     assert "| stripes | all (nearest neighbours) |" in text
@@ -146,6 +148,43 @@ def test_a_sweep_can_touch_one_arm_alone(small: dict[str, Any]) -> None:
         "stripes-noise-0.5",
         "broken",
     ]
+
+
+def test_settings_of_the_same_name_are_told_apart_by_their_parents(small: dict[str, Any]) -> None:
+    del small["arms"]["broken"]
+    small["sweep"] = {"pretrain.learning_rate": [0.1], "finetune.learning_rate": [0.1], "instances": [8]}
+    assert list(read(small).variants) == [
+        "scratch-finetune.learning_rate-0.1",
+        "stripes-pretrain.learning_rate-0.1",
+        "stripes-finetune.learning_rate-0.1",
+        "stripes-instances-8",
+    ]
+    small["arms"]["stripes"]["labels"] = {"noise": 0.5}
+    small["arms"]["other"] = small["arms"]["stripes"]
+    small["sweep"] = {"seed": [1], "labels.seed": [1], "arms.other.pretrain.epochs": [1], "finetune.epochs": [1]}
+    assert list(read(small).variants)[:4] == [
+        "scratch-epochs-1",
+        "stripes-seed-1",
+        "stripes-labels.seed-1",
+        "stripes-epochs-1",
+    ]
+
+
+def test_another_sweep_leaves_out_what_was_said_of_the_points_of_the_files_own(
+    quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick |= {
+        "sweep": {"generator.contrast": [20, 60]},
+        "against": "stripes-contrast-20",
+        "paper": {"digits": {"stripes-contrast-60": 90.0, "stripes": 80.0}},
+    }
+    kept: list[ComparisonSettings] = []
+    monkeypatch.setattr("formulavision.comparison.run.compare", lambda settings, **_: kept.append(settings))
+    sweep(quick, {"generator.contrast": [20, 30]}, out=tmp_path / "out")
+    sweep(read(quick), {"generator.contrast": [30]}, out=tmp_path / "out")
+    assert [settings.against for settings in kept] == ["stripes-contrast-20", None]
+    assert [settings.paper for settings in kept] == [{"digits": {"stripes": 80.0}}] * 2
+    assert list(kept[1].variants) == ["stripes-contrast-30"]
 
 
 def test_what_follows_from_a_swept_setting_follows_it(small: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from formulavision import compare
 from formulavision.comparison import Comparison, ComparisonSettings, Findings
 from formulavision.config import parse
-from formulavision.errors import ConfigError, StoreError
+from formulavision.errors import ConfigError, FormulaVisionError, StoreError
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:
@@ -182,7 +183,9 @@ def test_an_interrupted_comparison_goes_on(
     monkeypatch.setattr(formulavision.evaluation, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(small, out=out)
-    assert "stopped with 1 of 2 rows done" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "stopped with 1 of 2 rows done" in told
+    assert f"formulavision report {out} writes the report" in told.replace("\n", " ")
     assert [row["seed"] for row in read_csv(out / "results.csv")] == ["0"]
     assert [row.pending for row in Findings.load(out).rows] == [False, True]
     assert "| scratch |" in (out / "results.md").read_text()
@@ -193,6 +196,41 @@ def test_an_interrupted_comparison_goes_on(
     result = compare(small, out=out, show_progress=False)
     assert [row.pending for row in result.rows] == [False, False]
     assert trained.items() <= times_of(out).items()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        FormulaVisionError("last.ckpt: No space left on device; --resume"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_ends_the_comparison_in_one_line(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, error: Exception
+) -> None:
+    import formulavision.training
+
+    calls = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        calls.append(1)
+        try:
+            raise error
+        except OSError as cause:
+            raise FormulaVisionError("cannot be written") from cause
+
+    small["arms"] = {"stripes": small["arms"]["stripes"]} if stage == "pretrain" else {"scratch": {}}
+    small |= {"seeds": [0, 1], "pictures": False}
+    monkeypatch.setattr(formulavision.training, stage, fail)
+    with pytest.raises(StoreError) as caught:
+        compare(small, out=tmp_path / "out", show_progress=False)
+    assert "No space left on device: make room, and the same comparison goes on" in str(caught.value)
+    assert "--resume" not in str(caught.value) and "\n" not in str(caught.value)
+    assert calls == [1]
+    assert [row.pending for row in Findings.load(tmp_path / "out").rows] == [True, True]
 
 
 def test_a_stage_that_never_got_its_first_file_starts_over(
@@ -235,10 +273,15 @@ def test_started_again_it_does_nothing_twice_and_shows_the_table(
 
 
 def test_a_folder_of_something_else_is_left_alone(small: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StoreError, match="--overwrite"):
-        compare(small, out=tmp_path, show_progress=False)
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match="exists and holds no comparison: give another --out"):
+            compare(small, out=tmp_path, overwrite=overwrite, show_progress=False)
+    (tmp_path / "comparison.yaml").write_text("prices: [1, 2]")
+    with pytest.raises(StoreError, match="holds no comparison"):
+        compare(small, out=tmp_path, overwrite=True, show_progress=False)
+    assert (tmp_path / "runs" / "thesis.tex").read_text() == "years of work"
 
 
 def test_overwriting_takes_away_what_a_comparison_left_and_nothing_else(

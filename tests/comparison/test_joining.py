@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from formulavision import report
+from formulavision.comparison import pictures
 from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Entry, Findings, Row
 from formulavision.errors import ConfigError, StoreError
 
@@ -107,6 +109,30 @@ def test_other_images_of_the_same_name_are_told_apart(tmp_path: Path, out: Path)
     assert joined.downstreams == {"c10": "images", "c10-two": "others"}
     assert scores(joined) == {("ours", "c10", 0): 0.5, ("ours", "c10-two", 0): 0.7}
     assert any("c10-two is c10 of two" in note for note in joined.notes)
+
+
+def test_images_of_a_renamed_downstream_are_still_found(tmp_path: Path, out: Path) -> None:
+    folders = []
+    for name, images in (("one", 2), ("two", 3), ("three", 4)):
+        configuration = {
+            "name": name,
+            "downstreams": {"c10": {"kind": "digits", "train_per_class": images}},
+            "paper": {"c10": {"ours": 90.0}},
+        }
+        folders.append(
+            leave(
+                tmp_path / name,
+                [("ours", "c10", 0, 0.5)],
+                arms={"ours": "a"},
+                downstreams={"c10": name},
+                configurations={name: yaml.safe_dump(configuration)},
+            )
+        )
+    report(folders[:2], out=out, show_progress=False)
+    joined = report([out, folders[2]], out=tmp_path / "all", show_progress=False).findings
+    assert list(joined.downstreams) == ["c10", "c10-two", "c10-three"]
+    assert [len(pictures._open(joined, name).train) for name in joined.downstreams] == [20, 30, 40]
+    assert yaml.safe_load(joined.configurations["two"])["paper"] == {"c10-two": {"ours": 90.0}}
 
 
 def test_of_a_result_that_several_have_the_first_counts_and_a_difference_is_told(tmp_path: Path, out: Path) -> None:

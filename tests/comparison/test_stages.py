@@ -10,12 +10,34 @@ import pytest
 from formulavision.comparison import ComparisonSettings
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
 from formulavision.config import parse
+from formulavision.training.settings import TrainSettings
 
 RUNS = Path("runs")
 
 
 def stages(data: dict[str, Any], runs: Path = RUNS) -> list[Finetuning | Probing]:
-    return plan(parse(ComparisonSettings, data), runs, lambda dataset: f"{dataset.kind} {dataset.train_per_class}")
+    return plan(parse(ComparisonSettings, data), runs, digest)
+
+
+def digest(dataset: Any, *, train_only: bool = False) -> str:
+    return f"{dataset.kind} {dataset.train_per_class}" + ("" if train_only else f" {dataset.test_per_class}")
+
+
+def probes(data: dict[str, Any], arm: str, **changes: Any) -> list[Probing]:
+    """Linear probes of an arm, where settings of fine-tuning are changed."""
+    probed = {**data, "probes": ["linear"], "finetune": {**data["finetune"], **changes}}
+    return [row for row in stages(probed) if isinstance(row, Probing) and row.arm == arm]
+
+
+def finetunings(data: dict[str, Any], arm: str, **changes: Any) -> list[Path]:
+    changed = {**data, "finetune": {**data["finetune"], **changes}}
+    return [row.folder for row in stages(changed) if isinstance(row, Finetuning) and row.arm == arm]
+
+
+@pytest.fixture
+def published(small: dict[str, Any]) -> dict[str, Any]:
+    """With an arm that is trained elsewhere."""
+    return {**small, "arms": {**small["arms"], "published": {"checkpoint": "timm:resnet10t"}}}
 
 
 def folders(data: dict[str, Any]) -> set[Path]:
@@ -43,9 +65,71 @@ def test_what_only_the_report_says_changes_no_stage(small: dict[str, Any], chang
     assert folders(small | change) == folders(small)
 
 
-def test_where_and_by_how_many_processes_it_is_computed_changes_no_stage(small: dict[str, Any]) -> None:
-    elsewhere = {"device": "auto", "workers": 3, "devices": 2, "checkpoint_minutes": 1}
-    assert folders({**small, "finetune": {**small["finetune"], **elsewhere}}) == folders(small)
+def test_where_how_fast_and_by_how_many_processes_it_is_computed_changes_no_stage(small: dict[str, Any]) -> None:
+    elsewhere = {"device": "auto", "workers": 3, "devices": 2, "compile": True, "channels_last": True}
+    small["probes"] = ["linear"]
+    changed = {key: {**small[key], **elsewhere, "checkpoint_minutes": 1} for key in ("pretrain", "finetune")}
+    assert folders(small | changed) == folders(small)
+
+
+def test_what_pre_training_is_validated_on_changes_no_stage(small: dict[str, Any]) -> None:
+    assert folders({**small, "pretrain": {**small["pretrain"], "held_out": 4}}) == folders(small)
+    real = {"kind": "digits", "train_per_class": 5}
+
+    def start(**more: int) -> Any:
+        (row,) = stages({**small, "arms": {"real": {"images": {**real, **more}}}})
+        return row.start
+
+    assert start(test_per_class=3).folder == start().folder != start(train_per_class=4).folder
+
+
+def test_normalisation_that_is_not_set_is_the_checkpoints_and_not_the_default(published: dict[str, Any]) -> None:
+    default = TrainSettings()
+    for arm in ("published", "stripes"):
+        for same in ({"mean": default.mean}, {"std": default.std}):
+            assert finetunings(published, arm, **same) != finetunings(published, arm)
+            assert key_of(probes(published, arm, **same)[0].folder) != key_of(probes(published, arm)[0].folder)
+    both = {"mean": default.mean, "std": default.std}
+    assert finetunings(published, "scratch", **both) == finetunings(published, "scratch")
+    assert probes(published, "scratch", **both) == probes(published, "scratch")
+
+
+def test_a_runs_folder_tells_how_it_saw_images_and_a_file_of_its_weights_does_not(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    for name, mean in (("one", 0.2), ("other", 0.3), ("copy", 0.2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / name / "settings.yaml").write_text(f"settings: {{mean: [{mean}], std: [1]}}")
+    sources = {name: str(tmp_path / name) for name in ("one", "other", "copy")}
+    sources["file"] = f"{sources['one']}/model.safetensors"
+    small["arms"] = {name: {"checkpoint": source} for name, source in sources.items()}
+    key = {row.arm: key_of(row.folder) for row in stages(small)}
+    assert key["one"] == key["copy"]
+    assert len({key["one"], key["other"], key["file"]}) == 3
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16-mixed"}, {"crop": 24}, {"resize": 40}, {"std": (1, 1, 1)}])
+def test_another_way_to_see_images_is_another_probe(published: dict[str, Any], change: dict[str, Any]) -> None:
+    for arm in ("scratch", "stripes", "published"):
+        assert probes(published, arm, **change)[0].folder != probes(published, arm)[0].folder
+        assert probes(published, arm, epochs=7)[0].folder == probes(published, arm)[0].folder
+
+
+def test_a_probe_sees_images_as_fine_tuning_does(published: dict[str, Any]) -> None:
+    (seen,) = probes(published, "published", resize=40, mean=(0.1, 0.1, 0.1))
+    assert (seen.settings.resize, seen.settings.crop, seen.settings.mean) == (40, 32, (0.1, 0.1, 0.1))
+    assert {"model", "resize", "crop", "mean", "precision"} < seen.settings.model_fields_set
+    assert "std" not in seen.settings.model_fields_set
+
+
+def test_probes_of_a_checkpoint_have_one_row_whatever_the_seeds(published: dict[str, Any]) -> None:
+    seeds = {seed: probes(published | {"seeds": [seed, 9]}, "published") for seed in (0, 1)}
+    assert [[row.seed for row in rows] for rows in seeds.values()] == [[0], [1]]
+    assert seeds[0][0].folder == seeds[1][0].folder
+    for arm in ("scratch", "stripes"):
+        first, second = probes(published | {"seeds": [0, 1]}, arm)
+        assert first.folder != second.folder
 
 
 @pytest.mark.parametrize(
@@ -81,7 +165,7 @@ def test_content_is_the_same_for_every_seed_downstream_and_frozen_layers(small: 
     small["downstreams"]["more"] = {"kind": "digits"}
     small["arms"]["noisy"] = {**small["arms"]["stripes"], "labels": {"noise": 0.5}}
     rows = stages(small)
-    assert len(rows) == 3 * 2 * 2 * 3 + 2 * 2 * 2
+    assert len(rows) == 4 * 2 * 2 * 3
     assert len({(row.arm, row.content) for row in rows}) == 4
 
 
@@ -98,10 +182,17 @@ def test_labels_are_a_part_of_pre_training(small: dict[str, Any]) -> None:
     assert len(starts) == 2 * 2
 
 
-def test_there_is_nothing_to_probe_in_random_weights(small: dict[str, Any]) -> None:
+def test_labels_drawn_by_another_seed_are_another_arm(small: dict[str, Any]) -> None:
+    plain = small["arms"]["stripes"]
+    small["arms"] = {f"noisy-{seed}": {**plain, "labels": {"noise": 0.5, "seed": seed}} for seed in (0, 1)}
+    first, second = stages(small)
+    assert first.content != second.content
+
+
+def test_random_weights_are_probed_too(small: dict[str, Any]) -> None:
     small |= {"finetuning": False, "probes": ["linear", "knn"]}
     assert {(row.arm, row.freeze) for row in stages(small)} == {
-        (arm, probe) for arm in ("stripes", "broken") for probe in ("linear-probe", "knn-probe")
+        (arm, probe) for arm in ("scratch", "stripes", "broken") for probe in ("linear-probe", "knn-probe")
     }
 
 

@@ -175,6 +175,31 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, make_folder: MakeFol
         open_downstream(f"folder:{root}")
 
 
+def test_other_pixels_in_files_of_the_same_size_are_other_images(tmp_path: Path) -> None:
+    def write(root: Path, value: int) -> Path:
+        for side in ("train", "test"):
+            for name in ("cat", "dog"):
+                (root / side / name).mkdir(parents=True)
+                for i in range(3):
+                    Image.new("RGB", (8, 8), (value, i, 0)).save(root / side / name / f"{i}.bmp")
+        return root
+
+    digests = [open_downstream(f"folder:{write(tmp_path / str(v), v)}").train.digest() for v in (1, 2)]
+    assert digests[0] != digests[1]
+
+
+def test_of_many_files_some_hundred_are_read_to_tell_them_from_others(
+    tmp_path: Path, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(tmp_path, images=9)
+    data = open_downstream(f"folder:{root}")
+    monkeypatch.setattr("formulavision.downstream.files._CONTENTS", 5)
+    read: list[int] = []
+    monkeypatch.setattr(type(data.train.read), "_bytes", lambda self, index: read.append(int(index)) or b"")
+    data.train.digest()
+    assert read == [0, 4, 8, 13, 17]
+
+
 def test_the_identity_is_of_the_content_and_not_of_the_place(tmp_path: Path, make_folder: MakeFolder) -> None:
     def identity(root: Path) -> dict[str, object]:
         found = open_downstream(f"folder:{root}").identity()

@@ -49,6 +49,14 @@ def test_classes_have_the_words_of_their_synset_where_torchvision_has_left_them(
     assert open_downstream(f"imagenet:{root}").class_names == ["tench", "crane (n02012849)", "crane (n03126707)"]
 
 
+def test_it_is_the_same_dataset_whatever_its_classes_are_called(root: Path) -> None:
+    subset = DownstreamSettings(kind="imagenet", root=root, classes=(CRANE_2, TENCH))
+    by_wnid = [open_downstream(settings).train.digest() for settings in (f"imagenet:{root}", subset)]
+    torch.save((WORDS, []), root / "meta.bin")
+    assert [open_downstream(settings).train.digest() for settings in (f"imagenet:{root}", subset)] == by_wnid
+    assert by_wnid[0] != by_wnid[1]
+
+
 @pytest.mark.parametrize("listed", [[CRANE_2, TENCH], ["crane (n03126707)", "tench"]])
 def test_a_subset_is_listed_by_wnid_or_by_name_and_labelled_in_its_order(root: Path, listed: list[str]) -> None:
     torch.save((WORDS, []), root / "meta.bin")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -58,6 +59,17 @@ def test_the_alphabets_may_be_the_root_and_both_sets_are_one(tmp_path: Path) -> 
     both = open_downstream(f"omniglot:{tmp_path}")
     assert (both.num_classes, len(both.train), len(both.test)) == (8, 120, 40)
     assert len({bytes(image.numpy().tobytes()) for image, _ in both.test}) == 20
+
+
+def test_it_is_the_same_dataset_in_every_layout(tmp_path: Path) -> None:
+    write_alphabets(tmp_path / "unpacked" / "images_background", "Greek", "Korean")
+    write_alphabets(tmp_path / "unpacked" / "images_evaluation", "Tengwar")
+    shutil.copytree(tmp_path / "unpacked", tmp_path / "downloaded" / "omniglot-py")
+    for part in ("images_background", "images_evaluation"):
+        shutil.copytree(tmp_path / "unpacked" / part, tmp_path / "alphabets", dirs_exist_ok=True)
+    layouts = [open_downstream(f"omniglot:{root}") for root in sorted(tmp_path.iterdir())]
+    assert len({data.train.digest() for data in layouts}) == 1
+    assert len({data.test.digest() for data in layouts}) == 1
 
 
 def test_torchvisions_own_download_is_read_as_torchvision_reads_it(

@@ -58,7 +58,7 @@ def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name: str
     model = timm.create_model(name, num_classes=4).eval()
     if name == "test_convnext":
         model.head.norm = torch.nn.Identity()  # of the mean: not linear
-    images, labels = noise(3, 64), torch.tensor([0, 3, 2])
+    images, labels = noise(3, 128), torch.tensor([0, 3, 2])
     with torch.no_grad():
         features, head = model.forward_features(images), model.get_classifier()
         logits = model(images)
@@ -70,14 +70,44 @@ def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name: str
     torch.testing.assert_close(said, logits)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "layer", "cells"),
+    [
+        ("resnet18", 32, "layer2", 4),
+        ("resnet18", 48, "layer2", 6),
+        ("resnet18", 49, "layer3", 4),
+        ("resnet18", 96, "layer3", 6),
+        ("resnet18", 97, "layer4", 4),
+        ("resnet10t", 16, "layer1", 4),
+        ("test_efficientnet", 32, "blocks.2", 4),
+        ("test_convnext", 32, "stages.1", 4),
+    ],
+)
+def test_of_small_images_it_is_the_last_map_that_has_4_x_4_cells(name: str, side: int, layer: str, cells: int) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=4).eval()
+    images, labels = noise(3, side), torch.tensor([0, 3, 2])
+    kept: list[torch.Tensor] = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda module, given, output: kept.append(output))
+    logits = model(images)
+    handle.remove()
+    (gradients,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), kept[0])
+    expected = torch.einsum("nchw,nc->nhw", kept[0], gradients.mean((2, 3))).relu()
+    maps, said = class_activation(model, images, labels)
+    assert maps.shape == (3, cells, cells)
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(said, logits)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def test_maps_of_swin_transformers_have_their_channels_last() -> None:
     torch.manual_seed(0)
     small = {"window_size": 4, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
-    model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=4, img_size=64, **small).eval()
-    images, labels = noise(2, 64), torch.tensor([1, 2])
+    model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=4, img_size=128, **small).eval()
+    images, labels = noise(2, 128), torch.tensor([1, 2])
     with torch.no_grad():
         features, head = model.forward_features(images), model.get_classifier()
-        expected = torch.einsum("nhwc,nc->nhw", features, head.weight[labels]).relu() / 4
+        expected = torch.einsum("nhwc,nc->nhw", features, head.weight[labels]).relu() / 16
     torch.testing.assert_close(class_activation(model, images, labels)[0], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -113,13 +143,14 @@ def test_it_is_what_pytorch_grad_cam_computes(name: str) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=5, **({"img_size": 64} if name == "test_vit" else {})).eval()
     layer = {"resnet18": "layer4", "test_vit": f"blocks.{depth(model) - 1}.norm1", "test_convnext": "stages"}[name]
-    images, labels = noise(3, 64), [0, 4, 2]
+    side = 64 if name == "test_vit" else 128
+    images, labels = noise(3, side), [0, 4, 2]
     as_grid = None if name != "test_vit" else lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
     with reference.GradCAM(model, [model.get_submodule(layer)], reshape_transform=as_grid) as cam:
         expected = cam(images, [ClassifierOutputTarget(label) for label in labels])
     maps, _ = class_activation(model, images, torch.tensor(labels))
     # It takes the lowest value for 0, where we divide by the highest alone; before it enlarges a map, and after.
-    np.testing.assert_allclose(scale_cam_image(scale_cam_image(maps.numpy(), (64, 64))), expected, atol=1e-4)
+    np.testing.assert_allclose(scale_cam_image(scale_cam_image(maps.numpy(), (side, side))), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])

@@ -93,6 +93,22 @@ def test_neighbours_of_several_labels_share_theirs() -> None:
     np.testing.assert_allclose(found.scores, [[1 / (2 + far), 1 / (1 + far)]], rtol=1e-5)
 
 
+# New weights
+
+
+def test_new_weights_are_probed_as_those_of_a_checkpoint(
+    colours: Downstream, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    settings = {"model": "test_resnet", "resize": 36, "crop": 32, "device": "cpu", "seed": 4}
+    new = probe(None, colours, settings=settings, out=tmp_path / "new", show_progress=False)
+    same = make_run(tmp_path / "run", ["a", "b", "c"], seed=4)
+    assert probe(same, colours, out=tmp_path / "old", show_progress=False).loss == new.loss
+    other = probe(None, colours, settings={**settings, "seed": 5}, out=tmp_path / "other", show_progress=False)
+    assert other.loss != new.loss
+    with pytest.raises(ConfigError, match="out: is missing: new weights has no folder"):
+        probe(None, colours, settings=settings)
+
+
 # Linear probe
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from formulavision import Recipe
+from formulavision.errors import ConfigError
 from formulavision.training import Run, pretrain
 from formulavision.training.recorder import Recorder
 
@@ -93,8 +95,6 @@ def test_mixing_averages_and_schedules_resume_exactly(stripes: Any, small: Any, 
 
 
 def test_a_run_on_images_drawn_on_demand_resumes_exactly_with_workers(small: Any, tmp_path: Path) -> None:
-    from formulavision import Recipe
-
     recipe = Recipe.from_dict(
         {
             "generator": {"name": "perlin", "grid": 2},
@@ -133,6 +133,21 @@ def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any,
     whole = pretrain(stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
     assert same(run.folder, whole.folder)
     assert comparable(run) == comparable(whole)
+
+
+def test_a_run_may_be_resumed_in_another_memory_format_and_validated_on_other_images(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.from_dict({"generator": {"name": "perlin", "grid": 2}, "instances": 6, "canvas": {"size": 32}})
+    settings = {**small, **EVERY_STEP}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        die_after(1, patch)
+        pretrain(recipe, out=tmp_path / "run", settings=settings, show_progress=False)
+    other = {**settings, "channels_last": True, "held_out": 2}
+    run = pretrain(recipe, out=tmp_path / "run", settings=other, resume=True, show_progress=False)
+    assert run.final["validation_accuracy"] is not None
+    with pytest.raises(ConfigError, match=r"resume: settings\.crop is 24"):
+        pretrain(recipe, out=tmp_path / "run", settings={**settings, "crop": 24}, resume=True, show_progress=False)
 
 
 def test_a_second_ctrl_c_stops_at_once(

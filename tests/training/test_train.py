@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
         pretrain(source, out=tmp_path / "run", settings=small)
     assert signal.getsignal(signal.SIGINT) is handler
     printed = capsys.readouterr().out
-    assert "stopped with 1 of 2 epochs and 1 of 3 steps of the next done; --resume goes on from there" in printed
+    assert "stopped with 1 of 2 epochs and 1 of 3 steps of the next done; resumed, it goes on from there" in printed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "run.json").exists()
 

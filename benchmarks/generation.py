@@ -61,7 +61,7 @@ class Watch:
 
 
 def descendants(process: int) -> Iterator[int]:
-    """A process's children, and theirs: workers are forks of a server."""
+    """A process's children, and theirs."""
     try:
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:  # it has ended

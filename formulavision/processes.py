@@ -18,11 +18,8 @@ BROKEN_POOL = (
     "'if __name__ == \"__main__\":', and its own generators must come from a module that can be imported"
 )
 
-_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-CONTEXT = multiprocessing.get_context(_METHOD)
-"""Forks of a fresh process that has the imports done, or fresh processes where the system has no forks: a fork of this
-process would copy the threads' locks of numba, torch and the progress bars in whatever state."""
-CONTEXT.set_forkserver_preload(["formulavision.generation", "formulavision.storage.parquet"])
+CONTEXT = multiprocessing.get_context("spawn")
+"""Fresh processes: a fork would copy the threads' locks of numba, torch and the progress bars in whatever state."""
 
 
 def worker_pool(workers: int, start: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:

@@ -74,7 +74,7 @@ def test_fresh_items_are_others_in_every_epoch(workers: int) -> None:
     loader = make_loader(prepared, batch_size=16, shuffle=True, workers=workers, pin=False)
     seen = {source[i][0].numpy().tobytes() for i in range(len(source))}
     for epoch in range(2):
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        loader.batches.epoch = epoch
         batches = list(loader)
         labels = torch.cat([labels for _, labels in batches])
         assert torch.bincount(labels).tolist() == [30, 30, 30]

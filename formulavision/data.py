@@ -19,6 +19,7 @@ from formulavision.storage import Store
 __all__ = ["FormulaDataset", "ImageDataset", "StoredDataset"]
 
 Item = tuple[Tensor, int]
+Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 class ImageDataset(Dataset[Item]):
@@ -113,11 +114,19 @@ class FormulaDataset(ImageDataset):
 
         Where the recipe has n instances, its instance i is instance (1 + epoch) n + i of the category here.
         """
+        _, labels, instances = self.places(keys, fresh=True)
+        return _items(self.drawer.draw_instances(labels, instances), labels.tolist())
+
+    def places(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> Places:
+        """Where the items of (epoch, index) are: those of ``__getitems__``, or ``fresh_items``, to be drawn elsewhere.
+
+        Returns:
+            What each image is labelled in training, the category that it is of, and its instance there: int64 [n] each.
+        """
         epochs, indices = np.array(keys, dtype=np.int64).reshape(-1, 2).T
         count = self.recipe.num_instances
         labels, instances = np.divmod(indices, count)
-        images = self.drawer.draw_instances(labels, instances + (1 + epochs) * count)
-        return _items(images, labels.tolist())
+        return labels, labels, instances + (1 + epochs) * count if fresh else instances
 
 
 class HeldOut(ImageDataset):
@@ -137,9 +146,13 @@ class HeldOut(ImageDataset):
         return len(self.class_names) * self.count
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        labels, instances = np.divmod(np.asarray(indices, dtype=np.int64), self.count)
-        images = self.drawer.draw_instances(labels, instances + self.first)
-        return _items(images, labels.tolist())
+        _, labels, instances = self.places([(0, index) for index in indices], fresh=False)
+        return _items(self.drawer.draw_instances(labels, instances), labels.tolist())
+
+    def places(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> Places:
+        """Where the items of (epoch, index) are, in every epoch the same ones."""
+        labels, instances = np.divmod(np.array(keys, dtype=np.int64).reshape(-1, 2)[:, 1], self.count)
+        return labels, labels, instances + self.first
 
 
 class StoredDataset(ImageDataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,9 @@ from formulavision.errors import FormulaVisionError, PluginError
 from formulavision.generator import Category
 from formulavision.recipe import Recipe
 from formulavision.registry import plugins
+
+if TYPE_CHECKING:
+    from formulavision.device import DeviceDrawer
 
 __all__ = ["Drawer"]
 
@@ -25,8 +29,10 @@ class Drawer:
         categories: the recipe's categories, where they are known already.
         workers: processes to search categories with.
         progress: called with the number of categories found so far.
+        device: cpu or cuda: what draws, where the generator can draw there; the images come to the CPU.
 
     Raises:
+        ConfigError: this machine has no such device.
         PluginError: the generator raised while it searched.
     """
 
@@ -37,10 +43,19 @@ class Drawer:
         categories: list[Category] | None = None,
         workers: int = 1,
         progress: Callable[[int], None] = lambda found: None,
+        device: str = "cpu",
     ) -> None:
         self.recipe = recipe
         self.generator = recipe.build()
+        self._device_drawer: DeviceDrawer | None = None
+        if device != "cpu":
+            from formulavision.device import DeviceDrawer, find_device
+
+            place = find_device(device)
         self.categories = categories or find_categories(recipe, workers=workers, progress=progress)
+        if device != "cpu":
+            drawer = DeviceDrawer(self, place)
+            self._device_drawer = drawer if drawer.native else None
 
     def __len__(self) -> int:
         return len(self.recipe)
@@ -59,7 +74,7 @@ class Drawer:
         """
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         labels, instances = np.divmod(wanted, self.recipe.num_instances)
-        with self._blamed("while sharing work"):
+        with self.blamed("while sharing work"):
             shared = np.asarray(self.generator.shared_work(instances), dtype=np.int64)
             if shared.shape != instances.shape:
                 raise TypeError(f"shared_work() returned {list(shared.shape)} numbers, not {list(instances.shape)}")
@@ -136,6 +151,9 @@ class Drawer:
             PluginError: the generator raised.
         """
         images = np.empty((len(labels), *self.recipe.canvas.shape), dtype=np.uint8) if out is None else out
+        if self._device_drawer is not None:
+            images[:] = self._device_drawer.draw_instances(labels, instances).cpu().numpy()
+            return images
         images[:] = 0
         for label in np.unique(labels):
             where = np.flatnonzero(labels == label)
@@ -145,14 +163,15 @@ class Drawer:
             target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
             category = self.categories[label]
             several = "" if len(where) == 1 else " and on"
-            with self._blamed(f"while drawing category {category.name}, instance {instances[where].min()}{several}"):
+            with self.blamed(f"while drawing category {category.name}, instance {instances[where].min()}{several}"):
                 self.generator.render_batch(category, instances[where], target)
             if not in_place:
                 images[where] = target
         return images
 
     @contextmanager
-    def _blamed(self, when: str) -> Iterator[None]:
+    def blamed(self, when: str) -> Iterator[None]:
+        """Whatever is raised in the block is the generator's failure."""
         try:
             yield
         except FormulaVisionError:

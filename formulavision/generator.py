@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,10 @@ from pydantic import Field
 
 from formulavision.config import Config
 
-__all__ = ["CONTRACT_VERSION", "Canvas", "Category", "Generator", "Params", "random_stream"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CONTRACT_VERSION", "Canvas", "Category", "DeviceRenderer", "Generator", "Params", "random_stream"]
 
 CONTRACT_VERSION = 1
 """Raised when a generator written for an older contract would no longer work."""
@@ -72,6 +75,21 @@ def random_stream(*key: int) -> np.random.Generator:
     """
     words = [int(k) & 0xFFFF_FFFF_FFFF_FFFF for k in key] + [0] * (5 - len(key))
     return np.random.Generator(np.random.Philox(key=words[:2], counter=[0, *words[2:]]))
+
+
+class DeviceRenderer(Protocol):
+    """Draws instances on a device; it keeps there what it needs of the categories."""
+
+    def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+        """Draw into ``out``, on torch's current stream, without waiting for it.
+
+        Each image must be the one that ``render_batch`` draws, whatever else is in the batch.
+
+        Args:
+            labels: int64 [n], which of the renderer's categories each image is of.
+            instances: int64 [n].
+            out: uint8 [n, size, size, channels] of the canvas, contiguous, on the device; it may hold anything.
+        """
 
 
 class Generator:
@@ -149,6 +167,23 @@ class Generator:
         """The random stream of an instance, keyed by (seed, category, instance): all randomness of ``render``."""
         return self.stream(category.index, instance, 1)
 
+    def uniforms(
+        self, categories: NDArray[np.int64], instances: NDArray[np.int64], counts: ArrayLike
+    ) -> NDArray[np.float64]:
+        """The first numbers of many instances' random streams: ``self.random(category, instance).random(count)`` each.
+
+        Args:
+            categories, instances: int64 [n], of the instances; a category by its index.
+            counts: int64 [n], or the same of all.
+
+        Returns:
+            float64 [sum of counts], stream after stream.
+        """
+        from formulavision.rendering.random import uniform_streams
+
+        counters = np.stack([categories, instances, np.ones_like(instances)], axis=1)
+        return uniform_streams((self.seed, _key_of(self.name)), counters, counts)
+
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         """Draw one instance: uint8 [size, size] or [size, size, channels] of the canvas."""
         raise NotImplementedError(f"{type(self).__name__} implements neither render() nor render_batch()")
@@ -166,6 +201,14 @@ class Generator:
                     f"render() returned {image.dtype} {list(image.shape)}, not uint8 {list(self.canvas.shape)}"
                 )
             out[i] = image if image.ndim == 3 else image[:, :, None]
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        """What draws instances of these categories on a device; None, as here, has them drawn by ``render_batch`` and
+        moved over.
+
+        Override it where a formula is worth a GPU. It is the only method that may import torch.
+        """
+        return None
 
 
 def _key_of(name: str) -> int:

@@ -17,6 +17,8 @@ from formulavision.generator import random_stream
 if TYPE_CHECKING:
     import torch
 
+    from formulavision.data import Places
+    from formulavision.drawing import Drawer
     from formulavision.training.loading import ImageDataset, Key
 
 __all__ = ["LabelSettings", "Relabelled", "label_noise"]
@@ -150,12 +152,26 @@ class Relabelled:
     def fresh_items(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
         """The source's fresh images of (epoch, index), under noisy labels."""
         items = self.source.fresh_items(keys)  # type: ignore[attr-defined]
-        noisy = []
-        for item, (epoch, index) in zip(items, keys, strict=True):
-            if self._fresh[0] != epoch:
-                self._fresh = (epoch, self._replacements(epoch))
-            noisy.append(_noisy(item, self._fresh[1][index]))
-        return noisy
+        return [_noisy(item, self._fresh_noise(*key)) for item, key in zip(items, keys, strict=True)]
+
+    @property
+    def drawer(self) -> Drawer | None:
+        """What draws the source's images; None where they are not drawn."""
+        return getattr(self.source, "drawer", None)
+
+    def places(self, keys: Sequence[Key], *, fresh: bool) -> Places:
+        """Where the source's items of (epoch, index) are, under these labels."""
+        _, labels, instances = self.source.places(keys, fresh=fresh)  # type: ignore[attr-defined]
+        indices = np.array([index for _, index in keys], np.int64)
+        if self.clusters is not None:
+            return self._labels.numpy()[indices], labels, instances
+        noise = np.array([self._fresh_noise(*key) for key in keys], np.int64) if fresh else self._noise[indices]
+        return np.where(noise == KEPT, labels, noise), labels, instances
+
+    def _fresh_noise(self, epoch: int, index: int) -> np.int64:
+        if self._fresh[0] != epoch:
+            self._fresh = (epoch, self._replacements(epoch))
+        return self._fresh[1][index]
 
     @property
     def labels(self) -> NDArray[np.int64]:

@@ -1,11 +1,15 @@
-"""Counter-based random numbers inside kernels: Philox4x32-10 (Salmon et al., SC 2011), the same on every device."""
+"""Counter-based random numbers inside kernels (Salmon et al., SC 2011), the same on every device.
+
+Philox4x32-10 is what kernels draw points with; Philox4x64-10 is numpy's, of which instances have a stream each.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, uint32, uint64
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["philox4x32", "philox_blocks"]
+__all__ = ["philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -49,3 +53,63 @@ def philox_blocks(first, counter1, counter2, counter3, key0, key1, words):  # ty
             k0 = (k0 + _W0) & _LOW
             k1 = (k1 + _W1) & _LOW
         words0[n], words1[n], words2[n], words3[n] = c0, c1, c2, c3
+
+
+# numpy's streams -----------------------------------------------------------------------------------------------------
+
+_M0_64, _M1_64 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
+_W0_64, _W1_64 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
+_11 = np.uint64(11)
+_TO_UNIT = 2.0**-53
+
+
+@njit(inline="always")
+def _high_half(a, b):  # type: ignore[no-untyped-def]
+    """The upper 64 bits of a product of two uint64."""
+    a0, a1 = a & _LOW, a >> _32
+    b0, b1 = b & _LOW, b >> _32
+    middle = a1 * b0 + ((a0 * b0) >> _32)
+    return a1 * b1 + (middle >> _32) + ((a0 * b1 + (middle & _LOW)) >> _32)
+
+
+@njit(cache=True, nogil=True)
+def philox4x64(counter0, counter1, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
+    """Four random uint64 for a counter of four uint64 and a key of two."""
+    c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)
+    k0, k1 = uint64(key0), uint64(key1)
+    for _ in range(_ROUNDS):
+        c0, c1, c2, c3 = _high_half(_M1_64, c2) ^ c1 ^ k0, _M1_64 * c2, _high_half(_M0_64, c0) ^ c3 ^ k1, _M0_64 * c0
+        k0 = uint64(k0 + _W0_64)
+        k1 = uint64(k1 + _W1_64)
+    return c0, c1, c2, c3
+
+
+@njit(cache=True, nogil=True)
+def _uniform_streams(key0, key1, counters, starts, out):  # type: ignore[no-untyped-def]
+    for n in range(len(counters)):
+        start, stop = starts[n], starts[n + 1]
+        for block in range((stop - start + 3) // 4):
+            # numpy adds to the counter before it uses it.
+            words = philox4x64(block + 1, counters[n, 0], counters[n, 1], counters[n, 2], key0, key1)
+            first = start + 4 * block
+            for i in range(min(4, stop - first)):
+                out[first + i] = (words[i] >> _11) * _TO_UNIT
+
+
+def uniform_streams(key: tuple[int, int], counters: NDArray[np.int64], counts: ArrayLike) -> NDArray[np.float64]:
+    """Uniform numbers from 0 to below 1 of many random streams at once, a hundred times as fast as one by one.
+
+    Args:
+        key: of all streams.
+        counters: int64 [n, 3].
+        counts: how many numbers of each stream, int64 [n], or the same of all.
+
+    Returns:
+        float64 [sum of counts], stream after stream, each ``random_stream(*key, *counters[i]).random(counts[i])``.
+    """
+    starts = np.zeros(len(counters) + 1, np.int64)
+    np.cumsum(np.broadcast_to(np.asarray(counts, np.int64), len(counters)), out=starts[1:])
+    out = np.empty(starts[-1], np.float64)
+    key0, key1 = (np.uint64(k & 0xFFFF_FFFF_FFFF_FFFF) for k in key)
+    _uniform_streams(key0, key1, np.ascontiguousarray(counters, np.int64).view(np.uint64), starts, out)
+    return out

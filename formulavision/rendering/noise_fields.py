@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["grid_coordinates", "perlin2", "perlin_field", "to_gray"]
+__all__ = ["grid_coordinates", "lattice_tables", "perlin2", "perlin_field", "to_gray"]
 
 # Perlin's permutation of 0..255.
 _PERMUTATION = np.frombuffer(
@@ -295,6 +295,11 @@ def to_gray(field, out):  # type: ignore[no-untyped-def]
         for column in range(field.shape[1]):
             level = _HALF_RANGE * field[row, column] + _MIDDLE
             out[row, column] = np.uint8(min(max(level, np.float32(0)), _WHITE))
+
+
+def lattice_tables() -> NDArray[np.float32]:
+    """Perlin's permutation, and the gradients along x and y that its last two lookups lead to: float32 [3, 256]."""
+    return np.stack([_PERMUTATION.astype(np.float32), _GRADIENT_X[_PERMUTATION], _GRADIENT_Y[_PERMUTATION]])
 
 
 def _float32(values: ArrayLike) -> NDArray[np.float32]:

@@ -6,11 +6,19 @@ which describes them, is not at hand: what is counted along the grid, and from w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from formulavision import Category, ConfigError, Generator, Params, hookimpl, rendering
+
+if TYPE_CHECKING:
+    import torch
+
+    from formulavision.generator import DeviceRenderer
 
 
 class BezierParams(Params):
@@ -88,19 +96,58 @@ class Bezier(Generator):
     def _draw(self, category: Category, instance: int, image: NDArray[np.uint8]) -> None:
         from . import curves
 
-        params = self.params
         control_points, count = category.parameters[0].astype(int)
         random = self.random(category, instance)
         control = random.random((count, control_points, 2))
-        widths = params.thickness_min + random.random(count) * (params.thickness_max - params.thickness_min)
-        # The widest line and its soft edge stay clear of the padding.
-        side = max(self.canvas.size - 2 * self.canvas.padding - (params.thickness_max + 1), 0.0)
-        low = (self.canvas.size - side) / 2
-        extents = side * (params.extent_min + random.random(count) * (params.extent_max - params.extent_min))
-        basis = curves.bernstein(control_points - 1, curves.segments_for(control_points - 1, side * params.extent_max))
-        points = curves.place(curves.curve_points(basis, control), extents, random.random((count, 2)), low, low + side)
-        colors = _hues(random.random(count)) if self.canvas.channels == 3 else np.full((count, 1), 255, dtype=np.uint8)
-        rendering.polylines.draw_polylines(image, points, widths.astype(np.float32), colors)
+        widths, extents = self.widths(random.random(count)), self.extents(random.random(count))
+        points = curves.curve_points(self.basis(control_points), control)
+        low, high = self.square
+        points = curves.place(points, extents, random.random((count, 2)), low, high)
+        colors = self.colors(random.random(count) if self.canvas.channels == 3 else np.empty(count))
+        rendering.polylines.draw_polylines(image, points, widths, colors)
+
+    @property
+    def _side(self) -> float:
+        """Of the square that curves lie in: the widest line and its soft edge stay clear of the padding."""
+        return max(self.canvas.size - 2 * self.canvas.padding - (self.params.thickness_max + 1), 0.0)
+
+    @property
+    def square(self) -> tuple[float, float]:
+        """The square that curves lie in, from where to where, in pixels along x and along y."""
+        low = (self.canvas.size - self._side) / 2
+        return low, low + self._side
+
+    # What uniform numbers, float64 [n], stand for ---------------------------------------------------------------------
+
+    def widths(self, uniform: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Widths of curves, float32 [n], in pixels."""
+        thinnest, thickest = self.params.thickness_min, self.params.thickness_max
+        return (thinnest + uniform * (thickest - thinnest)).astype(np.float32)
+
+    def extents(self, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Larger sides of curves' bounding boxes, float64 [n], in pixels."""
+        smallest, largest = self.params.extent_min, self.params.extent_max
+        return self._side * (smallest + uniform * (largest - smallest))
+
+    def colors(self, uniform: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Colours of curves, uint8 [n, channels]: white, or on a canvas of three channels a hue."""
+        return _hues(uniform) if self.canvas.channels == 3 else np.full((len(uniform), 1), 255, dtype=np.uint8)
+
+    def basis(self, control_points: int) -> NDArray[np.float64]:
+        """Bernstein polynomials for curves of so many control points, float64 [points, control points]."""
+        from . import curves
+
+        degree = control_points - 1
+        return curves.bernstein(degree, curves.segments_for(degree, self._side * self.params.extent_max))
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        if not runs_on(device):
+            return None
+        from .on_device import BezierRenderer
+
+        return BezierRenderer(self, categories, device)
 
 
 def _hues(hue: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from formulavision import Canvas, Category, ConfigError, Generator, Params, hookimpl, rendering
+
+if TYPE_CHECKING:
+    import torch
+
+    from formulavision.generator import DeviceRenderer
 
 GRAY = 127
 """The published images draw (127, 127, 127) on black."""
@@ -108,7 +113,8 @@ class Ifs(Generator):
 
     def __init__(self, params: IfsParams, canvas: Canvas, seed: int) -> None:
         super().__init__(params, canvas, seed)
-        self._table = weight_table(params.weight_interval) if params.weights == "table" else None
+        self.table = weight_table(params.weight_interval) if params.weights == "table" else None
+        """Weights of a to f, float64 [25, 6], where they come from the table."""
         self._flips = FLIPS if params.flips else 1
 
     # Categories
@@ -121,7 +127,7 @@ class Ifs(Generator):
 
         params = self.params
         return independent_search(
-            self.seed, index, params.max_transformations, params.fill_rate, self._table, params.perturbation
+            self.seed, index, params.max_transformations, params.fill_rate, self.table, params.perturbation
         )
 
     def categories(self, count: int) -> Iterator[NDArray[np.float64]]:
@@ -140,26 +146,26 @@ class Ifs(Generator):
 
     def max_instances(self) -> int | None:
         # Without random patches nothing varies but the table's weights and the flips.
-        repeats = self._table is not None and self.params.patch == "point"
-        return len(self._table) * self._flips if repeats else None
+        repeats = self.table is not None and self.params.patch == "point"
+        return len(self.table) * self._flips if repeats else None
 
-    def decompose(self, instance: int) -> tuple[int, int, int]:
-        """Weight row, patch draw and flip of an instance, where weights come from the table."""
-        assert self._table is not None
-        rest, weight = divmod(instance, len(self._table))
-        patch, flip = divmod(rest, self._flips)
-        return weight, patch, flip
+    def decompose(self, instances: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Weight row, patch draw and flip of instances, int64 [n] each, where weights come from the table."""
+        assert self.table is not None
+        rest, weights = np.divmod(instances, len(self.table))
+        patches, flips = np.divmod(rest, self._flips)
+        return weights, patches, flips
 
     def instance_name(self, instance: int) -> str:
         """With weights from the table as published: ``WW_count_C_flipF``."""
-        if self._table is None:
+        if self.table is None:
             return super().instance_name(instance)
-        weight, patch, flip = self.decompose(instance)
+        weight, patch, flip = (int(part) for part in self.decompose(np.int64(instance)))
         return f"{weight:02d}_count_{patch}_flip{flip}"
 
     def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
         """Instances of one weight row share its orbit."""
-        return instances if self._table is None else instances % len(self._table)
+        return instances if self.table is None else instances % len(self.table)
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         out = np.zeros((1, *self.canvas.shape), np.uint8)
@@ -167,26 +173,35 @@ class Ifs(Generator):
         return out[0]
 
     def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        if len(category.parameters) > MAX_ROWS:
-            raise ConfigError(
-                f"category {category.name} has {len(category.parameters)} transformations, not {MAX_ROWS} at most"
-            )
-        if self._table is None:
+        self.check_rows(category)
+        if self.table is None:
+            indices, rows = (np.full(len(instances), n) for n in (category.index, len(category.parameters)))
+            weights, flips = self.continuous_weights(indices, rows, instances)
             for i, instance in enumerate(instances.tolist()):
-                weights, flip = self._continuous_weights(category, instance)
-                owners = self._owners(category, weights, instance)
-                self._turn(self._shade(owners, self.masks(category, instance)), flip, out[i])
+                owners = self._owners(category, weights[i], instance)
+                self._turn(self._shade(owners, self.masks(category, instance)), int(flips[i]), out[i])
             return
-        parts = [self.decompose(instance) for instance in instances.tolist()]
+        parts = list(zip(*(part.tolist() for part in self.decompose(instances)), strict=True))
         last: tuple[int, int] | None = None
         for i in sorted(range(len(parts)), key=lambda i: parts[i]):
             weight, patch, flip = parts[i]
             if last is None or weight != last[0]:
-                owners = self._owners(category, self._table[weight], weight)
+                owners = self._owners(category, self.table[weight], weight)
             if (weight, patch) != last:
-                image = self._shade(owners, self.masks(category, weight + len(self._table) * patch))
+                image = self._shade(owners, self.masks(category, weight + len(self.table) * patch))
                 last = (weight, patch)
             self._turn(image, flip, out[i])
+
+    def check_rows(self, category: Category) -> None:
+        """Refuse a category of more transformations than a kernel selects from.
+
+        Raises:
+            ConfigError: it has more than ``MAX_ROWS``.
+        """
+        if len(category.parameters) > MAX_ROWS:
+            raise ConfigError(
+                f"category {category.name} has {len(category.parameters)} transformations, not {MAX_ROWS} at most"
+            )
 
     def masks(self, category: Category, draw: int) -> NDArray[np.uint16]:
         """9-bit masks of the patches for ``rendering.points.shade``, until the next call.
@@ -197,24 +212,54 @@ class Ifs(Generator):
             return np.array([0, 1], np.uint16)
         masks = _scratch("masks", 1 + (self.params.dots if self.params.patch == "random" else 1), np.uint16)
         masks[0] = 0
-        rendering.points.patch_masks(masks[1:], draw, category.index, *self._key(b"mask"))
+        rendering.points.patch_masks(masks[1:], draw, category.index, *self.key(b"mask"))
         return masks
 
     def draw_published(self, category: Category, weight: int, masks: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """The published image of a weight row from given masks, one a point: uint8 [size, size, channels], flip 0."""
-        assert self._table is not None
+        assert self.table is not None
         image = np.empty(self.canvas.shape, np.uint8)
-        owners = self._owners(category, self._table[weight], weight)
+        owners = self._owners(category, self.table[weight], weight)
         self._turn(self._shade(owners, np.concatenate([np.zeros(1, np.uint16), masks])), 0, image)
         return image
 
-    def _continuous_weights(self, category: Category, instance: int) -> tuple[NDArray[np.float64], int]:
-        """Weights 1 + u, float64 [rows, 6], and the flip."""
-        random = self.random(category, instance)
-        u = random.uniform(-self.params.perturbation, self.params.perturbation, (len(category.parameters), 6))
-        return 1 + u, int(random.integers(self._flips))
+    def continuous_weights(
+        self, categories: NDArray[np.int64], rows: NDArray[np.int64], instances: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Weights 1 + u of instances, and their flips.
 
-    def _key(self, purpose: bytes) -> tuple[int, int]:
+        They are numpy's ``uniform(-perturbation, perturbation, (rows, 6))``, then its ``integers(flips)``, from each
+        instance's stream.
+
+        Args:
+            categories, instances: int64 [n]; a category by its index.
+            rows: int64 [n], of the category's system.
+
+        Returns:
+            float64 [n, most rows, 6], 1 beyond an instance's rows; and int64 [n].
+        """
+        numbers = self.uniforms(categories, instances, 6 * rows + 1)
+        ends = np.cumsum(6 * rows + 1) - 1
+        weights = np.ones((len(rows), rows.max(initial=0), 6))
+        own = np.arange(weights.shape[1]) < rows[:, None]
+        perturbation = self.params.perturbation
+        weights[own] += np.delete(numbers, ends).reshape(-1, 6) * (perturbation + perturbation) - perturbation
+        # integers(4) takes the two highest of a word's lower 32 bits, of which a uniform number has the upper 53.
+        words = (numbers[ends] * 2.0**53).astype(np.int64)
+        return weights, (words >> 19) % self._flips if self._flips == FLIPS else np.zeros(len(rows), np.int64)
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        # The published orbit is one chain of steps that wait for each other, in float64.
+        if self.params.orbit == "published" or not runs_on(device):
+            return None
+        from .on_device import IfsRenderer
+
+        return IfsRenderer(self, categories, device)
+
+    def key(self, purpose: bytes) -> tuple[int, int]:
+        """Of the random numbers that kernels draw: b"walk" or b"mask"."""
         return self.seed & 0xFFFF_FFFF, (self.seed >> 32) ^ int.from_bytes(purpose, "little")
 
     def _owners(self, category: Category, weights: NDArray[np.float64], draw: int) -> NDArray[np.uint32]:
@@ -239,7 +284,7 @@ class Ifs(Generator):
             from .orbits import in_fours, independent_orbit
             from .search import borders
 
-            counter = (draw, category.index, *self._key(b"walk"))
+            counter = (draw, category.index, *self.key(b"walk"))
             fours = in_fours(system, borders(category.parameters))
             independent_orbit(*fours, *counter, size, padding, columns, rows)
         latest = _scratch("latest", size * size, np.uint32).reshape(size, size)
@@ -289,10 +334,10 @@ class Ifs(Generator):
         if self.canvas.channels == 1:
             out[:, :, 0] = image
         else:
-            np.take(self._palette, image, axis=0, out=out)
+            np.take(self.palette, image, axis=0, out=out)
 
     @cached_property
-    def _palette(self) -> NDArray[np.uint8]:
+    def palette(self) -> NDArray[np.uint8]:
         """Black, then the hues. The published files hold them with red and blue exchanged."""
         return np.concatenate([np.zeros((1, 3), np.uint8), rendering.color.hue_circle(HUES)[:, ::-1]])
 

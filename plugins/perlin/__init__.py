@@ -7,13 +7,19 @@ supplement, which describes them, is not at hand: the grid of frequencies 1, 2, 
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from formulavision import Category, ConfigError, Generator, Params, hookimpl, rendering
+
+if TYPE_CHECKING:
+    import torch
+
+    from formulavision.generator import DeviceRenderer
 
 
 class PerlinParams(Params):
@@ -93,6 +99,30 @@ class Perlin(Generator):
     def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         for image, instance in zip(out, instances, strict=True):
             self._draw(category, int(instance), image)
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on, upload
+
+        if self.params.backend != "kernel" or not runs_on(device):
+            return None
+        from formulavision.rendering.noise_fields_triton import draw_perlin
+
+        indices = np.array([category.index for category in categories])
+        steps = np.array([category.parameters[0] for category in categories]) / self.canvas.size
+        channels = self.canvas.channels
+
+        def draw(labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+            offsets = self.uniforms(indices[labels], instances, 2 * channels).reshape(-1, channels, 2) * 256
+            draw_perlin(
+                upload(offsets, device),
+                upload(steps[labels], device),
+                out,
+                octaves=self.params.octaves,
+                persistence=self.params.persistence,
+                lacunarity=self.params.lacunarity,
+            )
+
+        return draw
 
     def _draw(self, category: Category, instance: int, image: NDArray[np.uint8]) -> None:
         frequency_x, frequency_y = category.parameters[0]

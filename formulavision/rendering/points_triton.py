@@ -1,0 +1,110 @@
+"""Patches on a GPU: ``patch_owners``, ``patch_masks``, ``shade`` and ``mirror`` of ``points`` in one kernel."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from formulavision.rendering.random_triton import philox4x32
+from formulavision.rendering.triton_support import EXACT, signed
+
+__all__ = ["shade"]
+
+_BLOCK = 1024
+
+
+@triton.jit(do_not_specialize=["size", "period", "key0", "key1"])
+def _shade(  # type: ignore[no-untyped-def]
+    latest,
+    categories,
+    draws,
+    flips,
+    palette,
+    out,
+    size,
+    period,
+    key0,
+    key1,
+    PATCH: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(0)
+    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    there = pixel < size * size
+    row, column = pixel // size, pixel % size
+    marks = latest + image.to(tl.int64) * size * size
+    if PATCH == "point":
+        point = tl.load(marks + pixel, mask=there, other=0) >> 4
+        lit = point > 0
+    else:
+        owner = tl.zeros([BLOCK], tl.int32)
+        for i in tl.static_range(3):
+            for j in tl.static_range(3):
+                covered = there & (row > i) & (column > j)
+                mark = tl.load(marks + (row - 1 - i) * size + column - 1 - j, mask=covered, other=0)
+                owner = tl.maximum(owner, mark + (8 - 3 * i - j))
+        point = owner >> 4
+        # Mask 1024 c + 128 h + b is half h of block 128 c + b; there is one for all points where patches are fixed.
+        number = tl.where(point > 0, point - 1, 0) if PATCH == "random" else tl.zeros([BLOCK], tl.int32)
+        half = number % 1024 // 128
+        draw, category = tl.load(draws + image), tl.load(categories + image)
+        block = number // 1024 * 128 + number % 128
+        w0, w1, w2, w3 = philox4x32(block, tl.zeros([], tl.uint32), draw, category, key0, key1)
+        word = tl.where(half < 4, tl.where(half < 2, w0, w1), tl.where(half < 6, w2, w3))
+        bits = ((word >> (16 * (half % 2)).to(tl.uint32)) & 0xFFFF).to(tl.int32)
+        mask = 1 + ((bits * 511) >> 16)
+        lit = (point > 0) & (((mask >> (owner & 15)) & 1) == 1)
+    color = tl.where(lit, 1 + (point - 1) % period, 0)
+    # Row 0 of the points is the lowest y; flips: none, top-bottom, left-right, both.
+    flip = tl.load(flips + image)
+    down = tl.where(flip % 2 == 0, size - 1 - row, row)
+    right = tl.where(flip >= 2, size - 1 - column, column)
+    target = out + (image.to(tl.int64) * size * size + down * size + right) * CHANNELS
+    for channel in tl.static_range(CHANNELS):
+        value = tl.load(palette + color * CHANNELS + channel, mask=there, other=0)
+        tl.store(target + channel, value, mask=there)
+
+
+def shade(
+    latest: torch.Tensor,
+    categories: torch.Tensor,
+    draws: torch.Tensor,
+    flips: torch.Tensor,
+    palette: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    patch: str,
+    key: tuple[int, int],
+) -> None:
+    """Draw images from their latest points.
+
+    Args:
+        latest: int32 [n, size, size], 16 times the number, from 1, of the last point on a pixel, or 0; row 0 is the
+            lowest y.
+        categories, draws: int64 [n]: words 3 and 2 of the counters of the random masks.
+        flips: int64 [n]: 0 none, 1 top-bottom, 2 left-right, 3 both.
+        palette: uint8 [1 + colours, channels]; the first is of what is not lit, point i has colour i mod colours.
+        out: uint8 [n, size, size, channels], is filled.
+        patch: random (each point its mask), fixed (all the same one) or point (no patches).
+        key: of the random numbers.
+    """
+    n, size = latest.shape[:2]
+    _shade[(n, triton.cdiv(size * size, _BLOCK))](
+        latest,
+        categories,
+        draws,
+        flips,
+        palette,
+        out,
+        size,
+        len(palette) - 1,
+        signed(key[0]),
+        signed(key[1]),
+        PATCH=patch,
+        CHANNELS=out.shape[3],
+        BLOCK=_BLOCK,
+        num_warps=4,
+        **EXACT,
+    )

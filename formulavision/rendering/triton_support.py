@@ -1,0 +1,39 @@
+"""What the kernels for GPUs have in common. They are written in Triton, which comes with torch on Linux.
+
+A kernel's twin on the CPU lies in the module whose name lacks ``_triton``. Both do the same operations in the same
+order, and ``EXACT`` keeps Triton from fusing multiplications with additions, so that they give the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+__all__ = ["EXACT", "runs_on", "signed", "upload"]
+
+EXACT: dict[str, Any] = {"enable_fp_fusion": False}
+"""Options of every launch."""
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether kernels run on a device: on GPUs, and in Triton's interpreter (TRITON_INTERPRET=1) on the CPU."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    return device.type == ("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+
+
+def upload(array: ArrayLike, device: torch.device) -> torch.Tensor:
+    """An array on a device; a GPU copies it when it gets there, and nothing waits for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def signed(word: int) -> int:
+    """An integer's lower 32 bits as an int32, which is how kernels take a uint32 whatever its value."""
+    word &= 0xFFFF_FFFF
+    return word - (1 << 32) if word >= 1 << 31 else word

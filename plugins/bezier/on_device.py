@@ -1,0 +1,99 @@
+"""Bezier curves drawn on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from formulavision import Category
+from formulavision.rendering.polylines_triton import draw_polylines
+from formulavision.rendering.triton_support import upload
+
+from .curves_triton import curve_points
+
+if TYPE_CHECKING:
+    from . import Bezier
+
+__all__ = ["BezierRenderer"]
+
+_SCRATCH_BYTES = 32 << 20
+"""Of the levels, 4 bytes a pixel and channel: what the second-level cache of a large GPU keeps."""
+
+
+class BezierRenderer:
+    """Draws a ``Bezier`` generator's instances on a device; the host draws the random numbers.
+
+    Beside the images it takes 32 MiB of scratch memory (or 4 bytes a pixel and channel of one image, where that is
+    more), and a few kilobytes a curve.
+    """
+
+    def __init__(self, generator: Bezier, categories: Sequence[Category], device: torch.device) -> None:
+        self.generator = generator
+        self.device = device
+        self.indices = np.array([category.index for category in categories], np.int64)
+        parameters = np.array([category.parameters[0] for category in categories]).astype(np.int64)
+        self.control_points, self.curves = parameters.T
+        # The polynomials of all degrees one after the other, and where those of each begin and how many points it has.
+        self.starts, self.points = (np.zeros(self.control_points.max() + 1, np.int64) for _ in range(2))
+        bases: list[NDArray[np.float64]] = []
+        for number in np.unique(self.control_points):
+            basis = generator.basis(int(number))
+            self.starts[number] = sum(b.size for b in bases)
+            self.points[number] = len(basis)
+            bases.append(basis.T.ravel())
+        self.bases = upload(np.concatenate(bases), device)
+        self.square = upload(np.array(generator.square), device)
+
+    def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+        step = max(1, _SCRATCH_BYTES // (4 * out[0].numel()))
+        for start in range(0, len(labels), step):
+            part = slice(start, start + step)
+            self._draw(labels[part], instances[part], out[part])
+
+    def _draw(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+        generator, device = self.generator, self.device
+        control_points, curves = self.control_points[labels], self.curves[labels]
+        # A stream holds the control points of all its image's curves, then their widths, extents, places and hues.
+        numbers_of_a_curve = 4 + (generator.canvas.channels == 3)
+        counts = curves * (2 * control_points + numbers_of_a_curve)
+        uniform = generator.uniforms(self.indices[labels], instances, counts)
+        image = np.repeat(np.arange(len(labels)), curves)
+        number = np.arange(len(image)) - np.repeat(np.cumsum(curves) - curves, curves)
+        start = np.repeat(np.cumsum(counts) - counts, curves)
+        own, all_own = control_points[image], curves[image]
+        widths = start + 2 * own * all_own
+        extents = widths + all_own
+        places = extents + all_own
+        hues = places + 2 * all_own
+        frames = np.stack(
+            [
+                generator.extents(uniform[extents + number]),
+                uniform[places + 2 * number],
+                uniform[places + 2 * number + 1],
+            ],
+            axis=1,
+        )
+        sizes = np.stack([own, self.points[own], self.starts[own], start + 2 * own * number], axis=1)
+        points = curve_points(
+            self.bases,
+            upload(uniform, device),
+            upload(sizes, device),
+            upload(frames, device),
+            self.square,
+            int(self.points[own].max()),
+        )
+        colors = generator.colors(uniform[hues + number] if generator.canvas.channels == 3 else np.empty(len(image)))
+        levels = torch.zeros(out.shape, dtype=torch.int32, device=device)
+        draw_polylines(
+            points,
+            upload(self.points[own].astype(np.int32), device),
+            upload(image, device),
+            upload(generator.widths(uniform[widths + number]), device),
+            upload(colors, device),
+            levels,
+        )
+        out.copy_(levels)

@@ -1,0 +1,91 @@
+"""Fractals drawn on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from formulavision import Category
+from formulavision.rendering.points_triton import shade
+from formulavision.rendering.triton_support import upload
+
+from . import GRAY
+from .orbits_triton import LEAST_ROWS, mark_orbits
+from .search import borders
+
+if TYPE_CHECKING:
+    from . import Ifs
+
+__all__ = ["IfsRenderer"]
+
+_SCRATCH_BYTES = 32 << 20
+"""Of the latest points, 4 bytes a pixel: what the second-level cache of a large GPU keeps."""
+
+
+class IfsRenderer:
+    """Draws an ``Ifs`` generator's instances on a device: orbits, marks and patches; the host only varies the systems.
+
+    Beside the images it takes 32 MiB of scratch memory, or 4 bytes a pixel of one image where that is more.
+    """
+
+    def __init__(self, generator: Ifs, categories: Sequence[Category], device: torch.device) -> None:
+        for category in categories:
+            generator.check_rows(category)
+        self.generator = generator
+        self.device = device
+        self.indices = np.array([category.index for category in categories], np.int64)
+        self.rows = np.array([len(category.parameters) for category in categories], np.int64)
+        rows = max(LEAST_ROWS, int(self.rows.max(initial=0)))
+        self.parameters = np.zeros((len(categories), rows, 6))
+        self.borders = np.full((len(categories), rows), 65536, np.int32)
+        for i, category in enumerate(categories):
+            self.parameters[i, : self.rows[i]] = category.parameters[:, :6]
+            self.borders[i, 1 : self.rows[i]] = borders(category.parameters)
+        gray = np.array([[0], [GRAY]], np.uint8)
+        self.palette = upload(gray if generator.canvas.channels == 1 else generator.palette, device)
+
+    def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+        size = self.generator.canvas.size
+        step = max(1, _SCRATCH_BYTES // (4 * size * size))
+        for start in range(0, len(labels), step):
+            part = slice(start, start + step)
+            self._draw(labels[part], instances[part], out[part])
+
+    def _draw(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+        generator, size = self.generator, self.generator.canvas.size
+        indices = self.indices[labels]
+        systems = self.parameters[labels]
+        if generator.table is None:
+            weights, flips = generator.continuous_weights(indices, self.rows[labels], instances)
+            systems[:, : weights.shape[1]] *= weights
+            walks = masks = instances
+        else:
+            walks, patches, flips = generator.decompose(instances)
+            systems *= generator.table[walks][:, None]
+            masks = walks + len(generator.table) * patches
+        numbers = upload(np.stack([indices, walks, masks, flips]), self.device)
+        latest = torch.zeros((len(labels), size, size), dtype=torch.int32, device=self.device)
+        mark_orbits(
+            upload(systems.astype(np.float32), self.device),
+            upload(self.borders[labels], self.device),
+            numbers[0],
+            numbers[1],
+            latest,
+            points=generator.params.dots,
+            padding=generator.canvas.padding,
+            key=generator.key(b"walk"),
+        )
+        shade(
+            latest,
+            numbers[0],
+            numbers[2],
+            numbers[3],
+            self.palette,
+            out,
+            patch=generator.params.patch,
+            key=generator.key(b"mask"),
+        )

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Kernels for GPUs are interpreted. Triton asks when it is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -25,3 +32,21 @@ def official(shared_data: Path) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found categories are cached for the length of the test run, apart from the user's own."""
     monkeypatch.setenv("FORMULAVISION_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where kernels for GPUs are run: on one, or on the CPU in Triton's interpreter."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    triton = pytest.importorskip("triton", reason="Triton is not here: it comes with torch on Linux")
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7) and np.__version__ >= "2.4":
+        pytest.skip(f"the interpreter of Triton {triton.__version__} is not for numpy {np.__version__}")
+    return torch.device("cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))

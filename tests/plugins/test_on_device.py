@@ -1,0 +1,207 @@
+"""What the shipped generators draw on a device is what they draw on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from formulavision_plugins.bezier import on_device as bezier_on_device
+from formulavision_plugins.ifs import on_device as ifs_on_device
+from numpy.typing import NDArray
+
+from formulavision import Category, Drawer, Recipe
+from formulavision.categories import write_folder
+from formulavision.device import DeviceDrawer
+
+HUNDRED = 100
+LIT_SHARE = 0.995
+"""Of lit pixels that must agree: float32 rounding at the borders of cells is all that may differ."""
+
+
+@pytest.fixture(autouse=True)
+def unheard() -> Iterator[None]:
+    """The interpreter computes with numpy, which warns of what overflows in an orbit that diverges."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+def draw_both(
+    device: torch.device, name: str, changes: list[str], labels: list[int], instances: list[int], **recipe: Any
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images from the CPU and from the device."""
+    data = {"generator": {"name": name}, "canvas": {"size": 40, "padding": 3}, "instances": 20, **recipe}
+    drawer = Drawer(Recipe.from_dict(data, changes))
+    on_device = DeviceDrawer(drawer, device)
+    assert on_device.native
+    places = np.array(labels), np.array(instances)
+    return drawer.draw_instances(*places), on_device.draw_instances(*places).cpu().numpy()
+
+
+def agreement(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Share of the pixels that are lit in either that are the same in both."""
+    lit = (one > 0) | (other > 0)
+    return float((one == other)[lit].mean())
+
+
+def assert_same(one: NDArray[np.uint8], other: NDArray[np.uint8], device: torch.device) -> None:
+    assert one.any()
+    if device.type == "cpu":
+        assert np.array_equal(one, other)
+    assert agreement(one, other) >= LIT_SHARE
+
+
+# Fractals ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_categories_of_fractals_are_the_same(device: torch.device) -> None:
+    labels = list(range(HUNDRED))
+    images = draw_both(device, "ifs", ["generator.dots=1000"], labels, [7 * i for i in labels], categories=HUNDRED)
+    assert_same(*images, device)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["generator.dots=1025"],
+        ["generator.dots=3000"],
+        ["generator.patch=fixed"],
+        ["generator.patch=point"],
+        ["generator.flips=false"],
+        ["canvas.channels=3"],
+        ["generator.weights=table", "instances=2000"],
+        ["generator.weights=table", "generator.weight_interval=0"],
+        ["canvas.size=33", "canvas.padding=0"],
+        ["seed=4294967301"],
+    ],
+    ids=" ".join,
+)
+def test_fractals_with_all_settings_are_the_same(device: torch.device, changes: list[str]) -> None:
+    small = [] if any("dots" in change for change in changes) else ["generator.dots=1000"]
+    images = draw_both(device, "ifs", small + changes, [1, 0, 1, 2], [0, 3, 13, 1], categories=3)
+    assert_same(*images, device)
+
+
+def test_instances_beyond_32_bits_are_the_same(device: torch.device) -> None:
+    images = draw_both(device, "ifs", ["generator.dots=1000"], [0, 1], [2**32 + 1, 2**40], categories=2)
+    assert_same(*images, device)
+
+
+SYSTEMS = {
+    "expands": [[1.8, 0.3, -0.2, 1.9, 0.5, 0.1, 0.5], [1.5, 0, 0, 1.7, -0.3, 0.2, 0.5]],
+    "meets infinity on both sides": [[1e30, -1e30, 1e30, 1e30, 1e8, 1e8, 1.0]],
+    "is a single point": [[0, 0, 0, 0, 0, 0, 1.0]],
+    "is a line": [[0.5, 0, 0, 0, 0, 0, 0.5], [0.5, 0, 0, 0, 0.5, 0, 0.5]],
+    "has eleven transformations": [[0.4, 0.1, -0.1, 0.4, i / 11, (i * i % 11) / 11, 1 / 11] for i in range(11)],
+    "has no probabilities": [[0.5, 0, 0, 0.5, i % 2, i / 3, p] for i, p in enumerate([0.9, -0.6, 0.4, 0.1])],
+}
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_fractals_of_any_system_are_the_same(device: torch.device, tmp_path: Path, kind: str) -> None:
+    plain = [[0.5, 0, 0, 0.5, 0, 0, 0.3], [0.5, 0, 0, 0.5, 1, 0, 0.3], [0.5, 0, 0, 0.5, 0, 1, 0.4]]
+    systems = [np.array(plain), np.array(SYSTEMS[kind], dtype=float)]
+    write_folder([Category(i, f"{i:05d}", system) for i, system in enumerate(systems)], tmp_path / "categories")
+    folder = {"folder": str(tmp_path / "categories")}
+    images = draw_both(device, "ifs", ["generator.dots=1000"], [0, 1, 1], [0, 1, 2], categories=folder)
+    assert_same(*images, device)
+
+
+def test_images_do_not_depend_on_the_batch(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {}
+    for name, module in (("ifs", ifs_on_device), ("bezier", bezier_on_device)):
+        drawer = Drawer(Recipe.from_dict({"generator": {"name": name}, "categories": 4, "canvas": {"size": 32}}))
+        labels, instances = np.array([3, 0, 2, 0]), np.array([1, 5, 0, 2])
+        whole = DeviceDrawer(drawer, device).draw_instances(labels, instances)
+        monkeypatch.setattr(module, "_SCRATCH_BYTES", 3 * 4 * 32 * 32)
+        parts = DeviceDrawer(drawer, device).draw_instances(labels[::-1].copy(), instances[::-1].copy())
+        drawn[name] = whole.cpu().numpy(), parts.flip(0).cpu().numpy()
+    assert all(np.array_equal(*images) for images in drawn.values())
+
+
+# Noise and curves ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["canvas.channels=3"],
+        ["canvas.size=141"],
+        ["generator.octaves=4", "generator.persistence=0.7", "generator.lacunarity=2.3"],
+        ["generator.octaves=16", "generator.lacunarity=4"],
+    ],
+    ids=" ".join,
+)
+def test_perlin_noise_is_the_same_to_one_gray_level(device: torch.device, changes: list[str]) -> None:
+    one, other = draw_both(device, "perlin", ["generator.grid=20", *changes], [0, 399, 7], [0, 19, 10**6])
+    assert np.abs(one.astype(int) - other).max() <= (0 if device.type == "cpu" else 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["canvas.channels=3"],
+        ["generator.thickness_max=7", "canvas.size=33"],
+        ["generator.thickness_max=64"],
+        ["generator.extent_max=1", "canvas.padding=0"],
+    ],
+    ids=" ".join,
+)
+def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, changes: list[str]) -> None:
+    images = draw_both(device, "bezier", ["generator.grid=4", *changes], [0, 15, 7, 0], [0, 19, 10**6, 1])
+    one, other = images
+    assert one.any()
+    assert np.abs(one.astype(int) - other).max() <= (0 if device.type == "cpu" else 1)
+
+
+# What is drawn on the CPU all the same ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("ifs", "generator.orbit=published"), ("perlin", "generator.backend=noise")]
+)
+def test_a_reference_is_drawn_on_the_cpu_and_moved(device: torch.device, name: str, change: str) -> None:
+    data = {"generator": {"name": name}, "categories": 2, "canvas": {"size": 32}}
+    drawer = Drawer(Recipe.from_dict(data, [change] + (["generator.dots=1000"] if name == "ifs" else [])))
+    on_device = DeviceDrawer(drawer, device)
+    assert not on_device.native
+    labels, instances = np.array([1, 0]), np.array([0, 1])
+    images = on_device.draw_instances(labels, instances)
+    assert images.device.type == device.type
+    assert np.array_equal(images.cpu().numpy(), drawer.draw_instances(labels, instances))
+
+
+# At full size --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["ifs", "perlin", "bezier"])
+def test_a_hundred_categories_at_full_size_are_the_same(name: str) -> None:
+    drawer = Drawer(Recipe.from_dict({"generator": {"name": name}, "categories": HUNDRED}))
+    places = np.arange(HUNDRED), np.arange(HUNDRED) * 3
+    one = drawer.draw_instances(*places)
+    other = DeviceDrawer(drawer, torch.device("cuda")).draw_instances(*places).cpu().numpy()
+    if name == "ifs":
+        assert agreement(one, other) >= LIT_SHARE
+    else:
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["ifs", "perlin", "bezier"])
+def test_memory_does_not_grow_over_10_000_batches(name: str) -> None:
+    changes = ["generator.dots=1000"] if name == "ifs" else []
+    data = {"generator": {"name": name}, "categories": 50, "canvas": {"size": 32}}
+    drawer = DeviceDrawer(Drawer(Recipe.from_dict(data, changes)), torch.device("cuda"))
+    for batch in range(10_000):
+        drawer.draw_instances(np.arange(50), np.arange(50) + 50 * batch)
+        if batch == 100:
+            torch.cuda.synchronize()
+            before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    torch.cuda.synchronize()
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before

@@ -178,7 +178,7 @@ def test_an_absent_device_is_refused_before_the_search(monkeypatch: pytest.Monke
 
 
 @settings(max_examples=50)
-@given(st.data(), st.integers(0, 2**63), st.lists(st.integers(0, 9), max_size=5))
+@given(st.data(), st.integers(0, 2**63 - 1), st.lists(st.integers(0, 9), max_size=5))
 def test_uniforms_are_the_first_numbers_of_each_stream(data: st.DataObject, seed: int, counts: list[int]) -> None:
     numbers = st.lists(st.integers(0, 2**40), min_size=len(counts), max_size=len(counts))
     categories, instances = (np.array(data.draw(numbers), np.int64) for _ in range(2))

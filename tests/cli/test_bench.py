@@ -180,7 +180,7 @@ def test_a_table_says_what_drew_and_what_did_not(monkeypatch: pytest.MonkeyPatch
     )
     assert result.exit_code == 0, result.output
     gpu, cpu = result.stdout.split("one core of this machine")[1:]
-    assert gpu.split()[:7] == [",", "discs", "drawing", "on", "its", "NVIDIA", "Test"]
+    assert gpu.split()[:7] == [",", "drawing", "on", "its", "NVIDIA", "Test", "discs"]
     assert "1,000 x 1,000 images on one GPU and " in gpu
     assert "at random, on the GPU" in gpu
     assert cpu.split()[0] == "perlin"

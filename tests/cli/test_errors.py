@@ -234,6 +234,28 @@ def test_a_comparison_without_its_downstreams_folder_says_what_to_set(refused: R
     assert "--set downstreams.cifar10.root=/path" in line
 
 
+# Looking
+
+
+def test_the_list_of_generators_says_which_draw_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from discs import Discs
+
+    from formulavision import Generator
+    from formulavision.registry import Registered, plugins
+
+    class Plain(Generator):
+        name = "plain"
+
+    generators = {"discs": Registered(Discs, "discs", "1"), "plain": Registered(Plain, "plain", "1")}
+    monkeypatch.setattr(plugins(), "generators", generators)
+    shown = {name: CliRunner().invoke(app, ["plugins", "show", name]).stdout for name in generators}
+    assert "draws on the CPU, and on a GPU (--device cuda)" in shown["discs"]
+    assert "draws on the CPU only" in shown["plain"]
+    rows = [line.split()[:3] for line in CliRunner().invoke(app, ["plugins"]).stdout.splitlines()]
+    assert ["discs", "1", "yes"] in rows
+    assert ["plain", "1", "no"] in rows
+
+
 # Start-up
 
 

@@ -86,7 +86,7 @@ class Drawer:
     def batch_size(self) -> int:
         """Images that take about 8 MB: enough to share work, and not much more than a processor's caches.
 
-        On a GPU as well: encoding them takes a core many times as long as launching what draws them.
+        On a GPU as well: to encode so many takes a core longer than to launch what draws them.
         """
         height, width, channels = self.recipe.canvas.shape
         return max(1, 8_000_000 // (height * width * channels))

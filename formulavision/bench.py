@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import threading
@@ -11,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from formulavision.categories import category_name, read_folder, write_folder
-from formulavision.drawing import Drawer
+from formulavision.drawing import Drawer, check_device
 from formulavision.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.generation import generate
 from formulavision.generator import Category
@@ -24,6 +27,9 @@ from formulavision.registry import plugins
 from formulavision.rendering.encoding import decode_image, encode_png
 from formulavision.storage import Store
 from formulavision.storage.formats import DEFAULT_FORMAT, SHARD_IMAGES, Sample, find_format
+
+if TYPE_CHECKING:
+    from formulavision.device import DeviceDrawer
 
 __all__ = ["Figures", "bench"]
 
@@ -36,6 +42,8 @@ _BATCH = 64
 """Images that are read at once, where their memory is no more than a drawer's batch takes."""
 _FIRST = 32
 """Images that are drawn before anything is measured."""
+_DEVICE_IMAGES, _DEVICE_BYTES = 256, 1_000_000_000
+"""Images that a device draws at once on demand, where their memory is no more than this."""
 _MOST_CATEGORIES = 10_000
 _INSTANT = 100_000
 """Categories a second that are computed rather than searched for."""
@@ -47,13 +55,17 @@ _SLOW_S = 2.0
 
 @dataclass(frozen=True)
 class Figures:
-    """What a recipe with 1,000 images a category (or as many as there are) costs on one core of this machine.
+    """What a recipe with 1,000 images a category (or as many as there are) costs on one core of this machine, and on a
+    GPU of it where that draws.
 
     Attributes:
         recipe: as it was given.
+        device: what drew: cpu, or the name of a GPU.
         categories_per_second: categories found in a second of one core; None where there is nothing to search.
-        on_demand_ms: milliseconds to draw an image of those that shuffled training asks for, which share no work.
-        draw_ms: milliseconds to draw an image in the order of ``generate``, which shares most work.
+        on_demand_ms: milliseconds to draw an image of those that shuffled training asks for, which share no work; on a
+            GPU up to 256 at once, which stay in its memory.
+        draw_ms: milliseconds to draw an image in the order of ``generate``, which shares most work; on a GPU with its
+            way to the CPU's memory.
         encode_ms: milliseconds to encode an image as PNG.
         write_ms: milliseconds to write an encoded image to the default format, in the folder for temporary files.
         read_ms: milliseconds to read an image in random order from a store that the memory holds, as a tensor.
@@ -61,6 +73,7 @@ class Figures:
     """
 
     recipe: Recipe
+    device: str
     categories_per_second: float | None
     on_demand_ms: float
     draw_ms: float
@@ -70,30 +83,39 @@ class Figures:
     image_bytes: float
 
     def generate_seconds(self, images: int, cores: int) -> float:
-        """Seconds to draw, encode and write a store on so many cores, if they share the work evenly."""
-        return images * (self.draw_ms + self.encode_ms + self.write_ms) / 1000 / cores
+        """Seconds to draw, encode and write a store on so many cores, if they share the work evenly.
+
+        A GPU is one for all of them: the cores wait for it each in turn, and never take less than it takes to draw.
+        """
+        shared = (self.draw_ms + self.encode_ms + self.write_ms) / cores
+        return images * (shared if self.device == "cpu" else max(shared, self.draw_ms)) / 1000
 
 
 def bench(
     recipes: Iterable[Recipe],
     *,
     seconds: float = 1.0,
+    device: str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
     compiling: Callable[[str], None] = lambda generator: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Figures]:
     """Measure recipes on one core, with 16 of their categories at most.
 
     Args:
         seconds: how long each measurement takes, about; there are seven.
+        device: what draws: cpu, or cuda (cuda:N), where the generator can draw there.
         progress: called with the number of steps that are done and that there are.
         compiling: called with a generator's name where its first calls take more than two seconds.
+        note: called with a line of text where a generator cannot draw on the device, and the CPU draws.
 
     Raises:
-        ConfigError: seconds are out of range, or the folder of categories is missing.
+        ConfigError: seconds are out of range, the folder of categories is missing, or there is no such device.
         PluginError: a generator raised.
     """
     if not 0 < seconds <= 60:
         raise ConfigError(f"seconds: {seconds:g} is not allowed: must be above 0 and at most 60")
+    check_device(device)
     recipes = list(recipes)
     steps = count()
 
@@ -101,19 +123,26 @@ def bench(
         progress(next(steps), _STEPS * len(recipes))
 
     step()
-    return [_measure(recipe, seconds, step, compiling) for recipe in recipes]
+    return [_measure(recipe, seconds, device, step, compiling, note) for recipe in recipes]
 
 
-def _measure(recipe: Recipe, seconds: float, step: Callable[[], None], compiling: Callable[[str], None]) -> Figures:
+def _measure(
+    recipe: Recipe,
+    seconds: float,
+    device: str,
+    step: Callable[[], None],
+    compiling: Callable[[str], None],
+    note: Callable[[str], None],
+) -> Figures:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         with _told(recipe, compiling):
-            _call_first(recipe, root / "first")
+            _call_first(recipe, device, root / "first")
         step()
         categories, rate = _search(recipe, seconds)
         sample = _sample(recipe, categories, root / "categories")
         step()
-        drawer = Drawer(sample)
+        drawer = Drawer(sample, device=device, note=note)
         on_demand = _on_demand(drawer, seconds)
         step()
         draw, encode = _in_order(drawer, 2 * seconds)
@@ -121,12 +150,14 @@ def _measure(recipe: Recipe, seconds: float, step: Callable[[], None], compiling
         # As many images as are drawn in the time, each category's alike.
         each = round(min(_STORE_IMAGES, seconds / (on_demand + encode)) / len(categories))
         instances = min(max(1, each), sample.num_instances)
-        store = generate(Recipe.from_dict(sample.to_dict(), [f"instances={instances}"]), root / "store")
+        stored = Recipe.from_dict(sample.to_dict(), [f"instances={instances}"])
+        store = generate(stored, root / "store", device=device)
         write, image_bytes = _write(store, root / "piece", seconds)
         read = _read(store, min(_BATCH, drawer.batch_size), seconds)
         step()
     return Figures(
         recipe=recipe,
+        device=_what_draws(drawer),
         categories_per_second=rate,
         on_demand_ms=1000 * on_demand,
         draw_ms=1000 * draw,
@@ -137,13 +168,26 @@ def _measure(recipe: Recipe, seconds: float, step: Callable[[], None], compiling
     )
 
 
-def _call_first(recipe: Recipe, folder: Path) -> None:
-    """Find a category, draw a few images, encode and decode them: what numba has to compile it compiles here."""
+def _call_first(recipe: Recipe, device: str, folder: Path) -> None:
+    """Find a category, draw a few images, encode and decode them: what is compiled on first use is compiled here."""
     categories, _ = _search(recipe, 0)
-    drawer = Drawer(_sample(recipe, categories, folder))
-    images, _ = drawer.draw_batch(next(drawer.batches(np.arange(len(drawer))))[:_FIRST])
+    drawer = Drawer(_sample(recipe, categories, folder), device=device)
+    batch = next(drawer.batches(np.arange(len(drawer))))
+    if drawer.device_drawer is not None:
+        # In the numbers of images that are measured: kernels may be compiled for each.
+        _on_demand(drawer, 0)
+        drawer.draw_batch(batch)
+    images, _ = drawer.draw_batch(batch[:_FIRST])
     for image in images:
         decode_image(encode_png(image), recipe.canvas.channels)
+
+
+def _what_draws(drawer: Drawer) -> str:
+    if drawer.device_drawer is None:
+        return "cpu"
+    from formulavision.device import device_name
+
+    return device_name(drawer.device_drawer.device)
 
 
 @contextmanager
@@ -212,12 +256,36 @@ def _sample(recipe: Recipe, categories: list[Category], folder: Path) -> Recipe:
 
 def _on_demand(drawer: Drawer, seconds: float) -> float:
     """Seconds an image, in batches of one image of each category: among many categories, two of one are rare."""
+    if drawer.device_drawer is not None:
+        return _on_demand_there(drawer, drawer.device_drawer, seconds)
     random = np.random.default_rng(0)
     instances = drawer.recipe.num_instances
     first = np.arange(len(drawer.categories)) * instances
     return _median(
         lambda: drawer.draw_batch(random.permutation(first) + random.integers(instances, size=len(first))), seconds
     ) / len(first)
+
+
+def _on_demand_there(drawer: Drawer, device_drawer: DeviceDrawer, seconds: float) -> float:
+    """Seconds an image, in batches that a GPU is worth, of images that share no work, as far as there are as many."""
+    random = np.random.default_rng(0)
+    number = max(1, min(_DEVICE_IMAGES, _DEVICE_BYTES // math.prod(drawer.recipe.canvas.shape)))
+    labels, rounds = np.arange(number) % len(drawer.categories), np.arange(number) // len(drawer.categories)
+
+    def batch() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        instances = random.permutation(drawer.recipe.num_instances)
+        _, first = np.unique(drawer.generator.shared_work(instances), return_index=True)
+        apart = random.permutation(instances[first])
+        order = random.permutation(number)
+        return labels[order], apart[rounds % len(apart)][order]
+
+    batches = cycle([batch() for _ in range(16)])
+
+    def draw() -> None:
+        device_drawer.draw_instances(*next(batches))
+        device_drawer.wait()
+
+    return _median(draw, seconds) / number
 
 
 def _in_order(drawer: Drawer, seconds: float) -> tuple[float, float]:

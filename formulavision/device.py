@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,18 +11,30 @@ from numpy.typing import NDArray
 from formulavision.drawing import Drawer
 from formulavision.errors import ConfigError
 
-__all__ = ["DeviceDrawer", "find_device"]
+__all__ = ["DeviceDrawer", "device_name", "find_device"]
 
 
 def find_device(name: str) -> torch.device:
-    """The device to draw on, by torch's name for it.
+    """The device to draw on, by torch's name for it: cpu, cuda, or cuda:N.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: there is no device of the name, or not on this machine.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device: '{name}' is not available on this machine: must be cpu")
+    match = re.fullmatch(r"cpu|cuda(?::(0|[1-9]\d*))?", name)
+    if match is None:
+        raise ConfigError(f"device: '{name}' is not allowed: must be cpu or cuda (cuda:1 is a machine's second GPU)")
+    if name != "cpu":
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not there:
+            raise ConfigError(f"device: '{name}' is not available on this machine: must be cpu")
+        if int(match[1] or 0) >= there:
+            raise ConfigError(f"device: '{name}' is not available on this machine: its last is cuda:{there - 1}")
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What people call a device: cpu, or a GPU by its maker's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class DeviceDrawer:
@@ -43,7 +57,8 @@ class DeviceDrawer:
     def __init__(self, drawer: Drawer, device: torch.device) -> None:
         self.drawer = drawer
         self.device = device
-        with drawer.blamed(f"while preparing to draw on {device}"):
+        # Kernels that a generator launches go to the current device, which need not be this one.
+        with drawer.blamed(f"while preparing to draw on {device}"), torch.accelerator.device_index(device.index):
             self._renderer = drawer.generator.device_renderer(drawer.categories, device)
         self.native = self._renderer is not None
 
@@ -62,6 +77,16 @@ class DeviceDrawer:
             images = torch.from_numpy(self.drawer.draw_instances(labels, instances))
             return images.to(self.device)
         out = torch.empty((len(labels), *self.drawer.recipe.canvas.shape), dtype=torch.uint8, device=self.device)
-        with self.drawer.blamed(f"while drawing on {self.device}"):
+        if not len(labels):
+            return out
+        with (
+            self.drawer.blamed(f"while drawing on {self.device}"),
+            torch.accelerator.device_index(self.device.index),
+        ):
             self._renderer(labels, instances, out)
         return out
+
+    def wait(self) -> None:
+        """Return when the device has drawn what it was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

@@ -18,7 +18,19 @@ from formulavision.registry import plugins
 if TYPE_CHECKING:
     from formulavision.device import DeviceDrawer
 
-__all__ = ["Drawer"]
+__all__ = ["Drawer", "check_device"]
+
+
+def check_device(name: str) -> None:
+    """Whether there is such a device to draw on; asked before anything else is done, and at no cost for the CPU.
+
+    Raises:
+        ConfigError: there is no device of the name, or not on this machine.
+    """
+    if name != "cpu":
+        from formulavision.device import find_device
+
+        find_device(name)
 
 
 class Drawer:
@@ -29,10 +41,14 @@ class Drawer:
         categories: the recipe's categories, where they are known already.
         workers: processes to search categories with.
         progress: called with the number of categories found so far.
-        device: cpu or cuda: what draws, where the generator can draw there; the images come to the CPU.
+        device: cpu, cuda or cuda:N: what draws, where the generator can draw there; the images come to the CPU.
+        note: called with a line of text where the generator cannot draw there, and the CPU draws.
+
+    Attributes:
+        device_drawer: what draws on the device; None where the CPU draws.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: there is no such device.
         PluginError: the generator raised while it searched.
     """
 
@@ -44,10 +60,11 @@ class Drawer:
         workers: int = 1,
         progress: Callable[[int], None] = lambda found: None,
         device: str = "cpu",
+        note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe = recipe
         self.generator = recipe.build()
-        self._device_drawer: DeviceDrawer | None = None
+        self.device_drawer: DeviceDrawer | None = None
         if device != "cpu":
             from formulavision.device import DeviceDrawer, find_device
 
@@ -55,14 +72,22 @@ class Drawer:
         self.categories = categories or find_categories(recipe, workers=workers, progress=progress)
         if device != "cpu":
             drawer = DeviceDrawer(self, place)
-            self._device_drawer = drawer if drawer.native else None
+            if drawer.native:
+                self.device_drawer = drawer
+            else:
+                name = self.generator.name
+                other = " with these settings" if plugins()[name].draws_on_devices else ""
+                note(f"{name} draws on the CPU only{other}")
 
     def __len__(self) -> int:
         return len(self.recipe)
 
     @property
     def batch_size(self) -> int:
-        """Images that take about 8 MB: enough to share work, and not much more than a processor's caches."""
+        """Images that take about 8 MB: enough to share work, and not much more than a processor's caches.
+
+        On a GPU as well: to encode so many takes a core longer than to launch what draws them.
+        """
         height, width, channels = self.recipe.canvas.shape
         return max(1, 8_000_000 // (height * width * channels))
 
@@ -151,8 +176,10 @@ class Drawer:
             PluginError: the generator raised.
         """
         images = np.empty((len(labels), *self.recipe.canvas.shape), dtype=np.uint8) if out is None else out
-        if self._device_drawer is not None:
-            images[:] = self._device_drawer.draw_instances(labels, instances).cpu().numpy()
+        if self.device_drawer is not None:
+            import torch
+
+            torch.from_numpy(images).copy_(self.device_drawer.draw_instances(labels, instances))
             return images
         images[:] = 0
         for label in np.unique(labels):

@@ -15,8 +15,8 @@ import numpy as np
 
 import formulavision
 from formulavision.categories import find_categories
-from formulavision.drawing import Drawer
-from formulavision.errors import ConfigError, StoreError
+from formulavision.drawing import Drawer, check_device
+from formulavision.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.files import PARTIAL_SUFFIX, write_text
 from formulavision.generator import Category
 from formulavision.processes import BROKEN_POOL, CONTEXT, worker_pool
@@ -53,12 +53,18 @@ class Progress(Protocol):
     def images(self, done: int, total: int) -> None:
         """Images written so far, those of earlier runs included."""
 
+    def note(self, line: str) -> None:
+        """Something to know about the run, in a line of text."""
+
 
 class _Silent(Progress):
     def categories(self, found: int, total: int) -> None:
         pass
 
     def images(self, done: int, total: int) -> None:
+        pass
+
+    def note(self, line: str) -> None:
         pass
 
 
@@ -70,6 +76,7 @@ def generate(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Store:
     """Draw a recipe into a store. A run that was stopped goes on where it was, and ends in the same bytes.
 
@@ -78,8 +85,11 @@ def generate(
         format: parquet, webdataset or imagefolder.
         workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
         overwrite: replace a store that is in the way (never a folder that is no store).
+        device: what draws: cpu, or cuda (cuda:N), where the generator can draw there; each process then draws on the
+            GPU and encodes on a core. The pixels do not depend on it.
 
     Raises:
+        ConfigError: a number is out of range, or there is no such device.
         StoreError: the folder holds something else, or the disk is full or read-only.
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
@@ -89,6 +99,7 @@ def generate(
     if not 1 <= workers <= _MAX_WORKERS:
         raise ConfigError(f"workers: {workers} is not allowed: must be from 1 to {_MAX_WORKERS}")
     store_format = find_format(format)
+    check_device(device)
     root = Path(out)
     try:
         if _prepare(root, recipe, format, overwrite):
@@ -96,14 +107,15 @@ def generate(
         categories = find_categories(
             recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
         )
-        job = _Job(recipe, categories, root, format)
+        drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
+        job = _Job(recipe, categories, root, format, "cpu" if drawer.device_drawer is None else device)
         pieces = store_format.plan(job.layout)
         records = {piece.number: record for piece in pieces if (record := _read_record(root, store_format, piece))}
         for leftover in (root / INCOMPLETE).glob(f"*{PARTIAL_SUFFIX}"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         missing = [piece for piece in pieces if piece.number not in records]
         done = sum(record.count for record in records.values())
-        for piece, record in _run(job, missing, workers, lambda n: progress.images(done + n, len(recipe))):
+        for piece, record in _run(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
             records[piece.number] = record
         write_text(root / "recipe.yaml", recipe.to_yaml())
         write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
@@ -204,6 +216,7 @@ class _Job:
     categories: list[Category]
     root: Path
     format: str
+    device: str
 
     @property
     def layout(self) -> Layout:
@@ -223,13 +236,13 @@ class _Stopped(Exception):
 class _Worker:
     """Draws and writes pieces, in this process or in one of its own."""
 
-    def __init__(self, job: _Job, count: Callable[[int], None], stopped: Callable[[], bool]) -> None:
+    def __init__(self, job: _Job, drawer: Drawer, count: Callable[[int], None], stopped: Callable[[], bool]) -> None:
         self.job = job
         self.layout = job.layout
         self.format: Format = find_format(job.format)
         self.pieces = len(self.format.plan(self.layout))
-        self.drawer = Drawer(job.recipe, categories=job.categories)
-        self.images = np.empty((self.drawer.batch_size, *job.recipe.canvas.shape), np.uint8)
+        self.drawer = drawer
+        self.images = np.empty((drawer.batch_size, *job.recipe.canvas.shape), np.uint8)
         self.count = count
         self.stopped = stopped
 
@@ -260,7 +273,7 @@ class _Worker:
 
 
 def _run(
-    job: _Job, pieces: list[Piece], workers: int, progress: Callable[[int], None]
+    job: _Job, drawer: Drawer, pieces: list[Piece], workers: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[Piece, PieceRecord]]:
     if workers == 1 or len(pieces) <= 1:
         done = 0
@@ -270,7 +283,7 @@ def _run(
             done += n
             progress(done)
 
-        worker = _Worker(job, count, lambda: False)
+        worker = _Worker(job, drawer, count, lambda: False)
         for piece in pieces:
             yield piece, worker.write(piece)
         return
@@ -278,9 +291,10 @@ def _run(
     pool = worker_pool(min(workers, len(pieces)), _start_worker, _pack(job), counter, stop, compiled)
     try:
         futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
-        # What numba has to compile after an installation it compiles once, here, while the workers start; they wait for
-        # it and read it from its cache.
-        encode_png(Drawer(job.recipe, categories=job.categories).draw(0)[0])
+        # What numba and Triton have to compile after an installation they compile once, here, while the workers start;
+        # these wait for it and read it from the caches. Triton compiles for one image other kernels than for many.
+        first = [0] if job.device == "cpu" else next(drawer.batches(pieces[0].indices))
+        encode_png(drawer.draw_batch(first)[0][0])
         compiled.set()
         pending = set(futures)
         while pending:
@@ -296,14 +310,14 @@ def _run(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pack(job: _Job) -> tuple[dict[str, Any], list[tuple[int, str, Any]], Path, str]:
+def _pack(job: _Job) -> tuple[dict[str, Any], list[tuple[int, str, Any]], Path, str, str]:
     categories = [(c.index, c.name, c.parameters) for c in job.categories]
-    return job.recipe.to_dict(), categories, job.root, job.format
+    return job.recipe.to_dict(), categories, job.root, job.format, job.device
 
 
 def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: Any) -> None:
-    recipe, categories, root, format = packed
-    job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], root, format)
+    recipe, categories, root, format, device = packed
+    job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], root, format, device)
     checked = time.monotonic()
 
     def count(n: int) -> None:
@@ -318,12 +332,18 @@ def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: An
         return bool(stop.is_set())
 
     global _worker
-    _worker = _Worker(job, count, stopped)
+    try:
+        _worker = _Worker(job, Drawer(job.recipe, categories=job.categories, device=device), count, stopped)
+    except FormulaVisionError as error:
+        # Such as a GPU whose memory does not do for all workers: what fails here would be told with a traceback.
+        _worker = error
     compiled.wait()
 
 
 def _write_piece(piece: Piece) -> PieceRecord:
+    if isinstance(_worker, FormulaVisionError):
+        raise _worker
     return _worker.write(piece)
 
 
-_worker: _Worker
+_worker: _Worker | FormulaVisionError

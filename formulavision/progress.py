@@ -39,6 +39,9 @@ class Bars:
     def images(self, done: int, total: int) -> None:
         self.show("images", done, total)
 
+    def note(self, line: str) -> None:
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 @contextmanager
 def progress_bars(*, show: bool = True) -> Iterator[Bars]:

@@ -32,6 +32,11 @@ class Registered:
     def origin(self) -> str:
         return f"{self.package} {self.package_version}".strip()
 
+    @property
+    def draws_on_devices(self) -> bool:
+        """Whether it draws on a GPU itself, with some settings at least."""
+        return self.generator.device_renderer is not Generator.device_renderer
+
 
 @dataclass
 class Registry:

@@ -89,6 +89,8 @@ def preview(
     overwrite: bool = False,
     workers: int = 1,
     progress: Callable[[int], None] = lambda found: None,
+    device: str = "cpu",
+    note: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write a recipe's contact sheet as a PNG.
 
@@ -100,12 +102,14 @@ def preview(
         overwrite: replace a file that is there.
         workers: processes to search categories with.
         progress: called with the number of categories found so far.
+        device: what draws: cpu, or cuda (cuda:N), where the generator can draw there.
+        note: called with a line of text where the generator cannot draw there, and the CPU draws.
 
     Returns:
         The path of the PNG.
 
     Raises:
-        ConfigError: fewer than one row or column is asked for.
+        ConfigError: fewer than one row or column is asked for, or there is no such device.
         PluginError: the generator raised.
         StoreError: the file exists, or cannot be written.
     """
@@ -114,9 +118,8 @@ def preview(
         raise StoreError(f"{out}: is a folder; name a file, such as {out / 'sheet.png'}")
     if out.exists() and not overwrite:
         raise StoreError(f"{out}: exists already; give another --out, or --overwrite")
-    sheet = contact_sheet(
-        Drawer(recipe, workers=workers, progress=progress), categories=categories, instances=instances
-    )
+    drawer = Drawer(recipe, workers=workers, progress=progress, device=device, note=note)
+    sheet = contact_sheet(drawer, categories=categories, instances=instances)
     try:
         with atomic_write(out) as file:
             sheet.save(file, "PNG")

@@ -28,6 +28,14 @@ def official(shared_data: Path) -> Path:
     return shared_data / "fractaldb-official"
 
 
+@pytest.fixture
+def cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``device="cuda"`` draws as on a GPU, but in the CPU's memory: in plain torch that is all the same."""
+    import torch
+
+    monkeypatch.setattr("formulavision.device.find_device", lambda name: torch.device("cpu"))
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found categories are cached for the length of the test run, apart from the user's own."""

@@ -27,10 +27,16 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "language"), [("pyproject.toml", "toml"), ("formulavision_rings.py", "python")])
-def test_the_tutorials_plugin_is_the_one_that_the_tests_install(name: str, language: str) -> None:
-    (shown,) = blocks(ROOT / "docs" / "writing-a-generator.md", language)
-    assert shown == (ROOT / "tests" / "third_party" / "rings" / name).read_text()
+@pytest.mark.parametrize(
+    ("language", "files"),
+    [
+        ("toml", ["third_party/rings/pyproject.toml"]),
+        ("python", ["third_party/rings/formulavision_rings.py", "discs.py", "test_discs.py"]),
+    ],
+)
+def test_the_tutorials_code_is_what_the_tests_run(language: str, files: list[str]) -> None:
+    shown = blocks(ROOT / "docs" / "writing-a-generator.md", language)
+    assert shown == [(ROOT / "tests" / file).read_text() for file in files]
 
 
 @pytest.mark.parametrize(("document", "command"), commands())

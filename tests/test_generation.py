@@ -8,12 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from discs import Discs
 
-from formulavision import ConfigError, Drawer, FormulaVisionError, Recipe, Store, generate, verify
+from formulavision import (
+    ConfigError,
+    Drawer,
+    FormulaVisionError,
+    Generator,
+    Recipe,
+    Store,
+    generate,
+    plugins,
+    register,
+    verify,
+)
 from formulavision.storage import FORMATS, formats
 
 RECIPE = {
@@ -304,6 +320,124 @@ def test_ctrl_c_ends_a_search_in_workers(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=15)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+# On a device
+
+
+@pytest.fixture
+def discs(cuda_is_the_cpu: None) -> Recipe:
+    register(Discs)
+    return Recipe.from_dict({**RECIPE, "generator": "discs", "categories": 9})
+
+
+@pytest.fixture
+def worker_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker process does, done where the tests' devices and generators are known."""
+    from formulavision import generation
+
+    def pool(workers: int, start: Callable[..., None], *arguments: Any) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
+
+    monkeypatch.setattr(generation, "worker_pool", pool)
+    monkeypatch.setattr(Discs, "categories_are_independent", lambda self: False)  # the search has a pool of its own
+
+
+@pytest.mark.usefixtures("worker_in_a_thread")
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_device_draws_are_the_same_bytes(
+    discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, workers: int
+) -> None:
+    generate(discs, tmp_path / "cpu", format=format)
+    monkeypatch.setattr(Discs, "render", None)
+    generate(discs, tmp_path / "cuda", format=format, device="cuda", workers=workers)
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "cuda")
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def categories(self, found: int, total: int) -> None:
+        pass
+
+    def images(self, done: int, total: int) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.usefixtures("cuda_is_the_cpu")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_the_generator_cannot_draw_there_it_is_told_once_and_the_cpu_draws(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 4096)  # as in worker processes
+    monkeypatch.setattr(plugins()["perlin"].generator, "device_renderer", Generator.device_renderer)
+    notes = Notes()
+    store = {"format": "imagefolder", "workers": workers, "progress": notes}
+    generate(recipe, tmp_path / "cpu", **store)
+    generate(recipe, tmp_path / "cuda", device="cuda", **store)
+    assert notes.lines == ["perlin draws on the CPU only"]
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "cuda")
+
+
+@pytest.mark.usefixtures("worker_in_a_thread")
+def test_a_worker_that_cannot_prepare_to_draw_is_told_in_one_line(
+    discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, calls = Discs.device_renderer, []
+
+    def fail_in_the_worker(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("the GPU is full")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(Discs, "device_renderer", fail_in_the_worker)
+    with pytest.raises(
+        FormulaVisionError, match=r"'discs' .* failed while preparing to draw on cpu: MemoryError: the GPU"
+    ):
+        generate(discs, tmp_path / "store", device="cuda", workers=2)
+    generate(discs, tmp_path / "store", device="cuda", workers=2)
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+def test_a_store_that_was_begun_on_one_device_is_finished_on_another(
+    discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import generation
+
+    def fail(*arguments: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "write_manifest", fail)
+        with pytest.raises(Interrupted):
+            generate(discs, tmp_path / "store", device="cuda")
+    (tmp_path / "store" / ".incomplete" / "000001.json").unlink()
+    assert verify(generate(discs, tmp_path / "store").path, sample=None).ok
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    recipe: Recipe, tmp_path: Path, device: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"device: '{device}' is not"):
+        generate(recipe, tmp_path / "store", device=device)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="draws on a GPU")
+@pytest.mark.parametrize("plugin", ["ifs", "bezier", "perlin"])
+def test_worker_processes_draw_on_a_gpu(tmp_path: Path, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # worker processes have the real shard size
+    recipe = Recipe.from_dict({"generator": plugin, "categories": 4, "instances": 50, "canvas": {"size": 64}})
+    generate(recipe, tmp_path / "cpu", format="imagefolder")
+    generate(recipe, tmp_path / "cuda", format="imagefolder", device="cuda", workers=2)
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "cuda")
 
 
 # Verify

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from discs import Discs
 from PIL import Image
 from pydantic import Field
 
@@ -81,6 +82,26 @@ def test_preview_writes_a_png_and_replaces_it_only_when_told(tmp_path: Path) -> 
     preview(recipe(64), out, overwrite=True)
     assert out.read_bytes() != before
     assert [file.name for file in out.parent.iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.usefixtures("cuda_is_the_cpu")
+def test_a_device_draws_the_same_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formulavision.register(Discs)
+    discs = Recipe.from_dict({"generator": "discs", "categories": 9, "canvas": {"size": 32}})
+    notes: list[str] = []
+    preview(discs, tmp_path / "cpu.png")
+    monkeypatch.setattr(Discs, "render", None)
+    preview(discs, tmp_path / "cuda.png", device="cuda", note=notes.append)
+    assert (tmp_path / "cpu.png").read_bytes() == (tmp_path / "cuda.png").read_bytes()
+    assert notes == []
+
+
+@pytest.mark.usefixtures("cuda_is_the_cpu")
+def test_what_cannot_be_drawn_on_a_device_is_told(tmp_path: Path) -> None:
+    notes: list[str] = []
+    preview(recipe(), tmp_path / "sheet.png", device="cuda", note=notes.append)
+    assert notes == ["preview-test-flat draws on the CPU only"]
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def bench(
         typer.Option("--plugin", help="Generator to measure with its defaults (may be repeated).", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Time for each measurement; a recipe has seven.")] = 1.0,
+    device: o.Device = "cpu",
 ) -> None:
     """Measure what searching, drawing, storing and reading cost here, and what that means for 1,000 x 1,000 images.
 
@@ -44,9 +45,11 @@ def bench(
     """
     from formulavision.bench import bench as run
     from formulavision.cli.console import console, say
+    from formulavision.drawing import check_device
     from formulavision.progress import progress_bars
     from formulavision.registry import plugins
 
+    check_device(device)
     named = bool(configs or plugin)
     recipes = [(path.stem, o.make_recipe(path, None)) for path in configs or []]
     recipes += [(name, o.make_recipe(None, name)) for name in plugin or []]
@@ -67,15 +70,31 @@ def bench(
 
         for i, (name, recipe) in enumerate(recipes):
             with _noted(problems, named):
-                (figures,) = run([recipe], seconds=seconds, progress=partial(show, i), compiling=compiling)
+                (figures,) = run(
+                    [recipe], seconds=seconds, device=device, progress=partial(show, i), compiling=compiling,
+                    note=problems.append,
+                )  # fmt: skip
                 measured.append((name, figures))
     cores = o.count_workers(0)
     across = max(1, (console.width - _LABELS) // _COLUMN)
-    for start in range(0, len(measured), across):
-        console.print(_table(measured[start : start + across], cores))
+    devices = sorted({figures.device for _, figures in measured}, key=lambda name: name == "cpu")
+    for drew in devices:
+        shown = [(name, figures) for name, figures in measured if figures.device == drew]
+        for start in range(0, len(shown), across):
+            console.print(_table(shown[start : start + across], cores, drew))
     for problem in problems:
         say(problem)
-    say("time: draw in a store's order + encode + write, if cores share the work evenly; the search is not in it.")
+    gpu = any(drew != "cpu" for drew in devices)
+    if gpu:
+        say(
+            "on the GPU: up to 256 images at once, which stay there. "
+            "GPU to CPU: a batch of generate's, with its copy to the CPU's memory. Both are waited for."
+        )
+    say(
+        "time: draw in a store's order + encode + write, if cores share the work evenly"
+        + (", but no less than the one GPU takes to draw for all of them" if gpu else "")
+        + "; the search is not in it."
+    )
 
 
 @contextmanager
@@ -91,15 +110,17 @@ def _noted(problems: list[str], named: bool = False) -> Iterator[None]:
         problems.append(f"not measured: {error}")
 
 
-def _table(measured: list[tuple[str, Figures]], cores: int) -> Table:
+def _table(measured: list[tuple[str, Figures]], cores: int, device: str) -> Table:
+    """The figures of recipes that one device drew."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     from formulavision.cli.console import size_text
 
+    gpu = device != "cpu"
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("one core of this machine", no_wrap=True)
+    table.add_column("one core of this machine" + (f",\ndrawing on its {escape(device)}" if gpu else ""), no_wrap=True)
     for name, _ in measured:
         table.add_column(escape(name), justify="right", overflow="fold")
     figures = [figures for _, figures in measured]
@@ -109,8 +130,10 @@ def _table(measured: list[tuple[str, Figures]], cores: int) -> Table:
     table.add_row("search, categories a second", *("-" if rate is None else _digits(rate) for rate in rates))
     table.add_section()
     table.add_row("milliseconds an image")
-    table.add_row("  draw on demand, at random", *(_digits(f.on_demand_ms) for f in figures))
-    table.add_row("  draw in a store's order", *(_digits(f.draw_ms) for f in figures))
+    table.add_row(
+        "  draw on demand, at random" + (", on the GPU" if gpu else ""), *(_digits(f.on_demand_ms) for f in figures)
+    )
+    table.add_row("  draw in a store's order" + (", GPU to CPU" if gpu else ""), *(_digits(f.draw_ms) for f in figures))
     table.add_row("  encode as PNG", *(_digits(f.encode_ms) for f in figures))
     table.add_row("  write", *(_digits(f.write_ms) for f in figures))
     table.add_row("  read back, at random", *(_digits(f.read_ms) for f in figures))
@@ -119,7 +142,8 @@ def _table(measured: list[tuple[str, Figures]], cores: int) -> Table:
     table.add_row("  into a store", *(f"{1 / f.generate_seconds(1, 1):,.0f}" for f in figures))
     table.add_row("bytes an image", *(f"{f.image_bytes:,.0f}" for f in figures))
     table.add_section()
-    table.add_row(f"1,000 x 1,000 images on {cores} {'core' if cores == 1 else 'cores'}")
+    machine = ("one GPU and " if gpu else "") + f"{cores} {'core' if cores == 1 else 'cores'}"
+    table.add_row(f"1,000 x 1,000 images on {machine}")
     table.add_row("  time", *(_duration(f.generate_seconds(1_000_000, cores)) for f in figures))
     table.add_row("  size", *(size_text(1_000_000 * f.image_bytes) for f in figures))
     return table

@@ -31,6 +31,7 @@ def generate(
         str, typer.Option("--format", help="parquet, webdataset or imagefolder (a PNG file each).")
     ] = "parquet",
     workers: o.Workers = 0,
+    device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
 ) -> None:
     """Draw a recipe into a store. Run again, it goes on where it was stopped.
@@ -52,7 +53,10 @@ def generate(
     )
     started = time.perf_counter()
     with progress_bars() as bars:
-        store = run(recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars)
+        store = run(
+            recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars,
+            device=device,
+        )  # fmt: skip
     seconds = time.perf_counter() - started
     say(
         f"{out}: {len(store):,} images, {size_text(store.manifest.bytes)}, complete, in {seconds:.1f} s\n"
@@ -99,6 +103,7 @@ def preview(
     size: o.Size = None,
     seed: o.Seed = None,
     settings: o.Settings = None,
+    device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
 ) -> None:
     """Draw a contact sheet: categories down, instances across, labelled.
@@ -114,6 +119,7 @@ def preview(
         run(
             recipe, out, categories=categories, instances=instances, overwrite=overwrite,
             workers=o.count_workers(0), progress=lambda n: bars.categories(n, recipe.num_categories),
+            device=device, note=bars.note,
         )  # fmt: skip
     say(f"{out}: {recipe.generator.name}, recipe {recipe.id}")
 

@@ -30,6 +30,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting, by its path: --set generator.fill_rate=0.1 (may be repeated)."),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="What draws: cpu, or cuda (a GPU; what the generator cannot draw there the CPU draws).",
+    ),
+]
 Workers = Annotated[int, typer.Option("--workers", help="Processes to draw with; 0: one a core.")]
 
 

@@ -33,10 +33,11 @@ def list_plugins(context: typer.Context) -> None:
 
     found = plugins()
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("generator", "pixel version", "package", "what it draws"):
+    for heading in ("generator", "pixel version", "GPU", "package", "what it draws"):
         table.add_column(heading, overflow="fold")
     for name, entry in sorted(found.generators.items()):
-        table.add_row(name, str(entry.generator.version), escape(entry.origin), escape(summary(entry.generator)))
+        generator, gpu = entry.generator, "yes" if entry.draws_on_devices else "no"
+        table.add_row(name, str(generator.version), gpu, escape(entry.origin), escape(summary(generator)))
     console.print(table)
     for plugin, line in found.problems.items():
         say(f"not loaded {plugin}: {line}")
@@ -57,6 +58,7 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
     generator = entry.generator
     console.print(f"[bold]{name}[/bold], pixel version {generator.version}, from {entry.origin}")
     console.print(escape(summary(generator)))
+    console.print(f"draws on the CPU{', and on a GPU (--device cuda)' if entry.draws_on_devices else ' only'}")
     for title, model in (("generator", generator.Params), ("canvas", Canvas)):
         console.print(f"\n--set {title}.PARAMETER=VALUE", style="dim")
         for parameter, facts, description in describe(model):

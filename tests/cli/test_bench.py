@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from discs import Discs
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -124,6 +127,65 @@ def positive(figures: Figures) -> tuple[float, ...]:
         figures.read_ms,
         figures.image_bytes,
     )
+
+
+def test_a_gpu_is_one_for_all_cores() -> None:
+    cpu = Figures(Recipe.from_dict(BEZIER), "cpu", None, 9.0, 4.0, 5.0, 1.0, 1.0, 100.0)
+    gpu = replace(cpu, device="NVIDIA Test")
+    assert [cpu.generate_seconds(1000, cores) for cores in (1, 2, 10)] == [10.0, 5.0, 1.0]
+    assert [gpu.generate_seconds(1000, cores) for cores in (1, 2, 10)] == [10.0, 5.0, 4.0]
+
+
+@pytest.fixture
+def gpu(cuda_is_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins().generators, "discs", Registered(Discs, "discs", "1"))
+    monkeypatch.setattr("formulavision.device.device_name", lambda device: "NVIDIA Test")
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("instances", [3, 1000])
+def test_a_device_is_measured_by_what_it_draws(monkeypatch: pytest.MonkeyPatch, instances: int) -> None:
+    monkeypatch.setattr(Discs, "render", None)
+    monkeypatch.setattr(Discs, "max_instances", lambda self: instances)
+    recipe = Recipe.from_dict({"generator": "discs", "instances": 2, "canvas": {"size": 32}})
+    (figures,) = bench([recipe], seconds=0.01, device="cuda")
+    assert figures.device == "NVIDIA Test"
+    assert min(positive(figures)) > 0
+
+
+@pytest.mark.usefixtures("gpu")
+def test_on_demand_a_device_draws_256_images_that_share_no_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from formulavision.device import DeviceDrawer
+
+    seen: list[set[tuple[int, int]]] = []
+    draw = DeviceDrawer.draw_instances
+
+    def watch(self: DeviceDrawer, labels: np.ndarray, instances: np.ndarray) -> object:
+        seen.append(set(zip(labels.tolist(), (instances % 25).tolist(), strict=True)))
+        return draw(self, labels, instances)
+
+    monkeypatch.setattr(DeviceDrawer, "draw_instances", watch)
+    monkeypatch.setattr(Discs, "shared_work", lambda self, instances: instances % 25)
+    bench([Recipe.from_dict({"generator": "discs", "canvas": {"size": 32}})], seconds=0.01, device="cuda")
+    assert max(len(apart) for apart in seen) == 256
+
+
+@pytest.mark.usefixtures("wide", "gpu")
+def test_a_table_says_what_drew_and_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins()["perlin"].generator, "device_renderer", Generator.device_renderer)
+    result = CliRunner().invoke(
+        app, ["bench", "--plugin", "perlin", "--plugin", "discs", "--seconds", "0.01", "--device", "cuda"]
+    )
+    assert result.exit_code == 0, result.output
+    gpu, cpu = result.stdout.split("one core of this machine")[1:]
+    assert gpu.split()[:7] == [",", "drawing", "on", "its", "NVIDIA", "Test", "discs"]
+    assert "1,000 x 1,000 images on one GPU and " in gpu
+    assert "at random, on the GPU" in gpu
+    assert cpu.split()[0] == "perlin"
+    assert "GPU" not in cpu.partition("perlin draws on the CPU only\n")[0]
+    assert "no less than the one GPU takes" in cpu
 
 
 def test_categories_from_a_folder_and_on_a_grid_are_not_searched(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def folder(root: Path, classes: dict[str, list[tuple[int, int]]], *parts: str) -
         (["--plugin", "ifs", "--workers", "-1"], "workers: -1 is not allowed"),
         (["--plugin", "ifs", "--categories-from", "/absent"], "categories.folder: /absent: no such folder"),
         (["/absent/recipe.yaml"], "/absent/recipe.yaml: No such file or directory"),
+        (["--plugin", "ifs", "--device", "gpu"], "device: 'gpu' is not allowed: must be cpu or cuda"),
+        (["--plugin", "ifs", "--device", "cuda:99"], "device: 'cuda:99' is not available on this machine"),
         ([], "give either a recipe file or --plugin NAME"),
     ],
 )
@@ -106,6 +108,22 @@ def test_a_picture_in_the_way_of_a_preview_stays(refused: Refused, tmp_path: Pat
     (tmp_path / "sheet.png").write_bytes(b"mine")
     assert "--overwrite" in refused("preview", "--plugin", "perlin", "--out", tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    from formulavision import bench, drawing, generation
+
+    for module in (bench, drawing, generation):
+        monkeypatch.setattr(module, "Category" if module is bench else "find_categories", None)
+    for command in ("generate", "preview"):
+        told = refused(command, "--plugin", "ifs", "--device", device, "--out", tmp_path / "new" / "out")
+        assert f"device: '{device}' is not" in told
+    for named in (["--plugin", "ifs"], []):
+        assert f"device: '{device}' is not" in refused("bench", *named, "--device", device)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_categories_in_the_way_stay(refused: Refused, tmp_path: Path) -> None:
@@ -214,6 +232,28 @@ def test_a_comparison_without_its_downstreams_folder_says_what_to_set(refused: R
     config = Path(__file__).parents[2] / "configs" / "compare-cifar10.yaml"
     line = refused("compare", config, "--out", tmp_path / "run")
     assert "--set downstreams.cifar10.root=/path" in line
+
+
+# Looking
+
+
+def test_the_list_of_generators_says_which_draw_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from discs import Discs
+
+    from formulavision import Generator
+    from formulavision.registry import Registered, plugins
+
+    class Plain(Generator):
+        name = "plain"
+
+    generators = {"discs": Registered(Discs, "discs", "1"), "plain": Registered(Plain, "plain", "1")}
+    monkeypatch.setattr(plugins(), "generators", generators)
+    shown = {name: CliRunner().invoke(app, ["plugins", "show", name]).stdout for name in generators}
+    assert "draws on the CPU, and on a GPU (--device cuda)" in shown["discs"]
+    assert "draws on the CPU only" in shown["plain"]
+    rows = [line.split()[:3] for line in CliRunner().invoke(app, ["plugins"]).stdout.splitlines()]
+    assert ["discs", "1", "yes"] in rows
+    assert ["plain", "1", "no"] in rows
 
 
 # Start-up

@@ -251,8 +251,7 @@ class Ifs(Generator):
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         from formulavision.rendering.triton_support import runs_on
 
-        # The published orbit is one chain of steps that wait for each other, in float64.
-        if self.params.orbit == "published" or not runs_on(device):
+        if not runs_on(device):
             return None
         from .on_device import IfsRenderer
 
@@ -303,7 +302,7 @@ class Ifs(Generator):
             from .search import cumulated
 
             selection = np.empty(self.params.dots, np.uint8)
-            select(self._published_draws, cumulated(category.parameters[:, 6]), selection)
+            select(self.published_draws, cumulated(category.parameters[:, 6]), selection)
             self._selected = (category, selection)
             return selection
         return selected[1]
@@ -311,7 +310,8 @@ class Ifs(Generator):
     _selected: tuple[Category, NDArray[np.uint8]] | None = None
 
     @cached_property
-    def _published_draws(self) -> NDArray[np.float64]:
+    def published_draws(self) -> NDArray[np.float64]:
+        """What the published orbit selects by, in all categories the same: float64 [dots]."""
         return np.random.RandomState(100).random_sample(self.params.dots)
 
     def _shade(self, owners: NDArray[np.uint32], masks: NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -14,8 +14,8 @@ from formulavision.rendering.points_triton import shade
 from formulavision.rendering.triton_support import upload
 
 from . import GRAY
-from .orbits_triton import LEAST_ROWS, mark_orbits
-from .search import borders
+from .orbits_triton import LEAST_ROWS, mark_orbits, mark_published_orbits
+from .search import borders, cumulated
 
 if TYPE_CHECKING:
     from . import Ifs
@@ -41,10 +41,17 @@ class IfsRenderer:
         self.rows = np.array([len(category.parameters) for category in categories], np.int64)
         rows = max(LEAST_ROWS, int(self.rows.max(initial=0)))
         self.parameters = np.zeros((len(categories), rows, 6))
-        self.borders = np.full((len(categories), rows), 65536, np.int32)
+        self.published = generator.params.orbit == "published"
+        # What a draw is compared with to select a row; those that are added are never selected.
+        self.limits = np.full((len(categories), rows), np.inf if self.published else 65536)
         for i, category in enumerate(categories):
             self.parameters[i, : self.rows[i]] = category.parameters[:, :6]
-            self.borders[i, 1 : self.rows[i]] = borders(category.parameters)
+            if self.published:
+                self.limits[i, : self.rows[i]] = cumulated(category.parameters[:, 6])
+            else:
+                self.limits[i, 1 : self.rows[i]] = borders(category.parameters)
+        if self.published:
+            self.draws = upload(generator.published_draws, device)
         gray = np.array([[0], [GRAY]], np.uint8)
         self.palette = upload(gray if generator.canvas.channels == 1 else generator.palette, device)
 
@@ -69,16 +76,22 @@ class IfsRenderer:
             masks = walks + len(generator.table) * patches
         numbers = upload(np.stack([indices, walks, masks, flips]), self.device)
         latest = torch.zeros((len(labels), size, size), dtype=torch.int32, device=self.device)
-        mark_orbits(
-            upload(systems.astype(np.float32), self.device),
-            upload(self.borders[labels], self.device),
-            numbers[0],
-            numbers[1],
-            latest,
-            points=generator.params.dots,
-            padding=generator.canvas.padding,
-            key=generator.key(b"walk"),
-        )
+        padding = generator.canvas.padding
+        if self.published:
+            chosen = with_identities(systems, self.rows[labels])
+            limits = upload(self.limits[labels], self.device)
+            mark_published_orbits(upload(chosen, self.device), limits, self.draws, latest, padding=padding)
+        else:
+            mark_orbits(
+                upload(systems.astype(np.float32), self.device),
+                upload(self.limits[labels].astype(np.int32), self.device),
+                numbers[0],
+                numbers[1],
+                latest,
+                points=generator.params.dots,
+                padding=padding,
+                key=generator.key(b"walk"),
+            )
         shade(
             latest,
             numbers[0],
@@ -89,3 +102,15 @@ class IfsRenderer:
             patch=generator.params.patch,
             key=generator.key(b"mask"),
         )
+
+
+def with_identities(systems: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Systems with the identity behind their last rows, float64 [n, most rows + 1, 6].
+
+    Args:
+        systems: float64 [n, most rows, 6].
+        rows: int64 [n], of each system.
+    """
+    longer = np.concatenate([systems, np.zeros((len(systems), 1, 6))], axis=1)
+    longer[np.arange(len(systems)), rows] = [1, 0, 0, 1, 0, 0]
+    return longer

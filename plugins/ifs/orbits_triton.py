@@ -1,4 +1,4 @@
-"""The independent orbit on a GPU: ``orbits.independent_orbit``, with its points marked as they come."""
+"""Both orbits on a GPU, the twins of those in ``orbits``, with their points marked as they come."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from formulavision.rendering.triton_support import EXACT, signed
 
 from .orbits import BURN_IN, CHAINS
 
-__all__ = ["mark_orbits"]
+__all__ = ["mark_orbits", "mark_published_orbits"]
 
 LEAST_ROWS = 8
 """Rows that a table of systems has at least."""
+SEGMENTS = 128
+"""Of a published orbit, computed side by side."""
 
 
 @triton.jit
@@ -55,8 +57,9 @@ def _step(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _pixel(value, low, spread, extent, padding, last):  # type: ignore[no-untyped-def]
-    """As ``rendering.points.place``: the quotient in float32, the rest in float64; 0 for what is no number."""
-    pixel = tl.div_rn(value - low, spread).to(tl.float64) * extent + padding
+    """As ``rendering.points.place``: the quotient in the points' type, the rest in float64; 0 for what is no number."""
+    share = tl.div_rn(value - low, spread).to(tl.float64) if value.dtype == tl.float32 else (value - low) / spread
+    pixel = share * extent + padding
     within = tl.where(tl.abs(pixel) < float("inf"), pixel, 0.0)
     return tl.minimum(within.to(tl.int32), last)
 
@@ -115,6 +118,136 @@ def _mark_orbits(  # type: ignore[no-untyped-def]
             row = _pixel(y, top, height, extent, border_pixels, size - 1)
             counts = point.to(tl.uint32) < number
             tl.atomic_max(pixels + row * size + column, (point + 1) << 4, mask=counts, sem="relaxed")
+
+
+# The published orbit -------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _published_step(draws, step, steps, system, cumulative, x, y, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Where the segments' points go in a step of each, and whether there is such a step."""
+    there = step < steps
+    draw = tl.load(draws + step, mask=there, other=0.0)
+    row = tl.zeros(draw.shape, tl.int32)
+    for r in tl.static_range(ROWS):
+        row += (draw > tl.load(cumulative + r)).to(tl.int32)
+    place = system + 6 * row
+    a, b, c = tl.load(place), tl.load(place + 1), tl.load(place + 2)
+    d, e, f = tl.load(place + 3), tl.load(place + 4), tl.load(place + 5)
+    return tl.where(there, x * a + y * b + e, x), tl.where(there, x * c + y * d + f, y), there
+
+
+@triton.jit(do_not_specialize=["points", "size", "padding"])
+def _mark_published_orbits(  # type: ignore[no-untyped-def]
+    systems,
+    cumulatives,
+    draws,
+    latest,
+    points,
+    size,
+    padding,
+    ROWS: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+):
+    image = tl.program_id(0)
+    system = systems + image * (ROWS + 1) * 6
+    cumulative = cumulatives + image * ROWS
+    segment = tl.arange(0, SEGMENTS)
+    steps = points - 1
+    length = (steps + SEGMENTS - 1) // SEGMENTS
+    zero = tl.zeros([SEGMENTS], tl.float64)
+    # Where each segment starts: where the one before it ends, which is not known before that has started where it does.
+    # Starts are set right until no end changes: after the second time, where rounding has forgotten the first starts.
+    start_x, start_y, first_x, first_y = zero, zero, segment, segment
+    wrong = 1
+    while wrong > 0:
+        x, y = start_x, start_y
+        first_x, first_y = tl.zeros([SEGMENTS], tl.int32) + points, tl.zeros([SEGMENTS], tl.int32) + points
+        for n in range(length):
+            step = segment * length + n
+            x, y, there = _published_step(draws, step, steps, system, cumulative, x, y, ROWS)
+            first_x = tl.where(there & (x != x), tl.minimum(first_x, step + 1), first_x)
+            first_y = tl.where(there & (y != y), tl.minimum(first_y, step + 1), first_y)
+        before = tl.maximum(segment - 1, 0)
+        end_x = tl.where(segment > 0, tl.gather(x, before, 0), 0.0)
+        end_y = tl.where(segment > 0, tl.gather(y, before, 0), 0.0)
+        right_x = (end_x == start_x) | ((end_x != end_x) & (start_x != start_x))
+        right_y = (end_y == start_y) | ((end_y != end_y) & (start_y != start_y))
+        wrong = tl.sum(tl.where(right_x & right_y, 0, 1), 0)
+        start_x, start_y = end_x, end_y
+
+    # The points from 100 before the first that is no number are dropped: along x, then along y.
+    without_x, without_y = tl.min(first_x, 0), tl.min(first_y, 0)
+    number = tl.where(without_x < points, tl.maximum(without_x - 100, 0), points)
+    number = tl.where(without_y < number, tl.maximum(without_y - 100, 0), number)
+
+    low_x, high_x, low_y, high_y = zero, zero, zero, zero
+    x, y = start_x, start_y
+    for n in range(length):
+        step = segment * length + n
+        x, y, there = _published_step(draws, step, steps, system, cumulative, x, y, ROWS)
+        counts = there & (step + 1 < number)
+        seen_x, seen_y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
+        low_x, high_x = tl.minimum(low_x, seen_x), tl.maximum(high_x, seen_x)
+        low_y, high_y = tl.minimum(low_y, seen_y), tl.maximum(high_y, seen_y)
+    left, top = tl.min(low_x, 0), tl.min(low_y, 0)
+    width, height = tl.max(high_x, 0) - left, tl.max(high_y, 0) - top
+
+    extent = (size - 2 * padding).to(tl.float64)
+    border = padding.to(tl.float64)
+    pixels = latest + image.to(tl.int64) * size * size
+    column, row = (
+        _pixel(zero, left, width, extent, border, size - 1),
+        _pixel(zero, top, height, extent, border, size - 1),
+    )
+    origin = (segment == 0) & (number > 0)
+    tl.atomic_max(pixels + row * size + column, tl.zeros([SEGMENTS], tl.int32) + 16, mask=origin, sem="relaxed")
+    x, y = start_x, start_y
+    for n in range(length):
+        step = segment * length + n
+        x, y, there = _published_step(draws, step, steps, system, cumulative, x, y, ROWS)
+        counts = there & (step + 1 < number)
+        column = _pixel(x, left, width, extent, border, size - 1)
+        row = _pixel(y, top, height, extent, border, size - 1)
+        tl.atomic_max(pixels + row * size + column, (step + 2) << 4, mask=counts, sem="relaxed")
+
+
+# Launches -----------------------------------------------------------------------------------------------------------
+
+
+def mark_published_orbits(
+    systems: torch.Tensor,
+    cumulatives: torch.Tensor,
+    draws: torch.Tensor,
+    latest: torch.Tensor,
+    *,
+    padding: int,
+) -> None:
+    """Published orbits of many systems, each noted pixel by pixel as ``rendering.points.mark`` does.
+
+    The one chain of an orbit is computed in 128 segments side by side. Where a system contracts, they are right at the
+    second time; where it expands, it may take as many times as there are segments.
+
+    Args:
+        systems: float64 [n, rows + 1, 6], of the images, the identity behind each system's last row.
+        cumulatives: float64 [n, rows], the cumulated probabilities, infinite for added rows.
+        draws: float64 [points], of which a step takes one.
+        latest: int32 [n, size, size] of zeros, is filled as ``rendering.points.mark`` fills it.
+        padding: of the canvas, in pixels.
+    """
+    _mark_published_orbits[(len(systems),)](
+        systems,
+        cumulatives,
+        draws,
+        latest,
+        len(draws),
+        latest.shape[1],
+        padding,
+        ROWS=cumulatives.shape[1],
+        SEGMENTS=SEGMENTS,
+        num_warps=4,
+        **EXACT,
+    )
 
 
 def mark_orbits(

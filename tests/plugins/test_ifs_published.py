@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from formulavision_plugins.ifs import published_search, weight_table
 from PIL import Image
 
 from formulavision import Drawer, Recipe, generate
+from formulavision.device import DeviceDrawer
 
 
 def published(official: Path, *, size: int, dots: int, patch: str, channels: int = 1, count: int = 100) -> Recipe:
@@ -52,6 +54,32 @@ def test_point_images_of_a_store_equal_the_published_ones(
         if not np.array_equal(np.broadcast_to(store.read(index_of[name]), golden.shape), golden)
     ]
     assert len(goldens) in {200, 12}
+    assert differing == []
+
+
+def drawn_on(device: torch.device, recipe: Recipe, names: list[str]) -> dict[str, np.ndarray]:
+    """Images of a recipe by their names in a store."""
+    drawer = Drawer(recipe)
+    index_of = {drawer.name(i): i for i in range(len(drawer))}
+    places = np.divmod([index_of[name] for name in names], recipe.num_instances)
+    return dict(zip(names, DeviceDrawer(drawer, device).draw_instances(*places).cpu().numpy(), strict=True))
+
+
+def test_a_published_image_is_drawn_by_kernels_for_gpus(official: Path, device: torch.device) -> None:
+    goldens = golden_images(official / "golden" / "point_color_256_100000")
+    name = sorted(goldens)[-1]
+    image = drawn_on(device, published(official, size=256, dots=100_000, patch="point", channels=3), [name])[name]
+    assert np.array_equal(image, goldens[name])
+
+
+@pytest.mark.gpu
+def test_the_published_images_are_drawn_on_a_gpu(official: Path) -> None:
+    goldens = golden_images(official / "golden" / "point_gray_362_200000")
+    recipe = published(official, size=362, dots=200_000, patch="point")
+    images = drawn_on(torch.device("cuda"), recipe, list(goldens))
+    differing = [
+        name for name in goldens if not np.array_equal(np.broadcast_to(images[name], (362, 362, 3)), goldens[name])
+    ]
     assert differing == []
 
 

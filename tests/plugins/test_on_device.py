@@ -76,6 +76,8 @@ def test_a_hundred_categories_of_fractals_are_the_same(device: torch.device) -> 
         ["generator.weights=table", "generator.weight_interval=0"],
         ["canvas.size=33", "canvas.padding=0"],
         ["seed=4294967301"],
+        ["generator.orbit=published", "generator.dots=5000"],
+        ["generator.orbit=published", "generator.weights=table", "generator.patch=point", "generator.dots=20001"],
     ],
     ids=" ".join,
 )
@@ -100,20 +102,26 @@ SYSTEMS = {
 }
 
 
+@pytest.mark.parametrize("orbit", ["independent", "published"])
 @pytest.mark.parametrize("kind", SYSTEMS)
-def test_fractals_of_any_system_are_the_same(device: torch.device, tmp_path: Path, kind: str) -> None:
+def test_fractals_of_any_system_are_the_same(device: torch.device, tmp_path: Path, kind: str, orbit: str) -> None:
     plain = [[0.5, 0, 0, 0.5, 0, 0, 0.3], [0.5, 0, 0, 0.5, 1, 0, 0.3], [0.5, 0, 0, 0.5, 0, 1, 0.4]]
     systems = [np.array(plain), np.array(SYSTEMS[kind], dtype=float)]
     write_folder([Category(i, f"{i:05d}", system) for i, system in enumerate(systems)], tmp_path / "categories")
     folder = {"folder": str(tmp_path / "categories")}
-    images = draw_both(device, "ifs", ["generator.dots=1000"], [0, 1, 1], [0, 1, 2], categories=folder)
+    changes = [f"generator.orbit={orbit}", "generator.dots=2000" if orbit == "published" else "generator.dots=1000"]
+    images = draw_both(device, "ifs", changes, [0, 1, 1], [0, 1, 2], categories=folder)
     assert_same(*images, device)
 
 
 def test_images_do_not_depend_on_the_batch(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = {}
-    for name, module in (("ifs", ifs_on_device), ("bezier", bezier_on_device)):
-        drawer = Drawer(Recipe.from_dict({"generator": {"name": name}, "categories": 4, "canvas": {"size": 32}}))
+    for name, module, change in (
+        ("ifs", ifs_on_device, "generator.dots=1000"),
+        ("bezier", bezier_on_device, "generator.grid=2"),
+    ):
+        data = {"generator": {"name": name}, "categories": 4, "canvas": {"size": 32}}
+        drawer = Drawer(Recipe.from_dict(data, [change]))
         labels, instances = np.array([3, 0, 2, 0]), np.array([1, 5, 0, 2])
         whole = DeviceDrawer(drawer, device).draw_instances(labels, instances)
         monkeypatch.setattr(module, "_SCRATCH_BYTES", 3 * 4 * 32 * 32)
@@ -162,12 +170,9 @@ def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, chan
 # What is drawn on the CPU all the same ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "change"), [("ifs", "generator.orbit=published"), ("perlin", "generator.backend=noise")]
-)
-def test_a_reference_is_drawn_on_the_cpu_and_moved(device: torch.device, name: str, change: str) -> None:
-    data = {"generator": {"name": name}, "categories": 2, "canvas": {"size": 32}}
-    drawer = Drawer(Recipe.from_dict(data, [change] + (["generator.dots=1000"] if name == "ifs" else [])))
+def test_the_slow_reference_is_drawn_on_the_cpu_and_moved(device: torch.device) -> None:
+    data = {"generator": {"name": "perlin", "backend": "noise"}, "categories": 2, "canvas": {"size": 32}}
+    drawer = Drawer(Recipe.from_dict(data))
     on_device = DeviceDrawer(drawer, device)
     assert not on_device.native
     labels, instances = np.array([1, 0]), np.array([0, 1])

@@ -25,6 +25,7 @@ DRAWINGS: list[tuple[str, list[str]]] = [
     ("ifs", []),
     ("ifs", ["generator.patch=point"]),
     ("ifs", ["generator.patch=fixed", "canvas.channels=3"]),
+    ("ifs", ["generator.orbit=published", "generator.weights=table"]),
     ("perlin", []),
     ("perlin", ["generator.octaves=4", "canvas.channels=3"]),
     ("bezier", []),

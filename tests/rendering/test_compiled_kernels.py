@@ -34,6 +34,7 @@ def test_every_kernel_compiles_and_rounds_as_the_cpu_does(
     kernels = compiled[architecture]
     assert {name.partition("(")[0] for name in kernels} == {
         "_mark_orbits",
+        "_mark_published_orbits",
         "_shade",
         "_draw_perlin",
         "_curve_points",

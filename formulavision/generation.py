@@ -292,9 +292,8 @@ def _run(
     try:
         futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
         # What numba and Triton have to compile after an installation they compile once, here, while the workers start;
-        # these wait for it and read it from the caches. Triton compiles for one image other kernels than for many.
-        first = [0] if job.device == "cpu" else next(drawer.batches(pieces[0].indices))
-        encode_png(drawer.draw_batch(first)[0][0])
+        # these wait for it and read it from the caches.
+        encode_png(drawer.draw(0)[0])
         compiled.set()
         pending = set(futures)
         while pending:

@@ -50,7 +50,7 @@ def _edge(table, left, right, j, u, fade_u):  # type: ignore[no-untyped-def]
     return _lerp(fade_u, u * x0, (u - 1.0) * x1), _lerp(fade_u, y0, y1)
 
 
-@triton.jit(do_not_specialize=["size", "persistence", "lacunarity"])
+@triton.jit(do_not_specialize=["size", "persistence", "lacunarity"], do_not_specialize_on_alignment=["out"])
 def _draw_perlin(  # type: ignore[no-untyped-def]
     offsets,
     steps,

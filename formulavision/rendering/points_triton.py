@@ -14,7 +14,10 @@ __all__ = ["shade"]
 _BLOCK = 1024
 
 
-@triton.jit(do_not_specialize=["size", "period", "key0", "key1"])
+@triton.jit(
+    do_not_specialize=["size", "period", "key0", "key1"],
+    do_not_specialize_on_alignment=["categories", "draws", "flips", "out"],
+)
 def _shade(  # type: ignore[no-untyped-def]
     latest,
     categories,

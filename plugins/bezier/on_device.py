@@ -45,6 +45,7 @@ class BezierRenderer:
             self.starts[number] = sum(b.size for b in bases)
             self.points[number] = len(basis)
             bases.append(basis.T.ravel())
+        self.most_points = int(self.points.max())
         self.bases = upload(np.concatenate(bases), device)
         self.square = upload(np.array(generator.square), device)
 
@@ -84,7 +85,7 @@ class BezierRenderer:
             upload(sizes, device),
             upload(frames, device),
             self.square,
-            int(self.points[own].max()),
+            self.most_points,
         )
         colors = generator.colors(uniform[hues + number] if generator.canvas.channels == 3 else np.empty(len(image)))
         levels = torch.zeros(out.shape, dtype=torch.int32, device=device)

@@ -64,7 +64,10 @@ def _pixel(value, low, spread, extent, padding, last):  # type: ignore[no-untype
     return tl.minimum(within.to(tl.int32), last)
 
 
-@triton.jit(do_not_specialize=["points", "size", "padding", "key0", "key1"])
+@triton.jit(
+    do_not_specialize=["points", "size", "padding", "key0", "key1"],
+    do_not_specialize_on_alignment=["categories", "draws"],
+)
 def _mark_orbits(  # type: ignore[no-untyped-def]
     systems,
     borders,

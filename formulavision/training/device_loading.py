@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -105,17 +106,16 @@ class DeviceLoader(EpochLoader):
         side = _side_stream(device)
         ended: torch.cuda.Event | None = None
         drawn: deque[tuple[Batch, torch.cuda.Event]] = deque()
-        for keys in self.batches:
+        for keys in chain(self.batches, (None,)):
             before, ended = ended, torch.cuda.current_stream(device).record_event()
             if before is not None:
                 before.synchronize()
-            side.wait_event(ended)
-            with torch.cuda.stream(side):
-                drawn.append((self.dataset.__getitems__(keys), side.record_event()))
-            if len(drawn) > 1:
+            if keys is not None:
+                side.wait_event(ended)
+                with torch.cuda.stream(side):
+                    drawn.append((self.dataset.__getitems__(keys), side.record_event()))
+            if len(drawn) > (keys is not None):
                 yield _handed_over(*drawn.popleft(), device)
-        while drawn:
-            yield _handed_over(*drawn.popleft(), device)
 
 
 def make_device_loader(

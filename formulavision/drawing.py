@@ -206,5 +206,6 @@ class Drawer:
         except Exception as error:
             name = self.generator.name
             raise PluginError(
-                f"'{name}' ({plugins()[name].origin}) failed {when}: {type(error).__name__}: {error}"
+                f"'{name}' ({plugins()[name].origin}) failed {when}: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error

@@ -18,13 +18,12 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
-from torch.utils.data import DataLoader
 
 from formulavision.errors import ConfigError, FormulaVisionError
 from formulavision.generator import random_stream
 from formulavision.labels import Relabelled
 from formulavision.training.freezing import head_prefixes
-from formulavision.training.loading import Batch, EpochBatches, Prepared, make_loader
+from formulavision.training.loading import EpochLoader
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
 
@@ -168,18 +167,16 @@ class Reclustering(lightning.Callback):
     labels: their models are the same, but two devices' roundings might not be.
 
     Args:
-        loader: the training images, a :class:`~formulavision.labels.Relabelled` dataset with clusters, from
-            :func:`~formulavision.training.loading.make_loader`.
+        loader: of the training images, a :class:`~formulavision.labels.Relabelled` dataset with clusters.
         settings: how the model is trained.
     """
 
-    def __init__(self, loader: DataLoader[Batch], settings: TrainSettings) -> None:
-        prepared, batches = loader.dataset, loader.batch_sampler
-        assert isinstance(prepared, Prepared) and isinstance(batches, EpochBatches)
+    def __init__(self, loader: EpochLoader, settings: TrainSettings) -> None:
+        prepared = loader.dataset
         assert isinstance(prepared.source, Relabelled) and prepared.source.clusters is not None
         self.loader = loader
         self.prepared = prepared
-        self.batches = batches
+        self.batches = loader.batches
         self.dataset = prepared.source
         self.clusters = prepared.source.clusters
         self.seed = self.dataset.settings.seed
@@ -242,23 +239,8 @@ class Reclustering(lightning.Callback):
 
     def _features(self, trainer: lightning.Trainer, pl_module: Any) -> NDArray[np.float32]:
         """Features of all images, float32 [n, d], in the order of their index."""
-        prepared = Prepared(
-            self.dataset,
-            resize=self.prepared.resize,
-            crop=self.prepared.crop,
-            augment=False,
-            flip=False,
-            seed=self.prepared.seed,
-            cache=self.prepared.cache,
-        )
         # Workers of its own, which end with it; one process has its share of a batch in memory when it trains.
-        loader = make_loader(
-            prepared,
-            batch_size=max(1, self.batches.batch_size // self.batches.ranks),
-            shuffle=False,
-            workers=self.loader.num_workers,
-            pin=self.loader.pin_memory,
-        )
+        loader = self.loader.central(max(1, self.batches.batch_size // self.batches.ranks))
         model, device = pl_module.model, pl_module.device
         mean, std = self.mean.to(device), self.std.to(device)
         training = model.training
@@ -270,7 +252,7 @@ class Reclustering(lightning.Callback):
                 inputs = to_input(images.to(device, non_blocking=True), mean, std)
                 found = model.forward_head(model.forward_features(inputs), pre_logits=True)
                 if features is None:
-                    features = np.empty((len(prepared), found.shape[1]), np.float32)
+                    features = np.empty((len(self.dataset), found.shape[1]), np.float32)
                 features[done : done + len(found)] = found.float().cpu().numpy()
                 done += len(found)
         model.train(training)

@@ -21,11 +21,13 @@ class Processes:
 
     Attributes:
         rank: this one's number among all; 0 writes the files and speaks.
+        local_rank: this one's number on this machine, and that of its GPU.
         world_size: how many there are.
         local_size: how many of them are on this machine.
     """
 
     rank: int
+    local_rank: int
     world_size: int
     local_size: int
 
@@ -42,10 +44,11 @@ def launched() -> Processes | None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    rank, world_size, local_size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    rank, local_rank, world_size, local_size = (int(os.environ[name]) for name in names)
     if world_size % local_size:
         raise ConfigError(f"torchrun: {world_size} processes are not {local_size} on each machine")
-    return Processes(rank, world_size, local_size)
+    return Processes(rank, local_rank, world_size, local_size)
 
 
 def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> None:

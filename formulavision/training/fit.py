@@ -27,6 +27,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from formulavision import __version__
 from formulavision.errors import ConfigError, FormulaVisionError
 from formulavision.labels import Relabelled
+from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
@@ -96,6 +97,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name == "16-mixed" and device.type == "cpu":
         raise ConfigError("precision: '16-mixed' is not for the CPU: must be 32-true or bf16-mixed there")
     return name if name != "auto" else "bf16-mixed" if device.type == "cuda" else "32-true"
+
+
+def draws_there(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether images drawn on demand are drawn on the device where the model trains, if the generator can."""
+    return settings.draw_on == "auto" and device.type == "cuda"
 
 
 def fit(
@@ -180,38 +186,47 @@ class _Job:
         method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
         return int(fresh and method == "fork")
 
-    def loader(self, dataset: ImageDataset, rank: int, *, training: bool) -> EpochLoader:
+    def loader(self, dataset: ImageDataset, torchrun: Processes | None, *, training: bool) -> EpochLoader:
+        """A process's share of the batches; where it draws on the device, it can be made in that process only."""
         settings = self.plan.settings
         fresh = training and settings.fresh and getattr(dataset, "endless", False)
+        images: dict[str, Any] = {
+            "resize": settings.resize,
+            "crop": settings.crop,
+            "augment": training,
+            "flip": settings.horizontal_flip,
+            "seed": settings.seed,
+            "fresh": fresh,
+        }
+        batches: dict[str, Any] = {
+            "batch_size": settings.batch_size,
+            "shuffle": training,
+            "rank": torchrun.rank if torchrun else 0,
+            "ranks": self.ranks,
+        }
+        if draws_there(settings, self.device):
+            drawer = device_drawer(dataset, self._own_device(torchrun))
+            if drawer is not None:
+                return make_device_loader(DrawnOnDevice(dataset, drawer, **images), **batches)
         workers = settings.workers if settings.workers is not None else self._workers(fresh)
-        prepared = Prepared(
-            dataset,
-            resize=settings.resize,
-            crop=settings.crop,
-            augment=training,
-            flip=settings.horizontal_flip,
-            seed=settings.seed,
-            cache=None if fresh else image_cache(dataset, settings.resize, workers=workers, ranks=self.local_ranks),
-            fresh=fresh,
-        )
-        return make_loader(
-            prepared,
-            batch_size=settings.batch_size,
-            shuffle=training,
-            workers=workers,
-            pin=self.device.type == "cuda",
-            rank=rank,
-            ranks=self.ranks,
-        )
+        cache = None if fresh else image_cache(dataset, settings.resize, workers=workers, ranks=self.local_ranks)
+        prepared = Prepared(dataset, cache=cache, **images)
+        return make_loader(prepared, workers=workers, pin=self.device.type == "cuda", **batches)
+
+    def _own_device(self, torchrun: Processes | None) -> torch.device:
+        """The one that Lightning trains on in this process."""
+        if self.device.type != "cuda":
+            return self.device
+        return torch.device("cuda", torchrun.local_rank if torchrun else 0)
 
 
 def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -> None:
     """Train in this process, which is one of ``job.ranks``."""
     settings, model = job.plan.settings, job.model
     precision = resolve_precision(settings.precision, job.device)
-    loaders = [job.loader(job.train, rank, training=True)]
+    loaders = [job.loader(job.train, torchrun, training=True)]
     if job.test is not None:
-        loaders.append(job.loader(job.test, rank, training=False))
+        loaders.append(job.loader(job.test, torchrun, training=False))
     if rank:
         console = Console(quiet=True)
     announce(console, job.plan.kind, settings, [loader.dataset for loader in loaders])
@@ -219,7 +234,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
     say(
         console,
         f"{settings.model}: {describe_model(model, job.frozen)}, on {job.device.type} in {precision}{together}, "
-        f"{loaders[0].num_workers} loaders",
+        f"{loaders[0].describe()}",
     )
     if job.ranks > 1:
         synchronise_batch_norm(model, job.device)
@@ -268,13 +283,13 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
         )
     if rank == 0:
         try:
-            _finish(job, module, recorder, precision)
+            _finish(job, module, recorder, precision, loaders[0].drawn_on)
         except OSError as error:
             raise FormulaVisionError(f"{job.out}: {error.strerror or error}; --resume writes what is missing") from None
     trainer.strategy.barrier()  # the other processes read what the first one wrote
 
 
-def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str) -> None:
+def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, drawn_on: str | None) -> None:
     """Write what makes the run complete."""
     device = job.device
     model = module.final_model
@@ -290,6 +305,7 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str) -
             "parameters": sum(p.numel() for p in model.parameters()),
             "frozen": job.frozen,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "drawn_on": drawn_on,
             "processes": job.ranks,
             "precision": precision,
             "formulavision": __version__,

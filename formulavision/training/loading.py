@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,8 +16,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
 
 from formulavision.generator import random_stream
+from formulavision.rendering.random import uniform_streams
 
-__all__ = ["Batch", "EpochBatches", "EpochLoader", "ImageDataset", "Prepared", "image_cache", "make_loader"]
+__all__ = [
+    "Batch",
+    "EpochBatches",
+    "EpochLoader",
+    "ImageDataset",
+    "Key",
+    "Prepared",
+    "image_cache",
+    "make_batches",
+    "make_loader",
+    "random_windows",
+]
 
 Key = tuple[int, int]
 """(epoch, index): all that an image's augmentation depends on, besides the seed."""
@@ -181,14 +194,22 @@ class Prepared(Dataset[Any]):
             return images[:, :, start : start + self.crop, start : start + self.crop].contiguous(), labels
         if margin == 0 and not self.flip:
             return images, labels
+        return self._cut(images, random_windows(keys, margin, seed=self.seed, flip=self.flip)), labels
+
+    def plain(self) -> Self:
+        """The same images, each epoch the source's own ones, cropped centrally."""
+        plain = copy.copy(self)
+        plain.augment = plain.flip = plain.fresh = False
+        return plain
+
+    def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
+        """Windows of images, each of its own: uint8 [b, c, crop, crop]."""
         out = np.empty((*images.shape[:2], self.crop, self.crop), np.uint8)
         # numpy, because a torch view costs several times as much, and there are some for every image.
-        for cropped, image, (epoch, index) in zip(out, images.numpy(), keys, strict=True):
-            down, right, mirror = random_stream(self.seed, _AUGMENT, epoch, index).random(3).tolist()
-            top, left = int(down * (margin + 1)), int(right * (margin + 1))
+        for cropped, image, (top, left, mirrored) in zip(out, images.numpy(), windows.T.tolist(), strict=True):
             window = image[:, top : top + self.crop, left : left + self.crop]
-            cropped[:] = window[:, :, ::-1] if self.flip and mirror < 0.5 else window
-        return torch.from_numpy(out), labels
+            cropped[:] = window[:, :, ::-1] if mirrored else window
+        return torch.from_numpy(out)
 
     def _resized(self, keys: list[Key]) -> Batch:
         if self.fresh:
@@ -210,17 +231,38 @@ class Prepared(Dataset[Any]):
         return self._stacked(fetch(indices) if fetch else [self.source[index] for index in indices])
 
     def _stacked(self, items: list[tuple[torch.Tensor, int]]) -> Batch:
-        size = [self.resize, self.resize]
         images = [image for image, _ in items]
         if len({image.shape for image in images}) == 1:
-            batch = torch.stack(images)
-            batch = batch if list(batch.shape[2:]) == size else functional.resize(batch, size, antialias=True)
+            batch = self._at_size(torch.stack(images))
         else:
-            batch = torch.stack([functional.resize(image, size, antialias=True) for image in images])
+            batch = torch.stack([self._at_size(image) for image in images])
         labels = [label for _, label in items]
         if isinstance(labels[0], torch.Tensor):
             return batch, torch.stack(labels)
         return batch, torch.tensor(labels, dtype=torch.int64)
+
+    def _at_size(self, images: torch.Tensor) -> torch.Tensor:
+        size = [self.resize, self.resize]
+        return images if list(images.shape[-2:]) == size else functional.resize(images, size, antialias=True)
+
+
+def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -> NDArray[np.int64]:
+    """Where images are cropped, each as (seed, epoch, index) says.
+
+    Args:
+        keys: (epoch, index) of each image.
+        margin: pixels that an image is larger than its crop.
+        seed: of the augmentation.
+        flip: mirror half of the images.
+
+    Returns:
+        Top row, left column, and 1 for what is mirrored, 0 otherwise: int64 [3, n].
+    """
+    counters = np.zeros((len(keys), 3), np.int64)
+    counters[:, :2] = keys
+    down, right, mirror = uniform_streams((seed, _AUGMENT), counters, 3).reshape(-1, 3).T
+    places = (np.stack([down, right]) * (margin + 1)).astype(np.int64)
+    return np.concatenate([places, [(mirror < 0.5) & flip]])
 
 
 class EpochLoader(DataLoader[Batch]):
@@ -232,22 +274,45 @@ class EpochLoader(DataLoader[Batch]):
         super().__init__(prepared, batch_sampler=batches, **arguments)
         self.batches = batches
 
+    @property
+    def drawn_on(self) -> str | None:
+        """Kind of the device where images are drawn; None where they are read."""
+        return "cpu" if getattr(self.dataset.source, "drawer", None) is not None else None
 
-def make_loader(
-    prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool, rank: int = 0, ranks: int = 1
-) -> EpochLoader:
+    def describe(self) -> str:
+        """What loads, in words."""
+        return f"{self.num_workers} loaders"
+
+    def central(self, batch_size: int) -> EpochLoader:
+        """A loader of the same kind, of the source's own images, in the order of their index and cropped centrally."""
+        return make_loader(
+            self.dataset.plain(),
+            batch_size=batch_size,
+            shuffle=False,
+            workers=self.num_workers,
+            pin=self.pin_memory,
+        )
+
+
+def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> EpochBatches:
     """Batches of ``prepared``: all images once an epoch.
 
     The last batch is smaller. In training it is left out where it has fewer than two images, of which batch
     normalisation has no statistics, or fewer than there are ranks.
     """
     least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
-    batches = EpochBatches(
+    return EpochBatches(
         len(prepared), batch_size, seed=prepared.seed, shuffle=shuffle, rank=rank, ranks=ranks, least=least
     )
+
+
+def make_loader(
+    prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool, rank: int = 0, ranks: int = 1
+) -> EpochLoader:
+    """The batches of :func:`make_batches`, loaded by this process or by ``workers`` others."""
     return EpochLoader(
         prepared,
-        batches,
+        make_batches(prepared, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin,

@@ -24,7 +24,7 @@ _CLASSES = "classes.json"
 _RESULT = "run.json"
 
 _FREE_TO_CHANGE = {
-    *(f"settings.{name}" for name in ("workers", "device", "devices", "compile", "channels_last")),
+    *(f"settings.{name}" for name in ("workers", "device", "devices", "draw_on", "compile", "channels_last")),
     *(f"settings.{name}" for name in ("checkpoint_minutes", "held_out")),
     "checkpoint.name",
     "data.store",

@@ -125,6 +125,11 @@ class TrainSettings(Config):
         le=256,
         description="processes that load images; unset: up to 16 on CUDA, else 1 to draw new images, none to read",
     )
+    draw_on: Literal["auto", "cpu"] = Field(
+        "auto",
+        description="where images drawn on demand are drawn; auto: on the GPU where the model trains, where the "
+        "generator can; cpu: by loader processes",
+    )
     seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
 
     @model_validator(mode="before")

@@ -66,7 +66,8 @@ def test_what_only_the_report_says_changes_no_stage(small: dict[str, Any], chang
 
 
 def test_where_how_fast_and_by_how_many_processes_it_is_computed_changes_no_stage(small: dict[str, Any]) -> None:
-    elsewhere = {"device": "auto", "workers": 3, "devices": 2, "compile": True, "channels_last": True}
+    elsewhere = {"device": "auto", "workers": 3, "devices": 2, "draw_on": "cpu", "compile": True}
+    elsewhere |= {"channels_last": True}
     small["probes"] = ["linear"]
     changed = {key: {**small[key], **elsewhere, "checkpoint_minutes": 1} for key in ("pretrain", "finetune")}
     assert folders(small | changed) == folders(small)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from formulavision.device import DeviceDrawer
 from formulavision.drawing import Drawer
+from formulavision.rendering.triton_support import upload
 from formulavision.training.loading import Batch, EpochBatches, EpochLoader, ImageDataset, Key, Prepared, make_batches
 
 __all__ = ["DeviceLoader", "DrawnOnDevice", "device_drawer", "make_device_loader"]
@@ -54,21 +55,16 @@ class DrawnOnDevice(Prepared):
     def _resized(self, keys: list[Key]) -> Batch:
         labels, categories, instances = self.source.places(keys, fresh=self.fresh)  # type: ignore[attr-defined]
         images = self.drawer.draw_instances(categories, instances).permute(0, 3, 1, 2).contiguous()
-        return self._at_size(images), self._upload(labels)
+        return self._at_size(images), upload(labels, self.device)
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
-        top, left, mirrored = self._upload(windows)[:, :, None]
+        top, left, mirrored = upload(windows, self.device)[:, :, None]
         place = torch.arange(self.crop, device=self.device)
         rows = top + place
         columns = left + torch.where(mirrored > 0, self.crop - 1 - place, place)
         image = torch.arange(len(images), device=self.device)[:, None, None, None]
         channel = torch.arange(images.shape[1], device=self.device)[:, None, None]
         return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-    def _upload(self, values: NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        # From pageable memory, the host would wait for the copy.
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
 
 class DeviceLoader(EpochLoader):

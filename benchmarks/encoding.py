@@ -10,7 +10,9 @@ Lost on the way, microseconds and bytes a stream, means over 8 fractals of 362 x
 Bezier images of 256 x 256 / 4 coloured fractals:
 
                       fractal         Perlin        Bezier       coloured fractal
-    ISA-L level 1     29   7,292      86  13,429    29   4,540     140  26,858    (what is used)
+    ISA-L level 1     29   7,292      86  13,429    29   4,540     140  26,858    (not the same bytes in all processes)
+    ISA-L level 0     17   8,565      78  16,099    20   5,437     136  31,096    (what is used; from ratios to level 1)
+    ISA-L level 3     50   7,492     149  14,435    98   4,787     327  27,903    (the same)
     own run lengths   21   6,825      75  14,632    18   3,732     128  26,102    (230 lines, 7 s to compile)
     zlib-ng Z_RLE     29   6,836     219  14,570    26   3,742     317  26,192
     zlib-ng level 1   31   7,915     107  22,256    24   5,183     221  36,992

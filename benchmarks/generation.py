@@ -46,6 +46,9 @@ class Watch:
             self.done.append(done)
             self.peaks.append(self.peak)
 
+    def note(self, line: str) -> None:
+        print(line)
+
     peak = 0.0
 
     def _poll(self) -> None:

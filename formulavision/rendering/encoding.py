@@ -1,7 +1,7 @@
 """Images to PNG and back.
 
-Filters and bits are kernels of our own; deflate and checksums are ISA-L's (``isal``), the fastest that is about as
-small as others on dots and on noise alike (``benchmarks/encoding.py`` has the figures). What is no PNG of the encoder's
+Filters and bits are kernels of our own; deflate and checksums are ISA-L's (``isal``), the fastest that gives the same
+bytes in every process (``benchmarks/encoding.py`` has the figures). What is no PNG of the encoder's
 kinds is Pillow's to read.
 """
 
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 __all__ = ["decode_image", "encode_png"]
+
+LEVEL = 0
+"""Of ISA-L's deflate. At levels 1 and 2, one process in ten compresses one image in some thousands to other bytes than
+the rest do; at this one, as at level 3, all processes give the same, as a store has to be."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE = 0, 2, 3
@@ -60,7 +64,7 @@ def _head(width: int, height: int, depth: int, color: int, palette: tuple[int, .
 
 def _png(head: bytes, lines: NDArray[np.uint8]) -> bytes:
     """The file around filtered lines, uint8 [n] (section 10)."""
-    return head + _chunk(b"IDAT", isal_zlib.compress(lines, 1)) + _END
+    return head + _chunk(b"IDAT", isal_zlib.compress(lines, LEVEL)) + _END
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -357,6 +357,9 @@ def _take_part(rank: int, job: _Job, quiet: bool, port: int, outcomes: Any) -> N
     job = replace(job, model=copy.deepcopy(job.model))
     try:
         _train(job, rank, launched(), Console(quiet=quiet))
+        # Threads of the group that still run when the interpreter ends may abort the process.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     except FormulaVisionError as error:
         outcomes.put(error)
         raise

@@ -65,13 +65,6 @@ def drawn_on(device: torch.device, recipe: Recipe, names: list[str]) -> dict[str
     return dict(zip(names, DeviceDrawer(drawer, device).draw_instances(*places).cpu().numpy(), strict=True))
 
 
-def test_a_published_image_is_drawn_by_kernels_for_gpus(official: Path, device: torch.device) -> None:
-    goldens = golden_images(official / "golden" / "point_color_256_100000")
-    name = sorted(goldens)[-1]
-    image = drawn_on(device, published(official, size=256, dots=100_000, patch="point", channels=3), [name])[name]
-    assert np.array_equal(image, goldens[name])
-
-
 @pytest.mark.gpu
 def test_the_published_images_are_drawn_on_a_gpu(official: Path) -> None:
     goldens = golden_images(official / "golden" / "point_gray_362_200000")

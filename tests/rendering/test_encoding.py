@@ -3,8 +3,11 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from formulavision import Drawer, Recipe
-from formulavision.rendering.encoding import decode_image, encode_png
+from formulavision.rendering.encoding import LEVEL, decode_image, encode_png
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE = 0, 2, 3
@@ -155,13 +158,13 @@ def test_flat_areas_are_stored_as_they_are_and_slopes_as_differences() -> None:
 
 @pytest.mark.parametrize("generator", [{"name": "ifs", "dots": 20_000}, {"name": "bezier"}, {"name": "perlin"}])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_drawn_images_are_smaller_than_as_pillow_writes_them(generator: dict[str, Any], channels: int) -> None:
+def test_drawn_images_are_not_much_larger_than_as_pillow_writes_them(generator: dict[str, Any], channels: int) -> None:
     recipe = {"generator": generator, "categories": 4, "canvas": {"size": 128, "channels": channels}, "instances": 2}
     drawn, _ = Drawer(Recipe.from_dict(recipe)).draw_batch(range(8))
     for image in drawn:
         reads_as(encode_png(image), image)
     by_pillow = [saved(Image.fromarray(image.squeeze()), compress_level=1) for image in drawn]
-    assert sum(len(encode_png(image)) for image in drawn) < sum(map(len, by_pillow))
+    assert sum(len(encode_png(image)) for image in drawn) < 1.25 * sum(map(len, by_pillow))
 
 
 @pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated:DeprecationWarning")
@@ -291,3 +294,21 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
     for start in (b"", SIGNATURE):
         with pytest.raises(OSError):
             decode_image(start + data, 1)
+
+
+def test_all_processes_compress_to_the_same_bytes(tmp_path: Path) -> None:
+    """At levels 1 and 2 one process in ten gives other bytes for one of some thousands of streams, depending on where
+    its memory happens to lie."""
+    random = np.random.default_rng(0)
+    waves = np.sin(np.add.outer(random.random((3000, 64)) * 9, np.arange(64) / random.integers(1, 40)))
+    steps = np.diff((waves * 127).astype(np.uint8).reshape(3000, -1), axis=1)
+    np.save(tmp_path / "streams.npy", steps)
+    code = (
+        "import hashlib, sys, numpy; from isal import isal_zlib\n"
+        "digest = hashlib.sha256()\n"
+        "for stream in numpy.load(sys.argv[1]): digest.update(isal_zlib.compress(stream.tobytes(), int(sys.argv[2])))\n"
+        "print(digest.hexdigest())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "streams.npy"), str(LEVEL)]
+    digests = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(10)}
+    assert len(digests) == 1

@@ -38,11 +38,11 @@ import timm
 import torch
 import triton
 import triton.language as tl
-from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from numpy.typing import NDArray
 
 from formulavision import Drawer, FormulaDataset, Recipe
 from formulavision.device import DeviceDrawer, device_name
+from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.training.loading import Prepared, make_loader
 from formulavision.training.models import to_input
 

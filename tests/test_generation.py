@@ -430,7 +430,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="draws on a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("plugin", ["ifs", "bezier", "perlin"])
 def test_worker_processes_draw_on_a_gpu(tmp_path: Path, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # worker processes have the real shard size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -37,6 +38,11 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one in a block."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class DeviceDrawer:
     """Draws instances of a recipe into tensors on a device.
 
@@ -58,7 +64,7 @@ class DeviceDrawer:
         self.drawer = drawer
         self.device = device
         # Kernels that a generator launches go to the current device, which need not be this one.
-        with drawer.blamed(f"while preparing to draw on {device}"), torch.accelerator.device_index(device.index):
+        with drawer.blamed(f"while preparing to draw on {device}"), _current(device):
             self._renderer = drawer.generator.device_renderer(drawer.categories, device)
         self.native = self._renderer is not None
 
@@ -81,7 +87,7 @@ class DeviceDrawer:
             return out
         with (
             self.drawer.blamed(f"while drawing on {self.device}"),
-            torch.accelerator.device_index(self.device.index),
+            _current(self.device),
         ):
             self._renderer(labels, instances, out)
         return out

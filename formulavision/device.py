@@ -62,6 +62,8 @@ class DeviceDrawer:
 
     def __init__(self, drawer: Drawer, device: torch.device) -> None:
         self.drawer = drawer
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())  # which may be another one later
         self.device = device
         # Kernels that a generator launches go to the current device, which need not be this one.
         with drawer.blamed(f"while preparing to draw on {device}"), _current(device):

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from formulavision.rendering.noise_fields import lattice_tables
-from formulavision.rendering.triton_support import EXACT, upload
+from formulavision.rendering.triton_support import EXACT, keep
 
 __all__ = ["draw_perlin"]
 
@@ -97,7 +97,7 @@ def _draw_perlin(  # type: ignore[no-untyped-def]
 @lru_cache
 def _table(device: torch.device) -> torch.Tensor:
     """The permutation and the gradients along x and y, float32 [3, 256]."""
-    return upload(lattice_tables(), device)
+    return keep(lattice_tables(), device)
 
 
 def draw_perlin(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-__all__ = ["EXACT", "runs_on", "signed", "upload"]
+__all__ = ["EXACT", "keep", "runs_on", "signed", "upload"]
 
 EXACT: dict[str, Any] = {"enable_fp_fusion": False}
 """Options of every launch."""
@@ -27,8 +27,13 @@ def runs_on(device: torch.device) -> bool:
     return device.type == ("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 
 
+def keep(array: ArrayLike, device: torch.device) -> torch.Tensor:
+    """An array that stays on a device, there for every stream when this returns."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
 def upload(array: ArrayLike, device: torch.device) -> torch.Tensor:
-    """An array on a device; a GPU copies it when it gets there, and nothing waits for it."""
+    """An array for one drawing; a GPU copies it when its stream gets there, and nothing waits for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

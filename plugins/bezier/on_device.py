@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from formulavision import Category
 from formulavision.rendering.polylines_triton import draw_polylines
-from formulavision.rendering.triton_support import upload
+from formulavision.rendering.triton_support import keep, upload
 
 from .curves_triton import curve_points
 
@@ -46,8 +46,8 @@ class BezierRenderer:
             self.points[number] = len(basis)
             bases.append(basis.T.ravel())
         self.most_points = int(self.points.max())
-        self.bases = upload(np.concatenate(bases), device)
-        self.square = upload(np.array(generator.square), device)
+        self.bases = keep(np.concatenate(bases), device)
+        self.square = keep(np.array(generator.square), device)
 
     def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
         step = max(1, _SCRATCH_BYTES // (4 * out[0].numel()))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from formulavision import Category
 from formulavision.rendering.points_triton import shade
-from formulavision.rendering.triton_support import upload
+from formulavision.rendering.triton_support import keep, upload
 
 from . import GRAY
 from .orbits_triton import LEAST_ROWS, mark_orbits, mark_published_orbits
@@ -51,9 +51,9 @@ class IfsRenderer:
             else:
                 self.limits[i, 1 : self.rows[i]] = borders(category.parameters)
         if self.published:
-            self.draws = upload(generator.published_draws, device)
+            self.draws = keep(generator.published_draws, device)
         gray = np.array([[0], [GRAY]], np.uint8)
-        self.palette = upload(gray if generator.canvas.channels == 1 else generator.palette, device)
+        self.palette = keep(gray if generator.canvas.channels == 1 else generator.palette, device)
 
     def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
         size = self.generator.canvas.size

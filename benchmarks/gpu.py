@@ -74,8 +74,10 @@ def main() -> None:
     rows.append(Row("card: bytes stored", f"{card.bytes / 1e9:,.0f} GB/s", notes="a fill of 1 GiB"))
     for work in _works(options):
         rows += work.measure(card, options)
+        _told(rows[-2:])
     for name in options.models:
         rows += _train(name, options)
+        _told(rows[-4:])
     if device.type == "cuda":
         rows.append(Row("highest memory", f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB", notes="of all of it"))
     rows.append(Row("time of this benchmark", f"{time.perf_counter() - started:.0f} s"))
@@ -84,6 +86,12 @@ def main() -> None:
         print(f"{row.work:{widths[0]}}  {row.result:>{widths[1]}}  {row.goal:>{widths[2]}}  {row.notes}".rstrip())
     if options.out:
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+def _told(rows: list[Row]) -> None:
+    """Rows as they are measured, in case that the end is not reached; the table comes then."""
+    for row in rows:
+        print(f"measured: {row.work}: {row.result} {row.notes}", flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -166,7 +174,8 @@ class Work:
 
     def measure(self, card: Card, options: argparse.Namespace) -> list[Row]:
         device = torch.device(options.device)
-        drawer = Drawer(self.recipe, workers=len(os.sched_getaffinity(0)))
+        searched = self.recipe.generator.name == "ifs"
+        drawer = Drawer(self.recipe, workers=len(os.sched_getaffinity(0)) if searched else 1)
         on_device = DeviceDrawer(drawer, device)
         assert on_device.native, self.title
         random = np.random.default_rng(0)
@@ -187,9 +196,11 @@ class Work:
                     batches += 1
                 wait(device)
             rates.append(batches * options.batch / (time.perf_counter() - started))
+            if not turn:
+                host.clear()
         rate = statistics.median(rates[1:])
         pixels = self.recipe.canvas.size**2 * self.recipe.canvas.channels
-        used = [f"stores {rate * pixels / card.bytes:.1%} of the bytes"]
+        used = [f"its images alone store {rate * pixels / card.bytes:.1%} of the bytes"]
         if self.atomics:
             used.insert(
                 0, f"{rate * self.atomics / 1e9:.2f} G points/s, {rate * self.atomics / card.atomics:.1%} of the maxima"
@@ -249,7 +260,9 @@ def _slowest_kernel(draw: Callable[[], None], device: torch.device) -> str:
         for _ in range(5):
             draw()
         wait(device)
-    kernels = [event for event in profile.key_averages() if event.self_device_time_total > 0]
+    # What the CPU asked for carries its kernels' times a second time.
+    there = torch.autograd.DeviceType.CUDA
+    kernels = [event for event in profile.key_averages() if event.device_type == there and not event.is_user_annotation]
     total = sum(event.self_device_time_total for event in kernels)
     shares = sorted(((event.self_device_time_total / total, event.key[:24]) for event in kernels), reverse=True)
     return ", ".join(f"{name} {share:.0%}" for share, name in shares[:3])
@@ -287,13 +300,16 @@ def _train(name: str, options: argparse.Namespace) -> list[Row]:
             tuple(part.to(device, non_blocking=True) for part in batch) for _ in iter(int, 1) for batch in loaded
         ),  # type: ignore[misc]
     }
-    for _ in range(3):
-        for batches in kinds.values():
-            step(*next(batches))
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(1 + TURNS):  # the first one compiles
+        for kind in ("constant", "drawn") if turn % 2 else ("drawn", "constant"):
+            rates[kind].append(_rate(step, kinds[kind], device, options))
+    # Alone, and after what its processes drew ahead: they would draw while the others are timed.
+    for _ in range(2 * workers + 1):
+        step(*next(kinds["loaded"]))
     for _ in range(TURNS):
-        for kind, batches in kinds.items():
-            rates[kind].append(_rate(step, batches, device, options))
+        rates["loaded"].append(_rate(step, kinds["loaded"], device, options))
+    rates = {kind: seen[-TURNS:] for kind, seen in rates.items()}
     ratios = [one / other for one, other in zip(rates["drawn"], rates["constant"], strict=True)]
     turns = "its turns: " + ", ".join(f"{ratio:.3f}" for ratio in ratios)
     medians = {kind: statistics.median(seen) for kind, seen in rates.items()}

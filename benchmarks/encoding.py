@@ -4,15 +4,14 @@
 
 Means over four images of medians of 21 runs after a first one that compiles. Pillow writes each image as RGB with its
 defaults, as the published scripts did; as RGB or gray with compress_level=1; and where there are two values as 1 bit a
-pixel with compress_level=1. It reads back what was written here.
+pixel with compress_level=1. It reads back what was written here. Of ISA-L's levels, 1 is the smallest, and gives other
+bytes in some processes; 0 is what is used.
 
 Lost on the way, microseconds and bytes a stream, means over 8 fractals of 362 x 362 in bits / 12 filtered Perlin and 12
 Bezier images of 256 x 256 / 4 coloured fractals:
 
                       fractal         Perlin        Bezier       coloured fractal
-    ISA-L level 1     29   7,292      86  13,429    29   4,540     140  26,858    (not the same bytes in all processes)
-    ISA-L level 0     17   8,565      78  16,099    20   5,437     136  31,096    (what is used; from ratios to level 1)
-    ISA-L level 3     50   7,492     149  14,435    98   4,787     327  27,903    (the same)
+    ISA-L level 1     29   7,292      86  13,429    29   4,540     140  26,858    (what was used)
     own run lengths   21   6,825      75  14,632    18   3,732     128  26,102    (230 lines, 7 s to compile)
     zlib-ng Z_RLE     29   6,836     219  14,570    26   3,742     317  26,192
     zlib-ng level 1   31   7,915     107  22,256    24   5,183     221  36,992
@@ -36,6 +35,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -71,6 +71,11 @@ def save(picture: Image.Image, **options: int) -> bytes:
     return buffer.getvalue()
 
 
+def filtered_lines(png: bytes) -> bytes:
+    """What is compressed in a PNG of ours, which has one chunk of it, the last but one."""
+    return isal_zlib.decompress(png[png.index(b"IDAT") + 4 : -16])
+
+
 def plain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[:, :, 0] if image.shape[2] == 1 else image
 
@@ -103,6 +108,11 @@ def main() -> None:
             if way != "Pillow, 1 bit" or all(len(np.unique(image)) == 2 for image in images):
                 size = statistics.mean(len(write(image)) for image in images)
                 print(f"{mean_us(write, images):9.1f} us {size:8,.0f} bytes  {way}")
+        streams = [filtered_lines(data) for data in written]
+        for level in (0, 1, 3):
+            size = statistics.mean(len(isal_zlib.compress(stream, level)) for stream in streams)
+            took = mean_us(lambda stream, level=level: isal_zlib.compress(stream, level), streams)
+            print(f"{took:9.1f} us {size:8,.0f} bytes  of these, deflate alone: ISA-L level {level}")
         for way, read in READERS.items():
             channels = images[0].shape[2]
             reading = mean_us(lambda data, read=read, channels=channels: read(data, channels), written)

@@ -1,4 +1,4 @@
-"""What drawing on a GPU gives, and what it costs a training that draws where it trains. Needs a GPU, and five minutes.
+"""What drawing on a GPU gives, and what it costs a training that draws where it trains: needs a GPU, eight minutes.
 
     python benchmarks/gpu.py
 
@@ -12,8 +12,9 @@ where it is longer than the batch itself, it is the limit.
 The card: atomic maxima a second at random places of 32 MiB, and bytes a second that a fill stores, measured here, and
 what drawing uses of them. The limit is the kernel that takes most of the time, by torch's profiler.
 
-Training: a model's images a second on one constant batch, and on batches drawn on demand one batch ahead, in turns; and
-where there is time, on batches drawn by the CPU's loader processes. bfloat16, channels-last, compiled.
+Training: a model's images a second on one constant batch, and on batches drawn on demand one batch ahead, in turns;
+after that, unless six minutes are over, on batches drawn by the CPU's loader processes. bfloat16, channels-last,
+compiled.
 
 On a machine without a GPU it runs small in Triton's interpreter, where its times say nothing:
 
@@ -50,6 +51,8 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 GOALS = {"ifs": 25_000, "perlin": 200_000, "bezier": 100_000, "resnet50": 0.95, "vit_tiny_patch16_224": 0.90}
 TURNS = 3
+ENOUGH_S = 360
+"""After which loader processes, which are there for comparison, are left out."""
 AHEAD = 20
 """Batches that are asked for before the benchmark waits."""
 
@@ -73,11 +76,9 @@ def main() -> None:
     rows.append(Row("card: atomic maxima", f"{card.atomics / 1e9:.1f} G/s", notes="random places of 32 MiB"))
     rows.append(Row("card: bytes stored", f"{card.bytes / 1e9:,.0f} GB/s", notes="a fill of 1 GiB"))
     for work in _works(options):
-        rows += work.measure(card, options)
-        _told(rows[-2:])
+        rows += _told(work.measure(card, options))
     for name in options.models:
-        rows += _train(name, options)
-        _told(rows[-4:])
+        rows += _told(_train(name, options, time.perf_counter() - started < ENOUGH_S))
     if device.type == "cuda":
         rows.append(Row("highest memory", f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB", notes="of all of it"))
     rows.append(Row("time of this benchmark", f"{time.perf_counter() - started:.0f} s"))
@@ -88,10 +89,11 @@ def main() -> None:
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
-def _told(rows: list[Row]) -> None:
-    """Rows as they are measured, in case that the end is not reached; the table comes then."""
+def _told(rows: list[Row]) -> list[Row]:
+    """Rows, told as they are measured, in case that the end is not reached, where the table comes."""
     for row in rows:
         print(f"measured: {row.work}: {row.result} {row.notes}", flush=True)
+    return rows
 
 
 def _options() -> argparse.Namespace:
@@ -271,8 +273,8 @@ def _slowest_kernel(draw: Callable[[], None], device: torch.device) -> str:
 # Training ------------------------------------------------------------------------------------------------------------
 
 
-def _train(name: str, options: argparse.Namespace) -> list[Row]:
-    """A model on batches of three kinds, in turns."""
+def _train(name: str, options: argparse.Namespace, with_loaders: bool) -> list[Row]:
+    """A model on a constant batch and on batches drawn on demand, in turns, and then on those of loader processes."""
     device = torch.device(options.device)
     crop = options.size * 7 // 8
     data = {"generator": {"name": "ifs", "dots": options.dots}, "categories": options.categories}
@@ -282,48 +284,43 @@ def _train(name: str, options: argparse.Namespace) -> list[Row]:
     drawer = device_drawer(dataset, device)
     assert drawer is not None
     drawn = make_device_loader(DrawnOnDevice(dataset, drawer, **shapes), batch_size=options.batch, shuffle=True)
-    cores = len(os.sched_getaffinity(0))
-    workers = min(16, cores) if device.type == "cuda" else 0
-    loaded = make_loader(
-        Prepared(dataset, cache=None, **shapes),
-        batch_size=options.batch,
-        shuffle=True,
-        workers=workers,
-        pin=device.type == "cuda",
-    )
     step = _step(name, recipe.num_categories, crop, options)
     constant = next(iter(drawn))
     kinds: dict[str, Batches] = {
         "constant": (constant for _ in iter(int, 1)),
         "drawn": (batch for _ in iter(int, 1) for batch in drawn),
-        "loaded": (
-            tuple(part.to(device, non_blocking=True) for part in batch) for _ in iter(int, 1) for batch in loaded
-        ),  # type: ignore[misc]
     }
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for turn in range(1 + TURNS):  # the first one compiles
         for kind in ("constant", "drawn") if turn % 2 else ("drawn", "constant"):
             rates[kind].append(_rate(step, kinds[kind], device, options))
-    # Alone, and after what its processes drew ahead: they would draw while the others are timed.
-    for _ in range(2 * workers + 1):
-        step(*next(kinds["loaded"]))
-    for _ in range(TURNS):
-        rates["loaded"].append(_rate(step, kinds["loaded"], device, options))
     rates = {kind: seen[-TURNS:] for kind, seen in rates.items()}
     ratios = [one / other for one, other in zip(rates["drawn"], rates["constant"], strict=True)]
     turns = "its turns: " + ", ".join(f"{ratio:.3f}" for ratio in ratios)
     medians = {kind: statistics.median(seen) for kind, seen in rates.items()}
     title = f"train {name}, batches of {options.batch}"
-    return [
+    rows = [
         Row(f"{title}, one constant batch", f"{medians['constant']:,.0f} images/s"),
         Row(f"{title}, drawn on demand", f"{medians['drawn']:,.0f} images/s"),
         Row("  over constant", f"{statistics.median(ratios):.3f}", f"{GOALS.get(name, '')}", turns),
-        Row(
-            f"{title}, drawn by {workers} loaders",
-            f"{medians['loaded']:,.0f} images/s",
-            notes=f"{medians['loaded'] / medians['constant']:.3f} of constant, on {cores} cores",
-        ),
     ]
+    if not with_loaders:
+        return rows
+    # Begun here, since its processes would draw while the others are timed; and what they drew ahead is not timed.
+    cores = len(os.sched_getaffinity(0))
+    workers = min(16, cores) if device.type == "cuda" else 0
+    prepared, pin = Prepared(dataset, cache=None, **shapes), device.type == "cuda"
+    loader = make_loader(prepared, batch_size=options.batch, shuffle=True, workers=workers, pin=pin)
+    loaded = (
+        (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        for _ in iter(int, 1)
+        for images, labels in loader
+    )
+    for _ in range(2 * workers + 1):
+        step(*next(loaded))
+    rate = statistics.median(_rate(step, loaded, device, options) for _ in range(TURNS))
+    notes = f"{rate / medians['constant']:.3f} of constant, on {cores} cores"
+    return [*rows, Row(f"{title}, drawn by {workers} loaders", f"{rate:,.0f} images/s", notes=notes)]
 
 
 def _step(

@@ -38,8 +38,6 @@ def official(shared_data: Path) -> Path:
 @pytest.fixture
 def cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """``device="cuda"`` draws as on a GPU, but in the CPU's memory: in plain torch that is all the same."""
-    import torch
-
     monkeypatch.setattr("formulavision.device.find_device", lambda name: torch.device("cpu"))
 
 

@@ -24,8 +24,9 @@ STORES = "_stores"
 
 # Where, by how many processes and how fast a stage is computed changes no more of its result than rounding; what
 # pre-training is validated on, nothing of its weights.
-_NOT_IN_THE_KEY = {"device", "devices", "workers", "draw_on", "compile", "channels_last", "checkpoint_minutes"} | {
-    "held_out"
+_NOT_IN_THE_KEY = {
+    *("device", "devices", "workers", "draw_on", "compile", "channels_last", "checkpoint_minutes"),
+    "held_out",
 }
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-__all__ = ["EXACT", "keep", "runs_on", "signed", "upload"]
+__all__ = ["EXACT", "SCRATCH_BYTES", "in_parts", "keep", "runs_on", "signed", "upload"]
 
 EXACT: dict[str, Any] = {"enable_fp_fusion": False}
 """Options of every launch."""
+SCRATCH_BYTES = 32 << 20
+"""Memory for what atomic maxima are taken in: it stays in the second-level cache of a large GPU."""
 
 
 def runs_on(device: torch.device) -> bool:
@@ -25,6 +28,12 @@ def runs_on(device: torch.device) -> bool:
     if importlib.util.find_spec("triton") is None:
         return False
     return device.type == ("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+
+
+def in_parts(images: int, pixels: int) -> Iterator[slice]:
+    """Parts of a batch whose scratch memory, 4 bytes a pixel, is ``SCRATCH_BYTES``, or one image's if that is more."""
+    step = max(1, SCRATCH_BYTES // (4 * pixels))
+    return (slice(start, start + step) for start in range(0, images, step))
 
 
 def keep(array: ArrayLike, device: torch.device) -> torch.Tensor:

@@ -25,6 +25,7 @@ from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from formulavision import __version__
+from formulavision.device import device_name
 from formulavision.errors import ConfigError, FormulaVisionError
 from formulavision.labels import Relabelled
 from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
@@ -304,7 +305,7 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, d
             "images_per_second": recorder.images / recorder.train_seconds,
             "parameters": sum(p.numel() for p in model.parameters()),
             "frozen": job.frozen,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "device": device_name(device),
             "drawn_on": drawn_on,
             "processes": job.ranks,
             "precision": precision,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from formulavision import Category
 from formulavision.rendering.polylines_triton import draw_polylines
-from formulavision.rendering.triton_support import keep, upload
+from formulavision.rendering.triton_support import in_parts, keep, upload
 
 from .curves_triton import curve_points
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from . import Bezier
 
 __all__ = ["BezierRenderer"]
-
-_SCRATCH_BYTES = 32 << 20
-"""Of the levels, 4 bytes a pixel and channel: what the second-level cache of a large GPU keeps."""
 
 
 class BezierRenderer:
@@ -50,9 +47,7 @@ class BezierRenderer:
         self.square = keep(np.array(generator.square), device)
 
     def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
-        step = max(1, _SCRATCH_BYTES // (4 * out[0].numel()))
-        for start in range(0, len(labels), step):
-            part = slice(start, start + step)
+        for part in in_parts(len(labels), out[0].numel()):
             self._draw(labels[part], instances[part], out[part])
 
     def _draw(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:

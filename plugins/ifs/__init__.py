@@ -338,7 +338,9 @@ class Ifs(Generator):
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
-        """Black, then the hues. The published files hold them with red and blue exchanged."""
+        """Black, then what is lit: gray, or the hues. The published files hold these with red and blue exchanged."""
+        if self.canvas.channels == 1:
+            return np.array([[0], [GRAY]], np.uint8)
         return np.concatenate([np.zeros((1, 3), np.uint8), rendering.color.hue_circle(HUES)[:, ::-1]])
 
 

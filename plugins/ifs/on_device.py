@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from formulavision import Category
 from formulavision.rendering.points_triton import shade
-from formulavision.rendering.triton_support import keep, upload
+from formulavision.rendering.triton_support import in_parts, keep, upload
 
-from . import GRAY
 from .orbits_triton import LEAST_ROWS, mark_orbits, mark_published_orbits
 from .search import borders, cumulated
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from . import Ifs
 
 __all__ = ["IfsRenderer"]
-
-_SCRATCH_BYTES = 32 << 20
-"""Of the latest points, 4 bytes a pixel: what the second-level cache of a large GPU keeps."""
 
 
 class IfsRenderer:
@@ -52,14 +48,10 @@ class IfsRenderer:
                 self.limits[i, 1 : self.rows[i]] = borders(category.parameters)
         if self.published:
             self.draws = keep(generator.published_draws, device)
-        gray = np.array([[0], [GRAY]], np.uint8)
-        self.palette = keep(gray if generator.canvas.channels == 1 else generator.palette, device)
+        self.palette = keep(generator.palette, device)
 
     def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
-        size = self.generator.canvas.size
-        step = max(1, _SCRATCH_BYTES // (4 * size * size))
-        for start in range(0, len(labels), step):
-            part = slice(start, start + step)
+        for part in in_parts(len(labels), self.generator.canvas.size**2):
             self._draw(labels[part], instances[part], out[part])
 
     def _draw(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:

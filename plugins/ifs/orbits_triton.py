@@ -56,12 +56,27 @@ def _step(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _pixel(value, low, spread, extent, padding, last):  # type: ignore[no-untyped-def]
+def _widened(low, high, value, counts):  # type: ignore[no-untyped-def]
+    """Lowest and highest values so far, with those that count; the origin always does, and what is no number never."""
+    seen = tl.where(counts, value, 0.0)
+    return tl.minimum(low, seen), tl.maximum(high, seen)
+
+
+@triton.jit
+def _pixel(value, low, spread, size, padding):  # type: ignore[no-untyped-def]
     """As ``rendering.points.place``: the quotient in the points' type, the rest in float64; 0 for what is no number."""
     share = tl.div_rn(value - low, spread).to(tl.float64) if value.dtype == tl.float32 else (value - low) / spread
-    pixel = share * extent + padding
+    pixel = share * (size - 2 * padding).to(tl.float64) + padding.to(tl.float64)
     within = tl.where(tl.abs(pixel) < float("inf"), pixel, 0.0)
-    return tl.minimum(within.to(tl.int32), last)
+    return tl.minimum(within.to(tl.int32), size - 1)
+
+
+@triton.jit
+def _mark(marks, number, x, y, box, size, padding, counts):  # type: ignore[no-untyped-def]
+    """As ``rendering.points.mark``: note points, by their numbers from 1, in a box: its low x, low y, width, height."""
+    column = _pixel(x, box[0], box[2], size, padding)
+    row = _pixel(y, box[1], box[3], size, padding)
+    tl.atomic_max(marks + row * size + column, number << 4, mask=counts, sem="relaxed")
 
 
 @triton.jit(
@@ -101,26 +116,19 @@ def _mark_orbits(  # type: ignore[no-untyped-def]
         for turn in tl.static_range(8):
             x, y = _step(w0, w1, w2, w3, turn, system, border, b1, b2, b3, b4, b5, b6, b7, x, y, ROWS)
             counts = ((block * 8 + turn) * CHAINS + chain).to(tl.uint32) < number
-            # The origin is in the box. What is no number is not: the other one of two is their minimum.
-            seen_x, seen_y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
-            low_x, high_x = tl.minimum(low_x, seen_x), tl.maximum(high_x, seen_x)
-            low_y, high_y = tl.minimum(low_y, seen_y), tl.maximum(high_y, seen_y)
+            low_x, high_x = _widened(low_x, high_x, x, counts)
+            low_y, high_y = _widened(low_y, high_y, y, counts)
     left, top = tl.min(low_x, 0), tl.min(low_y, 0)
-    width, height = tl.max(high_x, 0) - left, tl.max(high_y, 0) - top
+    box = left, top, tl.max(high_x, 0) - left, tl.max(high_y, 0) - top
 
-    extent = (size - 2 * padding).to(tl.float64)
-    border_pixels = padding.to(tl.float64)
-    pixels = latest + image.to(tl.int64) * size * size
+    marks = latest + image.to(tl.int64) * size * size
     x, y = zero, zero
     for block in range(-(BURN_IN // 8), blocks):
         w0, w1, w2, w3 = _eight_draws(block, chain, draw, category, key0, key1, CHAINS, BURN_IN)
         for turn in tl.static_range(8):
             x, y = _step(w0, w1, w2, w3, turn, system, border, b1, b2, b3, b4, b5, b6, b7, x, y, ROWS)
             point = (block * 8 + turn) * CHAINS + chain
-            column = _pixel(x, left, width, extent, border_pixels, size - 1)
-            row = _pixel(y, top, height, extent, border_pixels, size - 1)
-            counts = point.to(tl.uint32) < number
-            tl.atomic_max(pixels + row * size + column, (point + 1) << 4, mask=counts, sem="relaxed")
+            _mark(marks, point + 1, x, y, box, size, padding, point.to(tl.uint32) < number)
 
 
 # The published orbit -------------------------------------------------------------------------------------------------
@@ -161,11 +169,12 @@ def _mark_published_orbits(  # type: ignore[no-untyped-def]
     zero = tl.zeros([SEGMENTS], tl.float64)
     # Where each segment starts: where the one before it ends, which is not known before that has started where it does.
     # Starts are set right until no end changes: after the second time, where rounding has forgotten the first starts.
-    start_x, start_y, first_x, first_y = zero, zero, segment, segment
+    none = tl.zeros([SEGMENTS], tl.int32) + points
+    start_x, start_y, first_x, first_y = zero, zero, none, none
     wrong = 1
     while wrong > 0:
         x, y = start_x, start_y
-        first_x, first_y = tl.zeros([SEGMENTS], tl.int32) + points, tl.zeros([SEGMENTS], tl.int32) + points
+        first_x, first_y = none, none
         for n in range(length):
             step = segment * length + n
             x, y, there = _published_step(draws, step, steps, system, cumulative, x, y, ROWS)
@@ -190,29 +199,20 @@ def _mark_published_orbits(  # type: ignore[no-untyped-def]
         step = segment * length + n
         x, y, there = _published_step(draws, step, steps, system, cumulative, x, y, ROWS)
         counts = there & (step + 1 < number)
-        seen_x, seen_y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
-        low_x, high_x = tl.minimum(low_x, seen_x), tl.maximum(high_x, seen_x)
-        low_y, high_y = tl.minimum(low_y, seen_y), tl.maximum(high_y, seen_y)
+        low_x, high_x = _widened(low_x, high_x, x, counts)
+        low_y, high_y = _widened(low_y, high_y, y, counts)
     left, top = tl.min(low_x, 0), tl.min(low_y, 0)
-    width, height = tl.max(high_x, 0) - left, tl.max(high_y, 0) - top
+    box = left, top, tl.max(high_x, 0) - left, tl.max(high_y, 0) - top
 
-    extent = (size - 2 * padding).to(tl.float64)
-    border = padding.to(tl.float64)
-    pixels = latest + image.to(tl.int64) * size * size
-    column, row = (
-        _pixel(zero, left, width, extent, border, size - 1),
-        _pixel(zero, top, height, extent, border, size - 1),
-    )
-    origin = (segment == 0) & (number > 0)
-    tl.atomic_max(pixels + row * size + column, tl.zeros([SEGMENTS], tl.int32) + 16, mask=origin, sem="relaxed")
+    marks = latest + image.to(tl.int64) * size * size
+    # The origin is the first point; each step leads to the next one.
+    _mark(marks, segment + 1, zero, zero, box, size, padding, (segment == 0) & (number > 0))
     x, y = start_x, start_y
     for n in range(length):
         step = segment * length + n
         x, y, there = _published_step(draws, step, steps, system, cumulative, x, y, ROWS)
         counts = there & (step + 1 < number)
-        column = _pixel(x, left, width, extent, border, size - 1)
-        row = _pixel(y, top, height, extent, border, size - 1)
-        tl.atomic_max(pixels + row * size + column, (step + 2) << 4, mask=counts, sem="relaxed")
+        _mark(marks, step + 2, x, y, box, size, padding, counts)
 
 
 # Launches -----------------------------------------------------------------------------------------------------------

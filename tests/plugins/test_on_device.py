@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from draw_both import draw_both
-from formulavision_plugins.bezier import on_device as bezier_on_device
-from formulavision_plugins.ifs import on_device as ifs_on_device
 from numpy.typing import NDArray
 
 from formulavision import Category, Drawer, Recipe
 from formulavision.categories import write_folder
 from formulavision.device import DeviceDrawer
+from formulavision.rendering import triton_support
 
 HUNDRED = 100
 LIT_SHARE = 0.995
@@ -104,16 +103,14 @@ def test_fractals_of_any_system_are_the_same(device: torch.device, tmp_path: Pat
 
 def test_images_do_not_depend_on_the_batch(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = {}
-    for name, module, change in (
-        ("ifs", ifs_on_device, "generator.dots=1000"),
-        ("bezier", bezier_on_device, "generator.grid=2"),
-    ):
+    for name, change in (("ifs", "generator.dots=1000"), ("bezier", "generator.grid=2")):
         data = {"generator": {"name": name}, "categories": 4, "canvas": {"size": 32}}
         drawer = Drawer(Recipe.from_dict(data, [change]))
         labels, instances = np.array([3, 0, 2, 0]), np.array([1, 5, 0, 2])
         whole = DeviceDrawer(drawer, device).draw_instances(labels, instances)
-        monkeypatch.setattr(module, "_SCRATCH_BYTES", 3 * 4 * 32 * 32)
-        parts = DeviceDrawer(drawer, device).draw_instances(labels[::-1].copy(), instances[::-1].copy())
+        with monkeypatch.context() as patch:
+            patch.setattr(triton_support, "SCRATCH_BYTES", 3 * 4 * 32 * 32)
+            parts = DeviceDrawer(drawer, device).draw_instances(labels[::-1].copy(), instances[::-1].copy())
         drawn[name] = whole.cpu().numpy(), parts.flip(0).cpu().numpy()
     assert all(np.array_equal(*images) for images in drawn.values())
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-if not torch.cuda.is_available():
+EMULATED = "EMULATED_GPU" in os.environ
+if EMULATED:
+    import emulated_gpu
+
+    emulated_gpu.start()
+elif not torch.cuda.is_available():
     # Kernels for GPUs are interpreted. Triton asks when it is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -15,9 +20,10 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
+    if EMULATED or not torch.cuda.is_available():
         for item in items:
-            if item.get_closest_marker("gpu"):
+            emulated = EMULATED and "device" in getattr(item, "fixturenames", ())
+            if item.get_closest_marker("gpu") and not emulated:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
@@ -49,7 +55,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """Where kernels for GPUs are run: on one, or on the CPU in Triton's interpreter."""
+    """Where kernels for GPUs are run: on one, or on the CPU in Triton's interpreter or emulated."""
+    if EMULATED:
+        return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
     triton = pytest.importorskip("triton", reason="Triton is not here: it comes with torch on Linux")

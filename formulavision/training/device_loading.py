@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from formulavision.device import DeviceDrawer
 from formulavision.drawing import Drawer
-from formulavision.errors import PluginError
 from formulavision.rendering.triton_support import upload
 from formulavision.training.loading import Batch, EpochBatches, EpochLoader, ImageDataset, Key, Prepared, make_batches
 
@@ -33,11 +32,9 @@ def device_drawer(dataset: ImageDataset, device: torch.device) -> DeviceDrawer |
     on_device = DeviceDrawer(drawer, device)
     if not on_device.native:
         return None
-    try:  # now, rather than at the first step: kernels are compiled when they first draw
-        on_device.draw_instances(np.zeros(1, np.int64), np.zeros(1, np.int64))
-        on_device.wait()
-    except PluginError as error:
-        raise PluginError(f"{error}; draw_on: cpu has loader processes draw instead") from error
+    # Now, rather than at the first step: kernels are compiled when they first draw.
+    on_device.draw_instances(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    on_device.wait()
     return on_device
 
 

@@ -26,7 +26,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from formulavision import __version__
 from formulavision.device import device_name
-from formulavision.errors import ConfigError, FormulaVisionError
+from formulavision.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.labels import Relabelled
 from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
@@ -52,6 +52,7 @@ _ADVICE = (
     "You defined a `validation_step` but have no `val_dataloader`",
     "You're resuming from a checkpoint that ended before the epoch ended",  # the recorder sees to it
     r"Found \d+ module\(s\) in eval mode",  # frozen layers
+    "GPU available but not used",  # device: cpu
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
 )
 """Lightning's advice to users of Lightning is none to ours."""
@@ -187,7 +188,9 @@ class _Job:
         method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
         return int(fresh and method == "fork")
 
-    def loader(self, dataset: ImageDataset, torchrun: Processes | None, *, training: bool) -> EpochLoader:
+    def loader(
+        self, dataset: ImageDataset, torchrun: Processes | None, console: Console, *, training: bool
+    ) -> EpochLoader:
         """A process's share of the batches; where it draws on the device, it can be made in that process only."""
         settings = self.plan.settings
         fresh = training and settings.fresh and getattr(dataset, "endless", False)
@@ -206,7 +209,11 @@ class _Job:
             "ranks": self.ranks,
         }
         if draws_there(settings, self.device):
-            drawer = device_drawer(dataset, self._own_device(torchrun))
+            try:
+                drawer = device_drawer(dataset, self._own_device(torchrun))
+            except PluginError as error:  # kernels need a C compiler, which slim containers lack
+                say(console, f"{error}; loader processes draw instead")
+                drawer = None
             if drawer is not None:
                 return make_device_loader(DrawnOnDevice(dataset, drawer, **images), **batches)
         workers = settings.workers if settings.workers is not None else self._workers(fresh)
@@ -225,11 +232,11 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
     """Train in this process, which is one of ``job.ranks``."""
     settings, model = job.plan.settings, job.model
     precision = resolve_precision(settings.precision, job.device)
-    loaders = [job.loader(job.train, torchrun, training=True)]
-    if job.test is not None:
-        loaders.append(job.loader(job.test, torchrun, training=False))
     if rank:
         console = Console(quiet=True)
+    loaders = [job.loader(job.train, torchrun, console, training=True)]
+    if job.test is not None:
+        loaders.append(job.loader(job.test, torchrun, console, training=False))
     announce(console, job.plan.kind, settings, [loader.dataset for loader in loaders])
     together = f", {job.ranks} processes" if job.ranks > 1 else ""
     say(

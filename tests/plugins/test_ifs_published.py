@@ -66,10 +66,10 @@ def drawn_on(device: torch.device, recipe: Recipe, names: list[str]) -> dict[str
 
 
 @pytest.mark.gpu
-def test_the_published_images_are_drawn_on_a_gpu(official: Path) -> None:
+def test_the_published_images_are_drawn_on_a_gpu(official: Path, device: torch.device) -> None:
     goldens = golden_images(official / "golden" / "point_gray_362_200000")
     recipe = published(official, size=362, dots=200_000, patch="point")
-    images = drawn_on(torch.device("cuda"), recipe, list(goldens))
+    images = drawn_on(device, recipe, list(goldens))
     differing = [
         name for name in goldens if not np.array_equal(np.broadcast_to(images[name], (362, 362, 3)), goldens[name])
     ]

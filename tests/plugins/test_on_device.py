@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +36,9 @@ def assert_same(one: NDArray[np.uint8], other: NDArray[np.uint8], device: torch.
 # Fractals ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_categories_of_fractals_are_the_same(device: torch.device) -> None:
-    # In two processes, since the interpreter takes half a second for an image.
-    halves = [(range(start, HUNDRED, 2), range(start * 7, HUNDRED * 7, 14)) for start in range(2)]
-    draw = partial(draw_both, device, "ifs", ["generator.dots=1000"], categories=HUNDRED)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        drawn = [pool.submit(draw, *half) for half in halves]
-        one, other = (np.concatenate(images) for images in zip(*(half.result() for half in drawn), strict=True))
-    assert len(one) == HUNDRED
-    assert_same(one, other, device)
+def test_twenty_categories_of_fractals_are_the_same(device: torch.device) -> None:
+    # The interpreter takes half a second for an image; what is compiled is tested with a hundred, at full size.
+    assert_same(*draw_both(device, "ifs", ["generator.dots=1000"], range(20), range(0, 140, 7), categories=20), device)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +162,15 @@ def test_the_slow_reference_is_drawn_on_the_cpu_and_moved(device: torch.device) 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["ifs", "perlin", "bezier"])
-def test_a_hundred_categories_at_full_size_are_the_same(name: str) -> None:
+def test_a_hundred_categories_at_full_size_are_the_same(name: str, device: torch.device) -> None:
     drawer = Drawer(Recipe.from_dict({"generator": {"name": name}, "categories": HUNDRED}))
     places = np.arange(HUNDRED), np.arange(HUNDRED) * 3
     one = drawer.draw_instances(*places)
-    other = DeviceDrawer(drawer, torch.device("cuda")).draw_instances(*places).cpu().numpy()
+    other = DeviceDrawer(drawer, device).draw_instances(*places).cpu().numpy()
     if name == "ifs":
-        assert agreement(one, other) >= LIT_SHARE
+        assert_same(one, other, device)
     else:
-        assert np.abs(one.astype(int) - other).max() <= 1
+        assert np.abs(one.astype(int) - other).max() <= (0 if device.type == "cpu" else 1)
 
 
 @pytest.mark.gpu

@@ -320,6 +320,7 @@ def take_part(rank: int, folder: Path, port: int) -> None:
     trained(OthersElsewhere(), folder, devices=2, strategy="ddp", max_epochs=2)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch does not train in a forked process where there is a GPU")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_all_processes_have_the_first_ones_clusters(tmp_path: Path) -> None:
     with socket.socket() as free:

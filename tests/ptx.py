@@ -43,8 +43,9 @@ SAME_TYPE: dict[str, Callable[..., Any]] = {
 """Operations whose operands are of one type."""
 INSTRUCTIONS = {
     **dict.fromkeys(("and", "or", "xor", "not", "abs", "neg", "rem", "popc", "min"), ""),
-    **dict.fromkeys(("shl", "shr", "bfe", "selp", "mov", "ret"), ""),
-    "add": "rn", "sub": "rn", "mul": "rn lo hi wide", "mad": "lo wide", "div": "rn", "sqrt": "rn", "max": "relu",
+    **dict.fromkeys(("shl", "shr", "bfe", "prmt", "selp", "mov", "ret"), ""),
+    "add": "rn", "sub": "rn", "mul": "rn lo hi wide", "mad": "lo wide", "div": "rn ftz", "sqrt": "rn ftz",
+    "max": "relu",
     "setp": "eq ne lt le gt ge equ neu ltu leu gtu geu num nan", "cvt": "rn rzi rmi rpi rni ftz",
     "ld": "param global shared cta v2 v4", "st": "global shared cta v2 v4", "atom": "global gpu relaxed max",
     "shfl": "sync bfly", "redux": "sync add min max", "bar": "sync", "bra": "uni",
@@ -63,6 +64,11 @@ def quotient(a: Any, b: Any) -> Any:
     b = np.where(b == 0, 1, b)
     size = np.abs(a.astype(np.int64)) // np.abs(b.astype(np.int64))
     return (size * np.sign(a) * np.sign(b)).astype(a.dtype)
+
+
+def flushed(values: Any) -> Any:
+    """Zero for numbers that are too small to be held at full precision."""
+    return np.where(np.abs(values) < np.finfo(values.dtype).tiny, np.copysign(values.dtype.type(0), values), values)
 
 
 def to_integer(values: Any, dtype: np.dtype[Any]) -> Any:
@@ -194,13 +200,13 @@ class Instruction:
         self.predicate = predicate
         self.name, *words = re.split(r"\.|::", name)
         self.operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^\s,]+", operands)
-        self.types = [word for word in words if re.fullmatch(r"[subf](8|16|32|64)|pred", word)]
+        self.types = [word for word in words if re.fullmatch(r"[subf](8|16|32|64|16x2)|pred", word)]
         self.modifiers = [word for word in words if word not in self.types]
         if self.name not in INSTRUCTIONS or not set(self.modifiers) <= set(INSTRUCTIONS[self.name].split()):
             raise NotImplementedError(self.text)
         self.do = getattr(self, f"_{self.name}", self._compute)
         rounds = self.name in ("add", "sub", "mul", "div", "sqrt") and self.types[-1][0] == "f"
-        if rounds and self.modifiers != ["rn"]:
+        if rounds and self.modifiers[:1] != ["rn"]:
             raise NotImplementedError(f"rounds otherwise than the CPU: {self.text}")
 
     def where(self, threads: Threads, there: Mask) -> Mask:
@@ -214,7 +220,16 @@ class Instruction:
         return [threads.read(self.operands[place], type or self.types[-1]) for place in places]
 
     def _compute(self, threads: Threads, where: Mask) -> None:
-        result = SAME_TYPE[self.name](*self._read(threads, *range(1, len(self.operands))))
+        sources = range(1, len(self.operands))
+        if self.types == ["s16x2"]:
+            packed = self._read(threads, *sources, type="b32")
+            values = [np.ascontiguousarray(np.broadcast_to(value, threads.count)).view(np.int16) for value in packed]
+            return threads.write(self.operands[0], SAME_TYPE[self.name](*values).view(np.uint32), where)
+        values = self._read(threads, *sources)
+        if "ftz" in self.modifiers:
+            result = flushed(SAME_TYPE[self.name](*map(flushed, values)))
+        else:
+            result = SAME_TYPE[self.name](*values)
         threads.write(self.operands[0], np.maximum(result, 0) if "relu" in self.modifiers else result, where)
 
     # Operands of several types ---------------------------------------------------------------------------------------
@@ -254,6 +269,14 @@ class Instruction:
         assert self.types == ["u32"], self.text
         threads.write(self.operands[0], ((a >> start) & ((1 << length) - 1)).astype(np.uint32), where)
 
+    def _prmt(self, threads: Threads, where: Mask) -> None:
+        a, b = (np.broadcast_to(value, threads.count) for value in self._read(threads, 1, 2))
+        eight = np.stack([a, b], axis=1).view(np.uint8)
+        selectors = int(self.operands[3].rstrip("U"), 0)
+        chosen = [selectors >> 4 * byte & 15 for byte in range(4)]
+        assert max(chosen) < 8, self.text  # the others extend signs
+        threads.write(self.operands[0], eight[:, chosen].copy().view(np.uint32)[:, 0], where)
+
     def _selp(self, threads: Threads, where: Mask) -> None:
         chosen = np.where(threads.read(self.operands[3], "pred"), *self._read(threads, 1, 2))
         threads.write(self.operands[0], chosen, where)
@@ -273,7 +296,7 @@ class Instruction:
         target, (value,) = numpy_type(self.types[0]), self._read(threads, 1)
         for word in self.modifiers:
             if word == "ftz":
-                value = np.where(np.abs(value) < np.finfo(value.dtype).tiny, np.copysign(0, value), value)
+                value = flushed(value)
             elif word in ROUNDING:
                 value = ROUNDING[word](value)
             elif word != "rn":
@@ -299,8 +322,9 @@ class Instruction:
     # Memory and other threads ----------------------------------------------------------------------------------------
 
     def _addresses(self, threads: Threads, operand: int) -> NDArray[np.int64]:
-        register, _, offset = self.operands[operand].strip("[] ").partition("+")
-        return threads.registers[register.strip()].astype(np.int64) + int(offset or "0", 0)
+        base, _, offset = self.operands[operand].strip("[] ").partition("+")
+        start = threads.read(base.strip(), "u32" if "shared" in self.modifiers else "u64")
+        return np.broadcast_to(start.astype(np.int64) + int(offset or "0", 0), threads.count)
 
     def _ld(self, threads: Threads, where: Mask) -> None:
         dtype = numpy_type(self.types[0])

@@ -19,7 +19,7 @@ pytest.importorskip("triton", reason="Triton is not here: it comes with torch on
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("architecture", "chosen"), [("80", "not hundred"), ("90", "")])
+@pytest.mark.parametrize(("architecture", "chosen"), [("80", "not hundred and not octaves"), ("90", "")])
 def test_what_is_compiled_draws_what_the_cpu_draws(architecture: str, chosen: str) -> None:
     tests = [str(TESTS / "plugins" / "test_on_device.py"), str(TESTS / "rendering" / "test_random.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests]

@@ -4,7 +4,7 @@ A register is a numpy array with a number for each thread. Threads that a branch
 does: what runs next is the earliest block that a thread waits at. It is stricter than a GPU: what is wrong on some
 GPUs or on some days, or would round otherwise than the CPU, is an error here. So it is with an instruction or a
 modifier that is not known, a register that nothing was written to, an address outside of the arrays that a launch
-got, bytes that one thread writes and another reads or writes, and a barrier at which a part of a block is missing.
+got, to read or store again in a launch what it has stored, and a barrier at which a part of a block is missing.
 
 What instructions do is said in NVIDIA's "Parallel Thread Execution ISA".
 """
@@ -72,7 +72,7 @@ def flushed(values: Any) -> Any:
 
 
 def to_integer(values: Any, dtype: np.dtype[Any]) -> Any:
-    """The nearest of the type's; for what is no number, 0 of a float32, and the highest bit alone of a float64."""
+    """Whole floats as the nearest of the type's; what is no number is 0 of a float32, of a float64 the highest bit."""
     info = np.iinfo(dtype)
     low, high, no_number = values <= float(info.min), values >= float(info.max), np.isnan(values)
     within = np.where(low | high | no_number, 0, values).astype(dtype)
@@ -382,16 +382,12 @@ class Program:
         text: the PTX.
         shared: bytes of shared memory.
 
-    Attributes:
-        executed: instructions of all warps in the last run.
-
     Raises:
         NotImplementedError: it has instructions that are not known here, or round otherwise than the CPU does.
     """
 
     def __init__(self, text: str, shared: int) -> None:
         self.shared = shared
-        self.executed = 0
         self.block_size = int(re.search(r"\.reqntid (\d+)", text)[1])  # type: ignore[index]
         self.lines: list[Instruction] = []
         self.labels: dict[str, int] = {}
@@ -426,12 +422,10 @@ class Program:
         # Two more are Triton's own, and point to nothing.
         threads = Threads(grid, self.block_size, memory, self.shared, [*parameters, 0, 0])
         place = np.zeros(threads.count, np.int64)  # the line that each thread is at
-        self.executed = 0
         with np.errstate(all="ignore"):
             while (start := int(place.min())) < len(self.lines):
                 there = place == start
                 end = self.starts[self.starts.index(start) + 1]
-                self.executed += (end - start) * int(there.reshape(-1, WARP).any(axis=1).sum())
                 place[there] = end
                 for line in self.lines[start:end]:
                     where = line.where(threads, there)

@@ -29,7 +29,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import Compose, PILToTensor, Resize, functional
 
-from formulavision.downstream import open_downstream
+from formulavision.data.downstream import open_downstream
 
 CLASSES = 1000
 VALIDATION = 50

@@ -53,7 +53,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision import ConfigError, Drawer, Recipe
-from formulavision.rendering.encoding import encode_png
+from formulavision.storage.png import encode_png
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fractaldb-1k.yaml"
 RUNS = 21

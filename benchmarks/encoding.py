@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision import Drawer, Recipe
-from formulavision.rendering.encoding import decode_image, encode_png
+from formulavision.storage.png import decode_image, encode_png
 
 CASES: dict[str, dict[str, Any]] = {
     "fractal, 362 x 362": {"generator": {"name": "ifs"}, "categories": 4, "canvas": {"size": 362}},

@@ -24,7 +24,7 @@ import numpy as np
 
 import formulavision
 from formulavision import Recipe, generate, verify
-from formulavision.categories import find_categories
+from formulavision.recipes.categories import find_categories
 
 
 class Watch:

@@ -46,9 +46,9 @@ import triton.language as tl
 from numpy.typing import NDArray
 
 from formulavision import Drawer, FormulaDataset, Recipe
-from formulavision.device import DeviceDrawer, device_name
-from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
-from formulavision.training.loading import Prepared, make_loader
+from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data.loading import Prepared, make_loader
+from formulavision.recipes.device import DeviceDrawer, device_name
 from formulavision.training.models import to_input
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

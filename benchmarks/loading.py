@@ -39,7 +39,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import PILToTensor
 
 from formulavision import Drawer, FormulaDataset, Recipe, StoredDataset, generate
-from formulavision.training.loading import Batch, ImageDataset, Prepared, make_loader
+from formulavision.data.loading import Batch, ImageDataset, Prepared, make_loader
 from formulavision.training.models import build_model, to_input
 from formulavision.training.module import classification_loss
 from formulavision.training.optimization import make_optimizer

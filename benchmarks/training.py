@@ -35,8 +35,8 @@ import numpy as np
 import torch
 
 from formulavision import Recipe, evaluate, finetune, pretrain
-from formulavision.downstream import Downstream, DownstreamSettings
-from formulavision.downstream.images import LabelledImages
+from formulavision.data.downstream import Downstream, DownstreamSettings
+from formulavision.data.downstream.images import LabelledImages
 from formulavision.training.models import build_model, to_input
 from formulavision.training.module import Classifier, classification_loss
 from formulavision.training.optimization import make_optimizer

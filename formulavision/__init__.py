@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Canvas": "formulavision.generator",
-    "Category": "formulavision.generator",
-    "Generator": "formulavision.generator",
-    "Params": "formulavision.generator",
-    "hookimpl": "formulavision.hookspecs",
-    "register": "formulavision.registry",
-    "plugins": "formulavision.registry",
-    "Recipe": "formulavision.recipe",
-    "find_categories": "formulavision.categories",
-    "Drawer": "formulavision.drawing",
-    "generate": "formulavision.generation",
+    "Canvas": "formulavision.generators.contract",
+    "Category": "formulavision.generators.contract",
+    "Generator": "formulavision.generators.contract",
+    "Params": "formulavision.generators.contract",
+    "hookimpl": "formulavision.generators.hookspecs",
+    "register": "formulavision.generators.registry",
+    "plugins": "formulavision.generators.registry",
+    "Recipe": "formulavision.recipes.recipe",
+    "find_categories": "formulavision.recipes.categories",
+    "Drawer": "formulavision.recipes.drawing",
+    "generate": "formulavision.storage.generation",
     "Store": "formulavision.storage",
     "verify": "formulavision.storage",
-    "contact_sheet": "formulavision.sheets",
-    "preview": "formulavision.sheets",
-    "FormulaDataset": "formulavision.data",
-    "StoredDataset": "formulavision.data",
-    "label_noise": "formulavision.labels",
+    "contact_sheet": "formulavision.recipes.sheets",
+    "preview": "formulavision.recipes.sheets",
+    "FormulaDataset": "formulavision.data.datasets",
+    "StoredDataset": "formulavision.data.datasets",
+    "label_noise": "formulavision.data.labels",
     "pretrain": "formulavision.training",
     "finetune": "formulavision.training",
     "freeze": "formulavision.training",
@@ -44,8 +44,8 @@ _PUBLIC = {
     "compare": "formulavision.comparison",
     "sweep": "formulavision.comparison",
     "report": "formulavision.comparison.joining",
-    "ConfigError": "formulavision.errors",
-    "FormulaVisionError": "formulavision.errors",
+    "ConfigError": "formulavision.util.errors",
+    "FormulaVisionError": "formulavision.util.errors",
 }
 
 __all__ = [*_PUBLIC, "__version__"]
@@ -64,38 +64,38 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from formulavision.categories import find_categories as find_categories
     from formulavision.comparison import compare as compare
     from formulavision.comparison import sweep as sweep
     from formulavision.comparison.joining import report as report
-    from formulavision.data import FormulaDataset as FormulaDataset
-    from formulavision.data import StoredDataset as StoredDataset
-    from formulavision.drawing import Drawer as Drawer
-    from formulavision.errors import ConfigError as ConfigError
-    from formulavision.errors import FormulaVisionError as FormulaVisionError
+    from formulavision.data.datasets import FormulaDataset as FormulaDataset
+    from formulavision.data.datasets import StoredDataset as StoredDataset
+    from formulavision.data.labels import label_noise as label_noise
     from formulavision.evaluation import evaluate as evaluate
     from formulavision.evaluation import first_layer_filters as first_layer_filters
     from formulavision.evaluation import grad_cam as grad_cam
     from formulavision.evaluation import grad_cam_sheet as grad_cam_sheet
     from formulavision.evaluation import per_class_difference as per_class_difference
     from formulavision.evaluation import probe as probe
-    from formulavision.generation import generate as generate
-    from formulavision.generator import Canvas as Canvas
-    from formulavision.generator import Category as Category
-    from formulavision.generator import Generator as Generator
-    from formulavision.generator import Params as Params
-    from formulavision.hookspecs import hookimpl as hookimpl
-    from formulavision.labels import label_noise as label_noise
-    from formulavision.recipe import Recipe as Recipe
-    from formulavision.registry import plugins as plugins
-    from formulavision.registry import register as register
-    from formulavision.sheets import contact_sheet as contact_sheet
-    from formulavision.sheets import preview as preview
+    from formulavision.generators.contract import Canvas as Canvas
+    from formulavision.generators.contract import Category as Category
+    from formulavision.generators.contract import Generator as Generator
+    from formulavision.generators.contract import Params as Params
+    from formulavision.generators.hookspecs import hookimpl as hookimpl
+    from formulavision.generators.registry import plugins as plugins
+    from formulavision.generators.registry import register as register
+    from formulavision.recipes.categories import find_categories as find_categories
+    from formulavision.recipes.drawing import Drawer as Drawer
+    from formulavision.recipes.recipe import Recipe as Recipe
+    from formulavision.recipes.sheets import contact_sheet as contact_sheet
+    from formulavision.recipes.sheets import preview as preview
     from formulavision.storage import Store as Store
     from formulavision.storage import verify as verify
+    from formulavision.storage.generation import generate as generate
     from formulavision.training import deepcluster_labels as deepcluster_labels
     from formulavision.training import export_model as export_model
     from formulavision.training import finetune as finetune
     from formulavision.training import freeze as freeze
     from formulavision.training import load_checkpoint as load_checkpoint
     from formulavision.training import pretrain as pretrain
+    from formulavision.util.errors import ConfigError as ConfigError
+    from formulavision.util.errors import FormulaVisionError as FormulaVisionError

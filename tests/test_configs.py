@@ -8,7 +8,7 @@ import pytest
 
 from formulavision import Recipe
 from formulavision.comparison import ComparisonSettings
-from formulavision.config import load_yaml
+from formulavision.util.config import load_yaml
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))

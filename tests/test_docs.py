@@ -31,7 +31,7 @@ def commands() -> list[tuple[str, str]]:
     ("language", "files"),
     [
         ("toml", ["third_party/rings/pyproject.toml"]),
-        ("python", ["third_party/rings/formulavision_rings.py", "discs.py", "test_discs.py"]),
+        ("python", ["third_party/rings/formulavision_rings.py", "discs.py", "generators/test_discs.py"]),
     ],
 )
 def test_the_tutorials_code_is_what_the_tests_run(language: str, files: list[str]) -> None:

@@ -18,7 +18,7 @@ class _Commands(TyperGroup):
     """Runs a command; what the user can mend ends in one line and exit status 2, and Ctrl-C in one line and 130."""
 
     def invoke(self, ctx: Any) -> Any:
-        from formulavision.errors import FormulaVisionError
+        from formulavision.util.errors import FormulaVisionError
 
         # A cluster's or a container's request to end is answered as Ctrl-C is: the state can be resumed.
         signal.signal(signal.SIGTERM, _interrupt)

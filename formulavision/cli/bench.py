@@ -15,7 +15,7 @@ from formulavision.cli import options as o
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from formulavision.bench import Figures
+    from formulavision.data.bench import Figures
 
 _LABELS, _COLUMN = 44, 14
 """Characters for the names of the rows, and for a recipe."""
@@ -43,11 +43,11 @@ def bench(
 
     formulavision bench configs/fractaldb-1k.yaml
     """
-    from formulavision.bench import bench as run
     from formulavision.cli.console import console, say
-    from formulavision.drawing import check_device
-    from formulavision.progress import progress_bars
-    from formulavision.registry import plugins
+    from formulavision.data.bench import bench as run
+    from formulavision.generators.registry import plugins
+    from formulavision.recipes.drawing import check_device
+    from formulavision.util.progress import progress_bars
 
     check_device(device)
     named = bool(configs or plugin)
@@ -100,7 +100,7 @@ def bench(
 @contextmanager
 def _noted(problems: list[str], named: bool = False) -> Iterator[None]:
     """A problem of a generator that the user did not name is noted, and the others are measured."""
-    from formulavision.errors import FormulaVisionError
+    from formulavision.util.errors import FormulaVisionError
 
     try:
         yield

@@ -39,8 +39,8 @@ def generate(
     formulavision generate --plugin ifs --out data/ifs
     """
     from formulavision.cli.console import say, size_text
-    from formulavision.generation import generate as run
-    from formulavision.progress import progress_bars
+    from formulavision.storage.generation import generate as run
+    from formulavision.util.progress import progress_bars
 
     recipe = o.make_recipe(
         config, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
@@ -79,9 +79,9 @@ def categories(
 
     formulavision categories configs/fractaldb-1k.yaml --out cats
     """
-    from formulavision.categories import find_categories, write_folder
     from formulavision.cli.console import say
-    from formulavision.progress import progress_bars
+    from formulavision.recipes.categories import find_categories, write_folder
+    from formulavision.util.progress import progress_bars
 
     recipe = o.make_recipe(config, plugin, categories=count, seed=seed, settings=settings)
     total = recipe.num_categories
@@ -111,8 +111,8 @@ def preview(
     formulavision preview --plugin perlin --out sheet.png
     """
     from formulavision.cli.console import say
-    from formulavision.progress import progress_bars
-    from formulavision.sheets import preview as run
+    from formulavision.recipes.sheets import preview as run
+    from formulavision.util.progress import progress_bars
 
     recipe = o.make_recipe(config, plugin, size=size, seed=seed, settings=settings)
     with progress_bars() as bars:
@@ -134,8 +134,8 @@ def verify(
     formulavision verify data/ifs
     """
     from formulavision.cli.console import say
-    from formulavision.progress import progress_bars
     from formulavision.storage import verify as run
+    from formulavision.util.progress import progress_bars
 
     with progress_bars() as bars:
         result = run(path, sample=None if every else sample, progress=lambda n, total: bars.show("verify", n, total))

@@ -67,8 +67,8 @@ def probe(
 
     formulavision probe --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --method knn
     """
-    from formulavision.config import apply_settings
     from formulavision.evaluation import probe as run
+    from formulavision.util.config import apply_settings
 
     values = apply_settings({} if model is None else {"model": model}, settings or [])
     run(checkpoint, downstream, method=method, settings=values, out=out, shots=shots, seed=seed)  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def grad_cam(
     formulavision grad-cam --checkpoint FractalDB=runs/ft-ifs --checkpoint scratch=runs/ft-scratch
     --downstream folder:/path/to/cifar10 --out heatmaps.png
     """
-    from formulavision.errors import ConfigError
+    from formulavision.util.errors import ConfigError
 
     runs = {}
     for text in checkpoint:
@@ -132,7 +132,7 @@ def per_class(
 
     from formulavision.cli.console import console
     from formulavision.evaluation import per_class_difference
-    from formulavision.files import write_text
+    from formulavision.util.files import write_text
 
     if out is not None:
         _check_absent(out, overwrite)
@@ -158,7 +158,7 @@ def per_class(
 
 def _check_absent(out: Path, overwrite: bool) -> None:
     """Before any work is done."""
-    from formulavision.errors import ConfigError
+    from formulavision.util.errors import ConfigError
 
     if out.is_dir():
         raise ConfigError(f"out: {out}: is a folder: name a file")
@@ -167,7 +167,7 @@ def _check_absent(out: Path, overwrite: bool) -> None:
 
 
 def _save(picture: Image.Image, out: Path) -> None:
-    from formulavision.files import atomic_write
+    from formulavision.util.files import atomic_write
 
     with atomic_write(out) as file:
         picture.save(file, "PNG")

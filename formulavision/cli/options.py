@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from formulavision.recipe import Recipe
+    from formulavision.recipes.recipe import Recipe
 
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
@@ -63,8 +63,8 @@ def make_recipe(
     Raises:
         ConfigError: neither or both of config and plugin are given, or a value is not allowed.
     """
-    from formulavision.errors import ConfigError
-    from formulavision.recipe import Recipe
+    from formulavision.recipes.recipe import Recipe
+    from formulavision.util.errors import ConfigError
 
     values: dict[str, Any] = {
         "categories.count": categories,

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from formulavision.generator import Generator
+    from formulavision.generators.contract import Generator
 
 plugins = typer.Typer(help="List generators; [bold]show NAME[/bold] explains one.", invoke_without_command=True)
 
@@ -29,7 +29,7 @@ def list_plugins(context: typer.Context) -> None:
     from rich.table import Table
 
     from formulavision.cli.console import console, say
-    from formulavision.registry import plugins
+    from formulavision.generators.registry import plugins
 
     found = plugins()
     table = Table(box=box.SIMPLE_HEAD)
@@ -51,8 +51,8 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
     from rich.padding import Padding
 
     from formulavision.cli.console import console
-    from formulavision.generator import Canvas
-    from formulavision.registry import plugins
+    from formulavision.generators.contract import Canvas
+    from formulavision.generators.registry import plugins
 
     entry = plugins()[name]
     generator = entry.generator

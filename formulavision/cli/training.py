@@ -80,7 +80,7 @@ def pretrain(
 
     Ctrl-C leaves a checkpoint: run it again with --resume.
     """
-    from formulavision.errors import ConfigError
+    from formulavision.util.errors import ConfigError
 
     train = train_settings(
         settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed,
@@ -131,7 +131,7 @@ def finetune(
     or a model to download: timm:resnet50.a1_in1k, torchvision:resnet50,
     torchvision:resnet50:IMAGENET1K_V1. What fits is loaded and told.
     """
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     train = train_settings(
         settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed,
@@ -139,7 +139,7 @@ def finetune(
     )  # fmt: skip
     chosen = DownstreamSettings.from_text(downstream)
     if train_per_class is not None:
-        from formulavision.config import parse
+        from formulavision.util.config import parse
 
         chosen = parse(DownstreamSettings, {**chosen.model_dump(), "train_per_class": train_per_class})
     from formulavision.training import finetune as run
@@ -180,8 +180,8 @@ def train_settings(settings: list[str] | None, **given: Any) -> TrainSettings:
     Raises:
         ConfigError: a setting is unknown or not allowed.
     """
-    from formulavision.config import apply_settings, parse
     from formulavision.training.settings import TrainSettings
+    from formulavision.util.config import apply_settings, parse
 
     values = {name: value for name, value in given.items() if value is not None}
     if "crop" in values:

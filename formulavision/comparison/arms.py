@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from formulavision.config import Config, did_you_mean, parse
-from formulavision.errors import ConfigError
-from formulavision.recipe import Recipe
+from formulavision.recipes.recipe import Recipe
+from formulavision.util.config import Config, did_you_mean, parse
+from formulavision.util.errors import ConfigError
 
 __all__ = ["REMOTE", "Arm", "Variant", "expand", "flatten_sweep", "swept_names"]
 
@@ -60,7 +60,7 @@ class Arm(Config):
     def _read_labels(cls, value: Any) -> Any:
         if value is None:
             return None
-        from formulavision.labels import LabelSettings
+        from formulavision.data.labels import LabelSettings
 
         return parse(LabelSettings, value)
 
@@ -104,7 +104,7 @@ def read_dataset(value: Any, path: str) -> Any:
     Raises:
         ConfigError: they are wrong; one line a problem, under ``path``.
     """
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     settings = value if isinstance(value, DownstreamSettings) else parse(DownstreamSettings, value, path)
     return settings if settings.root is None else settings.model_copy(update={"root": settings.root.absolute()})

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from formulavision.comparison.arms import REMOTE, Variant
 from formulavision.comparison.config import ComparisonSettings
-from formulavision.config import did_you_mean
-from formulavision.errors import CheckpointError, ConfigError
+from formulavision.util.config import did_you_mean
+from formulavision.util.errors import CheckpointError, ConfigError
 
 __all__ = ["check_models"]
 

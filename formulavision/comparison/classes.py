@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from formulavision.comparison.results import Entry, Findings
 from formulavision.comparison.significance import paired_t
-from formulavision.errors import FormulaVisionError
+from formulavision.util.errors import FormulaVisionError
 
 if TYPE_CHECKING:
     from formulavision.evaluation import ClassDifference

@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from formulavision.comparison.arms import REMOTE, Arm, Variant, expand, flatten_sweep, read_dataset
 from formulavision.comparison.sizes import FULL, at_size, without_numbers_of_others
-from formulavision.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse
-from formulavision.errors import ConfigError
+from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse
+from formulavision.util.errors import ConfigError
 
 if TYPE_CHECKING:
     from formulavision.training.settings import TrainSettings

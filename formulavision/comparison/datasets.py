@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from formulavision.errors import DownstreamError
+from formulavision.util.errors import DownstreamError
 
 if TYPE_CHECKING:
     from formulavision.comparison.config import ComparisonSettings
-    from formulavision.downstream import Downstream, DownstreamSettings
+    from formulavision.data.downstream import Downstream, DownstreamSettings
 
 __all__ = ["Datasets"]
 
@@ -31,7 +31,7 @@ class Datasets:
                 self._open(f"arms.{variant.base}.images", variant.arm.images)
 
     def _open(self, path: str, settings: DownstreamSettings) -> None:
-        from formulavision.downstream import open_downstream
+        from formulavision.data.downstream import open_downstream
 
         if _key(settings) not in self._opened:
             try:

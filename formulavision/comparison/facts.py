@@ -14,7 +14,7 @@ from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.results import ArmFacts, Computed, Entry, Findings, Row
 from formulavision.comparison.stages import Stage
-from formulavision.registry import plugins
+from formulavision.generators.registry import plugins
 
 __all__ = ["first_findings", "this_machine"]
 

@@ -14,8 +14,8 @@ from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PICTURES
 from formulavision.comparison.results import FINDINGS, ArmFacts, Comparison, Entry, Findings
 from formulavision.comparison.tables import TABLE, print_table, write_tables
-from formulavision.config import dump_yaml
-from formulavision.errors import ConfigError, StoreError
+from formulavision.util.config import dump_yaml
+from formulavision.util.errors import ConfigError, StoreError
 
 __all__ = ["join", "report"]
 

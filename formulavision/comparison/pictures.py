@@ -18,16 +18,16 @@ import yaml
 from formulavision.comparison.arms import REMOTE, read_dataset
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import Entry, Findings
-from formulavision.drawing import Drawer
-from formulavision.errors import ConfigError, FormulaVisionError, StoreError
-from formulavision.files import atomic_write
-from formulavision.recipe import Recipe
-from formulavision.sheets import contact_sheet
+from formulavision.recipes.drawing import Drawer
+from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.sheets import contact_sheet
+from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
+from formulavision.util.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from formulavision.downstream import Downstream
+    from formulavision.data.downstream import Downstream
 
 __all__ = ["Album", "Picture", "attention", "data_uri", "filters", "sheet"]
 
@@ -230,7 +230,7 @@ def _open(findings: Findings, name: str) -> Downstream:
         DownstreamError: it cannot be used, on this machine for one.
         ConfigError: no configuration has it, or it is another version's.
     """
-    from formulavision.downstream import open_downstream
+    from formulavision.data.downstream import open_downstream
 
     for text in findings.configurations.values():
         settings = yaml.safe_load(text).get("downstreams", {})

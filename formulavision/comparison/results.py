@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
-from formulavision import files
 from formulavision.comparison.config import PROBE, ComparisonSettings
 from formulavision.comparison.significance import rank_correlation
-from formulavision.errors import ConfigError, StoreError
+from formulavision.util import files
+from formulavision.util.errors import ConfigError, StoreError
 
 __all__ = [
     "FINDINGS",

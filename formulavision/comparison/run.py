@@ -24,9 +24,9 @@ from formulavision.comparison.sizes import at_size, swept_otherwise, without_num
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
 from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
 from formulavision.comparison.timing import Clock, Job
-from formulavision.config import load_yaml, parse
-from formulavision.errors import ConfigError, FormulaVisionError, StoreError
-from formulavision.recipe import Recipe
+from formulavision.recipes.recipe import Recipe
+from formulavision.util.config import load_yaml, parse
+from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
 
 if TYPE_CHECKING:
     from formulavision.evaluation import Evaluation
@@ -403,7 +403,7 @@ class _Runner:
         return train(*what, out=out, resume=out.exists(), show_progress=self.show_progress, **settings)
 
     def _generate(self, recipe: Recipe, store: Path) -> Path:
-        from formulavision.generation import generate
+        from formulavision.storage.generation import generate
 
         with claimed(store.with_name(f"{store.name}.lock"), self._waiting_for(store)):
             if _generate_seconds(store) is None:

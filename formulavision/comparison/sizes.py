@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from formulavision.comparison.arms import flatten_sweep, swept_names
-from formulavision.config import did_you_mean
-from formulavision.errors import ConfigError
+from formulavision.util.config import did_you_mean
+from formulavision.util.errors import ConfigError
 
 __all__ = ["FULL", "at_size", "swept_otherwise", "without_numbers_of_others"]
 

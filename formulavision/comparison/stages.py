@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from formulavision.comparison.arms import REMOTE, Arm
 from formulavision.comparison.config import PROBE, ComparisonSettings
-from formulavision.config import load_yaml
+from formulavision.util.config import load_yaml
 
 if TYPE_CHECKING:
-    from formulavision.labels import LabelSettings
+    from formulavision.data.labels import LabelSettings
     from formulavision.training.settings import TrainSettings
 
 __all__ = ["STORES", "Digest", "Finetuning", "Pretraining", "Probing", "Stage", "key_of", "plan"]

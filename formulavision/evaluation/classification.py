@@ -9,8 +9,7 @@ import torch
 from rich.console import Console
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from formulavision.downstream import Downstream, DownstreamSettings, open_downstream
-from formulavision.errors import CheckpointError
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.evaluation.inference import BATCH_SIZE, choose_device, over_dataset
 from formulavision.evaluation.scores import (
     TOP_K,
@@ -26,6 +25,7 @@ from formulavision.training.models import build_model
 from formulavision.training.progress import say
 from formulavision.training.runs import Run
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import CheckpointError
 
 __all__ = ["Evaluation", "binary_loss", "check_classes", "evaluate", "open_finetuned", "summary"]
 

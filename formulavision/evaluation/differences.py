@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.errors import ConfigError
+from formulavision.util.errors import ConfigError
 
 if TYPE_CHECKING:
     from formulavision.evaluation.scores import Evaluation

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from formulavision.data.loading import ImageDataset
 from formulavision.evaluation.inference import choose_device, over_dataset
-from formulavision.training.loading import ImageDataset
 from formulavision.training.settings import TrainSettings
 
 __all__ = ["Features", "extract_features"]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from formulavision.errors import CheckpointError
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
+from formulavision.util.errors import CheckpointError
 
 __all__ = ["first_layer_filters"]
 

@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional
 
-from formulavision.downstream import Downstream, DownstreamSettings, open_downstream
-from formulavision.errors import CheckpointError, ConfigError
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.evaluation.classification import check_classes, open_finetuned
 from formulavision.evaluation.inference import choose_device, without_augmentation
-from formulavision.generator import random_stream
+from formulavision.generators.contract import random_stream
 from formulavision.training.models import build_model, to_input
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import CheckpointError, ConfigError
 
 __all__ = ["class_activation", "grad_cam", "grad_cam_sheet"]
 

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from formulavision.errors import ConfigError
+from formulavision.data.loading import ImageDataset, Prepared, make_loader
 from formulavision.training.fit import resolve_device, resolve_precision
-from formulavision.training.loading import ImageDataset, Prepared, make_loader
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import ConfigError
 
 __all__ = ["BATCH_SIZE", "choose_device", "over_dataset", "without_augmentation"]
 

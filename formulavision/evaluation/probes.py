@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch.nn.functional import cross_entropy, normalize
 
-from formulavision.config import parse
-from formulavision.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
-from formulavision.errors import ConfigError, DownstreamError
+from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation.classification import binary_loss, summary
 from formulavision.evaluation.features import Features, extract_features
 from formulavision.evaluation.inference import choose_device
@@ -30,11 +28,13 @@ from formulavision.evaluation.scores import (
     make_folder,
     write_files,
 )
-from formulavision.generator import random_stream
+from formulavision.generators.contract import random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say
 from formulavision.training.settings import TrainSettings
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError, DownstreamError
 
 __all__ = ["Probe", "classify_by_neighbours", "classify_linearly", "probe"]
 

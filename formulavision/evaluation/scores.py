@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from formulavision.errors import ConfigError
-from formulavision.files import atomic_write, write_text
 from formulavision.training.runs import write_json
+from formulavision.util.errors import ConfigError
+from formulavision.util.files import atomic_write, write_text
 
 __all__ = [
     "MEAN_AVERAGE_PRECISION",

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["color", "encoding", "noise_fields", "points", "polylines", "random"]
+__all__ = ["color", "noise_fields", "points", "polylines", "random"]
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -17,7 +17,6 @@ def __getattr__(name: str) -> ModuleType:
 
 if TYPE_CHECKING:
     from formulavision.rendering import color as color
-    from formulavision.rendering import encoding as encoding
     from formulavision.rendering import noise_fields as noise_fields
     from formulavision.rendering import points as points
     from formulavision.rendering import polylines as polylines

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.config import did_you_mean
-from formulavision.errors import StoreError
+from formulavision.util.config import did_you_mean
+from formulavision.util.errors import StoreError
 
 if TYPE_CHECKING:
     from formulavision.storage.manifest import Layout

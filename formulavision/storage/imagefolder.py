@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from formulavision.errors import StoreError
-from formulavision.files import PARTIAL_SUFFIX, flush_folder
 from formulavision.storage.formats import Format, Piece, Reader, Sample
 from formulavision.storage.manifest import INCOMPLETE, Layout
+from formulavision.util.errors import StoreError
+from formulavision.util.files import PARTIAL_SUFFIX, flush_folder
 
 
 class ImageFolder(Format):

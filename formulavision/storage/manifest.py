@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from formulavision.config import Config, parse
-from formulavision.errors import ConfigError, StoreError
-from formulavision.files import write_text
+from formulavision.util.config import Config, parse
+from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.files import write_text
 
 __all__ = ["INCOMPLETE", "MANIFEST", "Layout", "Manifest", "PieceRecord", "read_manifest", "write_manifest"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.errors import StoreError
-from formulavision.recipe import Recipe
-from formulavision.rendering.encoding import decode_image
+from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import Piece, Reader, find_format
 from formulavision.storage.manifest import Manifest, read_manifest
+from formulavision.storage.png import decode_image
+from formulavision.util.errors import StoreError
 
 __all__ = ["Store"]
 

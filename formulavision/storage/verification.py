@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from formulavision.drawing import Drawer
-from formulavision.errors import StoreError
-from formulavision.generator import random_stream
+from formulavision.generators.contract import random_stream
+from formulavision.recipes.drawing import Drawer
 from formulavision.storage.formats import Format, find_format
 from formulavision.storage.manifest import MANIFEST
 from formulavision.storage.store import Store
+from formulavision.util.errors import StoreError
 
 __all__ = ["Verification", "verify"]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from formulavision.errors import StoreError
-from formulavision.files import atomic_write
 from formulavision.storage.formats import Format, Piece, Places, Reader, Sample, ShardReader
 from formulavision.storage.manifest import Layout
+from formulavision.util.errors import StoreError
+from formulavision.util.files import atomic_write
 
 _BLOCK = 512
 

@@ -21,10 +21,10 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from formulavision.config import did_you_mean
-from formulavision.errors import CheckpointError
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.runs import Run
+from formulavision.util.config import did_you_mean
+from formulavision.util.errors import CheckpointError
 
 __all__ = ["Checkpoint", "Loaded", "load_checkpoint"]
 

@@ -19,13 +19,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from formulavision.errors import ConfigError, FormulaVisionError
-from formulavision.generator import random_stream
-from formulavision.labels import Relabelled
+from formulavision.data.labels import Relabelled
+from formulavision.data.loading import EpochLoader
+from formulavision.generators.contract import random_stream
 from formulavision.training.freezing import head_prefixes
-from formulavision.training.loading import EpochLoader
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import ConfigError, FormulaVisionError
 
 __all__ = ["Reclustering", "deepcluster_labels", "uniform_order"]
 
@@ -167,7 +167,7 @@ class Reclustering(lightning.Callback):
     labels: their models are the same, but two devices' roundings might not be.
 
     Args:
-        loader: of the training images, a :class:`~formulavision.labels.Relabelled` dataset with clusters.
+        loader: of the training images, a :class:`~formulavision.data.labels.Relabelled` dataset with clusters.
         settings: how the model is trained.
     """
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 
-from formulavision.errors import ConfigError
+from formulavision.util.errors import ConfigError
 
 __all__ = ["Processes", "launched", "sum_over_processes", "synchronise_batch_norm"]
 

@@ -13,12 +13,12 @@ import torch
 import torchvision
 import yaml
 
-from formulavision.config import did_you_mean, load_yaml
-from formulavision.errors import ConfigError, FormulaVisionError
-from formulavision.files import atomic_write, write_text
-from formulavision.recipe import Recipe
+from formulavision.recipes.recipe import Recipe
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.runs import Run, is_complete
+from formulavision.util.config import did_you_mean, load_yaml
+from formulavision.util.errors import ConfigError, FormulaVisionError
+from formulavision.util.files import atomic_write, write_text
 
 __all__ = ["Layout", "export_model", "write_card"]
 

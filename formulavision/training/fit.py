@@ -25,19 +25,19 @@ from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from formulavision import __version__
-from formulavision.device import device_name
-from formulavision.errors import ConfigError, FormulaVisionError, PluginError
-from formulavision.labels import Relabelled
-from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data.labels import Relabelled
+from formulavision.data.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
+from formulavision.recipes.device import device_name
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
 from formulavision.training.export import write_card
-from formulavision.training.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
 from formulavision.training.models import build_model, export
 from formulavision.training.module import Classifier
 from formulavision.training.progress import Bar, announce, conclude, describe_model, epoch_line, say
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import LAST_CHECKPOINT, Run, claim, write_json
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
 __all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
 

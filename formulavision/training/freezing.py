@@ -8,8 +8,8 @@ import timm
 import torch
 from timm.models import group_parameters
 
-from formulavision.errors import ConfigError
 from formulavision.training.settings import FREEZE_CONV, FREEZE_STAGE, check_freeze
+from formulavision.util.errors import ConfigError
 
 __all__ = ["freeze", "head_prefixes", "is_head"]
 

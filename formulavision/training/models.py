@@ -11,10 +11,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from formulavision.config import did_you_mean
-from formulavision.errors import ConfigError
-from formulavision.files import write_text
 from formulavision.training.settings import TrainSettings
+from formulavision.util.config import did_you_mean
+from formulavision.util.errors import ConfigError
+from formulavision.util.files import write_text
 
 __all__ = ["build_model", "export", "to_input"]
 

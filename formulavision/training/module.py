@@ -10,9 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
-from formulavision.generator import random_stream
+from formulavision.data.loading import Batch, EpochLoader
+from formulavision.generators.contract import random_stream
 from formulavision.training.distributed import sum_over_processes
-from formulavision.training.loading import Batch, EpochLoader
 from formulavision.training.models import to_input
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
 from formulavision.training.settings import TrainSettings

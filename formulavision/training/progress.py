@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from formulavision.training.loading import Prepared
+from formulavision.data.loading import Prepared
 from formulavision.training.module import Classifier
 from formulavision.training.runs import Row, Run
 from formulavision.training.settings import TrainSettings

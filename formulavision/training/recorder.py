@@ -13,12 +13,12 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
-from formulavision.errors import FormulaVisionError
-from formulavision.files import commit, write_text
+from formulavision.data.loading import EpochLoader
 from formulavision.training.distributed import sum_over_processes
-from formulavision.training.loading import EpochLoader
 from formulavision.training.module import Classifier
 from formulavision.training.runs import LAST_CHECKPOINT, Row
+from formulavision.util.errors import FormulaVisionError
+from formulavision.util.files import commit, write_text
 
 __all__ = ["COLUMNS", "Recorder"]
 

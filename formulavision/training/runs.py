@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formulavision.config import dump_yaml, load_yaml
-from formulavision.errors import ConfigError
-from formulavision.files import write_text
+from formulavision.util.config import dump_yaml, load_yaml
+from formulavision.util.errors import ConfigError
+from formulavision.util.files import write_text
 
 __all__ = ["LAST_CHECKPOINT", "Row", "Run", "check_folder", "check_same_settings", "claim", "is_complete", "write_json"]
 

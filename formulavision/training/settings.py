@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from formulavision.config import Config
-from formulavision.errors import ConfigError
+from formulavision.util.config import Config
+from formulavision.util.errors import ConfigError
 
 __all__ = ["FREEZE_CONV", "FREEZE_STAGE", "PRESETS", "TrainSettings", "check_freeze"]
 

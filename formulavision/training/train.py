@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from formulavision.config import parse
-from formulavision.errors import CheckpointError, ConfigError
-from formulavision.labels import LabelSettings, Relabelled
+from formulavision.data.labels import LabelSettings, Relabelled
 from formulavision.training.runs import Run, check_folder, check_same_settings, is_complete
 from formulavision.training.settings import TrainSettings, check_freeze
+from formulavision.util.config import parse
+from formulavision.util.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from formulavision.data import FormulaDataset
-    from formulavision.downstream import Downstream, DownstreamSettings
-    from formulavision.recipe import Recipe
-    from formulavision.training.loading import ImageDataset
+    from formulavision.data.datasets import FormulaDataset
+    from formulavision.data.downstream import Downstream, DownstreamSettings
+    from formulavision.data.loading import ImageDataset
+    from formulavision.recipes.recipe import Recipe
 
 __all__ = ["finetune", "pretrain"]
 
@@ -112,7 +112,7 @@ def finetune(
         CheckpointError: the checkpoint is none, or of another architecture.
         DownstreamError: the dataset cannot be used as it is.
     """
-    from formulavision.downstream import Downstream, open_downstream
+    from formulavision.data.downstream import Downstream, open_downstream
 
     settings = _settings(settings)
     check_freeze(freeze)
@@ -177,8 +177,8 @@ def _open_data(
     data: Recipe | ImageDataset | str | Path, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and what settings.yaml says about it."""
-    from formulavision.data import StoredDataset
-    from formulavision.recipe import Recipe
+    from formulavision.data.datasets import StoredDataset
+    from formulavision.recipes.recipe import Recipe
 
     if isinstance(data, Recipe):
         dataset: Any = _formula_dataset(data, settings, show_progress)
@@ -200,8 +200,8 @@ def _open_data(
 
 def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: bool) -> FormulaDataset:
     """The recipe's images, drawn on demand; its categories are searched here, where they are not known yet."""
-    from formulavision.data import FormulaDataset
-    from formulavision.progress import progress_bars
+    from formulavision.data.datasets import FormulaDataset
+    from formulavision.util.progress import progress_bars
 
     count = recipe.num_categories
     with progress_bars(show=show_progress) as bars:
@@ -212,7 +212,7 @@ def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: boo
 
 def _held_out(dataset: Any, settings: TrainSettings, show_progress: bool) -> ImageDataset | None:
     """Instances of the dataset's categories to validate on, where the settings ask for them."""
-    from formulavision.data import FormulaDataset, StoredDataset
+    from formulavision.data.datasets import FormulaDataset, StoredDataset
 
     if not settings.held_out:
         return None

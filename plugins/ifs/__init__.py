@@ -16,7 +16,7 @@ from formulavision import Canvas, Category, ConfigError, Generator, Params, hook
 if TYPE_CHECKING:
     import torch
 
-    from formulavision.generator import DeviceRenderer
+    from formulavision.generators.contract import DeviceRenderer
 
 GRAY = 127
 """The published images draw (127, 127, 127) on black."""

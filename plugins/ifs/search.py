@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from formulavision import ConfigError
-from formulavision.generator import random_stream
+from formulavision.generators.contract import random_stream
 
 from .orbits import in_fours, independent_orbit, select
 

@@ -19,7 +19,7 @@ from formulavision import Category, ConfigError, Generator, Params, hookimpl, re
 if TYPE_CHECKING:
     import torch
 
-    from formulavision.generator import DeviceRenderer
+    from formulavision.generators.contract import DeviceRenderer
 
 
 class PerlinParams(Params):

@@ -14,10 +14,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from formulavision import Category, Generator, Recipe, find_categories
-from formulavision.bench import Figures, bench
-from formulavision.categories import write_folder
 from formulavision.cli import app
-from formulavision.registry import Registered, plugins
+from formulavision.data.bench import Figures, bench
+from formulavision.generators.registry import Registered, plugins
+from formulavision.recipes.categories import write_folder
 
 IFS = {"generator": {"name": "ifs", "dots": 1000, "fill_rate": 0.01}, "canvas": {"size": 32}}
 PUBLISHED = {"search": "published", "orbit": "published", "weights": "table"}
@@ -139,7 +139,7 @@ def test_a_gpu_is_one_for_all_cores() -> None:
 @pytest.fixture
 def gpu(cuda_is_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plugins().generators, "discs", Registered(Discs, "discs", "1"))
-    monkeypatch.setattr("formulavision.device.device_name", lambda device: "NVIDIA Test")
+    monkeypatch.setattr("formulavision.recipes.device.device_name", lambda device: "NVIDIA Test")
 
 
 @pytest.mark.usefixtures("gpu")
@@ -157,7 +157,7 @@ def test_a_device_is_measured_by_what_it_draws(monkeypatch: pytest.MonkeyPatch, 
 def test_on_demand_a_device_draws_256_images_that_share_no_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from formulavision.device import DeviceDrawer
+    from formulavision.recipes.device import DeviceDrawer
 
     seen: list[set[tuple[int, int]]] = []
     draw = DeviceDrawer.draw_instances

@@ -241,7 +241,7 @@ def test_the_list_of_generators_says_which_draw_on_a_gpu(monkeypatch: pytest.Mon
     from discs import Discs
 
     from formulavision import Generator
-    from formulavision.registry import Registered, plugins
+    from formulavision.generators.registry import Registered, plugins
 
     class Plain(Generator):
         name = "plain"

@@ -10,8 +10,8 @@ import pytest
 from formulavision import compare, sweep
 from formulavision.comparison import Comparison, ComparisonSettings
 from formulavision.comparison.datasets import Datasets
-from formulavision.config import parse
-from formulavision.errors import ConfigError, DownstreamError
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError, DownstreamError
 
 
 def read(data: dict[str, Any]) -> ComparisonSettings:

@@ -14,7 +14,7 @@ from scipy.stats import ttest_rel
 import formulavision.evaluation
 from formulavision.comparison.classes import by_class, classes_csv
 from formulavision.comparison.results import ArmFacts, Entry, Findings, Row
-from formulavision.errors import ConfigError
+from formulavision.util.errors import ConfigError
 
 
 def findings(arms: Mapping[str, str | None], seeds: int = 1) -> Findings:

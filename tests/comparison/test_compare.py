@@ -13,8 +13,8 @@ import yaml
 
 from formulavision import compare
 from formulavision.comparison import Comparison, ComparisonSettings, Findings
-from formulavision.config import parse
-from formulavision.errors import ConfigError, FormulaVisionError, StoreError
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:

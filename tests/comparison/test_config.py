@@ -12,8 +12,8 @@ import yaml
 
 from formulavision import compare
 from formulavision.comparison import ComparisonSettings
-from formulavision.config import parse
-from formulavision.errors import ConfigError
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError
 
 RECIPE = {"generator": "comparison-test-stripes"}
 

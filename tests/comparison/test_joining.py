@@ -10,7 +10,7 @@ import yaml
 from formulavision import report
 from formulavision.comparison import pictures
 from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Entry, Findings, Row
-from formulavision.errors import ConfigError, StoreError
+from formulavision.util.errors import ConfigError, StoreError
 
 Result = tuple[str, str, int, float | None]
 

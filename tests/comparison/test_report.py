@@ -17,8 +17,8 @@ from PIL import Image
 import formulavision.evaluation
 from formulavision.comparison.report import write_report
 from formulavision.comparison.results import FINDINGS, TOP_1, ArmFacts, Comparison, Computed, Entry, Findings, Row
-from formulavision.errors import CheckpointError
-from formulavision.recipe import Recipe
+from formulavision.recipes.recipe import Recipe
+from formulavision.util.errors import CheckpointError
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from formulavision.comparison.results import FINDINGS, ArmFacts, Entry, Findings, Row
-from formulavision.errors import ConfigError
+from formulavision.util.errors import ConfigError
 
 HISTORY: list[dict[str, float | None]] = [{"epoch": 1, "train_loss": 0.5, "validation_loss": None}]
 

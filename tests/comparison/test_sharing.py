@@ -12,7 +12,7 @@ import pytest
 from formulavision import compare
 from formulavision.comparison import Comparison
 from formulavision.comparison.claims import claimed
-from formulavision.errors import ConfigError, StoreError
+from formulavision.util.errors import ConfigError, StoreError
 
 
 def nobody(holder: str) -> None:

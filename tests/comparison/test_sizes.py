@@ -10,7 +10,7 @@ import yaml
 
 from formulavision.comparison import ComparisonSettings
 from formulavision.comparison.sizes import at_size
-from formulavision.errors import ConfigError
+from formulavision.util.errors import ConfigError
 
 
 def write(folder: Path, data: dict[str, Any]) -> Path:

@@ -9,8 +9,8 @@ import pytest
 
 from formulavision.comparison import ComparisonSettings
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
-from formulavision.config import parse
 from formulavision.training.settings import TrainSettings
+from formulavision.util.config import parse
 
 RUNS = Path("runs")
 

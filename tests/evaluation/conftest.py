@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from formulavision.downstream import Downstream, DownstreamSettings, LabelledImages
+from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages
 from formulavision.training.fit import new_model
 from formulavision.training.models import export
 from formulavision.training.settings import TrainSettings

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from formulavision.errors import ConfigError
 from formulavision.evaluation import per_class_difference
 from formulavision.evaluation.differences import mcnemar
 from formulavision.evaluation.scores import Evaluation, Outcomes, figures, write_files
+from formulavision.util.errors import ConfigError
 
 NAMES = ["ant", "bee", "cat"]
 LABELS = np.repeat([0, 1, 2], [10, 4, 6])

@@ -12,10 +12,10 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torchvision.transforms.v2 import functional
 
-from formulavision.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
-from formulavision.errors import CheckpointError, ConfigError
+from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import evaluate
 from formulavision.training import Run, finetune
+from formulavision.util.errors import CheckpointError, ConfigError
 
 SMALL = {
     "model": "test_resnet",

@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from formulavision.errors import CheckpointError
 from formulavision.evaluation import first_layer_filters
+from formulavision.util.errors import CheckpointError
 
 
 def saved(path: Path, **tensors: torch.Tensor) -> Path:

@@ -9,10 +9,10 @@ import pytest
 import timm
 import torch
 
-from formulavision.downstream import Downstream
-from formulavision.errors import CheckpointError, ConfigError
+from formulavision.data.downstream import Downstream
 from formulavision.evaluation import grad_cam, grad_cam_sheet
 from formulavision.evaluation.heatmaps import class_activation
+from formulavision.util.errors import CheckpointError, ConfigError
 
 
 class Toy(torch.nn.Module):

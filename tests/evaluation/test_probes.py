@@ -14,8 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from formulavision.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
-from formulavision.errors import CheckpointError, ConfigError, DownstreamError
+from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import probe
 from formulavision.evaluation.features import Features, extract_features
 from formulavision.evaluation.inference import without_augmentation
@@ -23,6 +22,7 @@ from formulavision.evaluation.probes import classify_by_neighbours, classify_lin
 from formulavision.evaluation.scores import average_precision, figures
 from formulavision.training import Checkpoint
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import CheckpointError, ConfigError, DownstreamError
 
 
 def blobs(images: int, classes: int, *, distance: float, seed: int, dimensions: int = 12) -> Features:

@@ -13,12 +13,12 @@ import timm
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from formulavision.downstream import Downstream
-from formulavision.errors import ConfigError
+from formulavision.data.downstream import Downstream
 from formulavision.evaluation import Evaluation, evaluate
 from formulavision.evaluation.inference import without_augmentation
 from formulavision.evaluation.scores import Outcomes, average_precision, figures
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from formulavision.errors import FormulaVisionError
+from formulavision.util.errors import FormulaVisionError
 
 
 class Stripes:

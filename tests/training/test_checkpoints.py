@@ -14,8 +14,8 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from formulavision.errors import CheckpointError
 from formulavision.training import Checkpoint, Run, finetune, load_checkpoint
+from formulavision.util.errors import CheckpointError
 
 
 def model_of(name: str = "test_resnet", **arguments: Any) -> torch.nn.Module:
@@ -322,7 +322,7 @@ def test_a_torchvision_name_is_downloaded_by_torchvision_and_resolved(hub: Any, 
 def test_a_published_model_is_fine_tuned_on_images_normalised_as_it_knows_them(
     hub: Any, small: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     hub(timm.create_model("test_resnet"))
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 3, "test_per_class": 2})

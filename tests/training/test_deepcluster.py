@@ -16,13 +16,13 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from torch.nn.functional import cross_entropy
 
-from formulavision.errors import ConfigError, FormulaVisionError
-from formulavision.labels import LabelSettings, Relabelled
+from formulavision.data.labels import LabelSettings, Relabelled
+from formulavision.data.loading import Prepared, image_cache, make_loader
 from formulavision.training import deepcluster
 from formulavision.training.deepcluster import Reclustering, deepcluster_labels, uniform_order
-from formulavision.training.loading import Prepared, image_cache, make_loader
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import ConfigError, FormulaVisionError
 
 EPOCHS, IMAGES, BATCH, CLUSTERS = 3, 48, 16, 5
 BATCHES = IMAGES // BATCH

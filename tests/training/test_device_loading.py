@@ -19,12 +19,13 @@ from test_resume import comparable, die_after, same
 from woven_images import woven
 
 from formulavision import FormulaDataset
-from formulavision.generator import random_stream
-from formulavision.labels import LabelSettings, Relabelled
-from formulavision.training import Run, device_loading, fit, pretrain
-from formulavision.training.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data import device_loading
+from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data.labels import LabelSettings, Relabelled
+from formulavision.data.loading import Prepared, make_loader, random_windows
+from formulavision.generators.contract import random_stream
+from formulavision.training import Run, fit, pretrain
 from formulavision.training.distributed import Processes
-from formulavision.training.loading import Prepared, make_loader, random_windows
 from formulavision.training.module import Classifier
 from formulavision.training.settings import TrainSettings
 

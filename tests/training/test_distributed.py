@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from striped_images import SeveralLabels, Stripes, TornStripes
 
-from formulavision.errors import ConfigError, FormulaVisionError
+from formulavision.data.loading import EpochBatches
 from formulavision.training import Run, finetune, pretrain
 from formulavision.training.distributed import synchronise_batch_norm
-from formulavision.training.loading import EpochBatches
+from formulavision.util.errors import ConfigError, FormulaVisionError
 
 TWO = {"devices": 2}
 
@@ -39,7 +39,7 @@ def test_two_processes_give_the_loss_of_one(stripes: Any, small: Any, tmp_path: 
 
 
 def test_two_processes_validate_on_every_test_image_once(small: Any, pretrained: Run, tmp_path: Path) -> None:
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 5})
     settings = {name: value for name, value in small.items() if name != "model"}
@@ -50,7 +50,7 @@ def test_two_processes_validate_on_every_test_image_once(small: Any, pretrained:
 
 
 def test_frozen_layers_stay_as_they_are_in_several_processes(small: Any, pretrained: Run, tmp_path: Path) -> None:
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 2})
     settings = {name: value for name, value in small.items() if name != "model"}
@@ -108,7 +108,7 @@ def test_a_variable_that_others_set_too_is_no_sign_of_several_processes(
 
 @pytest.mark.parametrize("what", ["training images: 2", "images to validate on: 2"])
 def test_fewer_images_than_processes_are_refused(small: Any, tmp_path: Path, what: str) -> None:
-    from formulavision.downstream import Downstream, DownstreamSettings
+    from formulavision.data.downstream import Downstream, DownstreamSettings
 
     train, test = (2, 8) if what.startswith("training") else (8, 2)
     few = Downstream("few", DownstreamSettings(kind="digits"), Stripes(train), Stripes(test))  # type: ignore[arg-type]

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from formulavision import Recipe, export_model
 from formulavision.cli import app
-from formulavision.errors import CheckpointError, ConfigError
 from formulavision.training import Run, finetune, load_checkpoint, pretrain
 from formulavision.training.export import write_card
 from formulavision.training.models import build_model
 from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import CheckpointError, ConfigError
 
 RECIPE = Recipe.from_dict({"generator": "perlin", "categories": 4, "instances": 6, "canvas": {"size": 32}})
 DIGITS = {"kind": "digits", "train_per_class": 4, "test_per_class": 3}
@@ -40,7 +40,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any]) -> R
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory, resnet: Run, small: dict[str, Any]) -> Run:
     """That ResNet-18, fine-tuned on handwritten digits."""
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     return finetune(
         resnet.folder,
@@ -181,7 +181,7 @@ def test_the_cards_command_names_options_that_there_are(resnet: Run, tmp_path: P
 def test_timms_transform_is_the_one_that_the_model_was_tested_with(resnet: Run, tmp_path: Path) -> None:
     from PIL import Image
 
-    from formulavision.training.loading import Prepared
+    from formulavision.data.loading import Prepared
     from formulavision.training.models import to_input
 
     export_model(resnet, tmp_path)

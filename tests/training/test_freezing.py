@@ -6,9 +6,9 @@ import pytest
 import timm
 import torch
 
-from formulavision.errors import ConfigError
 from formulavision.training import freeze
 from formulavision.training.freezing import head_prefixes, is_head
+from formulavision.util.errors import ConfigError
 
 RESNET_PARTS = (("conv1.", "bn1."), ("layer1.",), ("layer2.",), ("layer3.",), ("layer4.",))
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from striped_images import SeveralLabels
 from timm.scheduler import CosineLRScheduler
 
-from formulavision.config import parse
-from formulavision.errors import ConfigError
 from formulavision.training import TrainSettings, pretrain
 from formulavision.training.module import classification_loss, count_right
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError
 
 
 def test_several_labels_an_image_are_told_one_by_one_and_what_is_not_counted_is_not() -> None:

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from formulavision import Recipe
-from formulavision.errors import ConfigError
 from formulavision.training import Run, pretrain
 from formulavision.training.recorder import Recorder
+from formulavision.util.errors import ConfigError
 
 EVERY_STEP = {"checkpoint_minutes": 0}
 

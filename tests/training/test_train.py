@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file
 
 from formulavision import __version__
-from formulavision.errors import CheckpointError, ConfigError, FormulaVisionError
 from formulavision.training import Run, finetune, pretrain
 from formulavision.training.recorder import COLUMNS
+from formulavision.util.errors import CheckpointError, ConfigError, FormulaVisionError
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -264,7 +264,7 @@ DIGITS = {"kind": "digits", "train_per_class": 6, "test_per_class": 4}
 def test_finetuning_takes_the_weights_and_the_model_of_a_run(
     small: Any, pretrained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from formulavision.downstream import DownstreamSettings
+    from formulavision.data.downstream import DownstreamSettings
 
     settings = {name: value for name, value in small.items() if name != "model"}
     run = finetune(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from formulavision.config import parse
-from formulavision.errors import ConfigError
 from formulavision.training import TrainSettings
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError
 
 
 def test_the_defaults_are_those_of_the_papers_section_4() -> None:
@@ -43,7 +43,7 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], named: str) -> None:
 def test_settings_and_entry_points_import_without_torch() -> None:
     code = (
         "import sys; from formulavision.training import TrainSettings, pretrain, finetune; TrainSettings();"
-        "import formulavision.evaluation, formulavision.downstream;"
+        "import formulavision.evaluation, formulavision.data.downstream;"
         "sys.exit(','.join({'torch', 'lightning', 'timm'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,0 +1,1 @@
+"""Torch datasets, loading, drawing on the device where a model trains, and downstream datasets."""

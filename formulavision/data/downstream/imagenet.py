@@ -1,0 +1,74 @@
+"""ImageNet-1k (ILSVRC 2012), as torchvision and most people have it on disk, and subsets of its classes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from formulavision.data.downstream.files import open_class_folders, subfolders
+from formulavision.data.downstream.images import LabelledImages, Sides
+from formulavision.data.downstream.torchvision_sets import torchvision_set
+from formulavision.util.errors import DownstreamError
+
+__all__ = ["open_imagenet"]
+
+_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+_WNID = re.compile(r"n\d{8}")
+
+
+def open_imagenet(root: Path) -> Sides:
+    """``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``; labels in the order of the wnids (WordNet ids).
+
+    What is missing is unpacked by torchvision from ``ILSVRC2012_img_train.tar`` and ``ILSVRC2012_img_val.tar``, with
+    ``ILSVRC2012_devkit_t12.tar.gz``, where they are in ``root``. Where there is the ``meta.bin`` that torchvision
+    writes, classes are named by the first word of their synset, and by the wnid too where several have the same one;
+    otherwise by their wnid.
+
+    Raises:
+        DownstreamError: the folder is missing or has not that layout, or an image cannot be used.
+    """
+    if not root.is_dir():
+        raise DownstreamError(f"{root}: no such folder")
+    for side in ("train", "val"):
+        folder, archive = root / side, root / f"ILSVRC2012_img_{side}.tar"
+        if not folder.is_dir():
+            if not archive.is_file():
+                raise DownstreamError(
+                    f"{root}: has no {side}/: it must hold train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or "
+                    f"{archive.name} and {_DEVKIT} to unpack"
+                )
+            torchvision_set("imagenet", "ImageNet", root, f"{archive.name} could not be unpacked", split=side)
+        strangers = [name for name in subfolders(folder) if not _WNID.fullmatch(name)]
+        if strangers:
+            raise DownstreamError(
+                f"{folder / strangers[0]}: is no WordNet id (as n01440764): other folders are opened by folder:/path"
+            )
+        if next(folder.glob("n*.tar"), None):
+            raise DownstreamError(f"{folder}: was unpacked in part: remove it, and it is unpacked again")
+    sides = open_class_folders(root / "train", root / "val")
+    wnids = sides.train.class_names
+    words = _read_meta(root / "meta.bin")
+    synsets = [words.get(wnid, (wnid,)) for wnid in wnids]
+    firsts = Counter(synset[0] for synset in synsets)
+    names = [s[0] if firsts[s[0]] == 1 else f"{s[0]} ({wnid})" for s, wnid in zip(synsets, wnids, strict=True)]
+    train, test = (
+        LabelledImages(side.read, side.indices, side.labels, names, wnids) for side in (sides.train, sides.test)
+    )
+    return Sides(train, test, {wnid: label for label, wnid in enumerate(wnids)})
+
+
+def _read_meta(file: Path) -> dict[str, tuple[str, ...]]:
+    """The words of each wnid, as torchvision keeps them; none where there is no file."""
+    if not file.is_file():
+        return {}
+    import torch
+
+    try:
+        words, _ = torch.load(file, weights_only=True)
+        return {str(wnid): tuple(str(word) for word in synset) for wnid, synset in words.items()}
+    except Exception as error:  # whatever a damaged zip or pickle raises
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DownstreamError(
+            f"{file}: is not torchvision's ({reason}): remove it, and wnids name the classes"
+        ) from None

@@ -1,0 +1,192 @@
+"""Labels other than a formula's own: some of them replaced at random, or clusters of what a model sees (the paper's
+section 4.3 (i), figure 5 and table 7). Importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from formulavision.generators.contract import random_stream
+from formulavision.util.config import Config
+from formulavision.util.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from formulavision.data.datasets import Places
+    from formulavision.data.loading import ImageDataset, Key
+    from formulavision.recipes.drawing import Drawer
+
+__all__ = ["LabelSettings", "Relabelled", "label_noise"]
+
+_NOISE = 3
+"""Of random streams, whose seed may be that of training: others are the loader's, the steps' and the clusters'."""
+
+_SAME_IN_EVERY_EPOCH = -1
+
+KEPT = -1
+"""In place of a label: the image's own stays."""
+
+
+class LabelSettings(Config):
+    """Which labels a model is pre-trained on: exactly one of ``noise`` and ``clusters``."""
+
+    noise: float | None = Field(
+        None, ge=0, le=1, description="share of the images whose label is drawn at random from all classes (figure 5)"
+    )
+    clusters: int | None = Field(
+        None,
+        ge=2,
+        le=1_000_000,
+        description="labels are this many clusters of the model's own features, found anew before every epoch "
+        "(DeepCluster, table 7)",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the replaced labels, or of the clusters")
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelSettings:
+        if (self.noise is None) == (self.clusters is None):
+            raise ValueError("must be either noise, a share from 0 to 1, or clusters, a number from 2")
+        return self
+
+
+def label_noise(labels: NDArray[np.int64], share: float, num_classes: int, *, seed: int) -> NDArray[np.int64]:
+    """Labels of which some are replaced at random (the paper's figure 5).
+
+    Each image is chosen with probability ``share``, on its own, so that the number of chosen ones is binomial and
+    ``share`` its expectation; the chosen get a label drawn uniformly from all classes, which may be the one they had.
+    With a share of 1 labels say nothing about images. What becomes of image i depends on (seed, i) alone: not on the
+    other images, nor on how many there are, and whoever is chosen with one share is chosen with any larger one.
+
+    Args:
+        labels: int64 [n], from 0.
+        share: from 0 (nothing is replaced) to 1.
+        num_classes: replaced labels are from 0 to ``num_classes`` - 1.
+        seed: of the choice and of the new labels.
+
+    Returns:
+        int64 [n].
+
+    Raises:
+        ConfigError: the share is not from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"share: {share} is not allowed: must be from 0 to 1")
+    replacements = _replacements(len(labels), share, num_classes, seed, _SAME_IN_EVERY_EPOCH)
+    return np.where(replacements == KEPT, labels, replacements)
+
+
+def _replacements(length: int, share: float, num_classes: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """New labels, or KEPT, int64 [length]; those of an image are the same whatever the length."""
+    uniform = random_stream(seed, _NOISE, 1 + epoch).random((length, 2))
+    return np.where(uniform[:, 0] < share, (uniform[:, 1] * num_classes).astype(np.int64), KEPT)
+
+
+class Relabelled:
+    """The images of a dataset under other labels.
+
+    With noise, images have the labels of :func:`label_noise`; a fresh image of (epoch, index) has a label of its own,
+    from (seed, epoch, index). With clusters, labels are those that were last given to :meth:`replace`, -1 before that,
+    which no loss function takes; and no image is ever fresh, because a cluster's members are known by their index.
+
+    Args:
+        source: an :class:`~formulavision.data.loading.ImageDataset`.
+        settings: which labels.
+
+    Raises:
+        ConfigError: noise, and the images have several labels each; or more clusters than images.
+
+    Attributes:
+        clusters: how many, or None where labels are noisy.
+        class_names: the source's, or "cluster 0" and on.
+    """
+
+    def __init__(self, source: ImageDataset, settings: LabelSettings) -> None:
+        self.source = source
+        self.settings = settings
+        self.clusters = settings.clusters
+        self.class_names: Sequence[str]
+        if self.clusters is not None:
+            if self.clusters > len(source):
+                raise ConfigError(
+                    f"labels.clusters: {self.clusters} is not allowed: there are {len(source)} images only"
+                )
+            self.class_names = [f"cluster {i}" for i in range(self.clusters)]
+            import torch
+
+            # Shared, so that loader workers, which live through all epochs, see each epoch's labels.
+            self._labels: torch.Tensor = torch.full((len(source),), KEPT).share_memory_()
+        else:
+            self.class_names = source.class_names
+            if np.ndim(source[0][1]):
+                raise ConfigError("labels.noise: the images have several labels each: there must be one to be replaced")
+            self._noise = self._replacements(_SAME_IN_EVERY_EPOCH)
+            self._fresh = (_SAME_IN_EVERY_EPOCH, self._noise)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
+        fetch = getattr(self.source, "__getitems__", None)
+        items = fetch(indices) if fetch else [self.source[index] for index in indices]
+        if self.clusters is not None:
+            return [(image, int(self._labels[index])) for (image, _), index in zip(items, indices, strict=True)]
+        return [_noisy(item, self._noise[index]) for item, index in zip(items, indices, strict=True)]
+
+    @property
+    def endless(self) -> bool:
+        """Whether there are fresh images."""
+        return self.clusters is None and getattr(self.source, "endless", False)
+
+    def fresh_items(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
+        """The source's fresh images of (epoch, index), under noisy labels."""
+        items = self.source.fresh_items(keys)  # type: ignore[attr-defined]
+        return [_noisy(item, self._fresh_noise(*key)) for item, key in zip(items, keys, strict=True)]
+
+    @property
+    def drawer(self) -> Drawer | None:
+        """What draws the source's images; None where they are not drawn."""
+        return getattr(self.source, "drawer", None)
+
+    def places(self, keys: Sequence[Key], *, fresh: bool) -> Places:
+        """Where the source's items of (epoch, index) are, under these labels."""
+        _, labels, instances = self.source.places(keys, fresh=fresh)  # type: ignore[attr-defined]
+        indices = np.array([index for _, index in keys], np.int64)
+        if self.clusters is not None:
+            return self._labels.numpy()[indices], labels, instances
+        noise = np.array([self._fresh_noise(*key) for key in keys], np.int64) if fresh else self._noise[indices]
+        return np.where(noise == KEPT, labels, noise), labels, instances
+
+    def _fresh_noise(self, epoch: int, index: int) -> np.int64:
+        if self._fresh[0] != epoch:
+            self._fresh = (epoch, self._replacements(epoch))
+        return self._fresh[1][index]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """A copy of the clusters' labels, int64 [n]."""
+        return self._labels.numpy().copy()
+
+    def replace(self, labels: NDArray[np.int64]) -> None:
+        """Give all images new labels, int64 [n]: the clusters', from 0. Running loader workers see them too."""
+        self._labels.numpy()[:] = labels
+
+    def _replacements(self, epoch: int) -> NDArray[np.int64]:
+        assert self.settings.noise is not None
+        return _replacements(len(self), self.settings.noise, self.num_classes, self.settings.seed, epoch)
+
+
+def _noisy(item: tuple[Any, int], replacement: np.int64) -> tuple[Any, int]:
+    image, label = item
+    return image, label if replacement == KEPT else int(replacement)

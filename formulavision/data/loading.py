@@ -1,0 +1,331 @@
+"""From a map-style dataset to batches: the same batches whatever the number of workers."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional
+
+from formulavision.generators.contract import random_stream
+from formulavision.rendering.random import uniform_streams
+
+__all__ = [
+    "Batch",
+    "EpochBatches",
+    "EpochLoader",
+    "ImageDataset",
+    "Key",
+    "Prepared",
+    "image_cache",
+    "make_batches",
+    "make_loader",
+    "random_windows",
+]
+
+Key = tuple[int, int]
+"""(epoch, index): all that an image's augmentation depends on, besides the seed."""
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images, uint8 [b, c, crop, crop], and labels: int64 [b], or int8 [b, classes] of a dataset of several labels an image
+(1 present, 0 absent, -1 not to be counted)."""
+
+CACHE_BYTES = 1 << 30
+"""Resized images are kept in memory where all of them take less than this."""
+
+_SHUFFLE, _AUGMENT = 0, 1
+
+
+class ImageDataset(Protocol):
+    """What a model is trained on: index -> (uint8 [c, h, w], label), c is 1 or 3 and the same for all images."""
+
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def class_names(self) -> Sequence[str]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[torch.Tensor, int]: ...
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of one epoch as lists of (epoch, index): each index once, in a permutation keyed by (seed, epoch).
+
+    A batch is divided among ranks, its first image for rank 0, the second for rank 1 and so on, so that all ranks
+    together see the batches that a single process sees.
+
+    Args:
+        length: number of images.
+        batch_size: images a batch, of all ranks together.
+        shuffle: otherwise the images come in order.
+        rank, ranks: which share of each batch this is.
+        least: a last batch of fewer images is left out; they wait for another epoch.
+
+    Attributes:
+        epoch: the epoch that the next iteration goes through, from 0.
+        start: the batch of it that comes first.
+        order: takes the place of the permutation where it is set, int64 [length].
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1, least: int = 1
+    ) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.ranks = ranks
+        rest = length % batch_size
+        # Of the last batch, which is smaller, some ranks may have no share.
+        self.batches = length // batch_size + (rest >= max(least, rank + 1))
+        self.epoch = self.start = 0
+        self.order: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def size(self, batch: int) -> int:
+        """Images of a batch, of all ranks together."""
+        return min(self.batch_size, self.length - batch * self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order
+        if order is None:
+            order = np.arange(self.length)
+            if self.shuffle:
+                order = random_stream(self.seed, _SHUFFLE, self.epoch).permutation(self.length)
+        epoch = self.epoch
+        for batch in range(self.start, self.batches):
+            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
+            yield [(epoch, index) for index in mine.tolist()]
+
+
+class ImageCache:
+    """Resized images, filled as they are first asked for; it lies in shared memory where there are workers.
+
+    Workers write without a lock: whoever writes an image writes the same bytes.
+    """
+
+    def __init__(self, length: int, shape: tuple[int, int, int], label: torch.Tensor, *, shared: bool) -> None:
+        self.images = torch.empty((length, *shape), dtype=torch.uint8)
+        self.labels = torch.empty((length, *label.shape), dtype=label.dtype)
+        self.filled = torch.zeros(length, dtype=torch.bool)
+        if shared:
+            for tensor in (self.images, self.labels, self.filled):
+                tensor.share_memory_()
+
+    @property
+    def megabytes(self) -> float:
+        return self.images.numel() / 1e6
+
+
+def image_cache(dataset: ImageDataset, resize: int, *, workers: int, ranks: int = 1) -> ImageCache | None:
+    """A cache for the dataset's resized images, where they are small enough to be kept in memory.
+
+    Args:
+        ranks: how many processes of this machine have one.
+    """
+    image, label = dataset[0]
+    channels = int(image.shape[0])
+    needed = len(dataset) * channels * resize * resize * ranks
+    if needed > CACHE_BYTES:
+        return None
+    shared = Path("/dev/shm")
+    # Containers often have 64 MB of shared memory, and writing past its end kills the process.
+    if workers and not (shared.is_dir() and shutil.disk_usage(shared).free > 2 * needed):
+        return None
+    kind = label if isinstance(label, torch.Tensor) else torch.tensor(label)
+    return ImageCache(len(dataset), (channels, resize, resize), kind, shared=workers > 0)
+
+
+class Prepared(Dataset[Any]):
+    """A dataset's images at the size that the model sees, a batch at a time.
+
+    Args:
+        source: the images.
+        resize, crop: sides in pixels.
+        augment: crop at random (and flip, where ``flip``); otherwise the crop is central.
+        seed: of the augmentation, which is keyed by (seed, epoch, index): it does not depend on who draws it when.
+        cache: keeps the resized images.
+        fresh: take the source's ``fresh_items``, which are others in every epoch.
+    """
+
+    def __init__(
+        self,
+        source: ImageDataset,
+        *,
+        resize: int,
+        crop: int,
+        augment: bool,
+        flip: bool,
+        seed: int,
+        cache: ImageCache | None,
+        fresh: bool = False,
+    ) -> None:
+        self.source = source
+        self.resize = resize
+        self.crop = crop
+        self.augment = augment
+        self.flip = flip
+        self.seed = seed
+        self.cache = cache
+        self.fresh = fresh
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: Key) -> Batch:
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: list[Key]) -> Batch:
+        """Images, uint8 [b, c, crop, crop], and labels, int64 [b]."""
+        images, labels = self._resized(keys)
+        margin = self.resize - self.crop
+        if not self.augment:
+            start = margin // 2
+            return images[:, :, start : start + self.crop, start : start + self.crop].contiguous(), labels
+        if margin == 0 and not self.flip:
+            return images, labels
+        return self._cut(images, random_windows(keys, margin, seed=self.seed, flip=self.flip)), labels
+
+    def plain(self) -> Self:
+        """The same images, each epoch the source's own ones, cropped centrally."""
+        plain = copy.copy(self)
+        plain.augment = plain.flip = plain.fresh = False
+        return plain
+
+    def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
+        """Windows of images, each of its own: uint8 [b, c, crop, crop]."""
+        out = np.empty((*images.shape[:2], self.crop, self.crop), np.uint8)
+        # numpy, because a torch view costs several times as much, and there are some for every image.
+        for cropped, image, (top, left, mirrored) in zip(out, images.numpy(), windows.T.tolist(), strict=True):
+            window = image[:, top : top + self.crop, left : left + self.crop]
+            cropped[:] = window[:, :, ::-1] if mirrored else window
+        return torch.from_numpy(out)
+
+    def _resized(self, keys: list[Key]) -> Batch:
+        if self.fresh:
+            return self._stacked(self.source.fresh_items(keys))  # type: ignore[attr-defined]
+        indices = [index for _, index in keys]
+        if self.cache is None:
+            return self._fetch(indices)
+        wanted = torch.tensor(indices)
+        missing = wanted[~self.cache.filled[wanted]]
+        if len(missing):
+            images, labels = self._fetch(missing.tolist())
+            self.cache.images[missing] = images
+            self.cache.labels[missing] = labels
+            self.cache.filled[missing] = True
+        return self.cache.images[wanted], self.cache.labels[wanted]
+
+    def _fetch(self, indices: list[int]) -> Batch:
+        fetch = getattr(self.source, "__getitems__", None)
+        return self._stacked(fetch(indices) if fetch else [self.source[index] for index in indices])
+
+    def _stacked(self, items: list[tuple[torch.Tensor, int]]) -> Batch:
+        images = [image for image, _ in items]
+        if len({image.shape for image in images}) == 1:
+            batch = self._at_size(torch.stack(images))
+        else:
+            batch = torch.stack([self._at_size(image) for image in images])
+        labels = [label for _, label in items]
+        if isinstance(labels[0], torch.Tensor):
+            return batch, torch.stack(labels)
+        return batch, torch.tensor(labels, dtype=torch.int64)
+
+    def _at_size(self, images: torch.Tensor) -> torch.Tensor:
+        size = [self.resize, self.resize]
+        return images if list(images.shape[-2:]) == size else functional.resize(images, size, antialias=True)
+
+
+def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -> NDArray[np.int64]:
+    """Where images are cropped, each as (seed, epoch, index) says.
+
+    Args:
+        keys: (epoch, index) of each image.
+        margin: pixels that an image is larger than its crop.
+        seed: of the augmentation.
+        flip: mirror half of the images.
+
+    Returns:
+        Top row, left column, and 1 for what is mirrored, 0 otherwise: int64 [3, n].
+    """
+    counters = np.zeros((len(keys), 3), np.int64)
+    counters[:, :2] = keys
+    down, right, mirror = uniform_streams((seed, _AUGMENT), counters, 3).reshape(-1, 3).T
+    places = (np.stack([down, right]) * (margin + 1)).astype(np.int64)
+    return np.concatenate([places, [(mirror < 0.5) & flip]])
+
+
+class EpochLoader(DataLoader[Batch]):
+    """A loader whose ``batches`` say which images come when."""
+
+    dataset: Prepared
+
+    def __init__(self, prepared: Prepared, batches: EpochBatches, **arguments: Any) -> None:
+        super().__init__(prepared, batch_sampler=batches, **arguments)
+        self.batches = batches
+
+    @property
+    def drawn_on(self) -> str | None:
+        """Kind of the device where images are drawn; None where they are read."""
+        return "cpu" if getattr(self.dataset.source, "drawer", None) is not None else None
+
+    def describe(self) -> str:
+        """What loads, in words."""
+        return f"{self.num_workers} loaders"
+
+    def central(self, batch_size: int) -> EpochLoader:
+        """A loader of the same kind, of the source's own images, in the order of their index and cropped centrally."""
+        return make_loader(
+            self.dataset.plain(),
+            batch_size=batch_size,
+            shuffle=False,
+            workers=self.num_workers,
+            pin=self.pin_memory,
+        )
+
+
+def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> EpochBatches:
+    """Batches of ``prepared``: all images once an epoch.
+
+    The last batch is smaller. In training it is left out where it has fewer than two images, of which batch
+    normalisation has no statistics, or fewer than there are ranks.
+    """
+    least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
+    return EpochBatches(
+        len(prepared), batch_size, seed=prepared.seed, shuffle=shuffle, rank=rank, ranks=ranks, least=least
+    )
+
+
+def make_loader(
+    prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool, rank: int = 0, ranks: int = 1
+) -> EpochLoader:
+    """The batches of :func:`make_batches`, loaded by this process or by ``workers`` others."""
+    return EpochLoader(
+        prepared,
+        make_batches(prepared, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+        collate_fn=_as_it_is,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        # Of its own: a loader draws a seed for each epoch, and the global stream belongs to the model.
+        generator=torch.Generator(),
+    )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

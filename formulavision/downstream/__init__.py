@@ -1,7 +1,0 @@
-"""Real datasets that a pre-trained model is fine-tuned and evaluated on: one file a kind."""
-
-from formulavision.downstream.images import LabelledImages
-from formulavision.downstream.opening import Downstream, open_downstream
-from formulavision.downstream.settings import DownstreamSettings
-
-__all__ = ["Downstream", "DownstreamSettings", "LabelledImages", "open_downstream"]

@@ -1,0 +1,1 @@
+"""What a plugin author needs: the contract of a generator, the hook specifications, the registry of plugins."""

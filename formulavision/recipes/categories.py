@@ -1,0 +1,214 @@
+"""A recipe's categories: found by its generator (and kept in a cache), or read from a folder of CSV files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formulavision.generators.contract import Category, Generator
+from formulavision.generators.registry import plugins
+from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
+from formulavision.util.files import write_text
+from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
+
+if TYPE_CHECKING:
+    from formulavision.recipes.recipe import Recipe
+
+__all__ = ["digest", "find_categories", "read_folder", "write_folder"]
+
+Parameters = NDArray[np.float64]
+
+_CACHE_WORTH_S = 0.5
+"""Categories that took longer than this to find are kept in the user's cache folder."""
+
+
+def find_categories(
+    recipe: Recipe, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
+) -> list[Category]:
+    """The recipe's categories, in the order of their labels.
+
+    Args:
+        workers: processes to search with, where the generator's categories are independent of each other.
+        progress: called with the number found so far.
+
+    Raises:
+        PluginError: the generator raised.
+        ConfigError: the folder of categories is missing or cannot be read.
+    """
+    count = recipe.num_categories
+    if recipe.categories.folder is not None:
+        read = read_folder(recipe.categories.folder, recipe.build().columns)
+        return [Category(i, name, read[name]) for i, name in enumerate(list(read)[:count])]
+    generator = recipe.build()
+    cache = _cache_file(generator)
+    found = _read_cache(cache)
+    if len(found) < count:
+        started = time.monotonic()
+        found = []
+        for parameters in _search(recipe, generator, count, workers):
+            found.append(_as_table(parameters, generator))
+            if found[-1].shape[1] != found[0].shape[1]:
+                raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
+            progress(len(found))
+        if time.monotonic() - started > _CACHE_WORTH_S:
+            _write_cache(cache, found)
+    return [Category(i, category_name(i), found[i]) for i in range(count)]
+
+
+def category_name(index: int) -> str:
+    """Name of a category that its generator found: ``00042``, as in the published FractalDB."""
+    return f"{index:05d}"
+
+
+def _as_table(parameters: object, generator: Generator) -> Parameters:
+    table = np.atleast_2d(np.asarray(parameters, dtype=np.float64))
+    if table.ndim != 2 or (generator.columns and table.shape[1] != len(generator.columns)):
+        raise PluginError(
+            f"'{generator.name}': a category's parameters have shape {list(table.shape)}, "
+            f"not [rows, {len(generator.columns)}]"
+        )
+    return table
+
+
+def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
+    try:
+        if generator.categories_are_independent() and workers > 1 and count > 1:
+            pool = worker_pool(workers, _start, recipe.to_dict())
+            try:
+                yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
+            finally:
+                end_workers(pool)
+        else:
+            yield from generator.categories(count)
+    except FormulaVisionError:
+        raise
+    except BrokenProcessPool:
+        raise PluginError(BROKEN_POOL) from None
+    except Exception as error:
+        raise PluginError(
+            f"'{generator.name}' ({plugins()[generator.name].origin}) failed while finding categories: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _start(recipe: dict[str, object]) -> None:
+    from formulavision.recipes.recipe import Recipe
+
+    global _generator
+    _generator = Recipe.from_dict(recipe).build()
+
+
+def _one(index: int) -> object:
+    return _generator.category(index)
+
+
+_generator: Generator
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def read_folder(folder: Path, columns: tuple[str, ...]) -> dict[str, Parameters]:
+    """Categories from ``folder/*.csv`` by name, in the order of their names.
+
+    Raises:
+        ConfigError: there is no such folder, no CSV in it, or one that is not a table of ``columns``.
+    """
+    # By stem, as readers of image folders sort the classes.
+    files = sorted(Path(folder).glob("*.csv"), key=lambda file: file.stem)
+    if not files:
+        raise ConfigError(
+            f"categories.folder: {folder}: holds no CSV file"
+            if Path(folder).is_dir()
+            else f"categories.folder: {folder}: no such folder"
+        )
+    result: dict[str, Parameters] = {}
+    for file in files:
+        if "." in file.stem:
+            raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
+        try:
+            rows = [[float(cell) for cell in line.split(",")] for line in file.read_text().splitlines() if line.strip()]
+            table = np.array(rows, dtype=np.float64)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"categories.folder: {file}: is not a table of numbers ({error})") from None
+        if table.ndim != 2 or (columns and table.shape[1] != len(columns)) or not np.isfinite(table).all():
+            raise ConfigError(f"categories.folder: {file}: must have the columns {', '.join(columns)} in each row")
+        result[file.stem] = table
+    return result
+
+
+def write_folder(categories: list[Category], folder: str | Path, *, overwrite: bool = False) -> Path:
+    """One CSV a category in the published FractalDB layout: no header, ``%.18e``, which float64 survives unchanged.
+
+    Raises:
+        StoreError: the folder holds CSV files already and ``overwrite`` is not set.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.glob("*.csv")) and not overwrite:
+        raise StoreError(f"{folder}: holds categories already; give another --out, or --overwrite")
+    written = set()
+    for category in categories:
+        text = io.StringIO()
+        np.savetxt(text, category.parameters, delimiter=",")
+        path = folder / f"{category.name}.csv"
+        write_text(path, text.getvalue())
+        written.add(path)
+    for old in set(folder.glob("*.csv")) - written:
+        old.unlink()
+    return folder
+
+
+def digest(categories: dict[str, Parameters]) -> str:
+    """sha256 over names and parameters."""
+    total = hashlib.sha256()
+    for name, table in categories.items():
+        total.update(f"{name}:{table.shape}\n".encode())
+        total.update(np.ascontiguousarray(table, dtype="<f8").tobytes())
+    return total.hexdigest()
+
+
+# The cache -----------------------------------------------------------------------------------------------------------
+
+
+def _cache_file(generator: Generator) -> Path:
+    import platformdirs
+
+    params = generator.params.model_dump(mode="json")
+    if generator.category_params is not None:
+        params = {name: value for name, value in params.items() if name in generator.category_params}
+    key = json.dumps([generator.name, generator.version, params, generator.seed], sort_keys=True)
+    name = f"{generator.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    root = os.environ.get("FORMULAVISION_CACHE") or platformdirs.user_cache_dir("formulavision")
+    return Path(root) / "categories" / name
+
+
+def _read_cache(file: Path) -> list[Parameters]:
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            return np.split(data["rows"], np.cumsum(data["lengths"])[:-1])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return []  # not there, or damaged: the search says it again
+
+
+def _write_cache(file: Path, found: list[Parameters]) -> None:
+    content = io.BytesIO()
+    np.savez(content, rows=np.concatenate(found), lengths=np.array([len(table) for table in found]))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+            temporary.write(content.getvalue())
+        Path(temporary.name).replace(file)
+    except OSError:
+        return  # a cache that cannot be written costs time, not results

@@ -1,0 +1,211 @@
+"""The dataset as the pure function that it is: (recipe, index) -> (image, label)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from formulavision.generators.contract import Category
+from formulavision.generators.registry import plugins
+from formulavision.recipes.categories import find_categories
+from formulavision.recipes.recipe import Recipe
+from formulavision.util.errors import FormulaVisionError, PluginError
+
+if TYPE_CHECKING:
+    from formulavision.recipes.device import DeviceDrawer
+
+__all__ = ["Drawer", "check_device"]
+
+
+def check_device(name: str) -> None:
+    """Whether there is such a device to draw on; asked before anything else is done, and at no cost for the CPU.
+
+    Raises:
+        ConfigError: there is no device of the name, or not on this machine.
+    """
+    if name != "cpu":
+        from formulavision.recipes.device import find_device
+
+        find_device(name)
+
+
+class Drawer:
+    """Draws any image of a recipe, alone or in batches, in any order.
+
+    Args:
+        recipe: the dataset.
+        categories: the recipe's categories, where they are known already.
+        workers: processes to search categories with.
+        progress: called with the number of categories found so far.
+        device: cpu, cuda or cuda:N: what draws, where the generator can draw there; the images come to the CPU.
+        note: called with a line of text where the generator cannot draw there, and the CPU draws.
+
+    Attributes:
+        device_drawer: what draws on the device; None where the CPU draws.
+
+    Raises:
+        ConfigError: there is no such device.
+        PluginError: the generator raised while it searched.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        categories: list[Category] | None = None,
+        workers: int = 1,
+        progress: Callable[[int], None] = lambda found: None,
+        device: str = "cpu",
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.recipe = recipe
+        self.generator = recipe.build()
+        self.device_drawer: DeviceDrawer | None = None
+        if device != "cpu":
+            from formulavision.recipes.device import DeviceDrawer, find_device
+
+            place = find_device(device)
+        self.categories = categories or find_categories(recipe, workers=workers, progress=progress)
+        if device != "cpu":
+            drawer = DeviceDrawer(self, place)
+            if drawer.native:
+                self.device_drawer = drawer
+            else:
+                name = self.generator.name
+                other = " with these settings" if plugins()[name].draws_on_devices else ""
+                note(f"{name} draws on the CPU only{other}")
+
+    def __len__(self) -> int:
+        return len(self.recipe)
+
+    @property
+    def batch_size(self) -> int:
+        """Images that take about 8 MB: enough to share work, and not much more than a processor's caches.
+
+        On a GPU as well: to encode so many takes a core longer than to launch what draws them.
+        """
+        height, width, channels = self.recipe.canvas.shape
+        return max(1, 8_000_000 // (height * width * channels))
+
+    def batches(self, indices: ArrayLike) -> Iterator[NDArray[np.int64]]:
+        """The indices in batches of ``batch_size`` at most, in an order that draws together what shares work.
+
+        Raises:
+            PluginError: the generator raised.
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        labels, instances = np.divmod(wanted, self.recipe.num_instances)
+        with self.blamed("while sharing work"):
+            shared = np.asarray(self.generator.shared_work(instances), dtype=np.int64)
+            if shared.shape != instances.shape:
+                raise TypeError(f"shared_work() returned {list(shared.shape)} numbers, not {list(instances.shape)}")
+        order = np.lexsort((instances, shared, labels))
+        change = (np.diff(labels[order]) != 0) | (np.diff(shared[order]) != 0)
+        cuts = np.append(np.flatnonzero(change) + 1, len(wanted))
+        start = 0
+        while start < len(wanted):
+            stop = start + self.batch_size
+            # At the last cut that fits; in the middle of what shares work where none does.
+            place = np.searchsorted(cuts, stop, side="right")
+            if place > 0 and cuts[place - 1] > start:
+                stop = int(cuts[place - 1])
+            yield wanted[order[start:stop]]
+            start = stop
+
+    def locate(self, index: int) -> tuple[Category, int]:
+        """Category and instance of an index.
+
+        Raises:
+            IndexError: there is no such index.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} images")
+        category, instance = divmod(index, self.recipe.num_instances)
+        return self.categories[category], instance
+
+    def name(self, index: int) -> str:
+        """Path of the image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``."""
+        category, instance = self.locate(index)
+        return f"{category.name}/{category.name}_{self.generator.instance_name(instance)}"
+
+    def draw(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Image, uint8 [size, size, channels], and label.
+
+        Raises:
+            IndexError: there is no such index.
+            PluginError: the generator raised.
+        """
+        images, labels = self.draw_batch([index])
+        return images[0], int(labels[0])
+
+    def draw_batch(
+        self, indices: ArrayLike, out: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Images, uint8 [n, size, size, channels], and labels, int64 [n].
+
+        Indices of one category are drawn together, whatever their order, so that a generator can share work.
+
+        Args:
+            out: memory for the images, of their shape; new memory costs time.
+
+        Raises:
+            IndexError: there is no such index.
+            PluginError: the generator raised.
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        if outside.size:
+            raise IndexError(f"index {outside[0]} of {len(self)} images")
+        labels, instances = np.divmod(wanted, self.recipe.num_instances)
+        return self.draw_instances(labels, instances, out), labels
+
+    def draw_instances(
+        self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Images of any instances, also beyond the recipe's: uint8 [n, size, size, channels].
+
+        Args:
+            labels, instances: int64 [n].
+            out: memory for the images, of their shape.
+
+        Raises:
+            PluginError: the generator raised.
+        """
+        images = np.empty((len(labels), *self.recipe.canvas.shape), dtype=np.uint8) if out is None else out
+        if self.device_drawer is not None:
+            import torch
+
+            torch.from_numpy(images).copy_(self.device_drawer.draw_instances(labels, instances))
+            return images
+        images[:] = 0
+        for label in np.unique(labels):
+            where = np.flatnonzero(labels == label)
+            # Consecutive places of the batch are drawn where they lie, others by way of a copy.
+            in_place = np.all(np.diff(where) == 1)
+            shape = (len(where), *self.recipe.canvas.shape)
+            target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
+            category = self.categories[label]
+            several = "" if len(where) == 1 else " and on"
+            with self.blamed(f"while drawing category {category.name}, instance {instances[where].min()}{several}"):
+                self.generator.render_batch(category, instances[where], target)
+            if not in_place:
+                images[where] = target
+        return images
+
+    @contextmanager
+    def blamed(self, when: str) -> Iterator[None]:
+        """Whatever is raised in the block is the generator's failure."""
+        try:
+            yield
+        except FormulaVisionError:
+            raise
+        except Exception as error:
+            name = self.generator.name
+            raise PluginError(
+                f"'{name}' ({plugins()[name].origin}) failed {when}: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error

@@ -1,0 +1,212 @@
+"""The recipe: a few hundred bytes of YAML that are the dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, SerializeAsAny, model_serializer, model_validator
+
+from formulavision.generators.contract import Canvas, Generator, Params
+from formulavision.generators.registry import plugins
+from formulavision.util.config import Config, apply_settings, dump_yaml, load_yaml, parse
+from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
+
+__all__ = ["Categories", "GeneratorSettings", "Recipe"]
+
+
+class GeneratorSettings(Config):
+    """Which generator, in which pixel version, with which parameters; in YAML all of them stand side by side."""
+
+    name: str
+    version: int
+    params: SerializeAsAny[Params]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _look_up(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"name": data}
+        if not isinstance(data, dict) or ("params" in data and isinstance(data["params"], Params)):
+            return data
+        settings = dict(data)
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError("name: is missing: which generator?")
+        try:
+            generator = plugins()[name].generator
+        except PluginError as error:
+            raise ConfigError(f"name: {error}") from None
+        version = settings.pop("version", generator.version)
+        if version != generator.version:
+            raise ConfigError(
+                f"version: {version!r} of '{name}' draws other pixels than version {generator.version}, which is "
+                f"installed ({plugins()[name].origin})"
+            )
+        return {"name": name, "version": version, "params": parse(generator.Params, settings)}
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, **self.params.model_dump(mode="json")}
+
+
+class Categories(Config):
+    """Where categories come from: the generator finds the first ``count``, or they are read from a folder.
+
+    A folder holds one CSV a category in the published FractalDB layout (one row a transformation); the files' stems
+    are the categories' names. The recipe carries a digest of what they hold, so that it still is the dataset.
+    """
+
+    count: int | None = Field(None, ge=1, le=10_000_000, description="number of categories")
+    folder: Path | None = Field(None, description="folder of CSV files, one a category")
+    sha256: str | None = Field(None, description="digest of the parameters read from the folder")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return {"count": data} if isinstance(data, int) and not isinstance(data, bool) else data
+
+
+class Recipe(Config):
+    """A formula-driven dataset: index -> (image, label) for ``len(recipe)`` indices.
+
+    Index i is instance i mod ``instances`` of category i div ``instances``, which is its label.
+    """
+
+    generator: GeneratorSettings
+    categories: Categories = Categories()
+    instances: int | None = Field(None, ge=1, le=1_000_000, description="images a category")
+    canvas: Canvas = Canvas()
+    seed: int = Field(1, ge=0, lt=2**63, description="seed of categories and instances")
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Recipe:
+        generator = self.build()
+        if self.categories.folder is not None:
+            resolved = self._read_categories(generator.columns)
+        else:
+            most = _ask(generator.name, generator.max_categories)
+            count = self.categories.count or _ask(generator.name, generator.default_categories)
+            if most is not None and count > most:
+                raise ConfigError(f"categories.count: {count} is not allowed: '{generator.name}' has {most} here")
+            resolved = self.categories.model_copy(update={"count": count})
+        most = _ask(generator.name, generator.max_instances)
+        instances = self.instances or min(generator.default_instances, most or generator.default_instances)
+        if most is not None and instances > most:
+            raise ConfigError(
+                f"instances: {instances} is not allowed: '{generator.name}' has {most} different images a category here"
+            )
+        # The model is frozen for everyone else; here its open settings get the values that they stand for.
+        object.__setattr__(self, "categories", resolved)
+        object.__setattr__(self, "instances", instances)
+        return self
+
+    def _read_categories(self, columns: tuple[str, ...]) -> Categories:
+        """The folder's categories with their number and digest, the folder as an absolute path."""
+        from formulavision.recipes import categories
+
+        given = self.categories
+        assert given.folder is not None
+        folder = given.folder.absolute()
+        if given.count is not None and given.sha256 is not None and not folder.is_dir():
+            # A store's recipe, away from its categories: it can be read, not drawn.
+            return given.model_copy(update={"folder": folder})
+        parameters = categories.read_folder(folder, columns)
+        count = given.count or len(parameters)
+        if count > len(parameters):
+            raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")
+        digest = categories.digest(dict(list(parameters.items())[:count]))
+        if given.sha256 not in (None, digest):
+            raise ConfigError(
+                f"categories.folder: {folder} holds other categories than the recipe was made with"
+                f" (sha256 {digest[:12]}..., not {str(given.sha256)[:12]}...)"
+            )
+        return given.model_copy(update={"folder": folder, "count": count, "sha256": digest})
+
+    def __len__(self) -> int:
+        return self.num_categories * self.num_instances
+
+    @property
+    def num_categories(self) -> int:
+        assert self.categories.count is not None
+        return self.categories.count
+
+    @property
+    def num_instances(self) -> int:
+        """Images a category."""
+        assert self.instances is not None
+        return self.instances
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits: the same for the same images, wherever the categories' folder lies."""
+        content = self.to_dict()
+        content["categories"].pop("folder", None)
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def build(self) -> Generator:
+        """The generator of this recipe, ready to draw."""
+        settings = self.generator
+        generator = plugins()[settings.name].generator
+        return _ask(settings.name, lambda: generator(settings.params, self.canvas, self.seed))
+
+    # YAML both ways --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, data: Any, settings: Iterable[str] = ()) -> Recipe:
+        """A recipe from a mapping, with ``path.to.key=value`` settings laid over it.
+
+        Raises:
+            ConfigError: something is unknown, missing, of a wrong type or out of range.
+        """
+        if not isinstance(data, dict):
+            raise ConfigError(f"a recipe must be a mapping of settings, not {type(data).__name__}")
+        if isinstance(data.get("generator"), str):
+            data = {**data, "generator": {"name": data["generator"]}}
+        if isinstance(data.get("categories"), int) and data["categories"] is not True:
+            data = {**data, "categories": {"count": data["categories"]}}
+        return parse(cls, apply_settings(data, settings))
+
+    @classmethod
+    def load(cls, path: str | Path, settings: Iterable[str] = ()) -> Recipe:
+        """A recipe from a YAML file; a relative ``categories.folder`` is looked for beside the file.
+
+        Raises:
+            ConfigError: the file cannot be read, or what it says is not a recipe.
+        """
+        path = Path(path)
+        data = load_yaml(path)
+        settings = list(settings)
+        categories = data.get("categories")
+        if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
+            data["categories"] = {**categories, "folder": str(path.parent / Path(categories["folder"]).expanduser())}
+        try:
+            return cls.from_dict(data, settings)
+        except ConfigError as error:
+            raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only; ``Recipe.from_dict`` gives the same recipe back."""
+        data = self.model_dump(mode="json")
+        data["categories"] = {key: value for key, value in data["categories"].items() if value is not None}
+        return data
+
+    def to_yaml(self) -> str:
+        return dump_yaml(self.to_dict())
+
+
+Answer = TypeVar("Answer")
+
+
+def _ask(name: str, question: Callable[[], Answer]) -> Answer:
+    """What a plugin's own code answers; whatever it raises is told with the plugin's name."""
+    try:
+        return question()
+    except FormulaVisionError:
+        raise
+    except Exception as error:
+        raise PluginError(f"'{name}' ({plugins()[name].origin}) failed: {type(error).__name__}: {error}") from error

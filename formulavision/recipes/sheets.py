@@ -1,0 +1,138 @@
+"""Contact sheets: a recipe's images at a glance, categories down and instances across."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from formulavision.recipes.drawing import Drawer
+from formulavision.recipes.recipe import Recipe
+from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.files import atomic_write
+
+__all__ = ["contact_sheet", "preview"]
+
+_WIDEST = 2000
+"""Pixels; a sheet that would be wider shrinks its images."""
+_GAP = 4
+_MARGIN = 12
+_INK = (20, 20, 20)
+_PAPER = (255, 255, 255)
+
+
+def contact_sheet(drawer: Drawer, *, categories: int = 8, instances: int = 10) -> Image.Image:
+    """Images of a recipe on one sheet, labelled with category names and instance numbers.
+
+    Args:
+        drawer: draws the recipe's images.
+        categories: rows, spread evenly over the recipe's categories.
+        instances: columns, spread evenly over a category's instances.
+
+    Returns:
+        An RGB image about 2,000 pixels wide at most; images are shown at their size, or shrunk to fit.
+
+    Raises:
+        ConfigError: fewer than one row or column is asked for.
+        PluginError: the generator raised.
+    """
+    recipe = drawer.recipe
+    rows = _spread(recipe.num_categories, categories, "categories")
+    columns = _spread(recipe.num_instances, instances, "instances")
+
+    font_size = int(np.clip(recipe.canvas.size // 8, 12, 20))
+    font = ImageFont.load_default(size=font_size)
+    # Instance numbers must not run into each other, however small the images are.
+    narrowest = max(_width(font, str(column)) for column in columns) + _GAP
+    left = _MARGIN + max(_width(font, drawer.categories[row].name) for row in rows) + 2 * _GAP
+    room = (_WIDEST - left - _MARGIN) // len(columns) - _GAP
+    side = max(1, min(recipe.canvas.size, room))
+    pitch = max(side + _GAP, narrowest)
+
+    generator = recipe.generator
+    title = [
+        f"{generator.name}, version {generator.version}, recipe {recipe.id}",
+        f"{recipe.num_categories:,} categories x {recipe.num_instances:,} instances, "
+        f"{recipe.canvas.size} x {recipe.canvas.size} pixels, seed {recipe.seed}",
+    ]
+    line = font_size + _GAP
+    top = _MARGIN + (len(title) + 1) * line + _GAP
+    width = max(left + len(columns) * pitch, _MARGIN + max(_width(font, text) for text in title)) + _MARGIN
+    # A row is at least as high as its label.
+    row_pitch = max(side + _GAP, line)
+    sheet = Image.new("RGB", (width, top + len(rows) * row_pitch + _MARGIN), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, text in enumerate(title):
+        pen.text((_MARGIN, _MARGIN + i * line), text, fill=_INK, font=font)
+    for j, column in enumerate(columns):
+        pen.text((left + j * pitch + side // 2, top - _GAP), str(column), fill=_INK, font=font, anchor="ms")
+    for i, row in enumerate(rows):
+        y = top + i * row_pitch
+        pen.text((left - 2 * _GAP, y + side // 2), drawer.categories[row].name, fill=_INK, font=font, anchor="rm")
+        images, _ = drawer.draw_batch([row * recipe.num_instances + column for column in columns])
+        for j, pixels in enumerate(images):
+            image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+            if side < recipe.canvas.size:
+                image = image.resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(image, (left + j * pitch, y))
+    return sheet
+
+
+def preview(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    categories: int = 8,
+    instances: int = 10,
+    overwrite: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda found: None,
+    device: str = "cpu",
+    note: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write a recipe's contact sheet as a PNG.
+
+    Args:
+        recipe: the dataset.
+        out: the PNG to write; its folder is made where it is missing.
+        categories: rows, spread evenly over the recipe's categories.
+        instances: columns, spread evenly over a category's instances.
+        overwrite: replace a file that is there.
+        workers: processes to search categories with.
+        progress: called with the number of categories found so far.
+        device: what draws: cpu, or cuda (cuda:N), where the generator can draw there.
+        note: called with a line of text where the generator cannot draw there, and the CPU draws.
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        ConfigError: fewer than one row or column is asked for, or there is no such device.
+        PluginError: the generator raised.
+        StoreError: the file exists, or cannot be written.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise StoreError(f"{out}: is a folder; name a file, such as {out / 'sheet.png'}")
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out}: exists already; give another --out, or --overwrite")
+    drawer = Drawer(recipe, workers=workers, progress=progress, device=device, note=note)
+    sheet = contact_sheet(drawer, categories=categories, instances=instances)
+    try:
+        with atomic_write(out) as file:
+            sheet.save(file, "PNG")
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from None
+    return out
+
+
+def _spread(available: int, wanted: int, what: str) -> list[int]:
+    if wanted < 1:
+        raise ConfigError(f"{what}: {wanted} is not allowed: must be at least 1")
+    return [int(i) for i in np.linspace(0, available - 1, min(wanted, available)).round()]
+
+
+def _width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> int:
+    return int(np.ceil(font.getlength(text)))

@@ -1,0 +1,1 @@
+"""Shared by all rooms: config parsing, atomic files, processes, progress bars, errors."""

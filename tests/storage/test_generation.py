@@ -1,0 +1,483 @@
+"""Stores: complete or saying that they are not, the same bytes however they came about."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from discs import Discs
+
+from formulavision import (
+    ConfigError,
+    Drawer,
+    FormulaVisionError,
+    Generator,
+    Recipe,
+    Store,
+    generate,
+    plugins,
+    register,
+    verify,
+)
+from formulavision.storage import FORMATS, formats
+
+RECIPE = {
+    "generator": {"name": "perlin", "grid": 3},
+    "instances": 20,
+    "canvas": {"size": 24},
+    "seed": 3,
+}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.from_dict(RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 40)
+
+
+def contents(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_holds_the_images_that_the_recipe_draws(recipe: Recipe, tmp_path: Path, format: str) -> None:
+    store = generate(recipe, tmp_path / "store", format=format)
+    images, labels = Drawer(recipe).draw_batch(range(len(recipe)))
+    order = np.random.default_rng(0).permutation(len(recipe)).tolist()
+    assert len(store) == 180
+    assert all(np.array_equal(store.read(i), images[i]) for i in order)
+    assert [store.label(i) for i in order] == labels[order].tolist()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_bytes_do_not_depend_on_the_number_of_workers(
+    recipe: Recipe, tmp_path: Path, format: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # worker processes have the real shard size
+    generate(recipe, tmp_path / "one", format=format)
+    generate(recipe, tmp_path / "many", format=format, workers=workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
+    recipe: Recipe, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import generation
+
+    generate(recipe, tmp_path / "whole", format=format)
+    drawn: list[str] = []
+
+    def interrupt_at_100(image: np.ndarray) -> bytes:
+        drawn.append("")
+        if len(drawn) == 101:
+            raise Interrupted
+        return encode(image)
+
+    encode = generation.encode_png
+    monkeypatch.setattr(generation, "encode_png", interrupt_at_100)
+    with pytest.raises(Interrupted):
+        generate(recipe, tmp_path / "store", format=format)
+    with pytest.raises(FormulaVisionError, match="is not complete"):
+        Store(tmp_path / "store")
+    assert not list((tmp_path / "store").rglob("manifest.json"))
+
+    resumed_from: list[int] = []
+
+    class Watch(generation.Progress):
+        def images(self, done: int, total: int) -> None:
+            resumed_from.append(done)
+
+    generate(recipe, tmp_path / "store", format=format, progress=Watch())
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+    assert resumed_from[0] > 40, "pieces that were finished are not drawn again"
+
+
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads the children of a process from /proc")
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "formulavision", "generate", "--plugin", "perlin", "--instances", "60", "--size",
+               "64", "--workers", "2", "--format", "imagefolder", "--out", str(tmp_path / "store")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "store").glob("0000[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = children_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(children) >= 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children), "workers end with their parent"
+    assert not (tmp_path / "store" / "manifest.json").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    recipe = Recipe.from_dict({"generator": "perlin", "instances": 60, "canvas": {"size": 64}})
+    generate(recipe, tmp_path / "whole", format="imagefolder")
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def test_ctrl_c_ends_in_one_line_and_a_resumable_state(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "formulavision", "generate", "--plugin", "perlin", "--instances", "2000",
+               "--workers", "2", "--format", "imagefolder", "--out", str(tmp_path / "store")]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "store").glob("0000[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert (
+        errors.strip().splitlines()[-1]
+        == "stopped; what is finished is kept: run the same command again to go on (training: with --resume)"
+    )
+    assert "Traceback" not in errors
+    assert (tmp_path / "store" / ".incomplete" / "recipe.yaml").is_file()
+
+
+def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
+    generate(recipe, tmp_path / "store")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
+
+
+def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    other = Recipe.from_dict(RECIPE, ["seed=4"])
+    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format; .* --overwrite"):
+        generate(other, tmp_path / "store")
+    assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
+    assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_overwritten_store_is_read_anew(recipe: Recipe, tmp_path: Path, format: str) -> None:
+    before = generate(recipe, tmp_path / "store", format=format).read(5)
+    other = Recipe.from_dict(RECIPE, ["seed=4"])
+    after = generate(other, tmp_path / "store", format=format, overwrite=True).read(5)
+    assert not np.array_equal(before, after)
+    assert verify(tmp_path / "store").ok
+
+
+def test_a_piece_that_went_missing_before_the_end_is_drawn_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import generation
+
+    def fail(*arguments: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(generation, "write_manifest", fail)
+    with pytest.raises(Interrupted):
+        generate(recipe, tmp_path / "store", format="webdataset")
+    monkeypatch.undo()
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 40)
+    (tmp_path / "store" / "shard-000001.tar").unlink()
+    (tmp_path / "store" / ".incomplete" / "000002.json").write_text("{")
+    generate(recipe, tmp_path / "store", format="webdataset")
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_reading_many_shards_keeps_few_files_open(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(formats.ShardReader, "OPEN", 10)
+    store = generate(recipe, tmp_path / "store", format=format)
+    images, _ = Drawer(recipe).draw_batch(range(len(recipe)))
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    assert all(np.array_equal(store.read(i), images[i]) for i in range(len(store)))
+    assert len(store.manifest.pieces) == 90
+    after = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    assert after - before <= 10
+
+
+def test_a_store_is_read_without_the_generator_that_drew_it(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import StoredDataset, plugins
+
+    generate(recipe, tmp_path / "store")
+    monkeypatch.delitem(plugins().generators, "perlin")
+    assert StoredDataset(tmp_path / "store")[7][1] == 0
+
+
+def test_a_folder_that_is_no_store_is_never_overwritten(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FormulaVisionError, match="is not empty and holds no store"):
+        generate(recipe, tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_full_disk_is_told_in_one_line_and_keeps_what_was_written(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from formulavision.storage import imagefolder
+
+    real, calls = os.sync, []
+
+    def full_at_the_third() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
+        real()
+
+    monkeypatch.setattr(imagefolder.os, "sync", full_at_the_third)
+    with pytest.raises(FormulaVisionError, match="No space left on device; what was written so far is kept"):
+        generate(recipe, tmp_path / "store", format="imagefolder")
+    monkeypatch.undo()
+    generate(recipe, tmp_path / "store", format="imagefolder")
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+@pytest.mark.parametrize("workers", [0, -1, 100_000])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(recipe: Recipe, tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ConfigError, match="workers:"):
+        generate(recipe, tmp_path / "store", workers=workers)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_large_canvas_is_generated(tmp_path: Path) -> None:
+    """40 images share an orbit, and 30 fit into a batch."""
+    generator = {"name": "ifs", "dots": 1000, "weights": "table"}
+    recipe = Recipe.from_dict({"generator": generator, "categories": 1, "instances": 1000, "canvas": {"size": 512}})
+    store = generate(recipe, tmp_path / "store")
+    assert np.array_equal(store.read(777), Drawer(recipe).draw(777)[0])
+
+
+@pytest.mark.parametrize("length", [43, 44, 45, 89])
+def test_long_names_in_tar_shards(tmp_path: Path, length: int) -> None:
+    """A tar's header has room for 100 bytes: with the instance and the suffix, a stem of 44 fills it to the last."""
+    (tmp_path / "c").mkdir()
+    np.savetxt(tmp_path / "c" / f"{'x' * length}.csv", [[3, 4]], delimiter=",")
+    data = {**RECIPE, "generator": "perlin", "categories": {"folder": str(tmp_path / "c")}}
+    store = generate(Recipe.from_dict(data), tmp_path / "store", format="webdataset")
+    assert np.array_equal(store.read(7), Drawer(store.recipe).draw(7)[0])
+
+
+def test_a_name_too_long_for_a_tar_is_told(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    np.savetxt(tmp_path / "c" / f"{'x' * 120}.csv", [[3, 4]], delimiter=",")
+    data = {**RECIPE, "generator": "perlin", "categories": {"folder": str(tmp_path / "c")}}
+    with pytest.raises(FormulaVisionError, match="name is too long for --format webdataset: use parquet"):
+        generate(Recipe.from_dict(data), tmp_path / "store", format="webdataset")
+
+
+def test_parquet_with_dictionaries_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    store = generate(recipe, tmp_path / "store")
+    shard = tmp_path / "store" / store.manifest.pieces[0].path
+    pq.write_table(pq.read_table(shard), shard, compression="none")
+    with pytest.raises(
+        FormulaVisionError, match="in a dictionary, as an earlier version wrote them: generate it again"
+    ):
+        Store(tmp_path / "store").read(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_ends_a_search_in_workers(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "formulavision", "categories", "--plugin", "ifs", "--categories", "1000",
+               "--set", "generator.fill_rate=0.3", "--workers", "2", "--out", str(tmp_path / "c")]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(children_of(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+# On a device
+
+
+@pytest.fixture
+def discs(cuda_is_the_cpu: None) -> Recipe:
+    register(Discs)
+    return Recipe.from_dict({**RECIPE, "generator": "discs", "categories": 9})
+
+
+@pytest.fixture
+def worker_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker process does, done where the tests' devices and generators are known."""
+    from formulavision import generation
+
+    def pool(workers: int, start: Callable[..., None], *arguments: Any) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
+
+    monkeypatch.setattr(generation, "worker_pool", pool)
+    monkeypatch.setattr(Discs, "categories_are_independent", lambda self: False)  # the search has a pool of its own
+
+
+@pytest.mark.usefixtures("worker_in_a_thread")
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_device_draws_are_the_same_bytes(
+    discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, workers: int
+) -> None:
+    generate(discs, tmp_path / "cpu", format=format)
+    monkeypatch.setattr(Discs, "render", None)
+    generate(discs, tmp_path / "cuda", format=format, device="cuda", workers=workers)
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "cuda")
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def categories(self, found: int, total: int) -> None:
+        pass
+
+    def images(self, done: int, total: int) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.usefixtures("cuda_is_the_cpu")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_the_generator_cannot_draw_there_it_is_told_once_and_the_cpu_draws(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 4096)  # as in worker processes
+    monkeypatch.setattr(plugins()["perlin"].generator, "device_renderer", Generator.device_renderer)
+    notes = Notes()
+    store = {"format": "imagefolder", "workers": workers, "progress": notes}
+    generate(recipe, tmp_path / "cpu", **store)
+    generate(recipe, tmp_path / "cuda", device="cuda", **store)
+    assert notes.lines == ["perlin draws on the CPU only"]
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "cuda")
+
+
+@pytest.mark.usefixtures("worker_in_a_thread")
+def test_a_worker_that_cannot_prepare_to_draw_is_told_in_one_line(
+    discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, calls = Discs.device_renderer, []
+
+    def fail_in_the_worker(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("the GPU is full")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(Discs, "device_renderer", fail_in_the_worker)
+    with pytest.raises(
+        FormulaVisionError, match=r"'discs' .* failed while preparing to draw on cpu: MemoryError: the GPU"
+    ):
+        generate(discs, tmp_path / "store", device="cuda", workers=2)
+    generate(discs, tmp_path / "store", device="cuda", workers=2)
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+def test_a_store_that_was_begun_on_one_device_is_finished_on_another(
+    discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision import generation
+
+    def fail(*arguments: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "write_manifest", fail)
+        with pytest.raises(Interrupted):
+            generate(discs, tmp_path / "store", device="cuda")
+    (tmp_path / "store" / ".incomplete" / "000001.json").unlink()
+    assert verify(generate(discs, tmp_path / "store").path, sample=None).ok
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    recipe: Recipe, tmp_path: Path, device: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"device: '{device}' is not"):
+        generate(recipe, tmp_path / "store", device=device)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("plugin", ["ifs", "bezier", "perlin"])
+def test_worker_processes_draw_on_a_gpu(tmp_path: Path, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # worker processes have the real shard size
+    recipe = Recipe.from_dict({"generator": plugin, "categories": 4, "instances": 50, "canvas": {"size": 64}})
+    generate(recipe, tmp_path / "cpu", format="imagefolder")
+    generate(recipe, tmp_path / "cuda", format="imagefolder", device="cuda", workers=2)
+    assert contents(tmp_path / "cpu") == contents(tmp_path / "cuda")
+
+
+# Verify
+
+
+def test_verify_finds_a_right_store_right(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store", format="webdataset")
+    result = verify(tmp_path / "store", sample=None)
+    assert (result.problems, result.images, result.pieces) == ([], 180, 5)
+
+
+def test_verify_names_an_image_that_the_formula_did_not_draw(recipe: Recipe, tmp_path: Path) -> None:
+    from formulavision.storage.png import encode_png
+
+    generate(recipe, tmp_path / "store", format="imagefolder")
+    image = tmp_path / "store" / "00004" / "00004_000007.png"
+    image.write_bytes(encode_png(255 - Store(tmp_path / "store").read(87)))
+    problems = verify(tmp_path / "store", sample=None).problems
+    assert any(p.startswith("00004/00004_000007: ") and "pixels differ" in p for p in problems)
+    assert any("00004" in p and ("checksum" in p or "bytes" in p) for p in problems)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_verify_names_a_truncated_piece(recipe: Recipe, tmp_path: Path, format: str) -> None:
+    store = generate(recipe, tmp_path / "store", format=format)
+    target = tmp_path / "store" / store.manifest.pieces[1].path
+    victim = sorted(target.glob("*.png"))[3] if target.is_dir() else target
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    problems = verify(tmp_path / "store", sample=None).problems
+    assert problems
+    assert all(target.name in problem or victim.stem in problem for problem in problems)
+
+
+def test_verify_names_a_missing_piece(recipe: Recipe, tmp_path: Path) -> None:
+    store = generate(recipe, tmp_path / "store", format="webdataset")
+    (tmp_path / "store" / store.manifest.pieces[2].path).unlink()
+    problems = verify(tmp_path / "store", sample=10).problems
+    assert any("shard-000002.tar: No such file" in problem for problem in problems)
+
+
+def test_verify_names_what_is_no_part_of_the_store(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    (tmp_path / "store" / "00099").mkdir()
+    assert any("00099: is no part of the store" in problem for problem in verify(tmp_path / "store").problems)

@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_written_is_refused(refused: Refused) -> None:
 def test_a_full_disk_is_told_in_one_line(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from formulavision import generation
+    from formulavision.storage import generation
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
@@ -114,7 +114,9 @@ def test_a_picture_in_the_way_of_a_preview_stays(refused: Refused, tmp_path: Pat
 def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    from formulavision import bench, drawing, generation
+    from formulavision.data import bench
+    from formulavision.recipes import drawing
+    from formulavision.storage import generation
 
     for module in (bench, drawing, generation):
         monkeypatch.setattr(module, "Category" if module is bench else "find_categories", None)

@@ -83,7 +83,7 @@ class Interrupted(Exception):
 def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
     recipe: Recipe, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision import generation
+    from formulavision.storage import generation
 
     generate(recipe, tmp_path / "whole", format=format)
     drawn: list[str] = []
@@ -188,7 +188,7 @@ def test_an_overwritten_store_is_read_anew(recipe: Recipe, tmp_path: Path, forma
 def test_a_piece_that_went_missing_before_the_end_is_drawn_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision import generation
+    from formulavision.storage import generation
 
     def fail(*arguments: object) -> None:
         raise Interrupted
@@ -333,7 +333,7 @@ def discs(cuda_is_the_cpu: None) -> Recipe:
 @pytest.fixture
 def worker_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker process does, done where the tests' devices and generators are known."""
-    from formulavision import generation
+    from formulavision.storage import generation
 
     def pool(workers: int, start: Callable[..., None], *arguments: Any) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
@@ -407,7 +407,7 @@ def test_a_worker_that_cannot_prepare_to_draw_is_told_in_one_line(
 def test_a_store_that_was_begun_on_one_device_is_finished_on_another(
     discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision import generation
+    from formulavision.storage import generation
 
     def fail(*arguments: object) -> None:
         raise Interrupted

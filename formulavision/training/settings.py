@@ -31,9 +31,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.1,
     },
 }
-"""What a preset sets besides the defaults. ``resnet``: the paper's section 4, which the defaults are; ``vit``: DeiT
-(Touvron et al., ICML 2021, table 9), less its repeated and random augmentation, as later papers on formula-driven
-images train it (Nakashima et al., AAAI 2022)."""
+"""What a preset sets besides the defaults. ``resnet``: the paper's section 4, which the defaults are. ``vit``: DeiT
+(Touvron et al., ICML 2021, table 9) without its random augmentation. The published code of the field's vision
+transformers does augment (RCDB, Visual Atoms, OFDB: RandAugment m9-mstd0.5, random erasing 0.25 or 0.5; OFDB also
+colour jitter; Visual Atoms without horizontal flips), so this preset does not reproduce their figures."""
 
 
 class TrainSettings(Config):

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PARTIAL_SUFFIX", "atomic_write", "commit", "flush_folder", "write_text"]
+__all__ = ["PARTIAL_SUFFIX", "atomic_write", "commit", "flush_folder", "is_system_leftover", "write_text"]
 
 PARTIAL_SUFFIX = ".partial"
+
+_SYSTEM_LEFTOVER = re.compile(
+    r"""
+    \._.* | \.DS_Store | \.localized | Icon\r | \.AppleDouble | \.apdisk | \.TemporaryItems  # macOS
+    | \.Spotlight-V100 | \.Trashes | \.fseventsd | \.DocumentRevisions-V100 | __MACOSX
+    | Thumbs\.db | ehthumbs\.db | ehthumbs_vista\.db | desktop\.ini | \$RECYCLE\.BIN | System\ Volume\ Information
+    | \.directory | \.Trash | \.Trash-\d+ | lost\+found | \.hidden | \.goutputstream-.*  # Linux desktops
+    | \.nfs[0-9a-f]+ | \.fuse_hidden.* | \.snapshots? | @eaDir | \#recycle | \#snapshot  # network storage
+    | \.ipynb_checkpoints
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def is_system_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is left behind by operating systems and file browsers (``.DS_Store``,
+    ``Thumbs.db``, ``@eaDir``): every reader of a folder ignores these.
+
+    Args:
+        name: the last part of a path.
+    """
+    return _SYSTEM_LEFTOVER.fullmatch(name) is not None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from formulavision.recipes.recipe import Recipe
-from formulavision.util.config import Config, did_you_mean, parse
+from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
 __all__ = ["REMOTE", "Arm", "Variant", "expand", "flatten_sweep", "swept_names"]
@@ -68,7 +68,7 @@ class Arm(Config):
     @classmethod
     def _absolute(cls, value: Any) -> Any:
         if isinstance(value, Path) or (isinstance(value, str) and not value.startswith(REMOTE)):
-            return str(Path(value).expanduser().absolute())
+            return str(user_path(value).absolute())
         return value
 
     @model_validator(mode="after")

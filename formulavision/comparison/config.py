@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from formulavision.comparison.arms import REMOTE, Arm, Variant, expand, flatten_sweep, read_dataset
 from formulavision.comparison.sizes import FULL, at_size, without_numbers_of_others
-from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse
+from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -347,4 +347,4 @@ def _dataset_beside(settings: Any, folder: Path) -> Any:
 
 
 def _anchored(folder: Path, path: str) -> str:
-    return str(folder / Path(path).expanduser())
+    return str(folder / user_path(path))

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PICTURES
 from formulavision.comparison.results import FINDINGS, ArmFacts, Comparison, Entry, Findings
 from formulavision.comparison.tables import TABLE, print_table, write_tables
-from formulavision.util.config import dump_yaml
+from formulavision.util.config import dump_yaml, parse_yaml
 from formulavision.util.errors import ConfigError, StoreError
 
 __all__ = ["join", "report"]
@@ -101,7 +99,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 def _with_names(configuration: str, downstreams: Mapping[str, str]) -> str:
     """A comparison's YAML with downstreams by their names in a join, under which the join opens their images."""
-    data = yaml.safe_load(configuration)
+    data = parse_yaml(configuration)
     if not downstreams.keys() & data.get("downstreams", {}).keys():
         return configuration
     for section in {"downstreams", "paper"} & data.keys():

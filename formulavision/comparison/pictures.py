@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from formulavision.comparison.arms import REMOTE, read_dataset
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import Entry, Findings
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.sheets import contact_sheet
+from formulavision.util.config import parse_yaml
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.util.files import atomic_write
 
@@ -233,7 +232,7 @@ def _open(findings: Findings, name: str) -> Downstream:
     from formulavision.data.downstream import open_downstream
 
     for text in findings.configurations.values():
-        settings = yaml.safe_load(text).get("downstreams", {})
+        settings = parse_yaml(text).get("downstreams", {})
         if name in settings:
             return open_downstream(read_dataset(settings[name], name))
     raise ConfigError(f"{name}: no configuration here says where its images are")

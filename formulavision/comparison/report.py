@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from formulavision.comparison.classes import Classes, by_class, classes_csv
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.convergence import Reached, reached
@@ -36,6 +34,7 @@ from formulavision.comparison.results import (
     table,
     write_text,
 )
+from formulavision.util.config import dump_yaml
 
 __all__ = ["write_report"]
 
@@ -519,7 +518,7 @@ def _arms(findings: Findings, album: Album) -> list[_ArmView]:
     for name, facts in findings.arms.items():
         view = _ArmView(name, facts.origin, facts.note)
         if facts.recipe is not None:
-            view.yaml = yaml.safe_dump(facts.recipe, sort_keys=False, allow_unicode=True)
+            view.yaml = dump_yaml(facts.recipe)
             # Other labels or other training of the same images.
             same = first.setdefault(view.yaml, name)
             if same == name:

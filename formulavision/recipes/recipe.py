@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, model_serializer, model_validator
 
 from formulavision.generators.contract import Canvas, Generator, Params
 from formulavision.generators.registry import plugins
-from formulavision.util.config import Config, apply_settings, dump_yaml, load_yaml, parse
+from formulavision.util.config import Config, apply_settings, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
 __all__ = ["Categories", "GeneratorSettings", "Recipe"]
@@ -183,7 +183,7 @@ class Recipe(Config):
         settings = list(settings)
         categories = data.get("categories")
         if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
-            data["categories"] = {**categories, "folder": str(path.parent / Path(categories["folder"]).expanduser())}
+            data["categories"] = {**categories, "folder": str(path.parent / user_path(categories["folder"]))}
         try:
             return cls.from_dict(data, settings)
         except ConfigError as error:

@@ -11,12 +11,11 @@ from typing import Any, Literal, get_args
 
 import torch
 import torchvision
-import yaml
 
 from formulavision.recipes.recipe import Recipe
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.runs import Run, is_complete
-from formulavision.util.config import did_you_mean, load_yaml
+from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.files import atomic_write, write_text
 
@@ -149,7 +148,7 @@ def _card(run: Run, layout: Layout, *, in_torchvision: bool) -> str:
         "tags": ["formula-driven-supervised-learning", "formulavision", *([generator] if generator else [])],
     }
     sections = [
-        f"---\n{_yaml(header)}---",
+        f"---\n{dump_yaml(header)}---",
         f"# {_model(run)}, {_title(run, generator)}",
         f"{len(run.class_names):,} classes, {run.parameters:,} parameters, images of "
         f"{run.settings['settings']['crop']} x {run.settings['settings']['crop']} pixels. Made with FormulaVision, a "
@@ -344,12 +343,8 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "| --- | ---: |", *(f"| {what} | {value} |" for what, value in rows)])
 
 
-def _yaml(content: Any) -> str:
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
 def _block(content: Any) -> str:
-    return f"```yaml\n{_yaml(content)}```"
+    return f"```yaml\n{dump_yaml(content)}```"
 
 
 def _python(lines: Sequence[str]) -> str:

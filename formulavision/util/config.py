@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from formulavision.util.errors import ConfigError
+from formulavision.util.yaml import dump_yaml, load_yaml, parse_yaml
 
-__all__ = ["Config", "apply_settings", "did_you_mean", "dump_yaml", "load_yaml", "parse"]
+__all__ = ["Config", "apply_settings", "did_you_mean", "dump_yaml", "load_yaml", "parse", "parse_yaml", "user_path"]
 
 
 class Config(BaseModel):
@@ -56,13 +55,12 @@ def parse(model: type[Model], data: Any, path: str = "") -> Model:
     except ValidationError as error:
         problems: list[str] = []
         for detail in error.errors():
-            problems += _describe(detail, model, path)
+            problems += _describe(detail, model, data, path)
         raise ConfigError(*dict.fromkeys(problems)) from None
 
 
-def _describe(detail: Any, model: type[BaseModel], path: str) -> list[str]:
-    # A union reports its branches as path parts such as `function-before[...]`; they are no keys of the user's.
-    keys = [str(k) for k in detail["loc"] if not (isinstance(k, str) and ("[" in k or k in {"int", "str"}))]
+def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list[str]:
+    keys = _keys_of(detail["loc"], data)
     where = ".".join(([path] if path else []) + keys)
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
@@ -80,8 +78,25 @@ def _describe(detail: Any, model: type[BaseModel], path: str) -> list[str]:
     return [f"{where}: {_short(detail['input'])} is not allowed: must be {message}"]
 
 
+def _keys_of(location: tuple[int | str, ...], data: Any) -> list[str]:
+    """The user's keys in a location of pydantic's, where unions report their branches, too: ``int``, ``list[int]``."""
+    keys = []
+    for part in location:
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(part, str) and ("[" in part or part in {"int", "str"}):
+            continue
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        keys.append(str(part))
+    return keys
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits; nested too deep
+        text = f"such a value ({type(value).__name__})"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -95,46 +110,6 @@ def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2: ``1e-3`` is one, which PyYAML takes for text, as it has no point."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts text in quotes that the loader would take for a number."""
-
-
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-        list("-+.0123456789"),
-    )
-
-
-def dump_yaml(data: Any) -> str:
-    """Plain values as YAML that :func:`load_yaml` reads as the same values, in the order that they have."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or holds something else than a mapping.
-    """
-    path = Path(path)
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not text"
-        raise ConfigError(f"{path}: {reason}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold a mapping of settings, holds {type(data).__name__}")
-    return data
-
-
 def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """``data`` with each ``path.to.key=value`` (the value is YAML) laid over it.
 
@@ -144,13 +119,13 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
     result = _copy(data)
     for setting in settings:
         path, equals, text = setting.partition("=")
-        if not equals or not path:
+        *parents, last = path.split(".")
+        if not (equals and last and all(parents)):
             raise ConfigError(f"--set {setting}: must read path.to.key=value")
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {setting}: the value is not YAML") from None
-        *parents, last = path.split(".")
+            value = parse_yaml(text)
+        except ConfigError as error:
+            raise ConfigError(f"--set {setting}: the value {error}") from None
         node = result
         for key in parents:
             node = node.setdefault(key, {})
@@ -158,6 +133,18 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
                 raise ConfigError(f"--set {setting}: '{key}' holds a plain value, not settings")
         node[last] = value
     return result
+
+
+def user_path(text: str | Path) -> Path:
+    """A path that a user wrote, ``~`` as the home folder.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{text}: there is no such user's home folder") from None
 
 
 def _copy(value: Any) -> Any:

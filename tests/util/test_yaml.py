@@ -1,13 +1,23 @@
-"""What YAML says is what the project reads."""
+"""YAML 1.2: what it says is what is read, and nothing that it holds costs more than seconds or ends in a traceback."""
 
 from __future__ import annotations
 
+import os
+import random
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml as of_version_1_1
 
-from formulavision.util.config import apply_settings, dump_yaml, load_yaml
+from formulavision import Recipe
+from formulavision.comparison import ComparisonSettings
+from formulavision.util.config import Config, apply_settings, dump_yaml, load_yaml, parse, parse_yaml
+from formulavision.util.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -19,21 +29,246 @@ from formulavision.util.config import apply_settings, dump_yaml, load_yaml
         ("+.5e1", 5.0),
         ("1.0e-3", 0.001),
         ("0.5", 0.5),
+        ("5.", 5.0),
         ("12", 12),
+        ("-12", -12),
+        ("010", 10),
+        ("0o17", 15),
+        ("0x1f", 31),
+        ("true", True),
+        ("False", False),
+        ("~", None),
         ("1e", "1e"),
         ("e3", "e3"),
         ("1e-3x", "1e-3x"),
         ("n01440764", "n01440764"),
         ("'1e-3'", "1e-3"),
+        *((word, word) for word in ("on", "off", "yes", "No", "y", "N", "tRuE")),
+        *(
+            (word, word)
+            for word in ("1:30", "0b11", "1_000", "_", "=", "2001-01-01", "2001-01-01 10:00:00", "12:30:45")
+        ),
     ],
 )
-def test_a_number_with_an_exponent_is_a_number_and_all_else_is_as_it_was(tmp_path: Path, text: str, value: Any) -> None:
+def test_plain_text_is_read_by_the_core_schema_of_yaml_1_2(tmp_path: Path, text: str, value: Any) -> None:
     (tmp_path / "file.yaml").write_text(f"rates: [{text}]")
     for found in (load_yaml(tmp_path / "file.yaml")["rates"], apply_settings({}, [f"rates=[{text}]"])["rates"]):
         assert found == [value] and type(found[0]) is type(value)
 
 
-def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:
-    data = {"name": "1e3", "rates": [1e-3, 1e-7, 3.0, 2], "classes": ["1e", "12", "yes", "1e-3"], "none": None}
-    (tmp_path / "file.yaml").write_text(dump_yaml(data))
-    assert load_yaml(tmp_path / "file.yaml") == data
+def test_a_key_is_text_as_it_is_written() -> None:
+    assert parse_yaml("on: 1\nno: 2\n12: 3\nnull: 4\ntrue: 5\n1e3: 6\n~: 7") == {
+        "on": 1, "no": 2, "12": 3, "null": 4, "true": 5, "1e3": 6, "~": 7,
+    }  # fmt: skip
+    assert parse_yaml("a: &a {1: x, b: y}\nc: {<<: *a, 1: z}") == {"a": {"1": "x", "b": "y"}, "c": {"1": "z", "b": "y"}}
+
+
+WORDS = ["1e3", "1e", "12", "yes", "on", "off", "y", "~", "1e-3", "0o17", "010", "1:30", "1_000", "2001-01-01", "=",
+         "<<", ".5", "0x1", "", " a", "a: b", "#", "- a", "é", "a\nb", "'", "null", "True", ".inf", "nan"]  # fmt: skip
+
+
+def test_what_is_written_is_read_as_it_was_by_readers_of_either_version() -> None:
+    data = {
+        "rates": [1e-3, 1e-7, 1e22, -2.5e-300, 3.0, 2, -4, 2**62],
+        "words": WORDS,
+        "nested": {word or "empty": {"none": None, "flag": True, "list": [[], {}]} for word in WORDS},
+        "long": "word " * 100,
+    }
+    text = dump_yaml(data)
+    assert parse_yaml(text) == data
+    assert of_version_1_1.safe_load(text) == data
+    assert list(parse_yaml(text)) == list(data)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_files_that_were_written_with_pyyaml_read_the_same(path: Path) -> None:
+    data = load_yaml(path)
+    text = of_version_1_1.safe_dump(data, sort_keys=False, allow_unicode=True)
+    assert parse_yaml(text) == of_version_1_1.safe_load(text) == data
+    assert dump_yaml(data) == text
+
+
+BOMB = "a0: &a0 [1, 2]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "expands to more than 100,000 values"),
+        (MERGED, "expands to more than 100,000 values"),
+        ("a: [" + "1," * 100_001 + "1]", "expands to more than 100,000 values"),
+        ("a: " + "[" * 500 + "]" * 500, "nested more than 100 deep"),
+        ("a: " + "{b: " * 500 + "1" + "}" * 500, "nested more than 100 deep"),
+        ("".join(f"{' ' * i}a:\n" for i in range(500)), "nested more than 100 deep"),
+        ("- " * 400_000, "nested more than 100 deep"),
+        ("a: &a [1, *a]", "*a stands inside of what it names"),
+        ("&a {b: {c: *a}}", "*a stands inside of what it names"),
+        ("a: *b", "undefined alias"),
+        ("a: &a 1\nb: &a 2", "&a stands there twice"),
+        ("a: 1\nb: 2\na: 3", "line 3: found duplicate key"),
+        ("a: {1: 1, '1': 2}", "duplicate key"),
+        ("seed: " + "9" * 5000, "more than 30 digits"),
+        ("seed: 0x" + "f" * 5000, "more than 30 digits"),
+        ("seed: 1e999", "1e999 is not a finite number"),
+        ("seed: .nan", ".nan is not a finite number"),
+        ("seed: -.INF", "-.INF is not a finite number"),
+        ("generator: !!int ''", "the tag tag:yaml.org,2002:int is not allowed"),
+        ("generator: !!python/object/apply:os.system [ls]", "python/object/apply:os.system is not allowed"),
+        ("generator: !!binary '='", "is not allowed"),
+        ("a: !x {}", "the tag !x is not allowed"),
+        ("? [1, 2]\n: 3", "a key must be text"),
+        ("? {a: 1}\n: 3", "a key must be text"),
+        ("<<: 3", "expected a mapping"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("%YAML 3.0\n---\na: 1", "incompatible"),
+        ('a: "\\0"', "a character that no text has"),
+        ('a: "\\ud800"', "a character that no text has"),
+        ('a: "\\UFFFFFFFF"', "is not YAML"),
+        ("a: \x07", "is not YAML"),
+        ("a: [1, 2", "line 1"),
+        ("[1, 2]", "must hold a mapping of settings, holds list"),
+        ("", "must hold a mapping of settings, holds NoneType"),
+        ("# " + "x" * 1_000_000, "is larger than 1,000,000 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line_and_in_seconds(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    started = time.monotonic()
+    for load in (load_yaml, Recipe.load, ComparisonSettings.load)[: 3 if len(text) < 10_000 else 1]:
+        with pytest.raises(ConfigError, match=re.escape(told)) as refused:
+            load(path)
+        assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 500
+    assert time.monotonic() - started < 20
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    for path, told in [
+        (Path("/dev/zero"), "is not a file"),
+        (tmp_path / "pipe", "is not a file"),
+        (tmp_path, "is not a file but a folder"),
+        (tmp_path / "none", "No such file"),
+        (tmp_path / "latin.yaml", "is not text"),
+    ]:
+        with pytest.raises(ConfigError, match=f"{path}: {told}"):
+            load_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("int=1", "int: there is no such setting"),
+        ("str=1", "str: there is no such setting"),
+        ("list[int]=1", "list[int]: there is no such setting"),
+        ("generator.int=1", "generator.int: there is no such setting"),
+        ("model_config=1", "model_config: there is no such setting"),
+        ("__class__.x=1", "__class__: there is no such setting"),
+        ("generator.name.x=1", "'name' holds a plain value"),
+        ("seed.x=1", "'seed' holds a plain value"),
+        ("=1", "must read path.to.key=value"),
+        (".=1", "must read path.to.key=value"),
+        ("canvas..size=1", "must read path.to.key=value"),
+        ("seed", "must read path.to.key=value"),
+        ("seed=[", "the value is not YAML"),
+        ("seed=!!int ''", "the tag tag:yaml.org,2002:int is not allowed"),
+        ("seed=" + "9" * 5000, "more than 30 digits"),
+        ("seed=.inf", "is not a finite number"),
+        ("seed=on", "seed: 'on' is not allowed"),
+        ("seed={a: 1}", "seed: {'a': 1} is not allowed"),
+        ("categories=[1]", "categories: [1] is not allowed"),
+        ("categories.folder=~nobody-has-this-name/x", "no such folder"),
+        ("seed=", "seed: None is not allowed"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_by_its_path(setting: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        Recipe.from_dict({"generator": {"name": "perlin"}, "seed": 1}, [setting])
+
+
+def test_numbers_and_nestings_that_no_text_holds_are_refused_too() -> None:
+    nested: list[Any] = []
+    for _ in range(10_000):
+        nested = [nested]
+    for value in (10**5000, float("nan"), float("inf"), {1: 2}, {None: {}}, b"x", object()):
+        with pytest.raises(ConfigError):
+            Recipe.from_dict({"generator": {"name": "perlin"}, "seed": value})
+
+    class Open(Config):
+        choice: int | str = 1
+
+    class Named(Config):
+        int: bool = True
+
+    with pytest.raises(ConfigError, match=r"^choice: "):
+        parse(Open, {"choice": nested})
+    with pytest.raises(ConfigError, match=r"^int: 3 is not allowed"):
+        parse(Named, {"int": 3})
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mutated_file_either_loads_or_is_refused_in_under_a_second(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    path = tmp_path / "mutated.yaml"
+    for trial in range(60):
+        original = chance.choice(CONFIGS).read_bytes()
+        path.write_bytes(mutated(original, chance))
+        load = ComparisonSettings.load if b"\narms:" in original else Recipe.load
+        started = time.monotonic()
+        try:
+            load(path)
+        except ConfigError as error:
+            assert "\n" not in str(error), (seed, trial)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, trial {trial}: {path.read_bytes()!r}") from error
+        assert time.monotonic() - started < 5, (seed, trial)  # of a machine that others use too
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    """One to three changes as editors, disks and people make them."""
+    for _ in range(chance.randint(1, 3)):
+        lines = content.splitlines(keepends=True) or [b""]
+        i, j = chance.randrange(len(lines)), chance.randrange(len(lines))
+        at = chance.randrange(len(content) or 1)
+        kind = chance.randrange(9)
+        if kind == 0:
+            content = content[:at] + bytes([chance.randrange(256)]) + content[at + 1 :]
+        elif kind == 1:
+            content = content[:at] + content[at + chance.randint(1, 40) :]
+        elif kind == 2:
+            lines[i], lines[j] = lines[j], lines[i]
+            content = b"".join(lines)
+        elif kind == 3:
+            content = b"".join([*lines[:i], lines[i], *lines[i:]])
+        elif kind == 4:
+            content = content[:at] + b"[" * chance.choice((1, 50, 500)) + content[at:]
+        elif kind == 5:
+            content = content[:at]
+        elif kind == 6:
+            junk = [
+                b"&a ",
+                b"*a",
+                b"!!int ",
+                b"<<: *recipe",
+                b"- ",
+                b"? ",
+                b"\t",
+                b"{",
+                b": ",
+                b'"',
+                b"|\n",
+                b"~",
+                b"\0",
+            ]
+            content = content[:at] + chance.choice(junk) + content[at:]
+        elif kind == 7:
+            value = [b"9" * 400, b"-1", b"1e400", b"yes", b"[]", b"{}", b"''", b"null", b"~root/x", b"1" * 29, b"0.5"]
+            content = re.sub(rb": [^\n{]*$", b": " + chance.choice(value), lines[i].rstrip(b"\n"))
+            content = b"".join([*lines[:i], content + b"\n", *lines[i + 1 :]])
+        else:
+            indent = b" " * chance.randint(1, 4)
+            content = b"".join([*lines[:i], indent + lines[i], *lines[i + 1 :]])
+    return content

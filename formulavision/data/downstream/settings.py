@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from formulavision.data.downstream.torchvision_sets import TORCHVISION
-from formulavision.util.config import Config, did_you_mean, parse
+from formulavision.util.config import Config, did_you_mean, parse, user_path
 
 __all__ = ["KINDS", "DownstreamSettings"]
 
@@ -53,7 +53,7 @@ class DownstreamSettings(Config):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str | Path):
-            return _read_classes(Path(value).expanduser())
+            return _read_classes(user_path(value))
         if isinstance(value, list):  # of names that are numbers, which YAML reads as such
             return [str(name) if type(name) is int else name for name in value]
         return value
@@ -83,7 +83,7 @@ class DownstreamSettings(Config):
 
 def _parts(text: str) -> dict[str, Any]:
     kind, colon, root = text.partition(":")
-    return {"kind": kind, **({"root": Path(root).expanduser()} if colon and root else {})}
+    return {"kind": kind, **({"root": user_path(root)} if colon and root else {})}
 
 
 def _read_classes(file: Path) -> list[str]:

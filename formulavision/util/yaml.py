@@ -1,0 +1,201 @@
+"""YAML 1.2 with limits: no file, however it is made, costs more than seconds or ends in anything but one line."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+from ruamel.yaml.resolver import BaseResolver, implicit_resolvers
+
+from formulavision.util.errors import ConfigError
+
+__all__ = ["dump_yaml", "load_yaml", "parse_yaml"]
+
+_BYTES = 1_000_000
+_NODES = 100_000
+_DEPTH = 100
+_DIGITS = 30
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""Escapes stand for these, too: no file has such a name, and no file can hold them."""
+
+_TAG = "tag:yaml.org,2002:"
+
+
+class _CoreSchema(BaseResolver):
+    """Which plain text is null, true, false or a number: the core schema of YAML 1.2 (section 10.3.2), and merging."""
+
+    processing_version = (1, 2)
+
+    def __init__(self, version: Any = None, loader: Any = None, loadumper: Any = None) -> None:
+        super().__init__(loadumper if loader is None else loader)  # whatever version a file claims
+
+
+for _name, _pattern, _first in (
+    ("null", r"null|Null|NULL|~|", ["n", "N", "~", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+    ("merge", r"<<", "<"),
+):
+    _CoreSchema.add_implicit_resolver_base(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
+
+
+class _BothSchemas(_CoreSchema):
+    """Also what YAML 1.1 takes for something else than text, which is put into quotes: most readers are of 1.1."""
+
+
+for _versions, _tag, _regexp, _first in implicit_resolvers:
+    if (1, 1) in _versions:
+        _BothSchemas.add_implicit_resolver_base(_tag, _regexp, _first)
+
+
+class _Constructor(SafeConstructor):
+    """Builds plain values. A key is text as it is written, ``1``, ``on`` and ``null`` too."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        if isinstance(node, MappingNode):
+            self.flatten_mapping(node)
+            for key, _ in node.value:
+                if not isinstance(key, ScalarNode):
+                    raise ConstructorError(None, None, "a key must be text", key.start_mark)
+                key.tag = f"{_TAG}str"
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > _DIGITS:
+            raise ConstructorError(None, None, f"a number has more than {_DIGITS} digits", node.start_mark)
+        return int(super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node: Any) -> float:
+        value = float(super().construct_yaml_float(node))
+        if not math.isfinite(value):
+            raise ConstructorError(None, None, f"{node.value[:60]} is not a finite number", node.start_mark)
+        return value
+
+
+_Constructor.add_constructor(f"{_TAG}int", _Constructor.construct_yaml_int)
+_Constructor.add_constructor(f"{_TAG}float", _Constructor.construct_yaml_float)
+
+
+class _Representer(SafeRepresenter):
+    def represent_float(self, data: Any) -> ScalarNode:
+        node: ScalarNode = super().represent_float(data)
+        if "." not in node.value:  # 1e-07, which YAML 1.1 takes for text
+            node.value = node.value.replace("e", ".0e")
+        return node
+
+
+_Representer.add_representer(float, _Representer.represent_float)
+
+
+def _yaml(resolver: type[BaseResolver]) -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver, yaml.Constructor, yaml.Representer = resolver, _Constructor, _Representer
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    return yaml
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain values as YAML that readers of YAML 1.1 and 1.2 read as the same values, in the order that they have."""
+    text = io.StringIO()
+    _yaml(_BothSchemas).dump(data, text)
+    return text.getvalue()
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain values that YAML 1.2 stands for: mappings by text, lists, text, numbers, true, false, null.
+
+    Raises:
+        ConfigError: it is not YAML, is larger than 1 MB, is nested more than 100 deep, expands to more than 100,000
+            values, or holds a key twice, a tag, an alias inside of what it names, or a number of more than 30 digits.
+    """
+    if len(text.encode("utf-8", "replace")) > _BYTES:
+        raise ConfigError(f"is larger than {_BYTES:,} bytes: a configuration holds settings, not data")
+    try:
+        _check(text)
+        return _yaml(_CoreSchema).load(text)
+    except ConfigError:
+        raise
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        problem = " ".join((error.problem or error.context or "").partition(" with value ")[0].split())
+        raise ConfigError(f"is not YAML that can be used{where}: {problem[:200]}") from None
+    except Exception as error:  # a parser of text: whatever it raises, the text is at fault
+        raise ConfigError(f"is not YAML: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
+
+
+def _check(text: str) -> None:
+    """Read the text as a stream of events, which builds nothing, and refuse what would be too much to build."""
+    nodes = 0
+    sizes: dict[str, int] = {}
+    """What an anchor stands for, in nodes, its aliases expanded; 0 while it is open."""
+    open_nodes: list[tuple[str | None, int]] = []
+    for event in _yaml(_CoreSchema).parse(text):
+
+        def refuse(problem: str, mark: Any = event.start_mark) -> None:
+            raise ConstructorError(None, None, problem, mark)
+
+        if isinstance(event, CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = nodes - before
+        elif isinstance(event, AliasEvent):
+            size = sizes.get(event.anchor, 1)
+            if size == 0:
+                refuse(f"the alias *{event.anchor} stands inside of what it names")
+            nodes += size
+        elif isinstance(event, ScalarEvent | CollectionStartEvent):
+            nodes += 1
+            if event.tag is not None:
+                refuse(f"the tag {event.tag} is not allowed: values are plain")
+            if event.anchor in sizes:
+                refuse(f"the anchor &{event.anchor} stands there twice")
+            if event.anchor is not None:
+                sizes[event.anchor] = int(isinstance(event, ScalarEvent))
+            if isinstance(event, CollectionStartEvent):
+                open_nodes.append((event.anchor, nodes - 1))
+            elif _NO_TEXT.search(event.value):
+                refuse("text holds a character that no text has")
+        if len(open_nodes) > _DEPTH:
+            refuse(f"is nested more than {_DEPTH} deep")
+        if nodes > _NODES:
+            refuse(f"expands to more than {_NODES:,} values")
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not a regular file, cannot be used (:func:`parse_yaml`), or holds
+            something else than a mapping.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait, a device would never end
+            raise ConfigError(f"{path}: is not a file" + (" but a folder" if path.is_dir() else ""))
+        with path.open("rb") as file:
+            text = file.read(_BYTES + 1).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise ConfigError(f"{path}: {reason}") from None
+    try:
+        data = parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold a mapping of settings, holds {type(data).__name__}")
+    return data

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from formulavision.comparison.arms import REMOTE, Arm
 from formulavision.comparison.config import PROBE, ComparisonSettings
-from formulavision.util.config import load_yaml
+from formulavision.util.config import identity, load_yaml
 
 if TYPE_CHECKING:
     from formulavision.data.labels import LabelSettings
@@ -112,6 +112,9 @@ def plan(settings: ComparisonSettings, runs: Path, digest: Digest) -> list[Finet
     A stage's folder is named after a hash of its settings and of the stage before it, so that a stage that is there
     is the right one, a changed configuration computes what the change touches, and taking the change back costs
     nothing. Arms with the same content share their stages.
+
+    Raises:
+        ConfigError: the device of a stage is not there, or cannot compute in its precision.
     """
     planner = _Planner(settings, runs, digest)
     return [row for name in settings.variants for seed in settings.seeds for row in planner.rows(name, seed)]
@@ -136,7 +139,7 @@ class _Planner:
         # Where mean and deviation are not set, they are the checkpoint's own.
         determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_normalisation(training))
         features = _of_features(training, arm)
-        seen = features.model_dump(mode="json", exclude_unset=True, exclude=_NOT_IN_THE_KEY)
+        seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
         seeded = arm.from_scratch or arm.pretrained_here or seed == settings.seeds[0]
         content = _key({"start": _without_seed(before), "settings": _without_seed(determining)})
         result: list[Finetuning | Probing] = []
@@ -172,7 +175,7 @@ class _Planner:
         else:
             before["images"] = self.digest(arm.images, train_only=True)
         if _relabelled(arm) is not None:
-            before["labels"] = arm.labels.model_dump(mode="json")
+            before["labels"] = identity(arm.labels)
         folder = self._folder(name, "pretrain", _key(before))
         return Pretraining(name, seed, arm, training, folder, store), before
 
@@ -186,7 +189,11 @@ def _relabelled(arm: Arm) -> LabelSettings | None:
 
 
 def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude=_NOT_IN_THE_KEY | leave_out)
+    """Settings that a stage's result depends on, with the precision that ``auto`` stands for on this device."""
+    from formulavision.training.fit import resolve_device, resolve_precision
+
+    content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
+    return {**content, "precision": resolve_precision(settings.precision, resolve_device(settings.device))}
 
 
 def _unset_normalisation(settings: TrainSettings) -> set[str]:

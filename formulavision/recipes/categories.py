@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category, Generator
 from formulavision.generators.registry import plugins
+from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
 from formulavision.util.files import write_text
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
@@ -185,7 +186,7 @@ def digest(categories: dict[str, Parameters]) -> str:
 def _cache_file(generator: Generator) -> Path:
     import platformdirs
 
-    params = generator.params.model_dump(mode="json")
+    params = identity(generator.params)
     if generator.category_params is not None:
         params = {name: value for name, value in params.items() if name in generator.category_params}
     key = json.dumps([generator.name, generator.version, params, generator.seed], sort_keys=True)

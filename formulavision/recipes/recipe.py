@@ -8,11 +8,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, SerializeAsAny, model_serializer, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, model_serializer, model_validator
 
 from formulavision.generators.contract import Canvas, Generator, Params
 from formulavision.generators.registry import plugins
-from formulavision.util.config import Config, apply_settings, dump_yaml, load_yaml, parse, user_path
+from formulavision.util.config import (
+    WRITTEN_OUT,
+    Config,
+    apply_settings,
+    dump_yaml,
+    identity,
+    load_yaml,
+    parse,
+    user_path,
+)
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
 __all__ = ["Categories", "GeneratorSettings", "Recipe"]
@@ -27,7 +36,7 @@ class GeneratorSettings(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _look_up(cls, data: Any) -> Any:
+    def _look_up(cls, data: Any, info: ValidationInfo) -> Any:
         if isinstance(data, str):
             data = {"name": data}
         if not isinstance(data, dict) or ("params" in data and isinstance(data["params"], Params)):
@@ -46,7 +55,7 @@ class GeneratorSettings(Config):
                 f"version: {version!r} of '{name}' draws other pixels than version {generator.version}, which is "
                 f"installed ({plugins()[name].origin})"
             )
-        return {"name": name, "version": version, "params": parse(generator.Params, settings)}
+        return {"name": name, "version": version, "params": parse(generator.Params, settings, context=info.context)}
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -142,9 +151,13 @@ class Recipe(Config):
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits: the same for the same images, wherever the categories' folder lies."""
-        content = self.to_dict()
-        content["categories"].pop("folder", None)
+        """16 hexadecimal digits: the same for the same images, wherever the categories' folder lies, and whatever
+        settings were added since that are at their neutral value."""
+        settings = self.generator
+        content = identity(self)
+        content["generator"] = {"name": settings.name, "version": settings.version, **identity(settings.params)}
+        own = content["categories"].items()
+        content["categories"] = {key: value for key, value in own if key != "folder" and value is not None}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -160,6 +173,10 @@ class Recipe(Config):
     def from_dict(cls, data: Any, settings: Iterable[str] = ()) -> Recipe:
         """A recipe from a mapping, with ``path.to.key=value`` settings laid over it.
 
+        A mapping that names the generator's version was written out in full, as recipes in stores are. A setting that
+        it lacks was added later and gets its neutral value, which draws what was drawn then; in other mappings it has
+        its default.
+
         Raises:
             ConfigError: something is unknown, missing, of a wrong type or out of range.
         """
@@ -169,7 +186,10 @@ class Recipe(Config):
             data = {**data, "generator": {"name": data["generator"]}}
         if isinstance(data.get("categories"), int) and data["categories"] is not True:
             data = {**data, "categories": {"count": data["categories"]}}
-        return parse(cls, apply_settings(data, settings))
+        data = apply_settings(data, settings)
+        generator = data.get("generator")
+        written_out = isinstance(generator, dict) and "version" in generator
+        return parse(cls, data, context=WRITTEN_OUT if written_out else None)
 
     @classmethod
     def load(cls, path: str | Path, settings: Iterable[str] = ()) -> Recipe:

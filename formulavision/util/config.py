@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from formulavision.util.errors import ConfigError
 from formulavision.util.yaml import dump_yaml, load_yaml, parse_yaml
 
-__all__ = ["Config", "apply_settings", "did_you_mean", "dump_yaml", "load_yaml", "parse", "parse_yaml", "user_path"]
+__all__ = [
+    "WRITTEN_OUT",
+    "Config",
+    "apply_settings",
+    "did_you_mean",
+    "dump_yaml",
+    "identity",
+    "load_yaml",
+    "parse",
+    "parse_yaml",
+    "user_path",
+]
+
+WRITTEN_OUT = "written out"
+"""Context of :func:`parse` for settings in which every value was spelled out when they were written, as in a store: a
+setting that they lack did not exist then, so it gets its neutral value instead of its default."""
+
+_NEUTRAL = "neutral"
 
 
 class Config(BaseModel):
-    """A frozen pydantic model that refuses unknown keys, and does not turn words into numbers or numbers into truth."""
+    """A frozen pydantic model that refuses unknown keys, and does not turn words into numbers or numbers into truth.
+
+    A field that is added to published settings declares ``json_schema_extra={"neutral": value}``: the value that does
+    what was done before the field existed. :func:`identity` leaves the field out at that value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _neutral_where_it_did_not_exist(cls, data: Any, info: ValidationInfo) -> Any:
+        if info.context != WRITTEN_OUT or not isinstance(data, Mapping):
+            return data
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        neutral = {name: e[_NEUTRAL] for name, e in extras.items() if isinstance(e, dict) and _NEUTRAL in e}
+        return {**neutral, **data}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -44,14 +75,49 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-def parse(model: type[Model], data: Any, path: str = "") -> Model:
+def identity(settings: BaseModel) -> dict[str, Any]:
+    """What settings are known by: their plain values, without the fields that are at their neutral value.
+
+    So a field that is added with a neutral value changes no hash of settings that leave it there. The rule holds for
+    models inside of models, lists and mappings, too.
+    """
+    result: dict[str, Any] = _identity(settings, settings.model_dump(mode="json"))
+    return result
+
+
+def _identity(value: Any, plain: Any) -> Any:
+    """``plain``, which ``value`` was dumped as, without neutral fields."""
+    if isinstance(value, set | frozenset):
+        return sorted(plain, key=repr)  # their order differs between processes
+    if isinstance(value, Sequence) and isinstance(plain, list):
+        return [_identity(*pair) for pair in zip(value, plain, strict=True)]
+    if not isinstance(plain, dict):
+        return plain
+    if isinstance(value, Mapping):
+        return {key: _identity(inner, plain[key]) for key, inner in zip(plain, value.values(), strict=True)}
+    fields = getattr(type(value), "__pydantic_fields__", {})
+    result = {}
+    for key, full in plain.items():
+        inner = getattr(value, key, None)
+        short = _identity(inner, full)
+        extra = fields[key].json_schema_extra if key in fields else None
+        if not (isinstance(extra, dict) and _NEUTRAL in extra and to_jsonable_python(extra[_NEUTRAL]) in (full, short)):
+            result[key] = short
+    return result
+
+
+def parse(model: type[Model], data: Any, path: str = "", *, context: str | None = None) -> Model:
     """Validate ``data`` as ``model``.
+
+    Args:
+        path: of ``data`` in the file that it comes from, for messages.
+        context: ``WRITTEN_OUT``, or None where settings that are not given have their defaults.
 
     Raises:
         ConfigError: one line a problem, each with the path of the key, the value, and what is allowed.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=context)
     except ValidationError as error:
         problems: list[str] = []
         for detail in error.errors():

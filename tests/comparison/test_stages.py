@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pydantic import Field
 
+from formulavision import ConfigError
 from formulavision.comparison import ComparisonSettings
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
+from formulavision.data.labels import LabelSettings
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import parse
 
@@ -210,3 +214,59 @@ def test_no_noise_is_the_arm_without_it(small: dict[str, Any]) -> None:
     starts = {row.arm: row.start for row in stages({**small, "arms": arms}) if isinstance(row.start, Pretraining)}
     assert starts["quiet"].folder == starts["plain"].folder != starts["noisy"].folder
     assert starts["quiet"].labels is None
+
+
+def test_a_training_setting_that_is_added_changes_no_stage_while_it_is_neutral(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LaterSettings(TrainSettings):
+        sharpness: float = Field(0.0, description="sharpness", json_schema_extra={"neutral": 0.0})
+
+    small["probes"] = ["linear"]
+    before = folders(small)
+    monkeypatch.setattr("formulavision.training.settings.TrainSettings", LaterSettings)
+    assert folders(small) == before
+    small["pretrain"] = {**small["pretrain"], "sharpness": 0.0}
+    assert folders(small) == before
+    small["pretrain"] = {**small["pretrain"], "sharpness": 0.5}
+    assert folders(small) != before
+
+
+def test_a_setting_of_labels_that_is_added_changes_no_stage_while_it_is_neutral(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LaterLabels(LabelSettings):
+        side: str = Field("left", description="side", json_schema_extra={"neutral": "left"})
+
+    small["arms"] = {"noisy": {**small["arms"]["stripes"], "labels": {"noise": 0.5}}}
+    before = folders(small)
+    monkeypatch.setattr("formulavision.data.labels.LabelSettings", LaterLabels)
+    assert folders(small) == before
+    small["arms"]["noisy"]["labels"] = {"noise": 0.5, "side": "right"}
+    assert folders(small) != before
+
+
+def test_the_precision_of_a_stage_is_the_one_that_auto_stands_for(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_precision(precision: str, device: str) -> set[str]:
+        changed = {**small, "probes": ["linear"]}
+        for key in ("pretrain", "finetune"):
+            changed[key] = {**small[key], "precision": precision, "device": device}
+        return keys(folders(changed))
+
+    on_cpu = with_precision("auto", "cpu")
+    assert on_cpu == with_precision("32-true", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_gpu = with_precision("auto", "cuda")
+    assert on_gpu == with_precision("bf16-mixed", "cuda") == with_precision("auto", "auto")
+    assert not on_gpu & on_cpu
+    assert with_precision("32-true", "cuda") == on_cpu
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_computed(small: dict[str, Any]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    small["finetune"] = {**small["finetune"], "device": "cuda"}
+    with pytest.raises(ConfigError, match="device: 'cuda' is not available"):
+        stages(small)

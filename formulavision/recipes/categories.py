@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tempfile
 import time
 import zipfile
@@ -21,7 +20,7 @@ from formulavision.generators.contract import Category, Generator
 from formulavision.generators.registry import plugins
 from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
-from formulavision.util.files import write_text
+from formulavision.util.files import cache_folder, write_text
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
 if TYPE_CHECKING:
@@ -184,15 +183,12 @@ def digest(categories: dict[str, Parameters]) -> str:
 
 
 def _cache_file(generator: Generator) -> Path:
-    import platformdirs
-
     params = identity(generator.params)
     if generator.category_params is not None:
         params = {name: value for name, value in params.items() if name in generator.category_params}
     key = json.dumps([generator.name, generator.version, params, generator.seed], sort_keys=True)
     name = f"{generator.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    root = os.environ.get("FORMULAVISION_CACHE") or platformdirs.user_cache_dir("formulavision")
-    return Path(root) / "categories" / name
+    return cache_folder() / "categories" / name
 
 
 def _read_cache(file: Path) -> list[Parameters]:

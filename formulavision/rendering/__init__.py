@@ -1,15 +1,19 @@
-"""Drawing kernels that generators share. Each module is imported on first use: numba loads when something is drawn."""
+"""Drawing kernels that generators share, and ``kernel``, the decorator of all.
+
+Each module is imported on first use: numba loads when something is drawn.
+"""
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["color", "noise_fields", "points", "polylines", "random"]
+__all__ = ["color", "kernel", "noise_fields", "points", "polylines", "random"]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "kernel":
+        return importlib.import_module(f"{__name__}.kernels").kernel
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
@@ -21,3 +25,4 @@ if TYPE_CHECKING:
     from formulavision.rendering import points as points
     from formulavision.rendering import polylines as polylines
     from formulavision.rendering import random as random
+    from formulavision.rendering.kernels import kernel as kernel

@@ -7,8 +7,9 @@ only, without fused multiply-add, so that every machine gives the same bits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from formulavision.rendering.kernels import kernel
 
 __all__ = ["grid_coordinates", "lattice_tables", "perlin2", "perlin_field", "to_gray"]
 
@@ -50,24 +51,24 @@ _WHITE = np.float32(255)
 _CELL_LIMIT = np.float32(2**31)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fade(t):  # type: ignore[no-untyped-def]
     """Weight of the cell's far side: 6 t^5 - 15 t^4 + 10 t^3 (Perlin 2002, section 2)."""
     return t * t * t * (t * (t * _SIX - _FIFTEEN) + _TEN)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _lerp(t, a, b):  # type: ignore[no-untyped-def]
     return a + t * (b - a)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _wrap(value, repeat):  # type: ignore[no-untyped-def]
     # fmod is slow, and most values need none.
     return value if abs(value) < repeat else np.fmod(value, repeat)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cell(coordinate, repeat, base):  # type: ignore[no-untyped-def]
     """Lattice numbers of both sides of the cell that a coordinate lies in, and the place in it, 0 to 1.
 
@@ -82,7 +83,7 @@ def _cell(coordinate, repeat, base):  # type: ignore[no-untyped-def]
     return (near & 255) + base, (far & 255) + base, coordinate - np.floor(coordinate)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _perlin2_one_octave(x, y, repeat_x, repeat_y, base):  # type: ignore[no-untyped-def]
     i0, i1, u = _cell(x, repeat_x, base)
     j0, j1, v = _cell(y, repeat_y, base)
@@ -100,7 +101,7 @@ def _perlin2_one_octave(x, y, repeat_x, repeat_y, base):  # type: ignore[no-unty
     return _lerp(_fade(v), near, far)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _perlin2(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base, out):  # type: ignore[no-untyped-def]
     for n in range(out.size):
         frequency = _ONE
@@ -180,14 +181,14 @@ def grid_coordinates(size: int, cells: float, offset: float) -> NDArray[np.float
     return (offset + (np.arange(size) + 0.5) * (cells / size)).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cells(coordinates, frequency, repeat, base, near, far, place, fade):  # type: ignore[no-untyped-def]
     for n in range(coordinates.size):
         near[n], far[n], place[n] = _cell(coordinates[n] * frequency, repeat * frequency, base)
         fade[n] = _fade(place[n])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _lattice_row(j, left, right, u, fade_u, along, across):  # type: ignore[no-untyped-def]
     """What lattice row j gives to each column: its noise on the row itself, and its slope across the row."""
     for column in range(u.size):
@@ -197,7 +198,7 @@ def _lattice_row(j, left, right, u, fade_u, along, across):  # type: ignore[no-u
         across[column] = _lerp(fade_u[column], _GRADIENT_Y[h0], _GRADIENT_Y[h1])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_row(row, amplitude, v, fade_v, along0, across0, along1, across1):  # type: ignore[no-untyped-def]
     v1 = v - _ONE
     for column in range(row.size):
@@ -206,7 +207,7 @@ def _add_row(row, amplitude, v, fade_v, along0, across0, along1, across1):  # ty
         row[column] += amplitude * (near + fade_v * (far - near))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _perlin_field(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base, out):  # type: ignore[no-untyped-def]
     # Interpolation along x does not depend on the pixel row: the two lattice rows around a row of cells give each
     # column two numbers each, and a pixel is then a few multiplications that run over the row without a table.
@@ -283,7 +284,7 @@ def perlin_field(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def to_gray(field, out):  # type: ignore[no-untyped-def]
     """Gray levels of a field: g = floor(127.5 n + 128) in float32, held to 0..255; n = -1, 0, 1 give 0, 128, 255.
 

@@ -9,8 +9,9 @@ matter, and the first two passes are the same for all patch draws of an orbit.
 from __future__ import annotations
 
 import numpy as np
-from numba import int32, njit, uint8, uint16, uint32, uint64
+from numba import int32, uint8, uint16, uint32, uint64
 
+from formulavision.rendering.kernels import kernel
 from formulavision.rendering.random import philox_blocks
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
 _BLOCK = 1024
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def valid_length(values, length):  # type: ignore[no-untyped-def]
     """How many of the first ``length`` points the published renderer keeps: all before 100 before the first NaN."""
     # A NaN makes all points after it NaN.
@@ -42,7 +43,7 @@ def valid_length(values, length):  # type: ignore[no-untyped-def]
     return length
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _bounds(values, length):  # type: ignore[no-untyped-def]
     """Smallest and largest value and zero; 32 running pairs let the compiler use vector instructions."""
     low = np.zeros(32, values.dtype)
@@ -62,7 +63,7 @@ def _bounds(values, length):  # type: ignore[no-untyped-def]
     return low[0], high[0]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def bounding_box(x, y, length):  # type: ignore[no-untyped-def]
     """(low x, high x, low y, high y) of the first points and the origin, where the published orbit starts."""
     low_x, high_x = _bounds(x, length)
@@ -70,7 +71,7 @@ def bounding_box(x, y, length):  # type: ignore[no-untyped-def]
     return low_x, high_x, low_y, high_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _place(values, length, low, high, size, padding, pixels):  # type: ignore[no-untyped-def]
     extent = float(size - 2 * padding)
     border = float(padding)
@@ -86,7 +87,7 @@ def _place(values, length, low, high, size, padding, pixels):  # type: ignore[no
             pixels[i] = uint16(int32(pixel)) if np.isfinite(pixel) else uint16(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def place(x, y, length, box, size, padding, columns, rows):  # type: ignore[no-untyped-def]
     """Scale points to the canvas as the published renderer does, in its order of operations.
 
@@ -100,7 +101,7 @@ def place(x, y, length, box, size, padding, columns, rows):  # type: ignore[no-u
     _place(y, length, box[2], box[3], size, padding, rows)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def to_pixels(x, y, size, padding, columns, rows):  # type: ignore[no-untyped-def]
     """``place`` an orbit that may hold NaN, in its own bounding box.
 
@@ -112,7 +113,7 @@ def to_pixels(x, y, size, padding, columns, rows):  # type: ignore[no-untyped-de
     return length
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mark(columns, rows, length, latest):  # type: ignore[no-untyped-def]
     """Note for each pixel the last point on it.
 
@@ -133,7 +134,7 @@ def mark(columns, rows, length, latest):  # type: ignore[no-untyped-def]
             pixels[uint64(block[i])] = uint32((start + i + 1) << 4)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def patch_owners(latest, owners):  # type: ignore[no-untyped-def]
     """Find for each pixel the last point whose 3x3 patch covers it.
 
@@ -162,7 +163,7 @@ def patch_owners(latest, owners):  # type: ignore[no-untyped-def]
             target[column] = max(max(line[column] + uint32(6), middle[column] + uint32(3)), bottom[column])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def shade(owners, masks, value, image):  # type: ignore[no-untyped-def]
     """Draw an image from its pixels' owners.
 
@@ -186,7 +187,7 @@ def shade(owners, masks, value, image):  # type: ignore[no-untyped-def]
             target[column] = lit * uint8((line[column] >> (source[column] & uint32(15))) & uint32(1))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def shade_in_colors(owners, masks, period, image):  # type: ignore[no-untyped-def]
     """As ``shade``; a lit pixel of point i gets the number of its colour, 1 + i mod ``period``."""
     shade(owners, masks, 1, image)
@@ -196,7 +197,7 @@ def shade_in_colors(owners, masks, period, image):  # type: ignore[no-untyped-de
                 image[row, column] = 1 + ((owners[row, column] >> uint32(4)) - uint32(1)) % uint32(period)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mirror(image, target):  # type: ignore[no-untyped-def]
     """Copy an image, uint8 [h, w], flipped left-right: nine times as fast as a copy of numpy's reversed view."""
     # Unsigned, since numba looks for negative indices otherwise.
@@ -206,7 +207,7 @@ def mirror(image, target):  # type: ignore[no-untyped-def]
             target[row, column] = image[row, last - column]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def patch_masks(masks, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
     """Fill ``masks``, uint16 [n], with 9-bit masks from 1 to 511.
 
@@ -224,7 +225,7 @@ def patch_masks(masks, counter2, counter3, key0, key1):  # type: ignore[no-untyp
                 target[b] = 1 + ((int32((word[b] >> shift) & uint32(0xFFFF)) * int32(511)) >> int32(16))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_lit(columns, rows, length, grid):  # type: ignore[no-untyped-def]
     """Number of different pixels that points fall on; ``grid``, uint8 [h, w], is scratch space."""
     grid[:] = 0

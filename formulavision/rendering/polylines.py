@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from formulavision.rendering.kernels import kernel
 
 __all__ = ["draw_polylines"]
 
@@ -25,13 +26,13 @@ _ONE = np.float32(1)
 _FAR = np.float32(1e6)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _first_pixel(edge, size):  # type: ignore[no-untyped-def]
     """The first pixel whose centre is at ``edge`` or beyond it, from 0 to ``size``."""
     return int(min(max(np.ceil(edge - _HALF), _ZERO), np.float32(size)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _draw_segment(image, ax, ay, bx, by, width, color):  # type: ignore[no-untyped-def]
     height, columns, channels = image.shape
     reach = (width + _ONE) * _HALF
@@ -58,7 +59,7 @@ def _draw_segment(image, ax, ay, bx, by, width, color):  # type: ignore[no-untyp
                 image[row, column, channel] = max(image[row, column, channel], level)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def draw_polylines(image, points, widths, colors):  # type: ignore[no-untyped-def]
     """Draw polylines over an image: each channel becomes max(what it is, floor(c color + 1/2)), in float32.
 

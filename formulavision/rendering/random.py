@@ -6,8 +6,10 @@ Philox4x32-10 is what kernels draw points with; Philox4x64-10 is numpy's, of whi
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint32, uint64
+from numba import uint32, uint64
 from numpy.typing import ArrayLike, NDArray
+
+from formulavision.rendering.kernels import kernel
 
 __all__ = ["philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
 
@@ -18,7 +20,7 @@ _ROUNDS = 10
 
 
 # Inlined by numba, since what LLVM inlines comes too late for its loop vectoriser.
-@njit(inline="always")
+@kernel(inline="always")
 def _round(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     """In 64-bit registers, where a product's halves are a shift and a mask: faster than narrowing every step."""
     product0 = _M0 * c0
@@ -26,7 +28,7 @@ def _round(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     return (product1 >> _32) ^ c1 ^ k0, product1 & _LOW, (product0 >> _32) ^ c3 ^ k1, product0 & _LOW
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def philox4x32(counter0, counter1, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
     """Four random uint32 for a counter of four uint32 and a key of two."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)
@@ -38,7 +40,7 @@ def philox4x32(counter0, counter1, counter2, counter3, key0, key1):  # type: ign
     return uint32(c0), uint32(c1), uint32(c2), uint32(c3)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def philox_blocks(first, counter1, counter2, counter3, key0, key1, words):  # type: ignore[no-untyped-def]
     """Fill column n of ``words``, uint32 [4, n], with ``philox4x32(first + n, counter1, ...)``.
 
@@ -63,7 +65,7 @@ _11 = np.uint64(11)
 _TO_UNIT = 2.0**-53
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _high_half(a, b):  # type: ignore[no-untyped-def]
     """The upper 64 bits of a product of two uint64."""
     a0, a1 = a & _LOW, a >> _32
@@ -72,7 +74,7 @@ def _high_half(a, b):  # type: ignore[no-untyped-def]
     return a1 * b1 + (middle >> _32) + ((a0 * b1 + (middle & _LOW)) >> _32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def philox4x64(counter0, counter1, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
     """Four random uint64 for a counter of four uint64 and a key of two."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)
@@ -84,7 +86,7 @@ def philox4x64(counter0, counter1, counter2, counter3, key0, key1):  # type: ign
     return c0, c1, c2, c3
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _uniform_streams(key0, key1, counters, starts, out):  # type: ignore[no-untyped-def]
     for n in range(len(counters)):
         start, stop = starts[n], starts[n + 1]

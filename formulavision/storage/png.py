@@ -13,9 +13,11 @@ from functools import lru_cache
 
 import numpy as np
 from isal import isal_zlib
-from numba import njit, uint8, uint32, uint64
+from numba import uint8, uint32, uint64
 from numpy.typing import NDArray
 from PIL import Image
+
+from formulavision.rendering.kernels import kernel
 
 __all__ = ["decode_image", "encode_png"]
 
@@ -74,7 +76,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 _END = _chunk(b"IEND", b"")
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _word(data, i):  # type: ignore[no-untyped-def]
     """Eight bytes from uint64 index i on, the first the lowest; the compiler makes one load of it."""
     word = _0
@@ -83,13 +85,13 @@ def _word(data, i):  # type: ignore[no-untyped-def]
     return word
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _set_word(data, i, word):  # type: ignore[no-untyped-def]
     for k in range(8):
         data[i + uint64(k)] = uint8(word >> uint64(8 * k))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _pack(pixels, height, width):  # type: ignore[no-untyped-def]
     """Lines of 1 bit a pixel, each behind its filter, none.
 
@@ -139,7 +141,7 @@ def _pack(pixels, height, width):  # type: ignore[no-untyped-def]
     return low, high, lines
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cost(values, predictions, step):  # type: ignore[no-untyped-def]
     """What values less their predictions roughly take: nothing for one that is the same as a pixel before, and for
     others the more the further from 0 they are."""
@@ -153,7 +155,7 @@ def _cost(values, predictions, step):  # type: ignore[no-untyped-def]
     return cost
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _filter(pixels, height, step):  # type: ignore[no-untyped-def]
     """Lines behind the filter (PNG specification, section 9) that suits the image best of none, Sub and Up.
 
@@ -265,7 +267,7 @@ def _read_chunks(data: bytes) -> dict[bytes, list[bytes]]:
     return chunks
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _undo(raw, height, step):  # type: ignore[no-untyped-def]
     """Lines without their filters (PNG specification, section 9).
 
@@ -306,7 +308,7 @@ def _undo(raw, height, step):  # type: ignore[no-untyped-def]
     return lines[width:]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unpack(lines, height, width, low, high):  # type: ignore[no-untyped-def]
     """uint8 [h * w] of lines of 1 bit a pixel, uint8 [h * ceil(w / 8)]."""
     pixels = np.empty(height * width, np.uint8)

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PARTIAL_SUFFIX", "atomic_write", "commit", "flush_folder", "is_system_leftover", "write_text"]
+__all__ = [
+    "PARTIAL_SUFFIX",
+    "atomic_write",
+    "cache_folder",
+    "commit",
+    "flush_folder",
+    "is_system_leftover",
+    "write_text",
+]
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -71,3 +79,10 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """Where what can be found or compiled again is kept: ``FORMULAVISION_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("FORMULAVISION_CACHE") or platformdirs.user_cache_dir("formulavision"))

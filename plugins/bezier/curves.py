@@ -9,8 +9,9 @@ import functools
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from formulavision.rendering import kernel
 
 __all__ = ["bernstein", "curve_points", "parameters", "place", "segments_for"]
 
@@ -53,7 +54,7 @@ def bernstein(degree: int, segments: int) -> NDArray[np.float64]:
     return basis
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def curve_points(basis, control):  # type: ignore[no-untyped-def]
     """Points on curves: x(t) = sum over i of B_i(t) b_i (Farin 1993, section 4.1).
 
@@ -78,7 +79,7 @@ def curve_points(basis, control):  # type: ignore[no-untyped-def]
     return points
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def place(points, extents, places, low, high):  # type: ignore[no-untyped-def]
     """Scale curves to a size of their own and move each to its place in a square; angles stay as they are.
 

@@ -7,8 +7,10 @@ words are skipped at a fraction of what drawing them costs, and a copy is a plac
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint32, uint64
+from numba import uint32, uint64
 from numpy.typing import NDArray
+
+from formulavision.rendering import kernel
 
 WORDS = 624
 
@@ -20,21 +22,21 @@ def stream(seed: int) -> NDArray[np.uint32]:
     return words
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _made(word, following, partner):  # type: ignore[no-untyped-def]
     """The word 624 after ``word``."""
     mixed = (word & uint32(0x80000000)) | (following & uint32(0x7FFFFFFF))
     return partner ^ (mixed >> uint32(1)) ^ ((mixed & uint32(1)) * uint32(0x9908B0DF))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _make(words, start, count, partner):  # type: ignore[no-untyped-def]
     """Replace words from ``start`` on by those 624 after them: 227 at most, since the words 227 before take part."""
     for i in range(count):
         words[start + i] = _made(words[start + i], words[start + i + 1], words[partner + i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def next_words(words):  # type: ignore[no-untyped-def]
     """Move a stream on by 624 words."""
     # In numbers, since with constants that numba has to work out no vector instructions come of it.
@@ -44,7 +46,7 @@ def next_words(words):  # type: ignore[no-untyped-def]
     words[623] = _made(words[623], words[0], words[396])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def skip(words, count):  # type: ignore[no-untyped-def]
     """Move a stream on by ``count`` words."""
     for _ in range(count // WORDS):
@@ -57,7 +59,7 @@ def skip(words, count):  # type: ignore[no-untyped-def]
         rest -= part
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tempered(word):  # type: ignore[no-untyped-def]
     word ^= word >> uint32(11)
     word ^= (word << uint32(7)) & uint32(0x9D2C5680)
@@ -65,7 +67,7 @@ def tempered(word):  # type: ignore[no-untyped-def]
     return word ^ (word >> uint32(18))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fractions(words, draws):  # type: ignore[no-untyped-def]
     """Fill ``draws``, uint64 [312], with the stream's next values of ``random_sample``, times 2^53."""
     for i in range(uint64(WORDS // 2)):
@@ -74,13 +76,13 @@ def fractions(words, draws):  # type: ignore[no-untyped-def]
         draws[i] = (uint64(high) << uint64(26)) | uint64(low)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def uniform(draw, low, high):  # type: ignore[no-untyped-def]
     """The value of ``uniform(low, high)`` for a value of ``fractions``."""
     return low + (high - low) * (draw * 2.0**-53)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def randint(words, largest):  # type: ignore[no-untyped-def]
     """``randint(0, largest + 1)``, largest < 2^32, and move the stream on: the low bits of the first word that fits."""
     if largest == 0:

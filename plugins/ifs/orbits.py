@@ -6,9 +6,10 @@ A system is float64 [n, 6]; a row is a transformation a to f: x' = a x + b y + e
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint32, uint64
+from numba import uint32, uint64
 from numpy.typing import NDArray
 
+from formulavision.rendering import kernel
 from formulavision.rendering.points import bounding_box, place
 from formulavision.rendering.random import philox_blocks
 
@@ -23,7 +24,7 @@ _BURN_IN_BLOCKS = BURN_IN // 8
 # The published orbit -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def select(draws, cumulative, selection):  # type: ignore[no-untyped-def]
     """Fill ``selection``, uint8 [n], with the first j for which ``draws[i] <= cumulative[j]``, or their number if none.
 
@@ -38,7 +39,7 @@ def select(draws, cumulative, selection):  # type: ignore[no-untyped-def]
                 block[i] += np.uint8(values[i] > border)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def published_orbit(system, selection, x, y):  # type: ignore[no-untyped-def]
     """The published orbit: from (0, 0), in float64, in the order x a + y b + e, without fused multiply-add.
 
@@ -77,7 +78,7 @@ def published_orbit(system, selection, x, y):  # type: ignore[no-untyped-def]
             y[i + 1] = py
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _moved(system, row, x, y):  # type: ignore[no-untyped-def]
     w = system[uint64(row)]
     return x * w[0] + y * w[1] + w[4], x * w[2] + y * w[3] + w[5]
@@ -107,7 +108,7 @@ def in_fours(
     return rows.reshape(fours, 4, 6), least.reshape(fours, 4)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _step(system, least, four, draws, x, y, new_x, new_y):  # type: ignore[no-untyped-def]
     """Move the chains whose draw, uint32 [CHAINS], selects one of four rows.
 
@@ -175,7 +176,7 @@ def _step(system, least, four, draws, x, y, new_x, new_y):  # type: ignore[no-un
         new_y[i] = moved_y if draw >= least0 else old_y
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block_y):  # type: ignore[no-untyped-def]
     """Move ``x`` and ``y``, float32 [CHAINS], by the halves of ``words``; the block gets all positions."""
     for turn in range(8):
@@ -189,7 +190,7 @@ def _eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block
             y[i] = block_y[turn * CHAINS + i] = new_y[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def independent_orbit(system, least, counter2, counter3, key0, key1, size, padding, columns, rows):  # type: ignore[no-untyped-def]
     """CHAINS orbits side by side on the canvas, in float32, each from (0, 0) with BURN_IN steps that do not count.
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 from numpy.typing import NDArray
 
-from formulavision.rendering import points
+from formulavision.rendering import kernel, points
 
 from . import mersenne
 from .search import SEARCH_PADDING, SEARCH_POINTS, SEARCH_SIZE, needed_pixels
@@ -72,7 +72,7 @@ def _skim(
     return sizes, systems, streams
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _read(stream, max_transformations, sizes, systems, streams):  # type: ignore[no-untyped-def]
     draws = np.empty(mersenne.WORDS // 2, np.uint64)
     for trial in range(len(sizes)):
@@ -105,7 +105,7 @@ def _accepted(
     return [np.column_stack([systems[i, : sizes[i]], probabilities[i, : sizes[i]]]) for i in np.flatnonzero(fills)]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _look(systems, borders, streams, needed, x, y, fills):  # type: ignore[no-untyped-def]
     columns, rows = np.empty(_BLOCK, np.uint16), np.empty(_BLOCK, np.uint16)
     lit = np.empty(SEARCH_SIZE**2, np.uint8)
@@ -115,7 +115,7 @@ def _look(systems, borders, streams, needed, x, y, fills):  # type: ignore[no-un
             fills[i + lane] = _fills(x[lane], y[lane], boxes[lane], needed, columns, rows, lit)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _walk(systems, borders, streams, x, y):  # type: ignore[no-untyped-def]
     """Two published orbits side by side, since the steps of one wait for each other.
 
@@ -155,7 +155,7 @@ def _walk(systems, borders, streams, x, y):  # type: ignore[no-untyped-def]
     return (low_px, high_px, low_py, high_py), (low_qx, high_qx, low_qy, high_qy)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _select_cells(borders, first):  # type: ignore[no-untyped-def]
     """Fill ``first``, uint8 [cells], with what the lowest draw of each cell selects."""
     j = 0
@@ -165,7 +165,7 @@ def _select_cells(borders, first):  # type: ignore[no-untyped-def]
         first[cell] = j
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _step(systems, borders, first, lane, draw, x, y):  # type: ignore[no-untyped-def]
     """A step with the first j for which ``draw <= borders[j]``, sought from what the draw's cell starts with."""
     j = uint64(first[lane, draw >> uint64(_CELL_BITS)])
@@ -175,12 +175,12 @@ def _step(systems, borders, first, lane, draw, x, y):  # type: ignore[no-untyped
     return x * w[0] + y * w[1] + w[4], x * w[2] + y * w[3] + w[5]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _extended(low, high, value):  # type: ignore[no-untyped-def]
     return value if value < low else low, value if value > high else high
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fills(x, y, box, needed, columns, rows, lit):  # type: ignore[no-untyped-def]
     """Whether an orbit lights ``needed`` pixels; looks no further than it must to know.
 

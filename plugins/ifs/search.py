@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from formulavision import ConfigError
 from formulavision.generators.contract import random_stream
+from formulavision.rendering import kernel
 
 from .orbits import in_fours, independent_orbit, select
 
@@ -115,7 +115,7 @@ def independent_search(
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _contracts(system, weights, selection):  # type: ignore[no-untyped-def]
     """Whether the system contracts on average under every row of weights, so that its orbits stay bounded.
 
@@ -145,7 +145,7 @@ def _contracts(system, weights, selection):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fills(columns, rows, needed, lit):  # type: ignore[no-untyped-def]
     """Whether the points light ``needed`` pixels; ``lit``, uint8 [SEARCH_SIZE^2], is scratch space."""
     lit[:] = 0

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from formulavision.cli import bench, comparing, drawing, evaluating, plugins, training
+from formulavision.cli.commands import App, Group
 
 __all__ = ["app", "main"]
 
 
-class _Commands(TyperGroup):
-    """Runs a command; what the user can mend ends in one line and exit status 2, and Ctrl-C in one line and 130."""
+class _Commands(Group):
+    """Runs a command; what the user can mend ends in one line and exit status 2, and Ctrl-C in one line and 130.
+
+    Any other exception is a bug of FormulaVision, which ends in one line and 1. ``--debug`` shows the traceback, too.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         from formulavision.util.errors import FormulaVisionError
@@ -25,7 +29,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FormulaVisionError as error:
-            _fail(str(error))
+            _fail(ctx, str(error))
         except KeyboardInterrupt:
             sys.stderr.write(
                 "\nstopped; what is finished is kept: run the same command again to go on (training: with --resume)\n"
@@ -33,19 +37,26 @@ class _Commands(TyperGroup):
             sys.exit(130)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror or error}")
+            _fail(ctx, f"{where}{error.strerror or error}")
+        except Exception as error:
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own
+                raise
+            told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _fail(ctx, f"this is a bug in FormulaVision ({told}): --debug shows where; please report it", status=1)
 
 
 def _interrupt(*signal_and_frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(ctx: Any, message: str, status: int = 2) -> NoReturn:
+    if ctx.params["debug"]:
+        traceback.print_exc()
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    sys.exit(2)
+    sys.exit(status)
 
 
-app = typer.Typer(
+app = App(
     cls=_Commands,
     name="formulavision",
     no_args_is_help=True,

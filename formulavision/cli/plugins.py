@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from formulavision.cli.commands import App, Group
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from formulavision.generators.contract import Generator
 
-plugins = typer.Typer(help="List generators; [bold]show NAME[/bold] explains one.", invoke_without_command=True)
+plugins = App(cls=Group, help="List generators; [bold]show NAME[/bold] explains one.", invoke_without_command=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,0 +1,106 @@
+"""What all commands have in common: options given once, ``--debug``, and one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from formulavision.cli import app
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def lines(result: Any) -> list[str]:
+    """What is told on standard error, but for what progress bars leave there."""
+    return [line for line in result.stderr.splitlines() if line.strip()]
+
+
+def options() -> Iterator[tuple[list[str], Any]]:
+    """Every option of every command that takes one value, with the command's name."""
+    commands = dict(get_command(app).commands)  # type: ignore[attr-defined]
+    plugins = commands.pop("plugins")
+    found = [([name], command) for name, command in commands.items()]
+    found += [(["plugins", name], command) for name, command in plugins.commands.items()]
+    for name, command in found:
+        for option in command.params:
+            if option.param_type_name == "option" and not option.is_flag and not option.multiple:
+                yield name, option
+
+
+@pytest.mark.parametrize(("name", "option"), list(options()), ids=lambda part: getattr(part, "name", None) or " ".join(part))
+def test_an_option_that_is_given_twice_is_refused(name: list[str], option: Any) -> None:
+    flag = option.opts[0]
+    for arguments in ([flag, 1, flag, 2], [f"{flag}=1", "--debug", flag, 1]):
+        result = run(*name, *arguments)
+        assert result.exit_code == 2
+        assert lines(result) == [f"error: {flag}: is given 2 times: it takes one value"]
+
+
+def test_an_option_of_several_values_may_be_repeated(tmp_path: Path) -> None:
+    sheet = ["preview", "--plugin", "perlin", "--categories", 1, "--instances", 1, "--out", tmp_path / "sheet.png"]
+    result = run(*sheet, "--set", "canvas.size=32", "--set", "canvas.padding=0", "--overwrite", "--overwrite")
+    assert result.exit_code == 0, result.output
+
+
+ABSENT = ["verify", "/absent"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--debug", *ABSENT],
+        [*ABSENT, "--debug"],
+        ["verify", "--debug", "/absent"],
+        ["plugins", "show", "none", "--debug"],
+        ["plugins", "--debug", "show", "none"],
+        ["--debug", "plugins", "show", "none"],
+    ],
+)
+def test_debug_shows_the_traceback_before_the_line(arguments: list[str]) -> None:
+    shown = lines(run(*arguments))
+    plain = run(*(argument for argument in arguments if argument != "--debug"))
+    assert shown[0].startswith("Traceback (most recent call last):")
+    assert shown[-1:] == lines(plain)
+    assert plain.exit_code == 2
+
+
+def test_every_command_takes_debug() -> None:
+    def walk(name: str, command: Any) -> Iterator[str]:
+        yield from () if "debug" in [option.name for option in command.params] else (name,)
+        for inner, below in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {inner}", below)
+
+    assert list(walk("formulavision", get_command(app))) == []
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("a\nb"), AssertionError(), RecursionError("deep")])
+def test_a_bug_is_told_in_one_line_and_exits_with_1(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def broken(*arguments: object, **settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr("formulavision.storage.verify", broken)
+    result = run(*ABSENT)
+    assert result.exit_code == 1
+    (line,) = lines(result)
+    assert line.startswith("error: this is a bug in FormulaVision (" + type(error).__name__)
+    assert "--debug" in line
+    assert "in broken" in run(*ABSENT, "--debug").stderr
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["plugins", "--help"], ["--help"]])
+def test_what_is_no_error_ends_with_0(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["verify"], ["verify", "--none", "x"], ["bench", "--seconds", "x"]])
+def test_what_typer_refuses_ends_with_2(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "bug" not in result.stderr

@@ -37,6 +37,7 @@ def bench(
         typer.Option("--plugin", help="Generator to measure with its defaults (may be repeated).", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Time for each measurement; a recipe has seven.")] = 1.0,
+    settings: o.Settings = None,
     device: o.Device = "cpu",
 ) -> None:
     """Measure what searching, drawing, storing and reading cost here, and what that means for 1,000 x 1,000 images.
@@ -51,14 +52,14 @@ def bench(
 
     check_device(device)
     named = bool(configs or plugin)
-    recipes = [(path.stem, o.make_recipe(path, None)) for path in configs or []]
-    recipes += [(name, o.make_recipe(None, name)) for name in plugin or []]
+    recipes = [(path.stem, o.make_recipe(path, None, settings=settings)) for path in configs or []]
+    recipes += [(name, o.make_recipe(None, name, settings=settings)) for name in plugin or []]
     problems: list[str] = []
     if not named:
         problems += [f"not loaded {name}: {line}" for name, line in plugins().problems.items()]
         for name in sorted(plugins().generators):
             with _noted(problems):
-                recipes.append((name, o.make_recipe(None, name)))
+                recipes.append((name, o.make_recipe(None, name, settings=settings)))
     measured: list[tuple[str, Figures]] = []
     with progress_bars() as bars:
 

@@ -70,6 +70,7 @@ def categories(
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
     count: o.CategoryCount = None,
+    size: o.Size = None,
     seed: o.Seed = None,
     settings: o.Settings = None,
     workers: o.Workers = 0,
@@ -83,7 +84,7 @@ def categories(
     from formulavision.recipes.categories import find_categories, write_folder
     from formulavision.util.progress import progress_bars
 
-    recipe = o.make_recipe(config, plugin, categories=count, seed=seed, settings=settings)
+    recipe = o.make_recipe(config, plugin, categories=count, size=size, seed=seed, settings=settings)
     total = recipe.num_categories
     with progress_bars() as bars:
         found = find_categories(recipe, workers=o.count_workers(workers), progress=lambda n: bars.categories(n, total))
@@ -99,6 +100,7 @@ def preview(
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
     categories: Annotated[int, typer.Option("--categories", help="Categories to show, one a row.")] = 8,
+    categories_from: o.CategoryFolder = None,
     instances: Annotated[int, typer.Option("--instances", help="Instances to show, one a column.")] = 10,
     size: o.Size = None,
     seed: o.Seed = None,
@@ -114,7 +116,9 @@ def preview(
     from formulavision.recipes.sheets import preview as run
     from formulavision.util.progress import progress_bars
 
-    recipe = o.make_recipe(config, plugin, size=size, seed=seed, settings=settings)
+    recipe = o.make_recipe(
+        config, plugin, categories_from=categories_from, size=size, seed=seed, settings=settings
+    )  # fmt: skip
     with progress_bars() as bars:
         run(
             recipe, out, categories=categories, instances=instances, overwrite=overwrite,

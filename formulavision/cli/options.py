@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,12 +69,12 @@ def make_recipe(
 
     values: dict[str, Any] = {
         "categories.count": categories,
-        "categories.folder": str(categories_from) if categories_from else None,
+        "categories.folder": None if categories_from is None else str(categories_from),
         "instances": instances,
         "canvas.size": size,
         "seed": seed,
     }
-    changes = [f"{path}={value}" for path, value in values.items() if value is not None] + (settings or [])
+    changes = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None] + (settings or [])
     if (config is None) == (plugin is None):
         raise ConfigError("give either a recipe file or --plugin NAME (see 'formulavision plugins')")
     if config is not None:

@@ -31,6 +31,15 @@ TrainSeed = Annotated[int | None, typer.Option("--seed", help="Of weights, order
 TrainSet = Annotated[
     list[str] | None, typer.Option("--set", help="Any training setting: --set weight_decay=5e-4 (may be repeated).")
 ]
+PretrainSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting, by its path (may be repeated): of the recipe if it begins with generator., canvas., "
+        "categories, instances or recipe. (--set generator.fill_rate=0.1, --set recipe.seed=2), else of training "
+        "(--set weight_decay=5e-4, --set seed=2).",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run at --out.")]
 Downstream = Annotated[
     str,
@@ -52,6 +61,10 @@ def pretrain(
     data: Annotated[Path | None, typer.Option("--data", help="A store to train on.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe: drawn on demand, nothing stored.")] = None,
     plugin: o.Plugin = None,
+    categories: o.CategoryCount = None,
+    categories_from: o.CategoryFolder = None,
+    instances: o.Instances = None,
+    size: o.Size = None,
     label_noise: Annotated[
         float | None, typer.Option("--label-noise", help="Share of the labels to replace at random, 0 to 1 (figure 5).")
     ] = None,
@@ -66,7 +79,7 @@ def pretrain(
     seed: TrainSeed = None,
     preset: Preset = None,
     devices: Devices = None,
-    settings: TrainSet = None,
+    settings: PretrainSet = None,
     resume: Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
@@ -82,13 +95,21 @@ def pretrain(
     """
     from formulavision.util.errors import ConfigError
 
+    of_recipe, of_training = divided(settings or [])
     train = train_settings(
-        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed,
-        preset=preset, devices=devices,
+        of_training, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop,
+        seed=seed, preset=preset, devices=devices,
     )  # fmt: skip
     if [data, recipe, plugin].count(None) != 2:
         raise ConfigError("give one of --data STORE, --recipe FILE and --plugin NAME")
-    source: Any = data if data is not None else o.make_recipe(recipe, plugin)
+    of_store = {"--categories": categories, "--categories-from": categories_from, "--instances": instances,
+                "--size": size, "--set": " ".join(of_recipe) or None}  # fmt: skip
+    if data is not None and (wrong := next((name for name, value in of_store.items() if value is not None), None)):
+        raise ConfigError(f"{wrong}: a store's images are drawn already: give --recipe or --plugin instead of --data")
+    source: Any = data if data is not None else o.make_recipe(
+        recipe, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
+        settings=of_recipe,
+    )  # fmt: skip
     from formulavision.training import pretrain as run
 
     given = {"noise": label_noise, "clusters": clusters}
@@ -172,6 +193,27 @@ def export(
 
     export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
     say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}\nnext: README.md says how to load it")
+
+
+def divided(settings: list[str]) -> tuple[list[str], list[str]]:
+    """Settings of a recipe, without the ``recipe.`` that some begin with, and settings of training.
+
+    Without it a setting is training's where both have such a one: the seed.
+    """
+    from formulavision.recipes.recipe import Recipe
+    from formulavision.training.settings import TrainSettings
+
+    of_recipe_only = set(Recipe.model_fields) - set(TrainSettings.model_fields)
+    of_recipe, of_training = [], []
+    for setting in settings:
+        head, dot, rest = setting.partition(".")
+        if head == "recipe" and dot:
+            of_recipe.append(rest)
+        elif head.partition("=")[0] in of_recipe_only:
+            of_recipe.append(setting)
+        else:
+            of_training.append(setting)
+    return of_recipe, of_training
 
 
 def train_settings(settings: list[str] | None, **given: Any) -> TrainSettings:

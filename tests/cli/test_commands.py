@@ -34,7 +34,9 @@ def options() -> Iterator[tuple[list[str], Any]]:
                 yield name, option
 
 
-@pytest.mark.parametrize(("name", "option"), list(options()), ids=lambda part: getattr(part, "name", None) or " ".join(part))
+@pytest.mark.parametrize(
+    ("name", "option"), list(options()), ids=lambda part: getattr(part, "name", None) or " ".join(part)
+)
 def test_an_option_that_is_given_twice_is_refused(name: list[str], option: Any) -> None:
     flag = option.opts[0]
     for arguments in ([flag, 1, flag, 2], [f"{flag}=1", "--debug", flag, 1]):
@@ -104,3 +106,49 @@ def test_what_typer_refuses_ends_with_2(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert "bug" not in result.stderr
+
+
+# Settings
+
+
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What ``pretrain`` was called with, which runs nothing."""
+    import formulavision.training
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(formulavision.training, "pretrain", lambda source, **given: seen.update(given, source=source))
+    return seen
+
+
+def test_pretrain_takes_the_settings_of_the_recipe_and_of_training(pretrained: dict[str, Any], tmp_path: Path) -> None:
+    result = run(
+        "pretrain", "--plugin", "perlin", "--set", "generator.grid=5", "--size", 48, "--categories", 9, "--set",
+        "recipe.seed=7", "--set", "seed=3", "--set", "canvas.padding=2", "--set", "instances=4", "--set",
+        "recipe.canvas.channels=3", "--set", "weight_decay=1e-3", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    recipe, training = pretrained["source"], pretrained["settings"]
+    assert (recipe.generator.params.grid, recipe.canvas.size, recipe.num_categories, recipe.seed) == (5, 48, 9, 7)
+    assert (recipe.canvas.padding, recipe.num_instances, recipe.canvas.channels) == (2, 4, 3)
+    assert (training.seed, training.weight_decay) == (3, 1e-3)
+
+
+@pytest.mark.parametrize("command", ["generate", "categories", "preview", "pretrain", "bench"])
+def test_a_recipe_is_set_by_the_same_words_in_every_command(command: str, tmp_path: Path) -> None:
+    out = [] if command == "bench" else ["--out", tmp_path / "out"]
+    result = run(command, "--plugin", "perlin", "--set", "generator.grid=0", *out)
+    assert "generator.grid: 0 is not allowed" in result.stderr
+    assert result.exit_code == 2
+    options = [option.opts[0] for option in get_command(app).commands[command].params]  # type: ignore[attr-defined]
+    assert "--set" in options
+    assert command == "bench" or {"--categories", "--size", "--seed"} <= set(options)
+
+
+@pytest.mark.parametrize("name", ["12", "1e3", "on", "a: b", "[x]", "#1", "null"])
+def test_a_path_is_text_whatever_it_looks_like(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert run("generate", "--plugin", "ifs", "--categories-from", name, "--out", "store").stderr == (
+        f"error: categories.folder: {tmp_path / name}: holds no CSV file\n"
+    )

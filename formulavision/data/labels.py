@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from formulavision.recipes.drawing import Drawer
 
 __all__ = ["LabelSettings", "Relabelled", "label_noise"]
-
-_NOISE = 3
-"""Of random streams, whose seed may be that of training: others are the loader's, the steps' and the clusters'."""
 
 _SAME_IN_EVERY_EPOCH = -1
 
@@ -82,7 +79,7 @@ def label_noise(labels: NDArray[np.int64], share: float, num_classes: int, *, se
 
 def _replacements(length: int, share: float, num_classes: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """New labels, or KEPT, int64 [length]; those of an image are the same whatever the length."""
-    uniform = random_stream(seed, _NOISE, 1 + epoch).random((length, 2))
+    uniform = random_stream(seed, Stream.LABEL_NOISE, 1 + epoch).random((length, 2))
     return np.where(uniform[:, 0] < share, (uniform[:, 1] * num_classes).astype(np.int64), KEPT)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
 
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.rendering.random import uniform_streams
 
 __all__ = [
@@ -40,8 +40,6 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 CACHE_BYTES = 1 << 30
 """Resized images are kept in memory where all of them take less than this."""
-
-_SHUFFLE, _AUGMENT = 0, 1
 
 
 class ImageDataset(Protocol):
@@ -101,7 +99,7 @@ class EpochBatches(Sampler[list[Key]]):
         if order is None:
             order = np.arange(self.length)
             if self.shuffle:
-                order = random_stream(self.seed, _SHUFFLE, self.epoch).permutation(self.length)
+                order = random_stream(self.seed, Stream.SHUFFLE, self.epoch).permutation(self.length)
         epoch = self.epoch
         for batch in range(self.start, self.batches):
             mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
@@ -260,7 +258,7 @@ def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -
     """
     counters = np.zeros((len(keys), 3), np.int64)
     counters[:, :2] = keys
-    down, right, mirror = uniform_streams((seed, _AUGMENT), counters, 3).reshape(-1, 3).T
+    down, right, mirror = uniform_streams((seed, Stream.AUGMENT), counters, 3).reshape(-1, 3).T
     places = (np.stack([down, right]) * (margin + 1)).astype(np.int64)
     return np.concatenate([places, [(mirror < 0.5) & flip]])
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.evaluation.classification import check_classes, open_finetuned
 from formulavision.evaluation.inference import choose_device, without_augmentation
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.models import build_model, to_input
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -216,7 +216,7 @@ def grad_cam_sheet(
     models = {name: _Model.open(checkpoint, opened) for name, checkpoint in checkpoints.items()}
     known = opened.test.labels
     showing = np.flatnonzero((known == 1).any(axis=1)) if known.ndim == 2 else np.arange(len(known))
-    chosen = random_stream(seed).permutation(showing)[:count].tolist()
+    chosen = random_stream(seed, Stream.SHOWN).permutation(showing)[:count].tolist()
     labels = torch.from_numpy((known[chosen] == 1).argmax(axis=1) if known.ndim == 2 else known[chosen])
     columns = [_inputs(next(iter(models.values())), opened, chosen, labels)]
     columns += [_column(name, model, opened, chosen, labels) for name, model in models.items()]

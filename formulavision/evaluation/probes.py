@@ -28,7 +28,7 @@ from formulavision.evaluation.scores import (
     make_folder,
     write_files,
 )
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say
@@ -55,7 +55,6 @@ _HELD_OUT = 5
 _PUBLISHED = ("timm:", "torchvision:")
 """How the names of published models begin."""
 
-_SHOTS, _HOLD_OUT = 0, 1
 _CELLS = 1 << 25
 """Similarities at a time: 128 MB."""
 
@@ -330,7 +329,7 @@ def _held_out(labels: torch.Tensor, seed: int) -> NDArray[np.bool_]:
         groups = [np.flatnonzero(labels.numpy() == label) for label in range(int(labels.max()) + 1)]
     chosen = np.zeros(len(labels), bool)
     for i, group in enumerate(groups):
-        chosen[random_stream(seed, _HOLD_OUT, i).permutation(group)[: len(group) // _HELD_OUT]] = True
+        chosen[random_stream(seed, Stream.HOLD_OUT, i).permutation(group)[: len(group) // _HELD_OUT]] = True
     return chosen
 
 
@@ -358,7 +357,7 @@ def _draw(opened: Downstream, shots: int, seed: int) -> NDArray[np.int64]:
             of_class = np.flatnonzero(labels == label)
             if len(of_class) < shots:
                 raise DownstreamError(f"shots is {shots}: class '{name}' has only {len(of_class)} training images")
-            chosen.append(random_stream(seed, _SHOTS, draw, label).permutation(of_class)[:shots])
+            chosen.append(random_stream(seed, Stream.FEW_SHOT, draw, label).permutation(of_class)[:shots])
         draws.append(np.sort(np.concatenate(chosen)))
     return np.stack(draws)
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from formulavision.generators.streams import generator_key, random_stream
 from formulavision.util.config import Config
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CONTRACT_VERSION", "Canvas", "Category", "DeviceRenderer", "Generator", "Params", "random_stream"]
+__all__ = ["CONTRACT_VERSION", "Canvas", "Category", "DeviceRenderer", "Generator", "Params"]
 
 CONTRACT_VERSION = 1
 """Raised when a generator written for an older contract would no longer work."""
@@ -66,15 +67,6 @@ class Category:
     index: int
     name: str
     parameters: NDArray[np.float64]
-
-
-def random_stream(*key: int) -> np.random.Generator:
-    """A random stream of its own for up to five integers, the same on every machine and in every order of drawing.
-
-    Philox4x64-10 (Salmon et al., SC 2011): the first two integers are the key, the rest the high words of the counter.
-    """
-    words = [int(k) & 0xFFFF_FFFF_FFFF_FFFF for k in key] + [0] * (5 - len(key))
-    return np.random.Generator(np.random.Philox(key=words[:2], counter=[0, *words[2:]]))
 
 
 class DeviceRenderer(Protocol):
@@ -161,7 +153,7 @@ class Generator:
 
     def stream(self, *key: int) -> np.random.Generator:
         """A random stream of its own for up to three integers, such as a category's index in ``category``."""
-        return random_stream(self.seed, _key_of(self.name), *key)
+        return random_stream(self.seed, generator_key(self.name), *key)
 
     def random(self, category: Category, instance: int) -> np.random.Generator:
         """The random stream of an instance, keyed by (seed, category, instance): all randomness of ``render``."""
@@ -182,7 +174,7 @@ class Generator:
         from formulavision.rendering.random import uniform_streams
 
         counters = np.stack([categories, instances, np.ones_like(instances)], axis=1)
-        return uniform_streams((self.seed, _key_of(self.name)), counters, counts)
+        return uniform_streams((self.seed, generator_key(self.name)), counters, counts)
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         """Draw one instance: uint8 [size, size] or [size, size, channels] of the canvas."""
@@ -209,7 +201,3 @@ class Generator:
         Override it where a formula is worth a GPU. It is the only method that may import torch.
         """
         return None
-
-
-def _key_of(name: str) -> int:
-    return int.from_bytes(name.encode()[:8], "little")

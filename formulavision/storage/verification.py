@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
 from formulavision.storage.formats import Format, find_format
 from formulavision.storage.manifest import MANIFEST
@@ -62,7 +62,11 @@ def verify(
         return result  # its images cannot even be found
     total = len(store)
     count = total if sample is None else min(sample, total)
-    indices = np.arange(total) if count == total else np.sort(random_stream(0).choice(total, count, replace=False))
+    indices = (
+        np.arange(total)
+        if count == total
+        else np.sort(random_stream(0, Stream.VERIFIED).choice(total, count, replace=False))
+    )
     steps = len(store.manifest.pieces) + count
     for number, record in enumerate(store.manifest.pieces):
         progress(number, steps)

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from formulavision.data.labels import Relabelled
 from formulavision.data.loading import EpochLoader
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.freezing import head_prefixes
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
@@ -39,9 +39,6 @@ _KMEANS_DISTANCES = 4_000_000
 """An iteration of k-means takes images x clusters distances. Up to this many, k-means is exact and takes some 10 s of a
 core; beyond, mini-batches go over the images 10 times, on all cores. For 40,000 images and 500 clusters, that took a
 fifth of the time (of a single start), and left 2 % more variance within clusters."""
-
-_CLUSTER, _SPLIT, _ORDER, _HEAD = 4, 5, 6, 7
-"""Of random streams: smaller ones are the loader's, the steps' and label noise's."""
 
 
 def deepcluster_labels(features: NDArray[np.float32], clusters: int, *, seed: int) -> NDArray[np.int64]:
@@ -69,7 +66,7 @@ def deepcluster_labels(features: NDArray[np.float32], clusters: int, *, seed: in
         raise FormulaVisionError("features: are not all finite, and cannot be clustered: lower learning_rate")
     if (features == features[0]).all():
         raise FormulaVisionError("features: are the same for all images, and cannot be clustered: lower learning_rate")
-    stream = random_stream(seed, _CLUSTER)
+    stream = random_stream(seed, Stream.CLUSTER)
     points = _whitened(features, stream)
     state = int(stream.integers(2**31))
     with warnings.catch_warnings():
@@ -116,7 +113,7 @@ def _fill_empty(labels: NDArray[np.int64], points: NDArray[np.float32], clusters
     The other is drawn by its size. The plane goes through the median: identical points lie on one side of any.
     """
     sizes = np.bincount(labels, minlength=clusters)
-    stream = random_stream(seed, _SPLIT)
+    stream = random_stream(seed, Stream.EMPTY_CLUSTER)
     for empty in np.flatnonzero(sizes == 0):
         spare = np.maximum(sizes - 1, 0)
         other = stream.choice(clusters, p=spare / spare.sum())
@@ -143,7 +140,7 @@ def uniform_order(labels: NDArray[np.int64], clusters: int, *, seed: int, epoch:
         Indices of images, int64 [n], in random order.
     """
     n = len(labels)
-    stream = random_stream(seed, _ORDER, epoch)
+    stream = random_stream(seed, Stream.BALANCE, epoch)
     shuffled = stream.permutation(n)
     members = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sizes = np.bincount(labels, minlength=clusters)
@@ -217,11 +214,11 @@ class Reclustering(lightning.Callback):
     def _recluster(self, trainer: lightning.Trainer, pl_module: Any, epoch: int) -> None:
         labels = self.dataset.labels
         if trainer.is_global_zero:
-            seed = int(random_stream(self.seed, _CLUSTER, 1 + epoch).integers(2**31))
+            seed = int(random_stream(self.seed, Stream.CLUSTER, 1 + epoch).integers(2**31))
             labels = deepcluster_labels(self._features(trainer, pl_module), self.clusters, seed=seed)
         labels = trainer.strategy.broadcast(labels)
         self._set(epoch, labels, uniform_order(labels, self.clusters, seed=self.seed, epoch=epoch))
-        random = torch.Generator().manual_seed(int(random_stream(self.seed, _HEAD, epoch).integers(2**31)))
+        random = torch.Generator().manual_seed(int(random_stream(self.seed, Stream.HEAD, epoch).integers(2**31)))
         with torch.no_grad():
             for parameter in _head(pl_module.model):
                 if parameter.ndim > 1:

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
 from formulavision.data.loading import Batch, EpochLoader
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.models import to_input
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
@@ -19,8 +19,6 @@ from formulavision.training.settings import TrainSettings
 
 __all__ = ["Classifier", "Sums", "classification_loss", "count_right"]
 
-_STEP = 2
-"""Of random streams: 0 and 1 are the loader's."""
 _AVERAGE = "average.module."
 
 
@@ -144,7 +142,7 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, step: int) -> torch.Tensor:
         # What is random inside a step (dropout, mixing) depends on its number alone, so that a resumed run repeats it.
-        stream = random_stream(self.settings.seed, _STEP, self.current_epoch, step, self.global_rank)
+        stream = random_stream(self.settings.seed, Stream.STEP, self.current_epoch, step, self.global_rank)
         torch.manual_seed(int(stream.integers(2**63)))
         images, labels = batch
         inputs, targets = self._input(images), labels

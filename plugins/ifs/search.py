@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision import ConfigError
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import random_stream
 from formulavision.rendering import kernel
 
 from .orbits import in_fours, independent_orbit, select

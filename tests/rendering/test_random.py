@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import random_stream
 from formulavision.rendering.random import philox4x32, philox4x64, uniform_streams
 
 known_answers_of_random123 = pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from formulavision.data import device_loading
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.data.labels import LabelSettings, Relabelled
 from formulavision.data.loading import Prepared, make_loader, random_windows
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import random_stream
 from formulavision.training import Run, fit, pretrain
 from formulavision.training.distributed import Processes
 from formulavision.training.module import Classifier

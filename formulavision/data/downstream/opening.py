@@ -17,7 +17,7 @@ from formulavision.data.downstream.places365 import open_places365
 from formulavision.data.downstream.settings import DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import default_root, open_torchvision
 from formulavision.data.downstream.voc2012 import open_voc2012
-from formulavision.generators.contract import random_stream
+from formulavision.generators.streams import random_stream
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import DownstreamError
 

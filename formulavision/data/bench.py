@@ -209,7 +209,7 @@ def _search(recipe: Recipe, seconds: float) -> tuple[list[Category], float | Non
     """The categories to draw, and how many a second of one core finds, where there is anything to search."""
     total = recipe.num_categories
     if recipe.categories.folder is not None:
-        read = list(read_folder(recipe.categories.folder, recipe.build().columns).items())
+        read = list(read_folder(recipe.categories.folder, recipe.build()).items())
         chosen = np.linspace(0, total - 1, min(total, _CATEGORIES)).astype(int).tolist()
         return [Category(i, *read[i]) for i in chosen], None
     generator = recipe.build()

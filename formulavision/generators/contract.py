@@ -61,12 +61,21 @@ class Category:
     Attributes:
         index: the label, from 0.
         name: the name of its folder in a store; the stem of its file where categories were read from files.
-        parameters: float64 [rows, columns], the columns named by ``Generator.columns``.
+        parameters: float64 [rows, columns], the columns named by ``Generator.columns``; read-only, in every process.
     """
 
     index: int
     name: str
     parameters: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        parameters = np.array(self.parameters, dtype=np.float64)
+        parameters.setflags(write=False)
+        object.__setattr__(self, "parameters", parameters)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An unpickled array could be written to.
+        return Category, (self.index, self.name, self.parameters)
 
 
 class DeviceRenderer(Protocol):
@@ -133,6 +142,18 @@ class Generator:
     def categories(self, count: int) -> Iterator[ArrayLike]:
         """Parameters of the first ``count`` categories in order: override it where they come out of one stream."""
         return (self.category(index) for index in range(count))
+
+    def check_category(self, parameters: NDArray[np.float64]) -> None:
+        """Refuse parameters that no category can have. Override it where finite numbers alone do not do.
+
+        Called once for each category, whether it was found by this generator or read from a file.
+
+        Args:
+            parameters: float64 [rows, columns], finite.
+
+        Raises:
+            ValueError: they make no category; the message says what is wrong.
+        """
 
     # Instances -------------------------------------------------------------------------------------------------------
 

@@ -20,13 +20,16 @@ from formulavision.generators.contract import Category, Generator
 from formulavision.generators.registry import plugins
 from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
-from formulavision.util.files import cache_folder, write_text
+from formulavision.util.files import cache_folder, is_system_leftover, write_text
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
 if TYPE_CHECKING:
     from formulavision.recipes.recipe import Recipe
 
-__all__ = ["digest", "find_categories", "read_folder", "write_folder"]
+__all__ = ["CATEGORIES", "digest", "find_categories", "holds_categories", "read_folder", "write_file", "write_folder"]
+
+CATEGORIES = "categories.json"
+"""File with all categories of a store; a folder that has it is a folder of categories."""
 
 Parameters = NDArray[np.float64]
 
@@ -48,17 +51,19 @@ def find_categories(
         ConfigError: the folder of categories is missing or cannot be read.
     """
     count = recipe.num_categories
-    if recipe.categories.folder is not None:
-        read = read_folder(recipe.categories.folder, recipe.build().columns)
-        return [Category(i, name, read[name]) for i, name in enumerate(list(read)[:count])]
     generator = recipe.build()
+    if recipe.categories.folder is not None:
+        read = read_folder(recipe.categories.folder, generator)
+        return [Category(i, name, read[name]) for i, name in enumerate(list(read)[:count])]
+    if recipe.categories.sha256 is not None:
+        raise ConfigError("categories.folder: is missing: the recipe's categories were read from files, not found")
     cache = _cache_file(generator)
     found = _read_cache(cache)
     if len(found) < count:
         started = time.monotonic()
         found = []
         for parameters in _search(recipe, generator, count, workers):
-            found.append(_as_table(parameters, generator))
+            found.append(_as_table(parameters, len(found), generator))
             if found[-1].shape[1] != found[0].shape[1]:
                 raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
             progress(len(found))
@@ -72,14 +77,37 @@ def category_name(index: int) -> str:
     return f"{index:05d}"
 
 
-def _as_table(parameters: object, generator: Generator) -> Parameters:
-    table = np.atleast_2d(np.asarray(parameters, dtype=np.float64))
-    if table.ndim != 2 or (generator.columns and table.shape[1] != len(generator.columns)):
-        raise PluginError(
-            f"'{generator.name}': a category's parameters have shape {list(table.shape)}, "
-            f"not [rows, {len(generator.columns)}]"
-        )
+def _as_table(parameters: object, index: int, generator: Generator) -> Parameters:
+    """What a generator gave out as a category's parameters, float64 [rows, columns].
+
+    Raises:
+        PluginError: that is no category of the generator.
+    """
+    try:
+        table = np.atleast_2d(np.array(parameters, dtype=np.float64))
+        flaw = _flaw(table, generator)
+    except (TypeError, ValueError):
+        flaw = f"must be numbers, [columns] or [rows, columns], not {type(parameters).__name__}"
+    if flaw:
+        origin = plugins()[generator.name].origin
+        raise PluginError(f"'{generator.name}' ({origin}): the parameters of category {index} {flaw}")
     return table
+
+
+def _flaw(table: Parameters, generator: Generator) -> str:
+    """Why a table is no category of the generator, or nothing; it goes on from "the parameters"."""
+    columns = generator.columns
+    if table.ndim != 2 or table.size == 0 or (columns and table.shape[1] != len(columns)):
+        named = f" ({', '.join(columns)})" if columns else ""
+        return f"have shape {list(table.shape)}, not [rows, {len(columns) or 'columns'}]{named}"
+    if not np.isfinite(table).all():
+        return "must be finite numbers"
+    try:
+        generator.check_category(table)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return text if isinstance(error, ValueError) else f"cannot be checked: {type(error).__name__}: {text}"
+    return ""
 
 
 def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
@@ -120,33 +148,68 @@ _generator: Generator
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-def read_folder(folder: Path, columns: tuple[str, ...]) -> dict[str, Parameters]:
-    """Categories from ``folder/*.csv`` by name, in the order of their names.
+def holds_categories(folder: Path) -> bool:
+    """Whether there is anything in a folder that :func:`read_folder` would read."""
+    return (folder / CATEGORIES).is_file() or any(_csv_files(folder))
+
+
+def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
+    """Categories by name, from a store's ``categories.json`` in their order, or from ``folder/*.csv`` in the order of
+    their names.
 
     Raises:
-        ConfigError: there is no such folder, no CSV in it, or one that is not a table of ``columns``.
+        ConfigError: there is no such folder, no categories in it, or one that is no category of the generator.
     """
-    # By stem, as readers of image folders sort the classes.
-    files = sorted(Path(folder).glob("*.csv"), key=lambda file: file.stem)
+    file = folder / CATEGORIES
+    if file.is_file():
+        try:
+            tables = json.loads(file.read_bytes())["categories"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"categories.folder: {file}: is damaged ({type(error).__name__})") from None
+        return {name: _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
+    files = _csv_files(folder)
     if not files:
         raise ConfigError(
             f"categories.folder: {folder}: holds no CSV file"
-            if Path(folder).is_dir()
+            if folder.is_dir()
             else f"categories.folder: {folder}: no such folder"
         )
     result: dict[str, Parameters] = {}
     for file in files:
         if "." in file.stem:
             raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
-        try:
-            rows = [[float(cell) for cell in line.split(",")] for line in file.read_text().splitlines() if line.strip()]
-            table = np.array(rows, dtype=np.float64)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"categories.folder: {file}: is not a table of numbers ({error})") from None
-        if table.ndim != 2 or (columns and table.shape[1] != len(columns)) or not np.isfinite(table).all():
-            raise ConfigError(f"categories.folder: {file}: must have the columns {', '.join(columns)} in each row")
-        result[file.stem] = table
+        result[file.stem] = _read_table(_csv_rows(file), str(file), generator)
     return result
+
+
+def _csv_files(folder: Path) -> list[Path]:
+    # By stem, as readers of image folders sort the classes.
+    files = (file for file in folder.glob("*.csv") if not is_system_leftover(file.name))
+    return sorted(files, key=lambda file: file.stem)
+
+
+def _csv_rows(file: Path) -> list[list[str]]:
+    try:
+        return [line.split(",") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"categories.folder: {file}: cannot be read ({error})") from None
+
+
+def _read_table(rows: object, where: str, generator: Generator) -> Parameters:
+    try:
+        table = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"categories.folder: {where}: is not a table of numbers ({error})") from None
+    if flaw := _flaw(table, generator):
+        raise ConfigError(f"categories.folder: {where}: the parameters {flaw}")
+    return table
+
+
+def write_file(categories: list[Category], generator: Generator, folder: Path) -> None:
+    """All categories into ``folder/categories.json``, one a line, which float64 survives unchanged."""
+    lines = (f"{json.dumps(c.name)}: {json.dumps(c.parameters.tolist(), allow_nan=False)}" for c in categories)
+    columns = json.dumps(list(generator.columns))
+    write_text(folder / CATEGORIES, f'{{"columns": {columns}, "categories": {{\n' + ",\n".join(lines) + "\n}}\n")
 
 
 def write_folder(categories: list[Category], folder: str | Path, *, overwrite: bool = False) -> Path:

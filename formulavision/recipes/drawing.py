@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Drawer", "check_device"]
 
 
+_READ_ONLY = " (category.parameters is read-only: copy it before changing it)"
+
+
 def check_device(name: str) -> None:
     """Whether there is such a device to draw on; asked before anything else is done, and at no cost for the CPU.
 
@@ -205,7 +208,8 @@ class Drawer:
             raise
         except Exception as error:
             name = self.generator.name
+            hint = _READ_ONLY if isinstance(error, ValueError) and "read-only" in str(error) else ""
             raise PluginError(
                 f"'{name}' ({plugins()[name].origin}) failed {when}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
+                f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
             ) from error

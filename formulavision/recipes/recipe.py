@@ -65,12 +65,13 @@ class GeneratorSettings(Config):
 class Categories(Config):
     """Where categories come from: the generator finds the first ``count``, or they are read from a folder.
 
-    A folder holds one CSV a category in the published FractalDB layout (one row a transformation); the files' stems
-    are the categories' names. The recipe carries a digest of what they hold, so that it still is the dataset.
+    A folder is a store, or holds one CSV a category in the published FractalDB layout (one row a transformation); the
+    files' stems are the categories' names. The recipe carries a digest of what they hold, so that it still is the
+    dataset. With the digest and without the folder, a recipe can be read, not drawn.
     """
 
     count: int | None = Field(None, ge=1, le=10_000_000, description="number of categories")
-    folder: Path | None = Field(None, description="folder of CSV files, one a category")
+    folder: Path | None = Field(None, description="folder of CSV files, one a category, or a store")
     sha256: str | None = Field(None, description="digest of the parameters read from the folder")
 
     @model_validator(mode="before")
@@ -95,7 +96,11 @@ class Recipe(Config):
     def _resolve(self) -> Recipe:
         generator = self.build()
         if self.categories.folder is not None:
-            resolved = self._read_categories(generator.columns)
+            resolved = self._read_categories(generator)
+        elif self.categories.sha256 is not None:
+            if self.categories.count is None:
+                raise ConfigError("categories.count: is missing beside categories.sha256")
+            resolved = self.categories
         else:
             most = _ask(generator.name, generator.max_categories)
             count = self.categories.count or _ask(generator.name, generator.default_categories)
@@ -113,17 +118,17 @@ class Recipe(Config):
         object.__setattr__(self, "instances", instances)
         return self
 
-    def _read_categories(self, columns: tuple[str, ...]) -> Categories:
+    def _read_categories(self, generator: Generator) -> Categories:
         """The folder's categories with their number and digest, the folder as an absolute path."""
         from formulavision.recipes import categories
 
         given = self.categories
         assert given.folder is not None
         folder = given.folder.absolute()
-        if given.count is not None and given.sha256 is not None and not folder.is_dir():
-            # A store's recipe, away from its categories: it can be read, not drawn.
+        if given.count is not None and given.sha256 is not None and not categories.holds_categories(folder):
+            # Away from its categories the recipe can be read, not drawn.
             return given.model_copy(update={"folder": folder})
-        parameters = categories.read_folder(folder, columns)
+        parameters = _ask(generator.name, lambda: categories.read_folder(folder, generator))
         count = given.count or len(parameters)
         if count > len(parameters):
             raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")

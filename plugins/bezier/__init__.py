@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from formulavision.generators.contract import DeviceRenderer
 
 
+MOST_CONTROL_POINTS, MOST_CURVES = 256, 10_000
+"""Of a category read from a file."""
+
+
 class BezierParams(Params):
     grid: int = Field(
         12,
@@ -82,6 +86,15 @@ class Bezier(Generator):
     def category(self, index: int) -> list[float]:
         row, column = divmod(index, self.params.grid)
         return [3 + row, 1 + column]
+
+    def check_category(self, parameters: NDArray[np.float64]) -> None:
+        low, high = np.array([2, 1]), np.array([MOST_CONTROL_POINTS, MOST_CURVES])
+        within = (parameters == np.floor(parameters)) & (parameters >= low) & (parameters <= high)
+        if len(parameters) != 1 or not within.all():
+            raise ValueError(
+                f"must be one row of two whole numbers: 2 to {MOST_CONTROL_POINTS} control points, "
+                f"1 to {MOST_CURVES:,} curves"
+            )
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         image = np.zeros(self.canvas.shape, dtype=np.uint8)

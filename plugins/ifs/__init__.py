@@ -24,6 +24,10 @@ HUES = 128
 FLIPS = 4
 MAX_ROWS = 254
 """Transformations of a category read from a file at most: a selection is one byte."""
+LARGEST = 1_000_000
+"""Largest of a to f in a category read from a file, far beyond what converges."""
+ROUNDED = 0.02
+"""How far from 1 probabilities in a file may sum up to, where they were rounded: 0.33 three times."""
 
 
 class IfsParams(Params):
@@ -142,6 +146,15 @@ class Ifs(Generator):
         for _, system in zip(range(count), found, strict=False):
             yield system
 
+    def check_category(self, parameters: NDArray[np.float64]) -> None:
+        if len(parameters) > MAX_ROWS:
+            raise ValueError(f"have {len(parameters)} transformations, not {MAX_ROWS} at most")
+        if np.abs(parameters[:, :6]).max() > LARGEST:
+            raise ValueError(f"a to f must be from -{LARGEST:,} to {LARGEST:,}")
+        p = parameters[:, 6]
+        if p.min() < 0 or abs(p.sum() - 1) > ROUNDED:
+            raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+
     # Instances
 
     def max_instances(self) -> int | None:
@@ -173,7 +186,6 @@ class Ifs(Generator):
         return out[0]
 
     def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        self.check_rows(category)
         if self.table is None:
             indices, rows = (np.full(len(instances), n) for n in (category.index, len(category.parameters)))
             weights, flips = self.continuous_weights(indices, rows, instances)
@@ -191,17 +203,6 @@ class Ifs(Generator):
                 image = self._shade(owners, self.masks(category, weight + len(self.table) * patch))
                 last = (weight, patch)
             self._turn(image, flip, out[i])
-
-    def check_rows(self, category: Category) -> None:
-        """Refuse a category of more transformations than a kernel selects from.
-
-        Raises:
-            ConfigError: it has more than ``MAX_ROWS``.
-        """
-        if len(category.parameters) > MAX_ROWS:
-            raise ConfigError(
-                f"category {category.name} has {len(category.parameters)} transformations, not {MAX_ROWS} at most"
-            )
 
     def masks(self, category: Category, draw: int) -> NDArray[np.uint16]:
         """9-bit masks of the patches for ``rendering.points.shade``, until the next call.

@@ -29,8 +29,6 @@ class IfsRenderer:
     """
 
     def __init__(self, generator: Ifs, categories: Sequence[Category], device: torch.device) -> None:
-        for category in categories:
-            generator.check_rows(category)
         self.generator = generator
         self.device = device
         self.indices = np.array([category.index for category in categories], np.int64)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from formulavision.generators.contract import DeviceRenderer
 
 
+MOST_CELLS = 4096
+"""Highest frequency of a category read from a file: the largest canvas has as many pixels."""
+
+
 class PerlinParams(Params):
     grid: int = Field(
         10,
@@ -90,6 +94,10 @@ class Perlin(Generator):
     def category(self, index: int) -> list[float]:
         row, column = divmod(index, self.params.grid)
         return [1 + row, 1 + column]
+
+    def check_category(self, parameters: NDArray[np.float64]) -> None:
+        if len(parameters) != 1 or parameters.min() <= 0 or parameters.max() > MOST_CELLS:
+            raise ValueError(f"must be one row of two frequencies above 0, {MOST_CELLS:,} at most")
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         image = np.empty(self.canvas.shape, dtype=np.uint8)

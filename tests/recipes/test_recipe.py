@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formulavision import ConfigError, Drawer, FormulaVisionError, Recipe
+from formulavision import ConfigError, Drawer, Recipe
 from formulavision.recipes.categories import find_categories, write_folder
 
 SMALL = {
@@ -160,9 +160,8 @@ def test_a_folder_is_found_from_another_working_directory(tmp_path: Path, monkey
 def test_a_category_with_more_transformations_than_a_byte_counts_is_refused(tmp_path: Path) -> None:
     rows = np.full((300, 7), 0.1)
     (tmp_path / "00000.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
-    recipe = Recipe.from_dict(SMALL, [f"categories={{folder: {tmp_path}}}"])
-    with pytest.raises(FormulaVisionError, match="category 00000 has 300 transformations, not 254 at most"):
-        Drawer(recipe).draw(0)
+    with pytest.raises(ConfigError, match=r"00000\.csv: the parameters have 300 transformations, not 254 at most"):
+        Recipe.from_dict(SMALL, [f"categories={{folder: {tmp_path}}}"])
 
 
 def test_a_category_of_many_transformations_is_drawn(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Categories: checked wherever they come from, read-only wherever they go."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from formulavision import Category, ConfigError, Drawer, Generator, Recipe, plugins
+from formulavision.recipes.categories import CATEGORIES, find_categories, read_folder, write_file
+from formulavision.util.errors import PluginError
+
+SYSTEM = [0.5, 0.1, -0.1, 0.5, 0.2, 0.3]
+
+
+def problem_of(folder: Path, name: str = "ifs") -> str:
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_dict({"generator": name, "categories": {"folder": str(folder)}})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("ps", [(0, 0), (-0.5, 1.5), (2.5, 2.5), (1e300, 1e300), (0.1, 0.1), (0.5, 0.6)])
+def test_probabilities_that_are_none_are_refused(tmp_path: Path, ps: tuple[float, float]) -> None:
+    np.savetxt(tmp_path / "a.csv", [[*SYSTEM, p] for p in ps], delimiter=",")
+    assert "a.csv: the parameters p must be probabilities: not negative, and 1 in sum" in problem_of(tmp_path)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e7, np.nan, np.inf])
+def test_transformations_beyond_all_measure_are_refused(tmp_path: Path, value: float) -> None:
+    np.savetxt(tmp_path / "a.csv", [[value, *SYSTEM[1:], 0.5], [*SYSTEM, 0.5]], delimiter=",")
+    assert "a.csv: the parameters " in problem_of(tmp_path)
+
+
+def test_probabilities_may_be_rounded(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "a.csv", [[*SYSTEM, 0.33]] * 3, delimiter=",")
+    recipe = Recipe.from_dict({"generator": "ifs", "categories": {"folder": str(tmp_path)}, "canvas": {"size": 32}})
+    assert Drawer(recipe).draw(0)[0].any()
+
+
+def test_the_published_categories_are_taken(official: Path) -> None:
+    recipe = Recipe.from_dict({"generator": "ifs", "categories": {"folder": str(official / "categories")}})
+    assert recipe.num_categories == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        *[("perlin", rows) for rows in ([[0, 1]], [[-1, 2]], [[1e300, 1]], [[1, 2], [3, 4]], [[1, 2, 3]])],
+        *[("bezier", rows) for rows in ([[3.5, 1]], [[1, 1]], [[3, 0]], [[3, 1e9]], [[3, 1], [3, 1]], [[3]])],
+    ],
+)
+def test_odd_categories_of_the_others_are_refused(tmp_path: Path, name: str, rows: list[list[float]]) -> None:
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",")
+    assert "a.csv: the parameters " in problem_of(tmp_path, name)
+
+
+def test_what_operating_systems_leave_in_a_folder_of_categories_is_ignored(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "a.csv", [[3, 4]], delimiter=",")
+    (tmp_path / "._a.csv").write_bytes(b"\0\5\x16\7")
+    (tmp_path / ".DS_Store").write_bytes(b"\0")
+    recipe = Recipe.from_dict({"generator": "perlin", "categories": {"folder": str(tmp_path)}})
+    assert [category.name for category in find_categories(recipe)] == ["a"]
+
+
+# What a plugin gives out
+
+
+class Odd(Generator):
+    name = "odd"
+    given: Any = None
+    columns = ("x",)
+
+    def category(self, index):  # type: ignore[no-untyped-def]
+        return [1.0] if index < 1 else self.given
+
+    def render(self, category, instance):  # type: ignore[no-untyped-def]
+        category.parameters[0, 0] += 1
+        return np.zeros(self.canvas.shape, np.uint8)
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    plugins().add(Odd)
+    monkeypatch.setitem(plugins().generators, "odd", plugins()["odd"])
+    return Recipe.from_dict({"generator": "odd", "categories": 3, "instances": 2, "canvas": {"size": 16}})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        np.nan,
+        [np.inf],
+        {"x": 1.0},
+        "many",
+        [[1.0, 2.0]],
+        [],
+        [[[1.0]]],
+        [None],
+        object(),
+        {1.0},
+        1j,
+        [[1], [1, 2]],
+    ],
+    ids=str,
+)
+def test_categories_that_are_no_numbers_are_told_in_one_line(
+    odd: Recipe, given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Odd, "given", given)
+    with pytest.raises(PluginError, match=r"^'odd' \(this process\): the parameters of category 1 [^\n]*$"):
+        find_categories(odd)
+
+
+@pytest.mark.parametrize("error", [ValueError("must be\neven"), KeyError("x")])
+def test_a_generators_own_check_is_asked(odd: Recipe, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Generator, parameters: np.ndarray) -> None:
+        raise error
+
+    monkeypatch.setattr(Odd, "given", [2.0])
+    monkeypatch.setattr(Odd, "check_category", check)
+    with pytest.raises(PluginError, match=r"parameters of category 0 (must be even|cannot be checked: KeyError)"):
+        find_categories(odd)
+
+
+# Read-only
+
+
+def test_parameters_are_read_only_in_every_process() -> None:
+    given = np.ones((2, 3))
+    category = Category(0, "a", given)
+    given[0, 0] = 9
+    for same in (category, pickle.loads(pickle.dumps(category)), copy.deepcopy(category)):
+        assert same.parameters.tolist() == [[1, 1, 1]] * 2
+        with pytest.raises(ValueError, match="read-only"):
+            same.parameters[0, 0] = 2
+
+
+def test_a_render_that_changes_its_category_is_told_why_it_fails(odd: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "given", [2.0])
+    with pytest.raises(PluginError, match=r"category\.parameters is read-only: copy it before changing it"):
+        Drawer(odd).draw(0)
+
+
+# The file of a store
+
+
+def test_the_file_of_categories_gives_them_back_to_the_last_bit(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 2, 7)) * 10.0 ** np.arange(-300, 300, 86)
+    values[0, 0, 0] = -0.0
+    categories = [Category(i, name, table) for i, (name, table) in enumerate(zip("zäb", values, strict=True))]
+    anything = type("Anything", (Generator,), {"name": "anything"})(None, None, 1)
+    write_file(categories, anything, tmp_path)
+    read = read_folder(tmp_path, anything)
+    assert list(read) == ["z", "ä", "b"]
+    assert all(
+        table.tobytes() == category.parameters.tobytes()
+        for table, category in zip(read.values(), categories, strict=True)
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"categories": 3}', '{"categories": {"a": "x"}}', "[" * 9999])
+def test_a_damaged_file_of_categories_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / CATEGORIES).write_text(text)
+    assert CATEGORIES in problem_of(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from formulavision.generators.contract import Category, Generator
 from formulavision.generators.registry import plugins
 from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
-from formulavision.util.files import cache_folder, is_system_leftover, write_text
+from formulavision.util.files import atomic_write, cache_folder, is_system_leftover, write_text
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
 if TYPE_CHECKING:
@@ -266,9 +265,7 @@ def _write_cache(file: Path, found: list[Parameters]) -> None:
     content = io.BytesIO()
     np.savez(content, rows=np.concatenate(found), lengths=np.array([len(table) for table in found]))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            temporary.write(content.getvalue())
-        Path(temporary.name).replace(file)
+        with atomic_write(file) as cache:
+            cache.write(content.getvalue())
     except OSError:
         return  # a cache that cannot be written costs time, not results

@@ -166,6 +166,10 @@ class Format(ABC):
     def path(self, piece: Piece, layout: Layout, pieces: int) -> str:
         """Path of the piece's file or folder, relative to the store."""
 
+    def files_of(self, path: str) -> str:
+        """The files of a piece in the words of a marker's list (:class:`formulavision.util.folders.Marker`)."""
+        return path
+
     @abstractmethod
     def write(self, target: Path, samples: Iterable[Sample], layout: Layout) -> None:
         """Write the samples to ``target``, whole or not at all, replacing what is there."""

@@ -26,13 +26,13 @@ from formulavision.storage.manifest import (
     Layout,
     Manifest,
     PieceRecord,
-    read_manifest,
     write_manifest,
 )
 from formulavision.storage.png import encode_png
 from formulavision.storage.store import Store
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
-from formulavision.util.files import PARTIAL_SUFFIX, write_text
+from formulavision.util.files import write_text
+from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.processes import BROKEN_POOL, CONTEXT, worker_pool
 
 __all__ = ["Progress", "generate"]
@@ -84,13 +84,14 @@ def generate(
         out: the store's folder: new, empty, or an unfinished store of the same recipe and format.
         format: parquet, webdataset or imagefolder.
         workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
-        overwrite: replace a store that is in the way (never a folder that is no store).
+        overwrite: remove the files of a store that is in the way, finished or not. Other files in its folder stay, and
+            a folder that FormulaVision did not write is refused all the same.
         device: what draws: cpu, or cuda (cuda:N), where the generator can draw there; each process then draws on the
             GPU and encodes on a core. The pixels do not depend on it.
 
     Raises:
         ConfigError: a number is out of range, or there is no such device.
-        StoreError: the folder holds something else, or the disk is full or read-only.
+        StoreError: the folder holds something else, another process writes there, or the disk is full or read-only.
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
     progress = progress or _Silent()
@@ -101,25 +102,16 @@ def generate(
     store_format = find_format(format)
     check_device(device)
     root = Path(out)
+    folder = OwnedFolder(root, "store", last=MANIFEST)
+    identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}"}
+    if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
+        return Store(root)
     try:
-        if _prepare(root, recipe, format, overwrite):
-            return Store(root)
-        categories = find_categories(
-            recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
-        )
-        drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
-        job = _Job(recipe, categories, root, format, "cpu" if drawer.device_drawer is None else device)
-        pieces = store_format.plan(job.layout)
-        records = {piece.number: record for piece in pieces if (record := _read_record(root, store_format, piece))}
-        for leftover in (root / INCOMPLETE).glob(f"*{PARTIAL_SUFFIX}"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        missing = [piece for piece in pieces if piece.number not in records]
-        done = sum(record.count for record in records.values())
-        for piece, record in _run(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
-            records[piece.number] = record
-        write_text(root / "recipe.yaml", recipe.to_yaml())
-        write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
-        shutil.rmtree(root / INCOMPLETE)
+        with folder.writing(identity, ("recipe.yaml", MANIFEST, f"{INCOMPLETE}/"), overwrite=overwrite) as state:
+            if state is not State.COMPLETE:
+                _fill(folder, recipe, format, workers, device, progress)
+            if (root / INCOMPLETE).exists():
+                shutil.rmtree(root / INCOMPLETE)
     except BrokenProcessPool:
         raise StoreError(f"{root}: {BROKEN_POOL}; what was written so far is kept") from None
     except OSError as error:
@@ -133,48 +125,27 @@ def generate(
 # The folder ----------------------------------------------------------------------------------------------------------
 
 
-def _prepare(root: Path, recipe: Recipe, format: str, overwrite: bool) -> bool:
-    """Make the folder ready; True where it holds this very store already."""
-    if root.exists() and not root.is_dir():
-        raise StoreError(f"{root}: is a file, not a folder")
-    state = root / INCOMPLETE
-    complete, unfinished = (root / MANIFEST).is_file(), state.is_dir()
-    if root.is_dir() and any(root.iterdir()) and not complete and not unfinished:
-        raise StoreError(f"{root}: is not empty and holds no store; give another --out")
-    if complete and not overwrite:
-        manifest = read_manifest(root)
-        if (manifest.recipe_id, manifest.format) == (recipe.id, format):
-            shutil.rmtree(state, ignore_errors=True)
-            return True
-        raise StoreError(f"{root}: holds a store of another recipe or format; give another --out, or --overwrite")
-    if unfinished and not complete and not overwrite:
-        # The last of the state's files to be written; without it nothing was drawn yet.
-        if not (state / "recipe.yaml").is_file():
-            shutil.rmtree(state)
-            return _prepare(root, recipe, format, overwrite)
-        settings = (state / "format").read_text(), (state / "id").read_text()
-        if settings != (_format_version(format), recipe.id):
-            raise StoreError(
-                f"{root}: holds an unfinished store of another recipe or format; give another --out, or --overwrite"
-            )
-        return False
-    if complete or unfinished:
-        # At no time may a half of the old store say that it is complete, or be no store at all.
-        state.mkdir(exist_ok=True)
-        (root / MANIFEST).unlink(missing_ok=True)
-        for entry in root.iterdir():
-            if entry != state:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        shutil.rmtree(state)
-    state.mkdir(parents=True)
-    write_text(state / "format", _format_version(format))
-    write_text(state / "id", recipe.id)
-    write_text(state / "recipe.yaml", recipe.to_yaml())
-    return False
-
-
-def _format_version(format: str) -> str:
-    return f"{format} {find_format(format).version}"
+def _fill(folder: OwnedFolder, recipe: Recipe, format: str, workers: int, device: str, progress: Progress) -> None:
+    """Draw what is missing in a store's folder, which this process holds."""
+    root, store_format = folder.root, find_format(format)
+    (root / INCOMPLETE).mkdir(exist_ok=True)
+    for leftover in (root / INCOMPLETE).glob("*.partial"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    categories = find_categories(
+        recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
+    )
+    drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
+    job = _Job(recipe, categories, root, format, "cpu" if drawer.device_drawer is None else device)
+    layout = job.layout
+    pieces = store_format.plan(layout)
+    folder.add(store_format.files_of(store_format.path(piece, layout, len(pieces))) for piece in pieces)
+    records = {piece.number: record for piece in pieces if (record := _read_record(root, store_format, piece))}
+    missing = [piece for piece in pieces if piece.number not in records]
+    done = sum(record.count for record in records.values())
+    for piece, record in _run(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
+        records[piece.number] = record
+    write_text(root / "recipe.yaml", recipe.to_yaml())
+    write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
 
 
 def _record_file(root: Path, piece: Piece) -> Path:

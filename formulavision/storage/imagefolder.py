@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from formulavision.storage.formats import Format, Piece, Reader, Sample
 from formulavision.storage.manifest import INCOMPLETE, Layout
 from formulavision.util.errors import StoreError
-from formulavision.util.files import PARTIAL_SUFFIX, flush_folder
+from formulavision.util.files import flush_everything, flush_folder, partial_path
 
 
 class ImageFolder(Format):
@@ -22,20 +21,27 @@ class ImageFolder(Format):
     def path(self, piece: Piece, layout: Layout, pieces: int) -> str:
         return layout.category_names[piece.number]
 
+    def files_of(self, path: str) -> str:
+        return f"{path}/{path}_*.png"
+
     def write(self, target: Path, samples: Iterable[Sample], layout: Layout) -> None:
-        partial = target.parent / INCOMPLETE / (target.name + PARTIAL_SUFFIX)
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = partial_path(target.parent / INCOMPLETE / target.name)
         partial.mkdir(parents=True)
         for sample in samples:
             (partial / (sample.name.partition("/")[2] + ".png")).write_bytes(sample.png)
         # One flush for the whole folder: one for each of its files would cost more than drawing them.
-        os.sync()
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
+        flush_everything()
+        if target.exists():
+            # With files of this piece from a run that was killed, or with somebody's, which stay.
+            for file in partial.iterdir():
+                file.replace(target / file.name)
+            partial.rmdir()
+        else:
+            partial.replace(target)
         flush_folder(target.parent)
 
     def files(self, target: Path) -> Iterator[Path]:
-        yield from sorted(target.iterdir())
+        yield from sorted(file for file in target.iterdir() if file.match(f"{glob.escape(target.name)}_*.png"))
 
     def reader(self, root: Path, layout: Layout, pieces: list[Piece]) -> Reader:
         return _ImageFolderReader(root, layout, pieces)

@@ -14,6 +14,7 @@ from formulavision.storage.formats import Format, find_format
 from formulavision.storage.manifest import MANIFEST
 from formulavision.storage.store import Store
 from formulavision.util.errors import StoreError
+from formulavision.util.folders import LOCK, MARKER
 
 __all__ = ["Verification", "verify"]
 
@@ -112,6 +113,12 @@ def _structure(store: Store, drawer: Drawer, store_format: Format) -> list[str]:
     planned = [(piece.first, piece.count) for piece in store_format.plan(layout)]
     if [(record.first, record.count) for record in store.manifest.pieces] != planned:
         problems.append(f"{path}: its pieces are not those of its format's plan")
-    known = {MANIFEST, "recipe.yaml", *(record.path.partition("/")[0] for record in store.manifest.pieces)}
+    known = {
+        MANIFEST,
+        MARKER,
+        LOCK,
+        "recipe.yaml",
+        *(record.path.partition("/")[0] for record in store.manifest.pieces),
+    }
     problems += [f"{entry}: is no part of the store" for entry in sorted(path.iterdir()) if entry.name not in known]
     return problems

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -114,6 +114,7 @@ def fit(
     *,
     out: Path,
     resume: bool,
+    overwrite: bool = False,
     frozen: list[str],
     console: Console,
 ) -> Run:
@@ -125,6 +126,7 @@ def fit(
         train, test: images to train on, and to validate on after each epoch.
         out: the run's folder.
         resume: go on with the unfinished run in it.
+        overwrite: remove the run in it first.
         frozen: names of the frozen parameters.
         console: where progress is told.
 
@@ -148,15 +150,17 @@ def fit(
         raise ConfigError(f"devices: {settings.devices} are not there: this machine has {torch.cuda.device_count()}")
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: mixes images of one label each, not of several")
-    if torchrun is None or torchrun.rank == 0:
-        claim(out, plan.to_dict(), train.class_names, resume=resume)
     local = torchrun.local_size if torchrun else ranks
     job = _Job(plan, model, train, test, out, resume, frozen, device, ranks, local)
     started = time.perf_counter()
-    if ranks > 1 and torchrun is None:
-        _train_in_processes(job, quiet=console.quiet)
-    else:
-        _train(job, torchrun.rank if torchrun else 0, torchrun, console)
+    # Of several processes the first one writes.
+    first = torchrun is None or torchrun.rank == 0
+    claimed = claim(out, plan.to_dict(), train.class_names, resume=resume, overwrite=overwrite)
+    with claimed if first else nullcontext():
+        if ranks > 1 and torchrun is None:
+            _train_in_processes(job, quiet=console.quiet)
+        else:
+            _train(job, torchrun.rank if torchrun else 0, torchrun, console)
     run = Run.load(out)
     if torchrun is None or torchrun.rank == 0:
         conclude(console, run, time.perf_counter() - started)

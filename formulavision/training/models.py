@@ -9,12 +9,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError
-from formulavision.util.files import write_text
+from formulavision.util.files import atomic_write, write_text
 
 __all__ = ["build_model", "export", "to_input"]
 
@@ -66,7 +66,9 @@ def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, cla
     ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    # Not by its save_file, whose files nobody else may read.
+    with atomic_write(folder / "model.safetensors") as file:
+        file.write(save(state, metadata={"format": "pt"}))
     source: Any = model.pretrained_cfg
     config: dict[str, Any] = {
         "architecture": settings.model,

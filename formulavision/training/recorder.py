@@ -18,7 +18,7 @@ from formulavision.training.distributed import sum_over_processes
 from formulavision.training.module import Classifier
 from formulavision.training.runs import LAST_CHECKPOINT, Row
 from formulavision.util.errors import FormulaVisionError
-from formulavision.util.files import commit, write_text
+from formulavision.util.files import commit, partial_path, write_text
 
 __all__ = ["COLUMNS", "Recorder"]
 
@@ -204,7 +204,7 @@ class Recorder(lightning.Callback):
         """Write the checkpoint that goes on with this batch of this epoch."""
         self.position = (epoch, batch)
         checkpoint = self.folder / LAST_CHECKPOINT
-        temporary = checkpoint.with_name(f"{checkpoint.name}.partial")
+        temporary = partial_path(checkpoint)
         try:
             trainer.save_checkpoint(temporary)
             if self._speaks:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from formulavision.util.config import dump_yaml, load_yaml
-from formulavision.util.errors import ConfigError
+from formulavision.util.errors import ConfigError, FolderError
 from formulavision.util.files import write_text
+from formulavision.util.folders import OwnedFolder, State
 
-__all__ = ["LAST_CHECKPOINT", "Row", "Run", "check_folder", "check_same_settings", "claim", "is_complete", "write_json"]
+__all__ = [
+    "LAST_CHECKPOINT",
+    "Row",
+    "Run",
+    "check_folder",
+    "check_same_settings",
+    "claim",
+    "is_complete",
+    "run_folder",
+    "write_json",
+]
 
 Row = dict[str, float | None]
 """One epoch of a run: the columns of metrics.csv."""
@@ -22,6 +33,11 @@ LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 _SETTINGS = "settings.yaml"
 _CLASSES = "classes.json"
 _RESULT = "run.json"
+_OURS = (
+    *(_SETTINGS, _CLASSES, _RESULT, LAST_CHECKPOINT.as_posix(), "metrics.csv", "tensorboard/", "logs/"),
+    *("model.safetensors", "config.json", "README.md"),
+)
+"""All that a run writes into its folder; what else is put there is never removed."""
 
 _FREE_TO_CHANGE = {
     *(f"settings.{name}" for name in ("workers", "device", "devices", "draw_on", "compile", "channels_last")),
@@ -100,6 +116,11 @@ def is_complete(folder: Path) -> bool:
     return (folder / _RESULT).is_file()
 
 
+def run_folder(out: Path) -> OwnedFolder:
+    """The folder of a run, as its writers see it."""
+    return OwnedFolder(out, "run", last=_RESULT)
+
+
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that something else is in, before any work is done.
 
@@ -109,44 +130,42 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one")
-    if not out.exists():
+    state = run_folder(out).state()
+    if resume or overwrite:
         return
-    if not out.is_dir():
-        raise ConfigError(f"out: {out}: is a file: give another --out")
-    if not any(out.iterdir()):
-        return
-    if not (out / _SETTINGS).is_file():
-        raise ConfigError(f"out: {out}: holds other files than a run's: give another --out")
-    if is_complete(out):
-        if not (overwrite or resume):
-            raise ConfigError(f"out: {out}: holds a complete run: give another --out, or --overwrite")
-    elif not (overwrite or resume):
-        raise ConfigError(f"out: {out}: holds an unfinished run: go on with it by --resume, or --overwrite it")
+    if state is State.COMPLETE:
+        raise FolderError(f"{out}: holds a complete run: give another --out, or --overwrite")
+    if state is State.UNFINISHED:
+        raise FolderError(f"{out}: holds an unfinished run: go on with it by --resume, or --overwrite it")
 
 
-def claim(out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *, resume: bool) -> None:
-    """Make the folder ready for a run of ``settings``: emptied, or checked to be of the same settings.
+@contextmanager
+def claim(
+    out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *, resume: bool, overwrite: bool = False
+) -> Iterator[None]:
+    """The folder for a run of ``settings`` by this process alone: new, emptied, or checked to be of the same settings.
 
     Raises:
-        ConfigError: the run to be resumed has other settings, or the folder cannot be written.
+        ConfigError: the folder is refused as by :func:`check_folder`, another process trains there, the run to be
+            resumed has other settings, or the folder cannot be written.
     """
-    if resume and (out / _SETTINGS).is_file():
-        check_same_settings(out, settings)
-        if (out / _CLASSES).is_file() and json.loads((out / _CLASSES).read_text(encoding="utf-8")) != list(class_names):
-            raise ConfigError(f"resume: the data's classes are others than in {out / _CLASSES}")
-        return
-    if out.is_dir() and any(out.iterdir()) and not (out / _SETTINGS).is_file():
-        raise ConfigError(f"out: {out}: holds other files than a run's: give another --out")
-    try:
-        if out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True)
-        write_json(list(class_names), out / _CLASSES)
-        (out / LAST_CHECKPOINT).parent.mkdir()
-        # Last, since it is what says that there is a run to go on with.
-        write_text(out / _SETTINGS, dump_yaml(dict(settings)))
-    except OSError as error:
-        raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
+    check_folder(out, resume=resume, overwrite=overwrite)
+    with run_folder(out).writing({}, _OURS, overwrite=overwrite):
+        # Again: another process may have had the folder until now.
+        check_folder(out, resume=resume, overwrite=overwrite)
+        try:
+            if (out / _SETTINGS).is_file():
+                check_same_settings(out, settings)
+            else:
+                write_text(out / _SETTINGS, dump_yaml(dict(settings)))
+            if not (out / _CLASSES).is_file():
+                write_json(list(class_names), out / _CLASSES)
+            elif json.loads((out / _CLASSES).read_text(encoding="utf-8")) != list(class_names):
+                raise ConfigError(f"resume: the data's classes are others than in {out / _CLASSES}")
+            (out / LAST_CHECKPOINT).parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise FolderError(f"{error.filename or out}: cannot be written: {error.strerror or error}") from None
+        yield
 
 
 def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:

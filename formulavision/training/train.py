@@ -81,7 +81,10 @@ def pretrain(
     if resume and is_complete(out):
         return _as_it_is(out, plan, console)
     model = new_model(settings, dataset.num_classes)
-    return fit(plan, model, dataset, held_out, out=out, resume=resume, frozen=[], console=console)
+    return fit(
+        plan, model, dataset, held_out,
+        out=out, resume=resume, overwrite=overwrite, frozen=[], console=console,
+    )  # fmt: skip
 
 
 def finetune(
@@ -145,7 +148,10 @@ def finetune(
     if weights is not None:
         say(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
     frozen = freeze_layers(model, freeze)
-    return fit(plan, model, opened.train, opened.test, out=out, resume=resume, frozen=frozen, console=console)
+    return fit(
+        plan, model, opened.train, opened.test,
+        out=out, resume=resume, overwrite=overwrite, frozen=frozen, console=console,
+    )  # fmt: skip
 
 
 def _check_source(checkpoint: str | Path, out: Path) -> None:

@@ -32,6 +32,10 @@ class StoreError(FormulaVisionError):
     """A store is missing, incomplete, damaged, or in the way of another."""
 
 
+class FolderError(ConfigError, StoreError):
+    """An output folder holds something else, or another process writes there. Another ``out`` mends it."""
+
+
 class DownstreamError(FormulaVisionError):
     """A downstream dataset cannot be used as it is."""
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
-    "PARTIAL_SUFFIX",
+    "PARTIAL",
     "atomic_write",
     "cache_folder",
     "commit",
+    "flush_everything",
     "flush_folder",
     "is_system_leftover",
+    "partial_path",
     "write_text",
 ]
 
-PARTIAL_SUFFIX = ".partial"
+PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial\Z")
+"""End of the name of a file that is being written; the name that it will get stands before it."""
 
 _SYSTEM_LEFTOVER = re.compile(
     r"""
@@ -44,11 +48,16 @@ def is_system_leftover(name: str) -> bool:
     return _SYSTEM_LEFTOVER.fullmatch(name) is not None
 
 
+def partial_path(path: Path) -> Path:
+    """Where to write what becomes ``path``: beside it, under a name that no other process has."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file under a temporary name, flushed to disk and renamed to ``path`` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -73,7 +82,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a crash."""
+    """Make renames in ``folder`` survive a crash of the machine. Windows has no such call."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -86,3 +97,9 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("FORMULAVISION_CACHE") or platformdirs.user_cache_dir("formulavision"))
+
+
+def flush_everything() -> None:
+    """Make all that was written survive a crash of the machine. Windows has no such call."""
+    if hasattr(os, "sync"):
+        os.sync()

@@ -157,7 +157,7 @@ def test_ctrl_c_ends_in_one_line_and_a_resumable_state(tmp_path: Path) -> None:
         == "stopped; what is finished is kept: run the same command again to go on (training: with --resume)"
     )
     assert "Traceback" not in errors
-    assert (tmp_path / "store" / ".incomplete" / "recipe.yaml").is_file()
+    assert (tmp_path / "store" / ".incomplete").is_dir()
 
 
 def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> No
 def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tmp_path: Path) -> None:
     generate(recipe, tmp_path / "store")
     other = Recipe.from_dict(RECIPE, ["seed=4"])
-    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format; .* --overwrite"):
+    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format: .* --overwrite"):
         generate(other, tmp_path / "store")
     assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
     assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id
@@ -231,7 +231,7 @@ def test_a_store_is_read_without_the_generator_that_drew_it(
 
 def test_a_folder_that_is_no_store_is_never_overwritten(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FormulaVisionError, match="is not empty and holds no store"):
+    with pytest.raises(FormulaVisionError, match="is not empty, and has no file"):
         generate(recipe, tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -243,7 +243,7 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_what_was_written(
 
     from formulavision.storage import imagefolder
 
-    real, calls = os.sync, []
+    real, calls = imagefolder.flush_everything, []
 
     def full_at_the_third() -> None:
         calls.append(1)
@@ -251,7 +251,7 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_what_was_written(
             raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
         real()
 
-    monkeypatch.setattr(imagefolder.os, "sync", full_at_the_third)
+    monkeypatch.setattr(imagefolder, "flush_everything", full_at_the_third)
     with pytest.raises(FormulaVisionError, match="No space left on device; what was written so far is kept"):
         generate(recipe, tmp_path / "store", format="imagefolder")
     monkeypatch.undo()

@@ -101,7 +101,7 @@ def test_a_variable_that_others_set_too_is_no_sign_of_several_processes(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigError, match="holds other files"):
+    with pytest.raises(ConfigError, match="is not empty, and has no file"):
         pretrain(Stripes(), out=tmp_path, settings=small, show_progress=False)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

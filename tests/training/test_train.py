@@ -209,7 +209,7 @@ def test_a_complete_run_is_overwritten_only_when_asked(
 def test_a_folder_of_other_files_is_never_touched(stripes: Any, small: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for choice in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(ConfigError, match="holds other files"):
+        with pytest.raises(ConfigError, match="is not empty, and has no file"):
             pretrain(stripes(), out=tmp_path, settings=small, **choice)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

@@ -1,0 +1,358 @@
+"""Folders that FormulaVision writes: a list of what is ours, one writer at a time, and a way on after any crash.
+
+An owned folder holds a marker, the file ``.formulavision``: what the folder is, what identifies its content, and a list
+of our files in it, which grows before a file is written. So a folder is always one of four:
+
+- new: it is missing, or empty, or has a marker and none of our files (``--overwrite`` may have been stopped in it);
+- unfinished: some of our files are there, the last one to be written is not;
+- complete: the last one is there;
+- foreign: it holds files and no marker. It is never changed.
+
+A writer holds the lock ``.formulavision.lock``. The lock ends with its process; who has it next removes what writers
+that were killed left behind under temporary names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
+
+from formulavision.util.errors import FolderError
+from formulavision.util.files import PARTIAL, is_system_leftover, write_text
+
+__all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "locked", "record"]
+
+MARKER = ".formulavision"
+LOCK = ".formulavision.lock"
+
+_VERSION = 1
+_ABOUT = (
+    "FormulaVision wrote this folder. 'ours' lists its files: --overwrite removes them and nothing else. "
+    "A * stands for any characters, a / at the end for a folder with all that is in it."
+)
+
+
+class State(Enum):
+    """What a folder is to its next writer; a foreign one is an error."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    COMPLETE = "complete"
+
+
+@contextmanager
+def locked(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock for this process; wait while another one holds it. Its file is there for as long.
+
+    The lock ends with its process, however that ends. Among machines it works where their file system has locks.
+
+    Args:
+        lock: the lock's file, which need not be there.
+        taken: called before the wait, where there is one; may raise to refuse instead.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(lock)
+    try:
+        file.acquire(blocking=False)
+    except Timeout:
+        taken()
+        file.acquire()
+    try:
+        yield
+    finally:
+        # While it is held: filelock makes a new file where the one that it waited for has lost its name.
+        if os.name != "nt":
+            lock.unlink(missing_ok=True)
+        file.release()
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What an owned folder says of itself.
+
+    Attributes:
+        kind: store, run, comparison, ...
+        last: the file that is written last: with it, the folder is complete.
+        identity: what must be equal for a writer to go on with the folder.
+        ours: our files, relative to the folder. ``NAME/`` is a folder with all that is in it, ``*`` in a file's name
+            any characters, and ``NAME/.formulavision`` an owned folder, which has a list of its own.
+        discarded: our files are to be removed: somebody has begun to overwrite them.
+    """
+
+    kind: str
+    last: str
+    identity: Mapping[str, str]
+    ours: tuple[str, ...] = ()
+    discarded: bool = False
+
+    def text(self) -> str:
+        """The content of the marker's file."""
+        content = {"about": _ABOUT, "version": _VERSION, **asdict(self)}
+        content["sha256"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json.dumps(content, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, root: Path) -> Marker | None:
+        """The marker of a folder; None where it has none.
+
+        Raises:
+            FolderError: the marker is damaged, or a newer version of FormulaVision wrote it.
+        """
+        path = root / MARKER
+        try:
+            text = path.read_bytes().decode()
+            content = json.loads(text)
+            version = content["version"]
+            marker = cls(
+                content["kind"], content["last"], content["identity"], tuple(content["ours"]), content["discarded"]
+            )
+            sound = marker.text() == text and all(map(_stays_inside, (marker.last, *marker.ours)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FolderError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            version, sound = None, False
+        if isinstance(version, int) and version > _VERSION:
+            raise FolderError(f"{path}: a newer version of FormulaVision wrote it: upgrade, or give another --out")
+        if not sound:
+            raise FolderError(f"{path}: is damaged, so nothing in its folder is changed: give another --out")
+        return marker
+
+
+class OwnedFolder:
+    """A folder of one kind, as its writers see it.
+
+    Args:
+        root: the folder, which need not be there.
+        kind: what it is, in a word.
+        last: the file in it that is written last and makes it complete.
+    """
+
+    def __init__(self, root: Path, kind: str, *, last: str) -> None:
+        self.root = root
+        self.kind = kind
+        self.last = last
+
+    def state(self) -> State:
+        """What the folder is. Changes nothing.
+
+        Raises:
+            FolderError: it is a file, it is foreign or of another kind, or its marker cannot be read.
+        """
+        return self._state(self._marker())
+
+    def holds(self, identity: Mapping[str, str]) -> bool:
+        """Whether the folder is complete with that content. Changes nothing, and raises as :meth:`state` does."""
+        marker = self._marker()
+        return marker is not None and self._state(marker) is State.COMPLETE and marker.identity == identity
+
+    @contextmanager
+    def writing(self, identity: Mapping[str, str], ours: Iterable[str], *, overwrite: bool = False) -> Iterator[State]:
+        """The folder for this process alone, with a marker that has ``ours`` on its list. Gives what the folder is.
+
+        Args:
+            identity: of the content that is to be written, by names for the error's line: ``{"recipe": ...}``.
+            ours: what will be written; see :class:`Marker`.
+            overwrite: remove our files first.
+
+        Raises:
+            FolderError: also, another process writes there, the content has another identity, a file that is not ours
+                is in the way, or the folder cannot be written.
+        """
+        self._marker()  # so that nothing is changed in a folder that is refused
+        with ExitStack() as stack:
+            with _told(self.root):
+                stack.enter_context(_lock_folder(self.root))
+                state = self._claim(Marker(self.kind, self.last, dict(identity)), overwrite)
+                self.add(ours)
+            yield state
+
+    def add(self, ours: Iterable[str]) -> None:
+        """Put files on the list before they are written; for who holds the folder.
+
+        Raises:
+            FolderError: one of them is there and is not ours.
+        """
+        marker = self._marker()
+        assert marker is not None
+        new = dict.fromkeys(name for name in ours if name not in set(marker.ours))
+        for path in _in_the_way(self.root, [name for name in new if not _is_nested(name)]):
+            raise FolderError(f"{path}: is in the way and not FormulaVision's: move it, or give another --out")
+        if new:
+            self._write(replace(marker, ours=(*marker.ours, *new)))
+
+    def _marker(self) -> Marker | None:
+        root = self.root
+        with _told(root):
+            if root.exists() and not root.is_dir():
+                raise FolderError(f"{root}: is a file: give another --out")
+            marker = Marker.read(root)
+            if marker is None and root.exists() and not all(_is_trace(entry.name) for entry in root.iterdir()):
+                raise FolderError(
+                    f"{root}: is not empty, and has no file {MARKER} that says what FormulaVision may change there "
+                    "(version 0.1 wrote none): give another --out"
+                )
+        if marker is not None and marker.kind != self.kind:
+            raise FolderError(f"{root}: holds a {marker.kind}, not a {self.kind}: give another --out")
+        return marker
+
+    def _state(self, marker: Marker | None) -> State:
+        if marker is None or marker.discarded:
+            return State.NEW
+        if (self.root / self.last).is_file():
+            return State.COMPLETE
+        return State.UNFINISHED if any(_present(self.root, marker.ours)) else State.NEW
+
+    def _claim(self, marker: Marker, overwrite: bool) -> State:
+        there = self._marker()
+        state = self._state(there)
+        if there is not None and (overwrite or state is State.NEW):
+            _discard(self.root, there)
+            there = None
+        if there is None:
+            self._write(marker)
+            state = State.NEW
+        elif there.identity != marker.identity:
+            what = "a" if state is State.COMPLETE else "an unfinished"
+            raise FolderError(
+                f"{self.root}: holds {what} {self.kind} of another {' or '.join(marker.identity)}: "
+                "give another --out, or --overwrite"
+            )
+        for path in list(_present(self.root, (MARKER, *(there or marker).ours), partial=True)):
+            _remove(path)
+        return state
+
+    def _write(self, marker: Marker) -> None:
+        write_text(self.root / MARKER, marker.text())
+
+
+def record(folder: Path, names: Iterable[str]) -> None:
+    """Put files on the list of the owned folder that ``folder`` is, or lies in, before they are written.
+
+    Where there is no owned folder, nothing is to be done.
+
+    Raises:
+        FolderError: one of them is there and is not ours, or the folder cannot be written.
+    """
+    for root, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
+        marker = Marker.read(root)
+        if marker is not None:
+            ours = [prefix + name for name in names]
+            if not set(ours) <= set(marker.ours):
+                with _told(root), locked(root / LOCK, lambda: None):
+                    OwnedFolder(root, marker.kind, last=marker.last).add(ours)
+            return
+
+
+@contextmanager
+def _told(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"{error.filename or root}: cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _lock_folder(root: Path) -> Iterator[None]:
+    def refuse() -> None:
+        raise FolderError(f"{root}: another process writes there (it holds {LOCK}): wait for it, or give another --out")
+
+    with locked(root / LOCK, refuse):
+        yield
+
+
+# What there is of ours -----------------------------------------------------------------------------------------------
+
+
+def _discard(root: Path, marker: Marker) -> None:
+    """Remove our files. If this process is killed in it, the folder is as good as new, and the next writer goes on."""
+    write_text(root / MARKER, replace(marker, discarded=True).text())
+    # First of all, so that no part of the content looks complete to a reader.
+    (root / marker.last).unlink(missing_ok=True)
+    for path in [*_present(root, marker.ours), *_present(root, marker.ours, partial=True)]:
+        if path.name == MARKER:
+            _discard_nested(path.parent)
+        else:
+            _remove(path)
+    folders = {folder for name in marker.ours for folder in PurePosixPath(name).parents if _is_reached(root, folder)}
+    for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        with suppress(OSError):  # something that is not ours is in it
+            (root / folder).rmdir()
+
+
+def _discard_nested(root: Path) -> None:
+    marker = Marker.read(root)
+    assert marker is not None
+    with _lock_folder(root):
+        _discard(root, marker)
+        (root / MARKER).unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _present(root: Path, ours: Iterable[str], *, partial: bool = False) -> Iterator[Path]:
+    """What there is of a marker's list; or, with ``partial``, what was being written to become a part of it."""
+    by_folder: dict[PurePosixPath, list[str]] = {}
+    for name in ours:
+        by_folder.setdefault(PurePosixPath(name).parent, []).append(name)
+    for folder, names in by_folder.items():
+        if not _is_reached(root, folder) and folder.name:
+            continue
+        files = {PurePosixPath(name).name for name in names if not name.endswith("/")}
+        folders = {PurePosixPath(name).name for name in names if name.endswith("/")}
+        patterns = [re.compile(re.escape(name).replace(r"\*", ".*")) for name in files if "*" in name]
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = PARTIAL.sub("", entry.name)
+                if partial != (name != entry.name):
+                    continue
+                of_files = name in files or any(pattern.fullmatch(name) for pattern in patterns)
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if (of_files and not is_folder) or (name in folders and (is_folder or entry.is_symlink())):
+                    yield root / folder / entry.name
+
+
+def _in_the_way(root: Path, ours: Iterable[str]) -> Iterator[Path]:
+    """What is there already where files of ours, or the folders that they lie in, are to be."""
+    names = [PurePosixPath(name) for name in ours]
+    for folder in dict.fromkeys(folder for name in names for folder in name.parents if folder.name):
+        if os.path.lexists(root / folder) and not _is_reached(root, folder):
+            yield root / folder
+    yield from (root / name for name in names if "*" not in name.name and os.path.lexists(root / name))
+    yield from _present(root, [str(name) for name in names if "*" in name.name])
+
+
+def _is_reached(root: Path, folder: PurePosixPath) -> bool:
+    """Whether it is a folder inside, with no symbolic link on the way: what links lead to is not ours."""
+    ways = [root / part for part in (folder, *folder.parents) if part.name]
+    return bool(ways) and all(way.is_dir() and not way.is_symlink() for way in ways)
+
+
+def _is_trace(name: str) -> bool:
+    """Whether a file does not count where a folder is looked at for the first time."""
+    return name == LOCK or PARTIAL.sub("", name) == MARKER or is_system_leftover(name)
+
+
+def _is_nested(name: str) -> bool:
+    return PurePosixPath(name).name == MARKER
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts and name != MARKER

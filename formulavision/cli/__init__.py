@@ -16,25 +16,29 @@ __all__ = ["app", "main"]
 
 
 class _Commands(Group):
-    """Runs a command; what the user can mend ends in one line and exit status 2, and Ctrl-C in one line and 130.
+    """Runs a command; what the user can mend ends in one line and exit status 2, Ctrl-C and SIGTERM in one line and 130
+    and 143.
 
     Any other exception is a bug of FormulaVision, which ends in one line and 1. ``--debug`` shows the traceback, too.
     """
 
     def invoke(self, ctx: Any) -> Any:
         from formulavision.util.errors import FormulaVisionError
+        from formulavision.util.interrupts import SIGNALS, Terminated, interrupt
 
         # A cluster's or a container's request to end is answered as Ctrl-C is: the state can be resumed.
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in SIGNALS:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, interrupt)
         try:
             return super().invoke(ctx)
         except FormulaVisionError as error:
             _fail(ctx, str(error))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             sys.stderr.write(
                 "\nstopped; what is finished is kept: run the same command again to go on (training: with --resume)\n"
             )
-            sys.exit(130)
+            sys.exit(error.code if isinstance(error, Terminated) else 130)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _fail(ctx, f"{where}{error.strerror or error}")
@@ -43,10 +47,6 @@ class _Commands(Group):
                 raise
             told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _fail(ctx, f"this is a bug in FormulaVision ({told}): --debug shows where; please report it", status=1)
-
-
-def _interrupt(*signal_and_frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _fail(ctx: Any, message: str, status: int = 2) -> NoReturn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -17,6 +16,7 @@ from torchvision.transforms.v2 import functional
 
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.rendering.random import uniform_streams
+from formulavision.util.interrupts import held_back
 
 __all__ = [
     "Batch",
@@ -272,6 +272,10 @@ class EpochLoader(DataLoader[Batch]):
         super().__init__(prepared, batch_sampler=batches, **arguments)
         self.batches = batches
 
+    def __iter__(self) -> Any:
+        with held_back():  # workers end with this process, and by it alone
+            return super().__iter__()
+
     @property
     def drawn_on(self) -> str | None:
         """Kind of the device where images are drawn; None where they are read."""
@@ -315,14 +319,9 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=pin,
         collate_fn=_as_it_is,
-        worker_init_fn=_leave_interrupts_to_the_parent,
         # Of its own: a loader draws a seed for each epoch, and the global stream belongs to the model.
         generator=torch.Generator(),
     )
-
-
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -6,15 +6,14 @@ import copy
 import logging
 import multiprocessing
 import os
-import signal
 import socket
-import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,13 @@ from formulavision.training.recorder import Recorder
 from formulavision.training.runs import LAST_CHECKPOINT, Run, claim, write_json
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
+from formulavision.util.interrupts import held_back, interrupt, stoppable
 
 __all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
 
 _LOADERS_ON_CUDA = 16
 _PATIENCE = timedelta(hours=12)
 """How long processes wait for each other: one may cluster a million images while the others do nothing."""
-_SAME_INTERRUPT_S = 1.0
-"""A terminal and a launcher may both pass a Ctrl-C on."""
 
 _ADVICE = (
     ".*does not have many workers",
@@ -132,7 +130,8 @@ def fit(
 
     Raises:
         ConfigError: the run to be resumed has other settings, the folder cannot be written, or there is no such device.
-        KeyboardInterrupt: Ctrl-C; the run can be resumed from the step that it stopped after.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM (as :class:`~formulavision.util.interrupts.Terminated`); the run can be
+            resumed from the step that it stopped after.
     """
     settings = plan.settings
     device = resolve_device(settings.device)
@@ -158,12 +157,14 @@ def fit(
     claimed = claim(out, plan.to_dict(), train.class_names, resume=resume, overwrite=overwrite)
     with claimed if first else nullcontext():
         if ranks > 1 and torchrun is None:
-            _train_in_processes(job, quiet=console.quiet)
+            stopped = _train_in_processes(job, quiet=console.quiet)
         else:
-            _train(job, torchrun.rank if torchrun else 0, torchrun, console)
+            stopped = _train(job, torchrun.rank if torchrun else 0, torchrun, console)
     run = Run.load(out)
     if torchrun is None or torchrun.rank == 0:
         conclude(console, run, time.perf_counter() - started)
+    if stopped:  # in the last epoch
+        interrupt(stopped)
     return run
 
 
@@ -232,8 +233,12 @@ class _Job:
         return torch.device("cuda", torchrun.local_rank if torchrun else 0)
 
 
-def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -> None:
-    """Train in this process, which is one of ``job.ranks``."""
+def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -> int:
+    """Train in this process, which is one of ``job.ranks``.
+
+    Returns:
+        The number of the signal that would have stopped it, had this not been the last epoch; 0: none.
+    """
     settings, model = job.plan.settings, job.model
     precision = resolve_precision(settings.precision, job.device)
     if rank:
@@ -286,6 +291,8 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+        # Lightning's answer to SIGTERM stops without a checkpoint, and in several processes it may wait for ever.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         trainer.fit(
             module,
             train_dataloaders=loaders[0],
@@ -299,6 +306,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
         except OSError as error:
             raise FormulaVisionError(f"{job.out}: {error.strerror or error}; --resume writes what is missing") from None
     trainer.strategy.barrier()  # the other processes read what the first one wrote
+    return recorder.stop
 
 
 def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, drawn_on: str | None) -> None:
@@ -330,32 +338,55 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, d
 # Several processes --------------------------------------------------------------------------------------------------
 
 
-def _train_in_processes(job: _Job, *, quiet: bool) -> None:
-    """Train in ``job.ranks`` processes of this machine, which see themselves as torchrun would have started them."""
+def _train_in_processes(job: _Job, *, quiet: bool) -> int:
+    """Train in ``job.ranks`` processes of this machine, which see themselves as torchrun would have started them.
+
+    Returns:
+        As :func:`_train` does.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     outcomes = torch.multiprocessing.get_context("spawn").SimpleQueue()
     logging.getLogger(torch.multiprocessing.spawn.__module__).setLevel(logging.ERROR)
-    processes = torch.multiprocessing.spawn(_take_part, (job, quiet, port, outcomes), nprocs=job.ranks, join=False)
+    processes: list[Any] = []
+    stopped = 0
 
-    def forward(number: int, frame: Any) -> None:
-        for process in processes.processes:
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
+    def stop(number: int) -> None:
+        nonlocal stopped
+        stopped = number
+        for process in processes:
+            process.terminate()  # they end together, with a checkpoint
 
-    handler = _set_handler(forward)  # they end together, with a checkpoint
-    try:
-        while not processes.join():
-            pass
-    except (ProcessRaisedException, ProcessExitedException) as error:
-        if outcomes.empty():
-            raise
-        raise outcomes.get() from error
-    finally:
-        _set_handler(handler)
+    def kill() -> None:
+        for process in processes:
+            process.kill()
+
+    with stoppable(stop, kill):
+        # A terminal's Ctrl-C reaches all processes, this one passes it on, and they take it when they can.
+        with held_back():
+            context = torch.multiprocessing.spawn(
+                _take_part, (job, quiet, port, outcomes), nprocs=job.ranks, join=False
+            )
+        processes += context.processes
+        if stopped:
+            stop(stopped)
+        try:
+            while context.sentinels:
+                wait(list(context.sentinels))
+                if any(process.exitcode for process in processes):
+                    kill()  # the others wait for the one that failed
+                context.join()
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            if outcomes.empty():
+                raise
+            raise outcomes.get() from error
     if not outcomes.empty():
-        raise outcomes.get()
+        error = outcomes.get()
+        if stopped:
+            interrupt(stopped)
+        raise error
+    return stopped
 
 
 def _take_part(rank: int, job: _Job, quiet: bool, port: int, outcomes: Any) -> None:
@@ -377,32 +408,27 @@ def _take_part(rank: int, job: _Job, quiet: bool, port: int, outcomes: Any) -> N
         raise
     except KeyboardInterrupt as error:
         outcomes.put(error)
-        if error.args:
-            raise  # at once, so that no other process waits for this one
 
 
 @contextmanager
 def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[None]:
-    """Ctrl-C ends training after the step at hand, with a checkpoint; a second one at once, with the last one."""
+    """The first Ctrl-C or SIGTERM ends training after the step at hand, with a checkpoint; the second one at once.
 
-    first = 0.0
+    Processes that this module started are ended by the one that started them.
+    """
 
-    def stop(number: int, frame: Any) -> None:
-        nonlocal first
-        if recorder.stop:
-            if time.monotonic() - first < _SAME_INTERRUPT_S:
-                return
-            raise KeyboardInterrupt("at once")
-        recorder.stop, first = True, time.monotonic()
+    def stop(number: int) -> None:
+        recorder.stop = number
         say(console, "stopping after this step; Ctrl-C again stops at once")
 
-    handler = _set_handler(stop)
+    started_here = multiprocessing.parent_process() is not None and job.ranks > 1
     try:
-        yield
+        with stoppable(stop, None if started_here else lambda: None):
+            yield
     except BaseException as error:
         # Lightning answers a KeyboardInterrupt by leaving the process.
-        interrupt = error if isinstance(error, KeyboardInterrupt) else error.__context__
-        if not isinstance(interrupt, KeyboardInterrupt):
+        found = error if isinstance(error, KeyboardInterrupt) else error.__context__
+        if not isinstance(found, KeyboardInterrupt):
             raise
         epoch, batch = recorder.position
         within = f" and {batch:,} of {len(recorder.loader):,} steps of the next" if batch else ""
@@ -411,16 +437,7 @@ def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[
             f"{job.out}: stopped with {epoch} of {job.plan.settings.epochs} epochs{within} done; "
             "resumed, it goes on from there",
         )
-        raise KeyboardInterrupt(*interrupt.args) from None
-    finally:
-        _set_handler(handler)
-
-
-def _set_handler(handler: Any) -> Any:
-    """Answer Ctrl-C by ``handler``, which only the main thread can; gives the handler before it."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGINT, handler) if handler is not None else None
+        raise type(found)(*found.args) from None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from formulavision.training.module import Classifier
 from formulavision.training.runs import LAST_CHECKPOINT, Row
 from formulavision.util.errors import FormulaVisionError
 from formulavision.util.files import commit, partial_path, write_text
+from formulavision.util.interrupts import interrupt
 
 __all__ = ["COLUMNS", "Recorder"]
 
@@ -49,7 +51,8 @@ class Recorder(lightning.Callback):
     Attributes:
         history: the rows.
         position: (epoch, batch) that the last checkpoint goes on with; both count from 0.
-        stop: set from outside, a run writes a checkpoint after the step at hand and raises KeyboardInterrupt.
+        stop: number of a signal; set from outside, a run writes a checkpoint after the step at hand and raises what
+            stands for it, KeyboardInterrupt or :class:`~formulavision.util.interrupts.Terminated`. 0: none.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Recorder(lightning.Callback):
         self.history: list[Row] = []
         self.images = 0
         self.train_seconds = 0.0
-        self.stop = False
+        self.stop = 0
         self.position = (0, 0)
         self._before = 0.0  # seconds of this epoch in the process that was stopped in it
         self._learning_rate = 0.0
@@ -128,7 +131,7 @@ class Recorder(lightning.Callback):
     ) -> None:
         if batch_idx + 1 == len(self.loader):
             return  # the end of the epoch writes one
-        stop, due = self.stop, time.perf_counter() - self._saved >= 60 * self.minutes
+        stop, due = self.stop > 0, time.perf_counter() - self._saved >= 60 * self.minutes
         if trainer.world_size > 1:  # all do what one of them wants
             wishes = torch.tensor([float(stop), float(due)], device=pl_module.device)
             stop, due = (sum_over_processes(wishes) > 0).tolist()
@@ -137,7 +140,7 @@ class Recorder(lightning.Callback):
             self._check_loss(float(pl_module.train_sums.loss), trainer.current_epoch + 1)
             self._save(trainer, trainer.current_epoch, batch_idx + 1)
         if stop:
-            raise KeyboardInterrupt
+            interrupt(self.stop or signal.SIGTERM)  # 0 where another process was told to
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._end_of_training(pl_module)
@@ -161,8 +164,8 @@ class Recorder(lightning.Callback):
             self._write(row, epoch)
         self._save(trainer, epoch, 0)
         self.on_epoch(row)
-        if trainer.strategy.reduce_boolean_decision(self.stop, all=False) and epoch < (trainer.max_epochs or 0):
-            raise KeyboardInterrupt
+        if trainer.strategy.reduce_boolean_decision(self.stop > 0, all=False) and epoch < (trainer.max_epochs or 0):
+            interrupt(self.stop or signal.SIGTERM)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if hasattr(self, "_board"):

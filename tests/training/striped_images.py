@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from pathlib import Path
+
 import torch
 
 from formulavision.util.errors import FormulaVisionError
@@ -56,3 +61,30 @@ class SeveralLabels:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.tensor([index % 2, index % 3 == 0, (index % 5 == 0) - (index % 4 == 0)], dtype=torch.int8)
         return torch.full((3, 36, 36), 100 * (index % 2) + 50 + index, dtype=torch.uint8), labels
+
+
+class SlowStripes(Stripes):
+    """Stripes, one of which takes its time; a file ``reached`` says that it is waited for.
+
+    Run as a program, ``striped_images.py OUT SLOW SECONDS SETTINGS`` (JSON), a model is pre-trained on them.
+    """
+
+    def __init__(self, file: Path, slow: int, seconds: float) -> None:
+        super().__init__()
+        self.file = file
+        self.slow = slow
+        self.seconds = seconds
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == self.slow:
+            self.file.touch()
+            time.sleep(self.seconds)
+        return super().__getitem__(index)
+
+
+if __name__ == "__main__":
+    from formulavision.training import pretrain
+
+    out, slow, seconds, settings = sys.argv[1:]
+    images = SlowStripes(Path(out).with_name("reached"), int(slow), float(seconds))
+    pretrain(images, out=out, settings=json.loads(settings))

@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_stops_at_once(
         return whole(self, index)
 
     monkeypatch.setattr(type(stripes()), "__getitem__", impatient)
-    monkeypatch.setattr("formulavision.training.fit._SAME_INTERRUPT_S", 0.0)
+    monkeypatch.setattr("formulavision.util.interrupts._SAME_S", 0.0)
     monkeypatch.setattr("formulavision.training.fit.image_cache", lambda *a, **k: None)
     with pytest.raises(KeyboardInterrupt):
         pretrain(stripes(), out=tmp_path / "run", settings=small)

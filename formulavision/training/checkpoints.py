@@ -123,6 +123,9 @@ class Checkpoint:
                     f"these are the weights of another architecture than {type(model).__name__} as asked for"
                 )
         taken = {name: state[name] for name in wanted if name in state}
+        for name, tensor in taken.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"{self.name}: {name} holds NaN or infinite numbers: give other weights")
         skipped = [name for name in state if name not in taken]
         missing = [name for name in wanted if name not in taken and not _is_counter(name)]
         foreign = [name for name in skipped if not is_head(name, prefixes)]

@@ -30,9 +30,10 @@ from formulavision.data.loading import EpochLoader, ImageDataset, Prepared, imag
 from formulavision.recipes.device import device_name
 from formulavision.training.distributed import Processes, launched, synchronise_batch_norm
 from formulavision.training.export import write_card
-from formulavision.training.models import build_model, export
+from formulavision.training.models import build_model, check_training, export
 from formulavision.training.module import Classifier
 from formulavision.training.progress import Bar, announce, conclude, describe_model, epoch_line, say
+from formulavision.training.randomness import own_randomness
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import LAST_CHECKPOINT, Run, claim, write_json
 from formulavision.training.settings import TrainSettings
@@ -70,8 +71,9 @@ class Plan:
 
 def new_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     """A model whose initial weights depend on the seed alone."""
-    torch.manual_seed(settings.seed)
-    return build_model(settings, num_classes)
+    with own_randomness():
+        torch.manual_seed(settings.seed)
+        return build_model(settings, num_classes)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -149,6 +151,7 @@ def fit(
         raise ConfigError(f"devices: {settings.devices} are not there: this machine has {torch.cuda.device_count()}")
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: mixes images of one label each, not of several")
+    check_training(model, settings, len(train.class_names))
     local = torchrun.local_size if torchrun else ranks
     job = _Job(plan, model, train, test, out, resume, frozen, device, ranks, local)
     started = time.perf_counter()
@@ -274,7 +277,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
         callbacks.append(Reclustering(loaders[0], settings))
     if console.is_terminal and not console.quiet:
         callbacks.append(Bar(console))
-    with _quiet_lightning(), _interruptible(job, recorder, console):
+    with _quiet_lightning(), own_randomness(), _interruptible(job, recorder, console):
         trainer = lightning.Trainer(
             accelerator=job.device.type,
             devices=torchrun.local_size if torchrun else 1,

@@ -11,16 +11,19 @@ import timm
 import torch
 from safetensors.torch import save
 
+from formulavision.training.randomness import own_randomness
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_text
 
-__all__ = ["build_model", "export", "to_input"]
+__all__ = ["build_model", "check_model", "check_training", "export", "to_input"]
 
 
 def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
-    """A timm model with new weights from the global random state, for 3 x crop x crop images.
+    """A timm model with new weights, for 3 x crop x crop images.
+
+    The weights are drawn with torch's global random state as it is, which is left so.
 
     Raises:
         ConfigError: timm has no such model, or it cannot take images of this size.
@@ -34,9 +37,10 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     if settings.drop_path:
         arguments["drop_path_rate"] = settings.drop_path
     try:
-        model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, settings.crop, settings.crop))
+        with own_randomness():
+            model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, settings.crop, settings.crop))
     except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"crop: '{settings.model}' takes no {settings.crop}-pixel images ({reason})") from None
@@ -44,6 +48,39 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     if not source.get("classifier") or not hasattr(model, "group_matcher"):
         raise ConfigError(f"model: '{settings.model}' has no classification head to train")
     return model.train()
+
+
+def check_model(settings: TrainSettings) -> None:
+    """Refuse what :func:`build_model` would, without memory for weights: before data are searched or read.
+
+    Raises:
+        ConfigError: timm has no such model, it cannot take images of this size, or it has no classification head.
+    """
+    with torch.device("meta"):
+        build_model(settings, num_classes=2)
+
+
+def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes: int) -> None:
+    """Refuse a model that could not be trained, before its first step: two black images are passed through it.
+
+    Raises:
+        ConfigError: it fails in training mode, or gives something else than logits of ``num_classes`` classes.
+    """
+    images = torch.zeros(2, 3, settings.crop, settings.crop)
+    # Statistics of batch normalisation are taken in copies.
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with own_randomness(), torch.no_grad():
+            logits: Any = torch.func.functional_call(model, buffers, (images,))
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"model: '{settings.model}' cannot be trained ({reason})") from None
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"model: '{settings.model}' gives {given} for two images, not scores of {num_classes} classes: "
+            "choose another model"
+        )
 
 
 def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -65,7 +102,9 @@ def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, cla
 
     ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Each a copy: safetensors takes no tensors that share memory, as those of layers that share weights do.
+    copied = {"memory_format": torch.contiguous_format}
+    state = {name: tensor.detach().cpu().clone(**copied) for name, tensor in model.state_dict().items()}
     # Not by its save_file, whose files nobody else may read.
     with atomic_write(folder / "model.safetensors") as file:
         file.write(save(state, metadata={"format": "pt"}))

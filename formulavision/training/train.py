@@ -71,7 +71,9 @@ def pretrain(
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
     from formulavision.training.fit import Plan, fit, new_model
+    from formulavision.training.models import check_model
 
+    check_model(settings)
     dataset, description = _open_data(data, settings, show_progress)
     held_out = _held_out(dataset, settings, show_progress)
     if labels is not None:
@@ -129,6 +131,7 @@ def finetune(
     from formulavision.training.checkpoints import load_checkpoint
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
+    from formulavision.training.models import check_model
     from formulavision.training.progress import say
 
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
@@ -139,6 +142,7 @@ def finetune(
     if weights is not None:
         seen = {n: v for n, v in weights.normalisation.items() if n not in settings.model_fields_set}
         settings = settings.model_copy(update=seen)
+    check_model(settings)
     opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
     source = weights.identity() if weights else None
     plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})

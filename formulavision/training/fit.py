@@ -385,10 +385,10 @@ def _train_in_processes(job: _Job, *, quiet: bool) -> int:
                 raise
             raise outcomes.get() from error
     if not outcomes.empty():
-        error = outcomes.get()
+        interruption = outcomes.get()
         if stopped:
             interrupt(stopped)
-        raise error
+        raise interruption
     return stopped
 
 

@@ -59,7 +59,7 @@ def test_a_run_of_a_model_whose_layers_share_weights_ends_well(
     ("change", "told"),
     [
         ({"model": "resnet81"}, "model: timm has no model 'resnet81'"),
-        ({"model": "deit_tiny_patch16_224", "crop": 30}, "crop: 'deit_tiny_patch16_224' takes no 30-pixel images"),
+        ({"model": "test_vit", "crop": 10, "resize": 10}, "crop: .test_vit. takes no 10-pixel images"),
     ],
 )
 def test_a_model_is_refused_before_data_are_searched_or_read(

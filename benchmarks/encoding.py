@@ -4,11 +4,12 @@
 
 Means over four images of medians of 21 runs after a first one that compiles. Pillow writes each image as RGB with its
 defaults, as the published scripts did; as RGB or gray with compress_level=1; and where there are two values as 1 bit a
-pixel with compress_level=1. It reads back what was written here. Of ISA-L's levels, 1 is the smallest, and gives other
-bytes in some processes; 0 is what is used.
+pixel with compress_level=1. It reads back what was written here. The same lines are compressed by zlib's run-length
+strategy and by ISA-L alone; of ISA-L's levels, 1 is the smallest, and gives other bytes in some processes; 0 is what is
+used where there are more than two values.
 
-Lost on the way, microseconds and bytes a stream, means over 8 fractals of 362 x 362 in bits / 12 filtered Perlin and 12
-Bezier images of 256 x 256 / 4 coloured fractals:
+Lost on the way, when images of two values had 1 bit a pixel, microseconds and bytes a stream, means over 8 fractals of
+362 x 362 in bits / 12 filtered Perlin and 12 Bezier images of 256 x 256 / 4 coloured fractals:
 
                       fractal         Perlin        Bezier       coloured fractal
     ISA-L level 1     29   7,292      86  13,429    29   4,540     140  26,858    (what was used)
@@ -31,7 +32,9 @@ from __future__ import annotations
 import io
 import statistics
 import time
+import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +43,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision import Drawer, Recipe
-from formulavision.storage.png import decode_image, encode_png
+from formulavision.storage.png import ENCODINGS, decode_image, encode_png
 
 CASES: dict[str, dict[str, Any]] = {
     "fractal, 362 x 362": {"generator": {"name": "ifs"}, "categories": 4, "canvas": {"size": 362}},
@@ -76,6 +79,11 @@ def filtered_lines(png: bytes) -> bytes:
     return isal_zlib.decompress(png[png.index(b"IDAT") + 4 : -16])
 
 
+def run_lengths(lines: bytes) -> bytes:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    return deflate.compress(lines) + deflate.flush()
+
+
 def plain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[:, :, 0] if image.shape[2] == 1 else image
 
@@ -91,9 +99,14 @@ def read_with_pillow(data: bytes, channels: int) -> NDArray[np.uint8]:
 
 WRITERS: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
     "here": encode_png,
+    "here, compact": partial(encode_png, encoding="compact"),
     "Pillow, RGB": lambda image: save(Image.fromarray(as_rgb(image))),
     "Pillow, level 1": lambda image: save(Image.fromarray(plain(image)), compress_level=1),
     "Pillow, 1 bit": lambda image: save(Image.fromarray(plain(image) > 0), compress_level=1),
+}
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "zlib, run lengths": run_lengths,
+    **{f"ISA-L level {level}": partial(isal_zlib.compress, level=level) for level in (0, 1, 3)},
 }
 READERS: dict[str, Callable[[bytes, int], NDArray[np.uint8]]] = {"here": decode_image, "Pillow": read_with_pillow}
 
@@ -109,14 +122,15 @@ def main() -> None:
                 size = statistics.mean(len(write(image)) for image in images)
                 print(f"{mean_us(write, images):9.1f} us {size:8,.0f} bytes  {way}")
         streams = [filtered_lines(data) for data in written]
-        for level in (0, 1, 3):
-            size = statistics.mean(len(isal_zlib.compress(stream, level)) for stream in streams)
-            took = mean_us(lambda stream, level=level: isal_zlib.compress(stream, level), streams)
-            print(f"{took:9.1f} us {size:8,.0f} bytes  of these, deflate alone: ISA-L level {level}")
-        for way, read in READERS.items():
-            channels = images[0].shape[2]
-            reading = mean_us(lambda data, read=read, channels=channels: read(data, channels), written)
-            print(f"{reading:9.1f} us {'':14}  read back, {way}")
+        for way, compress in COMPRESSORS.items():
+            size = statistics.mean(len(compress(stream)) for stream in streams)
+            print(f"{mean_us(compress, streams):9.1f} us {size:8,.0f} bytes  of these lines, deflate alone: {way}")
+        for encoding in ENCODINGS:
+            files = [encode_png(image, encoding) for image in images]
+            for way, read in READERS.items():
+                channels = images[0].shape[2]
+                reading = mean_us(lambda data, read=read, channels=channels: read(data, channels), files)
+                print(f"{reading:9.1f} us {'':14}  read back, {encoding}, {way}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ process to another) and with 1 and 2 of them, torch with one thread in each proc
 one, which compiles and fills the page cache. The images on disk are the same ones of FractalDB-1k, 362 x 362:
 
 - as published: 8-bit RGB PNGs that Pillow wrote with its defaults, read by torchvision's ImageFolder;
-- our imagefolder store (PNGs of 1 bit a pixel), read by torchvision's ImageFolder;
+- our imagefolder store (8-bit gray PNGs), read by torchvision's ImageFolder;
 - our stores, read by StoredDataset.
 
 ImageFolder delivers three channels, the others one. On demand, the same recipe draws images at random from all of its

@@ -30,6 +30,15 @@ def generate(
     format: Annotated[
         str, typer.Option("--format", help="parquet, webdataset or imagefolder (a PNG file each).")
     ] = "parquet",
+    png: Annotated[
+        str,
+        typer.Option(
+            "--png",
+            help="plain: 8-bit PNGs, which every reader reads alike. compact: 1-bit palette PNGs for gray images of "
+            "two values, a little smaller; numpy(PIL.Image), torchvision's decode_image and Hugging Face datasets get "
+            "wrong values from them.",
+        ),
+    ] = "plain",
     workers: o.Workers = 0,
     device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
@@ -55,7 +64,7 @@ def generate(
     with progress_bars() as bars:
         store = run(
             recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars,
-            device=device,
+            device=device, png=png,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     say(

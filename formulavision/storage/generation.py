@@ -28,7 +28,7 @@ from formulavision.storage.manifest import (
     PieceRecord,
     write_manifest,
 )
-from formulavision.storage.png import encode_png
+from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
 from formulavision.storage.store import Store
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.util.files import write_text
@@ -77,20 +77,24 @@ def generate(
     overwrite: bool = False,
     progress: Progress | None = None,
     device: str = "cpu",
+    png: str = DEFAULT_ENCODING,
 ) -> Store:
     """Draw a recipe into a store. A run that was stopped goes on where it was, and ends in the same bytes.
 
     Args:
-        out: the store's folder: new, empty, or an unfinished store of the same recipe and format.
+        out: the store's folder: new, empty, or an unfinished store of the same recipe, format and encoding.
         format: parquet, webdataset or imagefolder.
         workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
         overwrite: remove the files of a store that is in the way, finished or not. Other files in its folder stay, and
             a folder that FormulaVision did not write is refused all the same.
         device: what draws: cpu, or cuda (cuda:N), where the generator can draw there; each process then draws on the
             GPU and encodes on a core. The pixels do not depend on it.
+        png: plain: 8-bit gray or RGB files, which every reader reads alike; compact: 1-bit palette files for gray
+            images of two values, a little smaller, of which numpy, torchvision's ``decode_image`` and Hugging Face
+            datasets get wrong values. ``Store`` reads both.
 
     Raises:
-        ConfigError: a number is out of range, or there is no such device.
+        ConfigError: a number is out of range, or there is no such device or encoding.
         StoreError: the folder holds something else, another process writes there, or the disk is full or read-only.
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
@@ -101,15 +105,16 @@ def generate(
         raise ConfigError(f"workers: {workers} is not allowed: must be from 1 to {_MAX_WORKERS}")
     store_format = find_format(format)
     check_device(device)
+    check_encoding(png)
     root = Path(out)
     folder = OwnedFolder(root, "store", last=MANIFEST)
-    identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}"}
+    identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
     if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
         return Store(root)
     try:
         with folder.writing(identity, ("recipe.yaml", MANIFEST, f"{INCOMPLETE}/"), overwrite=overwrite) as state:
             if state is not State.COMPLETE:
-                _fill(folder, recipe, format, workers, device, progress)
+                _fill(folder, recipe, format, png, workers, device, progress)
             if (root / INCOMPLETE).exists():
                 shutil.rmtree(root / INCOMPLETE)
     except BrokenProcessPool:
@@ -125,7 +130,9 @@ def generate(
 # The folder ----------------------------------------------------------------------------------------------------------
 
 
-def _fill(folder: OwnedFolder, recipe: Recipe, format: str, workers: int, device: str, progress: Progress) -> None:
+def _fill(
+    folder: OwnedFolder, recipe: Recipe, format: str, png: str, workers: int, device: str, progress: Progress
+) -> None:
     """Draw what is missing in a store's folder, which this process holds."""
     root, store_format = folder.root, find_format(format)
     (root / INCOMPLETE).mkdir(exist_ok=True)
@@ -135,7 +142,7 @@ def _fill(folder: OwnedFolder, recipe: Recipe, format: str, workers: int, device
         recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
     )
     drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
-    job = _Job(recipe, categories, root, format, "cpu" if drawer.device_drawer is None else device)
+    job = _Job(recipe, categories, root, format, png, "cpu" if drawer.device_drawer is None else device)
     layout = job.layout
     pieces = store_format.plan(layout)
     folder.add(store_format.files_of(store_format.path(piece, layout, len(pieces))) for piece in pieces)
@@ -173,6 +180,7 @@ def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
         format=job.format,
         recipe_id=recipe.id,
         recipe=recipe.to_dict(),
+        png=job.png,
         layout=job.layout,
         pieces=pieces,
     )
@@ -187,6 +195,7 @@ class _Job:
     categories: list[Category]
     root: Path
     format: str
+    png: str
     device: str
 
     @property
@@ -235,7 +244,7 @@ class _Worker:
             for batch in self.drawer.batches(indices):
                 images, _ = self.drawer.draw_batch(batch, self.images[: len(batch)])
                 for index, image in zip(batch.tolist(), images, strict=True):
-                    pngs[index - indices[0]] = encode_png(image)
+                    pngs[index - indices[0]] = encode_png(image, self.job.png)
                 self.count(len(batch))
                 if self.stopped():
                     raise _Stopped
@@ -264,7 +273,7 @@ def _run(
         futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
         # What numba and Triton have to compile after an installation they compile once, here, while the workers start;
         # these wait for it and read it from the caches.
-        encode_png(drawer.draw(0)[0])
+        encode_png(drawer.draw(0)[0], job.png)
         compiled.set()
         pending = set(futures)
         while pending:
@@ -280,14 +289,14 @@ def _run(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pack(job: _Job) -> tuple[dict[str, Any], list[tuple[int, str, Any]], Path, str, str]:
+def _pack(job: _Job) -> tuple[Any, ...]:
     categories = [(c.index, c.name, c.parameters) for c in job.categories]
-    return job.recipe.to_dict(), categories, job.root, job.format, job.device
+    return job.recipe.to_dict(), categories, job.root, job.format, job.png, job.device
 
 
 def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: Any) -> None:
-    recipe, categories, root, format, device = packed
-    job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], root, format, device)
+    recipe, categories, *settings = packed
+    job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], *settings)
     checked = time.monotonic()
 
     def count(n: int) -> None:
@@ -303,7 +312,7 @@ def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: An
 
     global _worker
     try:
-        _worker = _Worker(job, Drawer(job.recipe, categories=job.categories, device=device), count, stopped)
+        _worker = _Worker(job, Drawer(job.recipe, categories=job.categories, device=job.device), count, stopped)
     except FormulaVisionError as error:
         # Such as a GPU whose memory does not do for all workers: what fails here would be told with a traceback.
         _worker = error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,10 @@ class Manifest(Config):
     formulavision: str = Field(description="version that wrote it")
     generator_package: str = Field(description="package and version that the generator came from")
     format: str
+    png: Literal["plain", "compact"] = Field(
+        "compact",
+        description="encoding of the images; stores without this field were written before there was a choice",
+    )
     recipe_id: str
     recipe: dict[str, Any]
     layout: Layout

@@ -1,7 +1,8 @@
 """Images to PNG and back.
 
-Filters and bits are kernels of our own; deflate and checksums are ISA-L's (``isal``), the fastest that gives the same
-bytes in every process (``benchmarks/encoding.py`` has the figures). What is no PNG of the encoder's
+Files are 8-bit gray or RGB, which all readers read alike. Black images with dots of one value are compressed by
+``deflate.py``; the others by filters of our own and deflate of ISA-L's (``isal``), as all checksums, the fastest that
+gives the same bytes in every process (``benchmarks/encoding.py`` has the figures). What is no PNG of the encoder's
 kinds is Pillow's to read.
 """
 
@@ -18,8 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision.rendering.kernels import kernel
+from formulavision.storage.deflate import compress_two_values
+from formulavision.util.config import did_you_mean
+from formulavision.util.errors import ConfigError
 
-__all__ = ["decode_image", "encode_png"]
+__all__ = ["DEFAULT_ENCODING", "ENCODINGS", "check_encoding", "decode_image", "encode_png"]
+
+ENCODINGS = ("plain", "compact")
+DEFAULT_ENCODING = "plain"
 
 LEVEL = 0
 """Of ISA-L's deflate. At levels 1 and 2, one process in ten compresses one image in some thousands to other bytes than
@@ -41,20 +48,35 @@ _SPREAD = np.uint64(0x0102040810204080)
 _0, _1, _3, _4, _7, _8, _56, _127 = (np.uint64(n) for n in (0, 1, 3, 4, 7, 8, 56, 127))
 
 
-def encode_png(image: NDArray[np.uint8]) -> bytes:
+def check_encoding(name: str) -> None:
+    """Raises ConfigError where there is no such encoding."""
+    if name not in ENCODINGS:
+        raise ConfigError(
+            f"--png {name}: there is no such encoding{did_you_mean(name, ENCODINGS)}; known: {', '.join(ENCODINGS)}"
+        )
+
+
+def encode_png(image: NDArray[np.uint8], encoding: str = DEFAULT_ENCODING) -> bytes:
     """A PNG of uint8 [h, w, 1] or [h, w, 3], lossless.
 
-    A gray image of two values becomes 1 bit a pixel with a palette of the true values, so that every reader sees them
-    (a published FractalDB image reads as (0, 0, 0) and (127, 127, 127)), other gray images 8 bits a pixel.
+    Args:
+        encoding: plain: 8 bits for a gray pixel, 24 for a coloured one. compact: a gray image of two values has 1 bit a
+            pixel and a palette of the two; numpy's view of a Pillow image and torchvision's ``decode_image``, among
+            others, then give numbers of the palette's entries or worse.
     """
     height, width, channels = image.shape
     pixels = np.ascontiguousarray(image).reshape(-1)
     if channels == 3:
-        return _png(_head(width, height, 8, _RGB), _filter(pixels, height, 3))
-    low, high, lines = _pack(pixels, height, width)
-    if len(lines) > 0:
-        return _png(_head(width, height, 1, _PALETTE, (low, low, low, high, high, high)), lines)
-    return _png(_head(width, height, 8, _GRAY), _filter(pixels, height, 1))
+        return _png(_head(width, height, 8, _RGB), _deflate(_filter(pixels, height, 3)))
+    if encoding == "compact":
+        low, high, lines = _pack(pixels, height, width)
+        if len(lines) > 0:
+            return _png(_head(width, height, 1, _PALETTE, (low, low, low, high, high, high)), _deflate(lines))
+    else:
+        stream = compress_two_values(pixels, height, width)
+        if stream is not None:
+            return _png(_head(width, height, 8, _GRAY), stream)
+    return _png(_head(width, height, 8, _GRAY), _deflate(_filter(pixels, height, 1)))
 
 
 @lru_cache(maxsize=64)
@@ -64,9 +86,13 @@ def _head(width: int, height: int, depth: int, color: int, palette: tuple[int, .
     return _SIGNATURE + header + (_chunk(b"PLTE", bytes(palette)) if palette else b"")
 
 
-def _png(head: bytes, lines: NDArray[np.uint8]) -> bytes:
-    """The file around filtered lines, uint8 [n] (section 10)."""
-    return head + _chunk(b"IDAT", isal_zlib.compress(lines, LEVEL)) + _END
+def _deflate(lines: NDArray[np.uint8]) -> bytes:
+    return isal_zlib.compress(lines, LEVEL)
+
+
+def _png(head: bytes, stream: bytes | NDArray[np.uint8]) -> bytes:
+    """The file around the zlib stream of its filtered lines (section 10)."""
+    return head + _chunk(b"IDAT", bytes(stream)) + _END
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

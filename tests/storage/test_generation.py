@@ -88,11 +88,11 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
     generate(recipe, tmp_path / "whole", format=format)
     drawn: list[str] = []
 
-    def interrupt_at_100(image: np.ndarray) -> bytes:
+    def interrupt_at_100(image: np.ndarray, png: str) -> bytes:
         drawn.append("")
         if len(drawn) == 101:
             raise Interrupted
-        return encode(image)
+        return encode(image, png)
 
     encode = generation.encode_png
     monkeypatch.setattr(generation, "encode_png", interrupt_at_100)
@@ -170,7 +170,7 @@ def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> No
 def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tmp_path: Path) -> None:
     generate(recipe, tmp_path / "store")
     other = Recipe.from_dict(RECIPE, ["seed=4"])
-    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format: .* --overwrite"):
+    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format or png: .* --overwrite"):
         generate(other, tmp_path / "store")
     assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
     assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -17,8 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from formulavision import Drawer, Recipe
-from formulavision.storage.png import LEVEL, decode_image, encode_png
+from formulavision import ConfigError, Drawer, Recipe, Store, generate, verify
+from formulavision.storage import deflate
+from formulavision.storage.deflate import compress_two_values
+from formulavision.storage.png import ENCODINGS, LEVEL, decode_image, encode_png
+from formulavision.util.errors import FolderError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE = 0, 2, 3
@@ -108,9 +113,21 @@ def images(draw: st.DrawFn) -> np.ndarray:
 @settings(deadline=None)
 @given(images())
 def test_any_image_comes_back_as_it_was(image: np.ndarray) -> None:
+    for encoding in ENCODINGS:
+        data = encode_png(image, encoding)
+        reads_as(data, image)
+        assert encode_png(image.copy(), encoding) == data
+
+
+@settings(deadline=None)
+@given(images())
+def test_any_image_is_8_bit_gray_or_rgb(image: np.ndarray) -> None:
     data = encode_png(image)
-    reads_as(data, image)
-    assert encode_png(image.copy()) == data
+    assert data[24:29] == bytes((8, GRAY if image.shape[2] == 1 else RGB, 0, 0, 0)), (
+        "depth 8, no palette, not interlaced"
+    )
+    assert len(raw_lines(data)) == len(image) * (1 + image[0].size)
+    assert b"PLTE" not in data[:64]
 
 
 @settings(deadline=None)
@@ -119,9 +136,9 @@ def test_any_image_comes_back_as_it_was(image: np.ndarray) -> None:
     st.tuples(*[st.integers(0, 255)] * 2),
 )
 @example(np.eye(9, dtype=bool)[:, :, None], (0, 255))
-def test_an_image_of_two_values_is_one_bit_a_pixel(lit: np.ndarray, values: tuple[int, int]) -> None:
+def test_a_compact_image_of_two_values_is_one_bit_a_pixel(lit: np.ndarray, values: tuple[int, int]) -> None:
     image = np.array(values, np.uint8)[lit.astype(int)]
-    data = encode_png(image)
+    data = encode_png(image, "compact")
     reads_as(data, image)
     assert data[24:26] == bytes((1, PALETTE)), "bit depth 1, colour type palette"
     assert with_pillow(data, 3).tobytes() == np.repeat(image, 3, axis=2).tobytes()
@@ -131,19 +148,22 @@ def test_an_image_of_two_values_is_one_bit_a_pixel(lit: np.ndarray, values: tupl
 @pytest.mark.parametrize("values", [1, 2, 3, 256])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_size_comes_back(width: int, values: int, channels: int) -> None:
-    reads_as(encode_png(image := noise(8, width, channels, values=values)), image)
+    for encoding in ENCODINGS:
+        reads_as(encode_png(image := noise(8, width, channels, values=values), encoding), image)
 
 
 @pytest.mark.parametrize("pixel", [0, 7, 8, 100])
 def test_a_third_value_anywhere_is_seen(pixel: int) -> None:
     image = 6 * noise(11, 11, 1, values=2)
     image.reshape(-1)[[pixel, -1]] = 4, 4
-    reads_as(encode_png(image), image)
+    for encoding in ENCODINGS:
+        reads_as(encode_png(image, encoding), image)
 
 
 def test_a_large_image_comes_back() -> None:
     image = noise(4096, 4096, 1, values=2)
-    assert np.array_equal(decode_image(encode_png(image), 1), image)
+    for encoding in ENCODINGS:
+        assert np.array_equal(decode_image(encode_png(image, encoding), 1), image)
     image[1, 1] = 2
     assert np.array_equal(with_pillow(encode_png(image), 1), image)
 
@@ -165,6 +185,114 @@ def test_drawn_images_are_not_much_larger_than_as_pillow_writes_them(generator: 
         reads_as(encode_png(image), image)
     by_pillow = [saved(Image.fromarray(image.squeeze()), compress_level=1) for image in drawn]
     assert sum(len(encode_png(image)) for image in drawn) < 1.25 * sum(map(len, by_pillow))
+
+
+def test_compact_images_are_the_bytes_of_the_first_version() -> None:
+    """Its stores were all compact."""
+    lit = ((np.arange(37 * 53) * 2654435761 >> 7) % 3 == 0).reshape(37, 53, 1)
+    digests = {
+        (0, 127): "3c9bc821d4fd41b328ec514b8c3dd9dc884fb8e7b7eb7461b1604a90e667c53d",
+        (30, 200): "6ddca73dd05ddcdb14646ddac3b8eaf4fbd8f6c628eead41d995619cdc3c8372",
+    }
+    for values, digest in digests.items():
+        image = np.array(values, np.uint8)[lit.astype(int)]
+        assert hashlib.sha256(encode_png(image, "compact")).hexdigest() == digest
+
+
+def test_fractals_are_smaller_than_with_the_run_lengths_of_zlib() -> None:
+    recipe = Recipe.from_dict({"generator": {"name": "ifs"}, "categories": 6, "canvas": {"size": 256}})
+    drawn, _ = Drawer(recipe).draw_batch(range(0, len(recipe), 1000))
+    by_zlib = sum(len(compressed(raw_lines(encode_png(image)), zlib.Z_RLE)) for image in drawn)
+    assert sum(len(encode_png(image)) - 57 for image in drawn) < 1.01 * by_zlib, "57 bytes are the file around it"
+
+
+def test_areas_of_one_value_take_few_bytes() -> None:
+    for image in (np.zeros((256, 256, 1), np.uint8), np.full((256, 256, 1), 9, np.uint8)):
+        assert len(encode_png(image)) < 1500
+    disc = np.add.outer(np.arange(-128, 128) ** 2, np.arange(-128, 128) ** 2)[:, :, None] < 100**2
+    for image in (disc * np.uint8(255), ~disc * np.uint8(255)):
+        reads_as(encode_png(image), image)
+        assert len(encode_png(image)) < 2500
+
+
+# Images of 0 and another value
+
+
+def compressed(lines: bytes, strategy: int) -> bytes:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 15, 9, strategy)
+    return deflate.compress(lines) + deflate.flush()
+
+
+def lines(image: np.ndarray) -> bytes:
+    """Each behind filter 0."""
+    return np.pad(image[:, :, 0], ((0, 0), (1, 0))).tobytes()
+
+
+def decompressed(image: np.ndarray) -> bytes | None:
+    """Of the stream of an image, by zlib, which checks codes and checksum."""
+    stream = compress_two_values(np.ascontiguousarray(image).reshape(-1), *image.shape[:2])
+    if stream is None:
+        return None
+    inflate = zlib.decompressobj()
+    lines = inflate.decompress(stream.tobytes())
+    assert inflate.eof and not inflate.unused_data
+    return lines
+
+
+@st.composite
+def two_values(draw: st.DrawFn) -> np.ndarray:
+    """Runs of pixels across all rows, of lengths at which codes change."""
+    height, width = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    lengths = st.one_of(st.integers(0, 20), st.sampled_from([256, 257, 258, 259, 260, 515, 516, 517, 518, 519, 775]))
+    runs = draw(st.lists(st.one_of(lengths, st.sampled_from([width - 1, width, width + 1, 8 * width])), max_size=300))
+    pixels = np.repeat(np.arange(len(runs)) % 2, runs)[: height * width]
+    pixels = np.pad(pixels, (0, height * width - len(pixels)))
+    if draw(st.booleans()):
+        pixels = 1 - pixels
+    return (pixels * draw(st.integers(1, 255))).astype(np.uint8).reshape(height, width, 1)
+
+
+@settings(deadline=None, max_examples=500)
+@given(two_values())
+@example(np.zeros((70, 70, 1), np.uint8))
+@example(np.full((70, 70, 1), 255, np.uint8))
+@example(np.indices((9, 70)).sum(axis=0).astype(np.uint8)[:, :, None] % 2)
+def test_two_values_decompress_to_their_lines(image: np.ndarray) -> None:
+    assert decompressed(image) == lines(image)
+
+
+@pytest.mark.parametrize("value", [1, 2, 9, 11, 127, 128, 144, 150, 245, 254, 255])
+@pytest.mark.parametrize("lit", [0.0, 0.02, 0.5, 0.98])
+def test_every_value_decompresses(value: int, lit: float) -> None:
+    for size in range(1, 70):
+        image = (np.random.default_rng(size).random((size, 71 - size, 1)) < lit) * np.uint8(value)
+        assert decompressed(image) == lines(image)
+
+
+@pytest.mark.parametrize("size", [8, 9, 15, 16])
+def test_one_pixel_anywhere_decompresses(size: int) -> None:
+    for place in range(size * size):
+        image = np.zeros((size, size, 1), np.uint8)
+        image.reshape(-1)[place] = 127
+        assert decompressed(image) == lines(image)
+        assert decompressed(127 - image) == lines(127 - image)
+
+
+@pytest.mark.parametrize("width", [7, 8, 9, 64, 71])
+def test_two_values_beside_0_are_left_to_others(width: int) -> None:
+    image = 6 * noise(3, width, 1, values=2)
+    image[0, 0] = 6
+    for row, column in np.ndindex(3, width):
+        other = image.copy()
+        other[row, column] = 2 if (row, column) != (0, 0) else 7
+        assert decompressed(other) is None
+
+
+def test_codes_are_complete_and_fit_their_tables() -> None:
+    for value in range(1, 256):
+        assert sum(2.0**-length for length in deflate._code_lengths(value).values()) == 1
+        codes = deflate._huffman_codes(deflate._code_lengths(value))
+        assert {symbol if symbol != value else 1: code for symbol, code in codes.items()} == deflate._CODES
 
 
 @pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated:DeprecationWarning")
@@ -240,20 +368,24 @@ def test_interlaced_images_are_read() -> None:
 
 # Damaged
 
-SMALL = [noise(9, 9, 1, values=2), noise(9, 9, 1), noise(9, 9, 3)]
+SMALL = [
+    *((noise(9, 9, 1, values=2), encoding) for encoding in ENCODINGS),
+    (noise(9, 9, 1), "plain"),
+    (noise(9, 9, 3), "plain"),
+]
 
 
-@pytest.mark.parametrize("image", SMALL)
-def test_data_that_is_cut_short_is_refused(image: np.ndarray) -> None:
-    data = encode_png(image)
+@pytest.mark.parametrize(("image", "encoding"), SMALL)
+def test_data_that_is_cut_short_is_refused(image: np.ndarray, encoding: str) -> None:
+    data = encode_png(image, encoding)
     for length in range(len(data)):
         with pytest.raises(OSError):
             decode_image(data[:length], image.shape[2])
 
 
-@pytest.mark.parametrize("image", SMALL)
-def test_any_flipped_bit_is_noticed(image: np.ndarray) -> None:
-    data = encode_png(image)
+@pytest.mark.parametrize(("image", "encoding"), SMALL)
+def test_any_flipped_bit_is_noticed(image: np.ndarray, encoding: str) -> None:
+    data = encode_png(image, encoding)
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -312,3 +444,68 @@ def test_all_processes_compress_to_the_same_bytes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "streams.npy"), str(LEVEL)]
     digests = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(10)}
     assert len(digests) == 1
+
+
+# Stores
+
+
+RECIPE = {"generator": {"name": "ifs", "dots": 1000}, "categories": 2, "instances": 3, "canvas": {"size": 33}}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.from_dict(RECIPE)
+
+
+def test_a_compact_store_says_so_and_is_of_the_same_recipe(recipe: Recipe, tmp_path: Path) -> None:
+    plain, compact = generate(recipe, tmp_path / "plain"), generate(recipe, tmp_path / "compact", png="compact")
+    assert (plain.manifest.png, compact.manifest.png) == ("plain", "compact")
+    assert plain.manifest.recipe_id == compact.manifest.recipe_id
+    for store, depth in ((plain, 8), (compact, 1)):
+        assert store.reader.read(0)[24] == depth
+        assert verify(store.path).problems == []
+    assert all(np.array_equal(plain.read(i), compact.read(i)) for i in range(6))
+
+
+def test_a_store_from_before_there_was_a_choice_is_compact(recipe: Recipe, tmp_path: Path) -> None:
+    store = generate(recipe, tmp_path / "store", png="compact")
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    del manifest["png"]
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(store.path).problems == []
+    assert Store(store.path).manifest.png == "compact"
+
+
+@pytest.mark.parametrize(("first", "second"), [("plain", "compact"), ("compact", "plain")])
+def test_a_store_keeps_its_encoding(recipe: Recipe, tmp_path: Path, first: str, second: str) -> None:
+    out = tmp_path / "store"
+    generate(recipe, out, png=first)
+    before = (out / "manifest.json").read_bytes()
+    with pytest.raises(FolderError, match="png"):
+        generate(recipe, out, png=second)
+    assert (out / "manifest.json").read_bytes() == before
+    assert generate(recipe, out, png=second, overwrite=True).manifest.png == second
+
+
+@pytest.mark.parametrize(("first", "second"), [("plain", "compact"), ("compact", "plain")])
+def test_an_unfinished_store_is_not_gone_on_with_in_another_encoding(
+    recipe: Recipe, tmp_path: Path, first: str, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "store"
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("formulavision.storage.generation.write_manifest", stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate(recipe, out, png=first)
+    with pytest.raises(FolderError, match="png"):
+        generate(recipe, out, png=second)
+    assert generate(recipe, out, png=first).manifest.png == first
+
+
+def test_an_encoding_that_there_is_not_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--png compct: .*did you mean 'compact'"):
+        generate(recipe, tmp_path / "store", png="compct")
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,329 @@
+"""Trials of training: killed and resumed, a run's files damaged, odd and malicious checkpoints, comparisons killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from campaign.trial import Process, Trial, change_bytes, cli, kept, run, tail, wrong_end
+
+RECIPE = """generator: {name: perlin, grid: 2}
+categories: 4
+instances: 12
+canvas: {size: 36, padding: 0}
+"""
+TRAINING = ["--model", "test_resnet", "--epochs", "2", "--batch-size", "16", "--learning-rate", "0.05"]
+TRAINING += [part for setting in ("resize=36", "crop=32", "device=cpu") for part in ("--set", setting)]
+COMPARISON = """
+name: faults
+arms:
+  scratch: {}
+  perlin: {recipe: {generator: {name: perlin, grid: 2}, categories: 4, instances: 12, canvas: {size: 36, padding: 0}}}
+downstreams:
+  digits: {kind: digits, train_per_class: 3, test_per_class: 3}
+model: test_resnet
+pretrain: &training {epochs: 2, batch_size: 16, resize: 36, crop: 32, device: cpu, checkpoint_minutes: 0}
+finetune: *training
+pictures: false
+"""
+
+Command = Callable[..., Callable[[], None]]
+
+
+def pretrain(out: Path, *options: object, store: Path | None = None) -> Callable[[], None]:
+    recipe = kept("recipe", lambda folder: (folder / "recipe.yaml").write_text(RECIPE)) / "recipe.yaml"
+    source = ["--data", store] if store else ["--recipe", recipe]
+    return cli("pretrain", *source, *TRAINING, "--out", out, *options)
+
+
+def finetune(out: Path, *options: object, checkpoint: Path | None = None) -> Callable[[], None]:
+    start = ["--checkpoint", checkpoint or complete("pretrain")]
+    return cli(
+        "finetune", *start, "--downstream", "digits", "--train-per-class", "3", *TRAINING, "--out", out, *options
+    )
+
+
+def complete(kind: str) -> Path:
+    """A run that nothing interrupted."""
+    command: Command = pretrain if kind == "pretrain" else finetune
+    return kept(f"run-{kind}", lambda folder: command(folder / "run")()) / "run"
+
+
+def unfinished(kind: str) -> Path:
+    """A run that was killed after a few steps, and can be resumed."""
+
+    def make(folder: Path) -> None:
+        steps = 0
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal steps
+            steps += event == "os.rename" and str(arguments[1]).endswith("last.ckpt")
+            if steps == 4:
+                os._exit(0)
+
+        sys.addaudithook(hook)
+        (pretrain if kind == "pretrain" else finetune)(folder / "run", "--set", "checkpoint_minutes=0")()
+
+    return kept(f"unfinished-run-{kind}", make) / "run"
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+# Killed --------------------------------------------------------------------------------------------------------------
+
+
+def kill_training(random: random.Random, seed: int, folder: Path) -> str | None:
+    kind = ("pretrain", "finetune", "compare")[seed % 3]
+    out = folder / "out"
+    options: list[object] = []
+    if kind == "compare":
+        (folder / "comparison.yaml").write_text(COMPARISON)
+        arguments: tuple[object, ...] = ("compare", folder / "comparison.yaml", "--out", out)
+
+        def command(*more: object) -> Callable[[], None]:
+            return cli(*arguments, *more)
+    else:
+        options = ["--set", f"checkpoint_minutes={random.choice(['0', '0', '10'])}"]
+        options += ["--set", f"workers={random.choice([0, 0, 2])}"]
+
+        def command(*more: object) -> Callable[[], None]:
+            return (pretrain if kind == "pretrain" else finetune)(out, *options, *more)
+
+    resume = [] if kind == "compare" else ["--resume"]
+    expected = figures(kept("compared", make_comparison) / "out") if kind == "compare" else None
+    kinds = []
+    for attempt in range(random.choice([1, 1, 2, 3])):
+        process = Process(command(*(resume if attempt else [])), folder / "killed.log")
+        kinds.append(random.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        wait_until(random, process, out, seconds=12.0 if kind == "compare" else 5.0)
+        process.kill(kinds[-1], group=kinds[-1] == signal.SIGINT)
+        ended = process.wait()
+        process.end_group()
+        if kinds[-1] != signal.SIGKILL and (flaw := wrong_end(ended, 0, 130, -kinds[-1])):
+            return f"{kind}, {kinds[-1].name}: {flaw}"
+    overwrite = random.random() < 0.25
+    ended = run(command("--overwrite") if overwrite else command(*resume), out)
+    flaw = wrong_end(ended, 0)
+    if flaw is None and kind == "compare" and figures(out) != expected:
+        flaw = f"its table is another: {figures(out)} and not {expected}"
+    if flaw is None and kind != "compare" and (weights(out) != weights(complete(kind))):
+        flaw = "its weights are others"
+    how = "--overwrite" if overwrite else "resumed"
+    return flaw and f"{kind} {options}, {', '.join(k.name for k in kinds)}, {how}: {flaw}"
+
+
+def wait_until(random: random.Random, process: Process, out: Path, *, seconds: float) -> None:
+    """Wait for a random time, or until a random number of files of ``out`` were written."""
+    end = time.monotonic() + random.uniform(0, seconds)
+    changes, wanted, last = 0, random.randint(1, 12) if random.random() < 0.5 else 1000, None
+    while process.running() and time.monotonic() < end + 10 * (wanted < 1000) and changes < wanted:
+        newest = max((path.stat().st_mtime_ns for path in [out, out / "checkpoints"] if path.is_dir()), default=None)
+        changes += newest != last
+        last = newest
+        time.sleep(0.001)
+
+
+def make_comparison(folder: Path) -> None:
+    (folder / "comparison.yaml").write_text(COMPARISON)
+    cli("compare", folder / "comparison.yaml", "--out", folder / "out")()
+
+
+def figures(out: Path) -> list[dict[str, str]]:
+    """Rows of a comparison's table, without times."""
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {k: v for k, v in row.items() if "second" not in k and "minute" not in k and "time" not in k} for row in rows
+    ]
+
+
+# Damaged runs --------------------------------------------------------------------------------------------------------
+
+
+def mutate_run(random: random.Random, seed: int, folder: Path) -> str | None:
+    action = ("resume", "evaluate", "export", "finetune")[seed % 4]
+    run_folder, result = folder / "run", folder / "result"
+    kind = "finetune" if action == "evaluate" else "pretrain"
+    half = action == "resume" and random.random() < 0.8
+    shutil.copytree(unfinished(kind) if half else complete(kind), run_folder)
+    files = sorted(path for path in run_folder.rglob("*") if path.is_file() and path.suffix not in {".md", ".lock"})
+    path = random.choice(files)
+    old = path.read_bytes()
+    if random.random() < 0.1:
+        path.unlink()
+        damage = "deleted"
+    else:
+        new = change_bytes(random, old)
+        path.write_bytes(new)
+        place = next((i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
+        damage = f"{len(old)} to {len(new)} bytes, the first other one is byte {place}"
+    damage = f"{action}, {'unfinished' if half else 'complete'}, {path.relative_to(run_folder)}: {damage}"
+    calls: dict[str, Callable[[], None]] = {
+        "resume": pretrain(run_folder, "--resume", "--set", "checkpoint_minutes=0"),
+        "evaluate": cli("evaluate", "--checkpoint", run_folder, "--downstream", "digits", "--out", result),
+        "export": cli("export", run_folder, "--out", result),
+        "finetune": finetune(result, checkpoint=run_folder),
+    }
+    ended = run(calls[action], result)
+    if flaw := wrong_end(ended, 0, 2):
+        return f"{damage}: {flaw}"
+    if ended.status == 0 and (flaw := wrong_result(action, run_folder, result)):
+        return f"{damage}: succeeds, and {flaw}"
+    return None
+
+
+def wrong_result(action: str, run_folder: Path, result: Path) -> str | None:
+    if action == "resume":
+        return None if weights(run_folder) == weights(complete("pretrain")) else "its weights are others"
+    if action == "finetune":
+        return None if weights(result) == weights(complete("finetune")) else "its weights are others"
+    whole = complete("finetune" if action == "evaluate" else "pretrain")
+    if action == "export":
+        return (
+            None if same_tensors(result / "model.safetensors", whole / "model.safetensors") else "exports other weights"
+        )
+    expected = kept("evaluated", lambda folder: cli(
+        "evaluate", "--checkpoint", whole, "--downstream", "digits", "--out", folder / "result"
+    )()) / "result"  # fmt: skip
+    read = [sorted(json.loads((path / "evaluation.json").read_text()).items()) for path in (result, expected)]
+    numbers = [
+        [pair for pair in pairs if isinstance(pair[1], int | float) and "second" not in pair[0]] for pairs in read
+    ]
+    return None if numbers[0] == numbers[1] else f"its figures are {numbers[0]}, not {numbers[1]}"
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    import torch
+    from safetensors.torch import load_file
+
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------------------
+
+CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "weights", "params", "ema", "network", "backbone")
+PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.", "encoder.", "net.", "student.", "a.b.c.")
+
+
+class Malice:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.canary}",)
+
+
+def checkpoints(random: random.Random, seed: int, folder: Path) -> str | None:
+    canary = folder / "executed"
+    path = folder / "weights"
+    what = folder / "what"
+    ended = run(lambda: load_odd(random, path, canary, what), folder, timeout=60)
+    flaw = wrong_end(ended, 0, 2)
+    if canary.exists():
+        flaw = "code from the file was executed"
+    told = what.read_text() if what.exists() else ""
+    if flaw is None and ended.status == 2 and told.startswith("sound"):
+        flaw = f"is refused: {tail(ended)}"
+    return flaw and f"{told}: {flaw}"
+
+
+def load_odd(random: random.Random, path: Path, canary: Path, what: Path) -> int:
+    """Write an odd checkpoint and load it into a model; what is loaded must be what was written."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from formulavision import load_checkpoint
+    from formulavision.util.errors import CheckpointError
+
+    torch.manual_seed(random.randrange(2**31))
+    source = timm.create_model("test_resnet", num_classes=7)
+    for parameter in source.parameters():
+        torch.nn.init.uniform_(parameter, -1, 1)
+    state: dict[str, Any] = dict(source.state_dict())
+    original = dict(state)
+    story, sound = [], True
+    kind = random.choice(["sound", "sound", "tensors", "tensors", "bytes", "bytes", "malice"])
+    for _ in range(random.choice([0, 1, 1]) if kind == "sound" else 0):
+        prefix = random.choice(PREFIXES)
+        state = {prefix + name: tensor for name, tensor in state.items()}
+        story.append(f"prefix {prefix}")
+    if kind == "tensors":
+        sound = False
+        for name in random.sample(list(state), random.choice([1, 1, 3, 40])):
+            tensor = state[name]
+            change = random.choice(["missing", "half", "nan", "inf", "shape", "double", "int", "none", "text", "empty"])
+            story.append(f"{name} {change}")
+            if change == "missing":
+                del state[name]
+            else:
+                state[name] = {
+                    "half": lambda t: t.half(), "nan": lambda t: torch.full_like(t.float(), float("nan")),
+                    "inf": lambda t: torch.full_like(t.float(), float("inf")), "shape": lambda t: t.reshape(-1)[:-1],
+                    "double": lambda t: t.double(), "int": lambda t: t.int(), "none": lambda t: None,
+                    "text": lambda t: "x", "empty": lambda t: t.reshape(-1)[:0],
+                }[change](tensor)  # fmt: skip
+    if kind == "malice":
+        sound = False
+        state[random.choice(["fc.weight", "extra", "optimizer"])] = Malice(canary)
+    content: Any = state
+    for _ in range(random.choice([0, 1, 1, 2])):
+        name = random.choice(CONTAINERS)
+        content = {name: content}
+        if random.random() < 0.5:
+            content |= {"epoch": 3, "acc": 93.1, "arch": "resnet"}
+        story.append(f"in {name}")
+    flat = content is state and all(isinstance(value, torch.Tensor) and value.numel() for value in state.values())
+    if flat and random.random() < 0.5:
+        path = path.with_suffix(".safetensors")
+        save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, path)
+    elif kind == "malice" and random.random() < 0.5:
+        path = path.with_suffix(".pth")
+        path.write_bytes(pickle.dumps(content, protocol=random.choice([0, 2, 4])))
+    else:
+        path = path.with_suffix(random.choice([".pth", ".pt", ".ckpt", ".bin"]))
+        torch.save(content, path, _use_new_zipfile_serialization=random.random() < 0.8)
+    if kind == "bytes":
+        sound = False
+        path.write_bytes(change_bytes(random, path.read_bytes()))
+        story.append("bytes changed")
+    what.write_text(f"{'sound' if sound else kind} {path.suffix}: {', '.join(story)[:200]}")
+    model = timm.create_model("test_resnet", num_classes=3)
+    try:
+        load_checkpoint(path).load_into(model)
+    except CheckpointError as error:
+        print(f"error: {' '.join(str(error).split())}")
+        return 2
+    changed = {entry.split()[0]: entry.split()[1] for entry in story if kind == "tensors" and " " in entry}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
+            continue
+        assert torch.isfinite(tensor).all(), f"{name} is not finite"
+        # Half precision is what the file holds; of a tensor that was cut or removed, nothing can be said.
+        if changed.get(name) in (None, "half", "double"):
+            assert torch.allclose(tensor, original[name], atol=1e-3), f"{name} is loaded otherwise than it was written"
+        else:
+            assert changed[name] in ("missing", "none", "text"), f"{name} was {changed[name]}, and is loaded"
+    return 0
+
+
+TRIALS = [
+    Trial("kill-training", "pretrain, finetune and compare killed at random moments, and resumed", 100, kill_training),
+    Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run),
+    Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints),
+]

@@ -63,7 +63,7 @@ def test_the_settings_of_training_are_listed_as_they_are() -> None:
             return ", ".join(map(str, value))
         return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
-    fields = TrainSettings.model_fields.items()
-    rows = [f"| `{name}` | {shown(field.default)} | {field.description} |" for name, field in fields]
+    default, fields = TrainSettings(), TrainSettings.model_fields.items()
+    rows = [f"| `{name}` | {shown(getattr(default, name))} | {field.description} |" for name, field in fields]
     listed = (ROOT / "docs" / "training.md").read_text().partition("## Settings\n")[2].splitlines()
     assert [line for line in listed if line.startswith("| `")] == rows

@@ -226,6 +226,4 @@ def train_settings(settings: list[str] | None, **given: Any) -> TrainSettings:
     from formulavision.util.config import apply_settings, parse
 
     values = {name: value for name, value in given.items() if value is not None}
-    if "crop" in values:
-        values["resize"] = round(values["crop"] * 8 / 7)  # the paper's 224 of 256
     return parse(TrainSettings, apply_settings(values, settings or []))

@@ -27,6 +27,7 @@ PROBE = "-probe"
 """What the name of a probe ends with where others say which layers were frozen: there, all of them are."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+_SIZE = {"resize", "crop"}
 _SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
 
 
@@ -199,8 +200,16 @@ class ComparisonSettings(Config):
         return _train_settings(self.model, {**self.pretrain, **self.variants[name].arm.pretrain}, seed)
 
     def finetune_settings(self, name: str, seed: int) -> TrainSettings:
-        """Fine-tuning settings, which all arms share but for what is swept."""
-        return _train_settings(self.model, {**self.finetune, **self.variants[name].finetune}, seed)
+        """Fine-tuning settings, which all arms share but for what is swept.
+
+        The size of images is that of pre-training where it is not set, and the same for all arms, whatever they start
+        from.
+        """
+        given = {**self.finetune, **self.variants[name].finetune}
+        if not given.keys() & _SIZE:
+            given |= {key: value for key, value in self.pretrain.items() if key in _SIZE}
+        settings = _train_settings(self.model, given, seed)
+        return _train_settings(self.model, {**given, **settings.model_dump(include=_SIZE)}, seed)
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from formulavision.comparison.arms import REMOTE, Arm
 from formulavision.comparison.config import PROBE, ComparisonSettings
-from formulavision.util.config import identity, load_yaml
+from formulavision.training.settings import NEUTRAL, PREPROCESSING
+from formulavision.util.config import identity
 
 if TYPE_CHECKING:
     from formulavision.data.labels import LabelSettings
@@ -136,8 +137,8 @@ class _Planner:
         settings, arm = self.settings, self.settings.variants[name].arm
         start, before = self._start(name, seed)
         training = settings.finetune_settings(name, seed)
-        # Where mean and deviation are not set, they are the checkpoint's own.
-        determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_normalisation(training))
+        # Where mean, deviation and resizing are not set, they are the checkpoint's own.
+        determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_preprocessing(training))
         features = _of_features(training, arm)
         seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
         seeded = arm.from_scratch or arm.pretrained_here or seed == settings.seeds[0]
@@ -196,16 +197,20 @@ def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> 
     return {**content, "precision": resolve_precision(settings.precision, resolve_device(settings.device))}
 
 
-def _unset_normalisation(settings: TrainSettings) -> set[str]:
-    return {"mean", "std"} - settings.model_fields_set
+def _without_neutral(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if NEUTRAL.get(name) != value}
+
+
+def _unset_preprocessing(settings: TrainSettings) -> set[str]:
+    return {"mean", "std", *NEUTRAL} - settings.model_fields_set
 
 
 def _of_features(training: TrainSettings, arm: Arm) -> TrainSettings:
     """Settings of a probe: images are seen as in fine-tuning, so all that says how is set, but a checkpoint's own."""
     from formulavision.training.settings import TrainSettings
 
-    names = {"model", "resize", "crop", "mean", "std", "precision", "device"}
-    names = names | {"seed"} if arm.from_scratch else names - _unset_normalisation(training)
+    names = {"model", *PREPROCESSING, "precision", "device"}
+    names = names | {"seed"} if arm.from_scratch else names - _unset_preprocessing(training)
     return TrainSettings(**{name: getattr(training, name) for name in names})
 
 
@@ -223,14 +228,18 @@ def _key(content: Any) -> str:
 
 
 def _content_of(checkpoint: str) -> dict[str, Any]:
-    """A digest of a checkpoint's weights, and of a run's folder how it saw images; a published model is named alone."""
+    """A digest of a checkpoint's weights, of a published model its name; and the preprocessing that comes with it."""
+    from formulavision.training.checkpoints import load_preprocessing
+
+    # The size of images is the comparison's.
+    preprocessing = {k: v for k, v in load_preprocessing(checkpoint).items() if k not in {"resize", "crop"}}
+    own = _without_neutral(preprocessing)
     if checkpoint.startswith(REMOTE):
-        return {"checkpoint": checkpoint}
+        return {"checkpoint": checkpoint, "preprocessing": own}
     path = Path(checkpoint)
     file = path / "model.safetensors" if path.is_dir() else path
     with file.open("rb") as stream:
         content: dict[str, Any] = {"checkpoint": hashlib.file_digest(stream, "sha256").hexdigest()}
-    if (path / "settings.yaml").is_file():
-        trained = load_yaml(path / "settings.yaml")["settings"]
-        content["normalisation"] = [trained["mean"], trained["std"]]
-    return content
+    if own:
+        content["normalisation"] = [list(own.pop("mean")), list(own.pop("std"))]
+    return {**content, **own}

@@ -6,13 +6,14 @@ import copy
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.rendering.random import uniform_streams
@@ -25,10 +26,12 @@ __all__ = [
     "ImageDataset",
     "Key",
     "Prepared",
+    "centre",
     "image_cache",
     "make_batches",
     "make_loader",
     "random_windows",
+    "to_square",
 ]
 
 Key = tuple[int, int]
@@ -37,6 +40,9 @@ Key = tuple[int, int]
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, uint8 [b, c, crop, crop], and labels: int64 [b], or int8 [b, classes] of a dataset of several labels an image
 (1 present, 0 absent, -1 not to be counted)."""
+
+ResizeMode = Literal["squash", "center", "border"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 CACHE_BYTES = 1 << 30
 """Resized images are kept in memory where all of them take less than this."""
@@ -125,14 +131,17 @@ class ImageCache:
         return self.images.numel() / 1e6
 
 
-def image_cache(dataset: ImageDataset, resize: int, *, workers: int, ranks: int = 1) -> ImageCache | None:
+def image_cache(
+    dataset: ImageDataset, resize: int, *, workers: int, ranks: int = 1, mode: ResizeMode = "squash"
+) -> ImageCache | None:
     """A cache for the dataset's resized images, where they are small enough to be kept in memory.
 
     Args:
         ranks: how many processes of this machine have one.
+        mode: as of :func:`to_square`.
     """
     image, label = dataset[0]
-    channels = int(image.shape[0])
+    channels = 3 if mode == "border" else int(image.shape[0])
     needed = len(dataset) * channels * resize * resize * ranks
     if needed > CACHE_BYTES:
         return None
@@ -154,6 +163,7 @@ class Prepared(Dataset[Any]):
         seed: of the augmentation, which is keyed by (seed, epoch, index): it does not depend on who draws it when.
         cache: keeps the resized images.
         fresh: take the source's ``fresh_items``, which are others in every epoch.
+        mode, interpolation, fill: how images are resized; see :func:`to_square`.
     """
 
     def __init__(
@@ -167,6 +177,9 @@ class Prepared(Dataset[Any]):
         seed: int,
         cache: ImageCache | None,
         fresh: bool = False,
+        mode: ResizeMode = "squash",
+        interpolation: Interpolation = "bilinear",
+        fill: Sequence[int] = (0, 0, 0),
     ) -> None:
         self.source = source
         self.resize = resize
@@ -176,6 +189,9 @@ class Prepared(Dataset[Any]):
         self.seed = seed
         self.cache = cache
         self.fresh = fresh
+        self.mode = mode
+        self.interpolation = interpolation
+        self.fill = fill
 
     def __len__(self) -> int:
         return len(self.source)
@@ -188,8 +204,7 @@ class Prepared(Dataset[Any]):
         images, labels = self._resized(keys)
         margin = self.resize - self.crop
         if not self.augment:
-            start = margin // 2
-            return images[:, :, start : start + self.crop, start : start + self.crop].contiguous(), labels
+            return centre(images, self.crop), labels
         if margin == 0 and not self.flip:
             return images, labels
         return self._cut(images, random_windows(keys, margin, seed=self.seed, flip=self.flip)), labels
@@ -240,8 +255,82 @@ class Prepared(Dataset[Any]):
         return batch, torch.tensor(labels, dtype=torch.int64)
 
     def _at_size(self, images: torch.Tensor) -> torch.Tensor:
-        size = [self.resize, self.resize]
-        return images if list(images.shape[-2:]) == size else functional.resize(images, size, antialias=True)
+        return to_square(images, self.resize, self.crop, self.mode, self.interpolation, self.fill)
+
+
+def to_square(
+    images: torch.Tensor,
+    resize: int,
+    crop: int,
+    mode: ResizeMode,
+    interpolation: Interpolation,
+    fill: Sequence[int],
+) -> torch.Tensor:
+    """Images at the size from which crops are cut, always with antialiasing.
+
+    The central crop of the result (see :func:`centre`) is what timm's ``create_transform`` gives with the same
+    ``crop_mode`` and ``interpolation`` and with ``crop_pct`` = crop / resize. Pillow resizes as it does there, so that
+    pixels are equal; only squashing bilinearly is torchvision's for tensors, whose values differ from Pillow's by at
+    most 2 of 255. On other devices than the CPU torchvision resizes in every mode.
+
+    Args:
+        images: uint8 [n, c, h, w] or [c, h, w].
+        resize: side of the result in pixels.
+        crop: side of the central crop, which decides where an odd pixel goes.
+        mode: ``squash``: both sides become ``resize``, whatever the aspect. ``center``: the shorter side does, and what
+            the longer side has more is cut off. ``border``: the longer side does, and the rest is filled.
+        fill: red, green and blue of the border, 0 to 255.
+
+    Returns:
+        uint8, of the same dimensions, ``resize`` x ``resize``; of three channels with ``border`` on the CPU.
+    """
+    size = [resize, resize]
+    if images.device.type != "cpu" or (mode == "squash" and interpolation == "bilinear"):
+        if list(images.shape[-2:]) == size:
+            return images
+        return functional.resize(images, size, InterpolationMode(interpolation), antialias=True)
+    if images.ndim == 4:
+        return torch.stack([to_square(image, resize, crop, mode, interpolation, fill) for image in images])
+    height, width = images.shape[-2:]
+    if mode == "center":
+        # As torchvision's Resize(int) rounds.
+        size = [max(resize, int(resize * side / min(height, width))) for side in (height, width)]
+    elif mode == "border":
+        size = [max(1, round(side / (max(height, width) / resize))) for side in (height, width)]
+    images = _resized_by_pillow(images, size, interpolation)
+    top, left = (_start_of_square(side, resize, crop) for side in size)
+    if mode != "border":
+        return images[:, top : top + resize, left : left + resize]
+    square = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, resize, resize)
+    square[:, -top : size[0] - top, -left : size[1] - left] = images
+    return square
+
+
+def centre(images: torch.Tensor, crop: int) -> torch.Tensor:
+    """The central crop of square images [n, c, side, side], as torchvision's ``CenterCrop`` rounds."""
+    start = _half(images.shape[-1] - crop)
+    return images[:, :, start : start + crop, start : start + crop].contiguous()
+
+
+def _half(margin: int) -> int:
+    return round(margin / 2)
+
+
+def _start_of_square(side: int, resize: int, crop: int) -> int:
+    """Where the square begins on a side of an image, negative where it is larger than the image.
+
+    It begins so that its central crop is the image's own central crop, to the pixel.
+    """
+    first = _half(side - crop) if side >= crop else -((crop - side) // 2)
+    return first - _half(resize - crop)
+
+
+def _resized_by_pillow(image: torch.Tensor, size: Sequence[int], interpolation: Interpolation) -> torch.Tensor:
+    """An image uint8 [c, h, w] at [height, width], c is 1 or 3."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    picture = Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels)
+    resized = picture.resize((size[1], size[0]), Image.Resampling[interpolation.upper()])
+    return torch.from_numpy(np.array(resized).reshape(*size, -1)).permute(2, 0, 1)
 
 
 def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -> NDArray[np.int64]:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2 import functional
 
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.loading import centre, to_square
 from formulavision.evaluation.classification import check_classes, open_finetuned
 from formulavision.evaluation.inference import choose_device, without_augmentation
 from formulavision.generators.streams import Stream, random_stream
@@ -57,10 +57,7 @@ def grad_cam(checkpoint: str | Path, images: torch.Tensor, labels: torch.Tensor 
     classes = len(model.class_names)
     if labels is not None and (len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes):
         raise ConfigError(f"labels: must be {len(images)} numbers from 0 to {classes - 1}")
-    size, crop = model.settings.resize, model.settings.crop
-    start = (size - crop) // 2
-    resized = functional.resize(images, [size, size], antialias=True)
-    maps, _ = model.look(resized[:, :, start : start + crop, start : start + crop], labels)
+    maps, _ = model.look(centre(to_square(images, **model.settings.resizing()), model.settings.crop), labels)
     return maps
 
 

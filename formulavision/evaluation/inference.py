@@ -31,9 +31,7 @@ def choose_device(settings: TrainSettings) -> torch.device:
 
 def without_augmentation(images: ImageDataset, settings: TrainSettings) -> Prepared:
     """The images at the size that the model sees: resized, and cropped at the centre."""
-    return Prepared(
-        images, resize=settings.resize, crop=settings.crop, augment=False, flip=False, seed=settings.seed, cache=None
-    )
+    return Prepared(images, **settings.resizing(), augment=False, flip=False, seed=settings.seed, cache=None)
 
 
 def over_dataset(

@@ -32,7 +32,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say
-from formulavision.training.settings import TrainSettings
+from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
 
@@ -108,8 +108,8 @@ def probe(
             ``settings.seed``, whose features show what a probe finds where nothing was learnt.
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
         method: ``linear`` or ``knn``.
-        settings: of the model, of the images' size and normalisation, and of the device; what is not set is the
-            run's own where the checkpoint is one. The model must be given where the checkpoint does not tell it.
+        settings: of the model, of the images' size, resizing and normalisation, and of the device; what is not set is
+            the checkpoint's own. The model must be given where the checkpoint does not tell it.
         out: a folder; None: ``METHOD-DATASET`` (``linear-cifar10-5-shot``) in the run's folder, or beside the file;
             must be given where there is neither.
         shots: fit to so many images of each class, drawn five times; fewer are a part of more. None: to all.
@@ -137,8 +137,10 @@ def probe(
     loaded = None if weights is None else weights.load_into(model)
     folder = make_folder(Path(out) if out is not None else _default_folder(source, opened, method, shots))
     console = Console(quiet=not show_progress)
-    if loaded is not None:
+    if weights is not None and loaded is not None:
         say(console, f"checkpoint {source}: {loaded.describe()}")
+        if seen := weights.describe_preprocessing(chosen):
+            say(console, seen)
     started = time.perf_counter()
     needed = opened.train if choices is None else _part(opened.train, np.unique(choices))
     train, test = (
@@ -173,7 +175,7 @@ def probe(
         "sha256": None if weights is None else weights.sha256,
         "downstream": opened.identity(),
         "method": method,
-        "settings": {name: getattr(chosen, name) for name in ("model", "resize", "crop", "mean", "std", "precision")},
+        "settings": {name: getattr(chosen, name) for name in ("model", *PREPROCESSING, "precision")},
         "shots": shots,
         "seed": seed,
         "train_images": result.train_images,
@@ -196,28 +198,21 @@ def feature_settings(
 ) -> TrainSettings:
     """How to build the model of a checkpoint and what to feed it: what is given, then what the checkpoint tells.
 
-    Published models (``timm:``, ``torchvision:``) see images normalised as they were in training, unless the settings
-    say otherwise.
+    Of a run these are all of its settings; of other weights the model, and how it sees images.
 
     Raises:
         ConfigError: the model is unknown, or another one than the checkpoint's.
     """
-    if isinstance(settings, TrainSettings):
-        settings = settings.model_dump(include=settings.model_fields_set)
-    given = dict(settings or {})
+    given = settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
     if weights is None:
-        return parse(TrainSettings, given)
-    if weights.run is not None:
-        base = dict(weights.run.settings["settings"])
-    elif weights.model is not None:
-        base = {"model": weights.model}
-    elif "model" in given:
-        base = {}
-    else:
+        return given
+    if weights.model is None and "model" not in given.model_fields_set:
         raise ConfigError(f"model: {source} does not tell what it is the weights of: give the name of the model")
-    if weights.model is not None and given.get("model", weights.model) != weights.model:
-        raise ConfigError(f"model: is '{given['model']}', but {source} is a '{weights.model}'")
-    return parse(TrainSettings, {**base, **weights.normalisation, **given})
+    chosen = weights.complete(given)
+    if weights.run is None:
+        return chosen
+    told = chosen.model_dump(include=chosen.model_fields_set | set(PREPROCESSING))
+    return parse(TrainSettings, {**weights.run.settings["settings"], **told})
 
 
 def classify_linearly(train: Features, test: Features, num_classes: int, *, seed: int = 0) -> tuple[Outcomes, float]:

@@ -10,10 +10,10 @@ import math
 import pickle
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import timm
 import torch
@@ -21,16 +21,19 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from formulavision.data.loading import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.runs import Run
-from formulavision.util.config import did_you_mean
-from formulavision.util.errors import CheckpointError
+from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
+from formulavision.util.config import did_you_mean, load_yaml, parse
+from formulavision.util.errors import CheckpointError, ConfigError
 
-__all__ = ["Checkpoint", "Loaded", "load_checkpoint"]
+__all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
 State = dict[str, torch.Tensor]
 
 _TIMM, _TORCHVISION = "timm:", "torchvision:"
+_WEIGHTS, _CONFIG, _SETTINGS = "model.safetensors", "config.json", "settings.yaml"
 _SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
 _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 """Where training scripts keep weights, in timm's order: moving averages first."""
@@ -77,6 +80,8 @@ class Checkpoint:
         path: where they were read from; None for a published model.
         model: timm's name of the model, where it is known.
         run: the run, where the path is a run's folder.
+        preprocessing: how the images are prepared that the weights were trained on, as settings (``PREPROCESSING``);
+            empty where unknown; without ``resize`` and ``crop`` where these are not of square images.
     """
 
     name: str
@@ -85,19 +90,36 @@ class Checkpoint:
     path: Path | None = None
     model: str | None = None
     run: Run | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """What a run records about it, in plain values."""
         return {"name": str(self.path.resolve()) if self.path else self.name, "sha256": self.sha256}
 
-    @property
-    def normalisation(self) -> dict[str, Any]:
-        """``mean`` and ``std`` of the images that the weights were trained on, as settings; nothing where unknown."""
-        if self.run is not None:
-            return {name: tuple(self.run.settings["settings"][name]) for name in ("mean", "std")}
-        if self.path is None and self.model is not None:
-            return {name: timm.models.get_pretrained_cfg_value(self.model, name) for name in ("mean", "std")}
-        return {}
+    def complete(self, settings: TrainSettings) -> TrainSettings:
+        """Settings with the model and the preprocessing of the checkpoint, where they are not set.
+
+        Raises:
+            ConfigError: the settings name another model, or do not go together with the checkpoint's.
+        """
+        given = settings.model_dump(include=settings.model_fields_set)
+        if self.model is not None and given.get("model", self.model) != self.model:
+            raise ConfigError(f"model: is '{given['model']}', but {self.name} is a '{self.model}'")
+        own = {**self.preprocessing, **({"model": self.model} if self.model is not None else {})}
+        if "crop" in given:
+            own.pop("resize", None)  # follows from crop, where it is not given as well
+        elif self.preprocessing and "crop" not in self.preprocessing:
+            raise ConfigError(f"crop: is missing: the images of {self.name} are not square crops, and ours are")
+        return parse(TrainSettings, {**own, **given})
+
+    def describe_preprocessing(self, settings: TrainSettings) -> str:
+        """The settings that are the checkpoint's own preprocessing, in words; empty where none is."""
+        own = [
+            f"{name} {_plain(getattr(settings, name))}"
+            for name in PREPROCESSING
+            if name in self.preprocessing and getattr(settings, name) == self.preprocessing[name]
+        ]
+        return f"images as in the checkpoint's own training: {', '.join(own)}" if own else ""
 
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a timm model.
@@ -196,7 +218,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     Args:
         source: one of
 
-            - a complete run's folder, or a folder that :func:`formulavision.export_model` wrote for timm;
+            - a complete run's folder, or a folder that :func:`formulavision.export_model` or timm wrote; or the
+              ``model.safetensors`` in it;
             - a file of weights by name (``.safetensors``, ``.pth``, ``.pth.tar``, ``.pt``, ``.ckpt``, ``.bin``) as
               timm, torchvision or the published FractalDB have them;
             - ``timm:resnet50`` or ``timm:resnet50.a1_in1k``, downloaded as timm does and kept in its cache;
@@ -208,33 +231,56 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """
     text = str(source)
     if text.startswith(_TIMM):
-        return _from_timm(text.removeprefix(_TIMM))
+        return _from_timm(text)
     if text.startswith(_TORCHVISION):
-        return _from_torchvision(text.removeprefix(_TORCHVISION))
+        return _from_torchvision(text)
     path = Path(source)
     run = None
-    model = None
-    file = path
-    if path.is_dir():
-        file = path / "model.safetensors"
-        if (path / "config.json").is_file() and not (path / "settings.yaml").is_file():
-            model = _architecture(path / "config.json")
-        else:
-            try:
-                run = Run.load(path)
-            except ValueError as error:
-                raise CheckpointError(str(error)) from None
-            model = run.settings["settings"]["model"]
+    file = path / _WEIGHTS if path.is_dir() else path
+    if path.is_dir() and not _is_in_timms_layout(path):
+        try:
+            run = Run.load(path)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+    model, preprocessing = _described_by(file.parent) if file.name == _WEIGHTS else (None, {})
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file" if not path.is_dir() else f"{path}: holds no model.safetensors")
     state = _clean(_read(file), file)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Checkpoint(str(path), state, digest, path=path, model=model, run=run)
+    return Checkpoint(str(path), state, digest, path=path, model=model, run=run, preprocessing=preprocessing)
 
 
-def _from_timm(name: str) -> Checkpoint:
-    source = _TIMM + name
+def load_preprocessing(source: str | Path) -> dict[str, Any]:
+    """:attr:`Checkpoint.preprocessing` of a checkpoint, without its weights: nothing is downloaded.
+
+    Raises:
+        CheckpointError: there is no such published model, or the folder's configuration is damaged.
+    """
+    text = str(source)
+    if text.startswith(_TIMM):
+        metadata: Any = timm.models.get_pretrained_cfg(_published_by_timm(text))
+        return _of_timm(text, metadata.to_dict())
+    if text.startswith(_TORCHVISION):
+        return _of_torchvision(_published_by_torchvision(text))
+    path = Path(source)
+    file = path / _WEIGHTS if path.is_dir() else path
+    return _described_by(file.parent)[1] if file.name == _WEIGHTS else {}
+
+
+def _from_timm(source: str) -> Checkpoint:
+    name = _published_by_timm(source)
+    # Its random weights, all of them replaced, are drawn beside the global stream, which belongs to the caller.
+    with torch.random.fork_rng(devices=[]):
+        model = _fetch(source, lambda: timm.create_model(name, pretrained=True))
+    state = model.state_dict()
+    full = f"{_TIMM}{name}"
+    return Checkpoint(full, state, _digest(state), model=name.partition(".")[0], preprocessing=load_preprocessing(full))
+
+
+def _published_by_timm(source: str) -> str:
+    """timm's full name, with the tag of the weights."""
+    name = source.removeprefix(_TIMM)
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise CheckpointError(f"{source}: timm has no such model{did_you_mean(architecture, timm.list_models())}")
@@ -243,17 +289,25 @@ def _from_timm(name: str) -> Checkpoint:
         raise CheckpointError(f"{source}: timm has no pre-trained weights of this model")
     if name != architecture and name not in published:
         raise CheckpointError(f"{source}: timm has no such weights{did_you_mean(name, published)}")
-    tag = timm.models.get_pretrained_cfg_value(name, "tag")
-    # Its random weights, all of them replaced, are drawn beside the global stream, which belongs to the caller.
-    with torch.random.fork_rng(devices=[]):
-        model = _fetch(source, lambda: timm.create_model(name, pretrained=True))
-    state = model.state_dict()
-    return Checkpoint(f"{_TIMM}{architecture}.{tag}", state, _digest(state), model=architecture)
+    return f"{architecture}.{timm.models.get_pretrained_cfg_value(name, 'tag')}"
 
 
-def _from_torchvision(name: str) -> Checkpoint:
-    source = _TORCHVISION + name
-    architecture, _, chosen = name.partition(":")
+def _from_torchvision(source: str) -> Checkpoint:
+    weights = _published_by_torchvision(source)
+    architecture = source.removeprefix(_TORCHVISION).partition(":")[0]
+    state = _fetch(source, lambda: weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
+    return Checkpoint(
+        f"{_TORCHVISION}{architecture}:{weights.name}",
+        dict(state),
+        _digest(state),
+        model=architecture if timm.is_model(architecture) else None,
+        preprocessing=_of_torchvision(weights),
+    )
+
+
+def _published_by_torchvision(source: str) -> Any:
+    """A member of torchvision's enumeration of a model's weights."""
+    architecture, _, chosen = source.removeprefix(_TORCHVISION).partition(":")
     models = torchvision.models.list_models(module=torchvision.models)
     if architecture not in models:
         raise CheckpointError(f"{source}: torchvision has no such model{did_you_mean(architecture, models)}")
@@ -262,11 +316,77 @@ def _from_torchvision(name: str) -> Checkpoint:
         raise CheckpointError(
             f"{source}: torchvision has no such weights: must be {' or '.join(published.__members__)}"
         )
-    weights = published[chosen or "DEFAULT"]
-    state = _fetch(source, lambda: weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
-    model = architecture if timm.is_model(architecture) else None
-    return Checkpoint(f"{_TORCHVISION}{architecture}:{weights.name}", dict(state), _digest(state), model=model)
+    return published[chosen or "DEFAULT"]
 
+
+# Preprocessing -------------------------------------------------------------------------------------------------------
+
+
+def _of_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's settings; runs of earlier versions do not name what had a single value then."""
+    own = {**NEUTRAL, **{name: settings[name] for name in PREPROCESSING if name in settings}}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+
+
+def _of_timm(source: str | Path, pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Of timm's metadata of weights, read as timm reads them for evaluation."""
+    config = timm.data.resolve_data_config({}, pretrained_cfg=dict(pretrained_cfg))
+    if config["interpolation"] not in get_args(Interpolation):
+        raise CheckpointError(
+            f"{source}: interpolation {config['interpolation']!r} is not supported: "
+            f"must be {' or '.join(get_args(Interpolation))}"
+        )
+    mode = config["crop_mode"]
+    found = {
+        "resize_mode": mode if mode in get_args(ResizeMode) else "center",
+        "interpolation": config["interpolation"],
+    }
+    for name in ("mean", "std"):
+        values = tuple(config[name]) * (3 if len(config[name]) == 1 else 1)
+        if len(values) != 3:
+            raise CheckpointError(f"{source}: {name} has {len(values)} values: must have 3, or 1 for gray images")
+        found[name] = values
+    height, width = config["input_size"][-2:]
+    resize = math.floor(width / config["crop_pct"])
+    return {"resize": resize, "crop": width, **found} if height == width <= resize else found
+
+
+def _of_torchvision(weights: Any) -> dict[str, Any]:
+    transform = weights.transforms()
+    return {
+        "resize": transform.resize_size[0],
+        "crop": transform.crop_size[0],
+        "resize_mode": "center",
+        "interpolation": transform.interpolation.value,
+        "mean": tuple(transform.mean),
+        "std": tuple(transform.std),
+    }
+
+
+def _is_in_timms_layout(folder: Path) -> bool:
+    return (folder / _CONFIG).is_file() and not (folder / _SETTINGS).is_file()
+
+
+def _described_by(folder: Path) -> tuple[str | None, dict[str, Any]]:
+    """The model's name and the preprocessing of the weights in a folder: of a run, or in timm's layout."""
+    if (folder / _SETTINGS).is_file():
+        settings = load_yaml(folder / _SETTINGS)["settings"]
+        return settings.get("model"), _of_run(settings)
+    file = folder / _CONFIG
+    if not file.is_file():
+        return None, {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return str(config["architecture"]).partition(".")[0], _of_timm(file, config.get("pretrained_cfg") or config)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        raise CheckpointError(f"{file}: is not the configuration of a timm model") from None
+
+
+def _plain(value: Any) -> str:
+    return " ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
 
 Fetched = TypeVar("Fetched")
 
@@ -294,14 +414,6 @@ def _digest(state: State) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _architecture(config: Path) -> str:
-    """The model's name in timm's config.json."""
-    try:
-        return str(json.loads(config.read_text(encoding="utf-8"))["architecture"])
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{config}: is not the configuration of a timm model") from None
 
 
 def _read(file: Path) -> Any:

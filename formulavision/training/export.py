@@ -15,6 +15,7 @@ import torchvision
 from formulavision.recipes.recipe import Recipe
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.runs import Run, is_complete
+from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.files import atomic_write, write_text
@@ -25,8 +26,9 @@ Layout = Literal["timm", "torchvision"]
 
 _CARD = "README.md"
 _CLASSES = "classes.json"
+_CLASS_MAP = "class_map.txt"
 _WEIGHTS: dict[Layout, str] = {"timm": "model.safetensors", "torchvision": "model.pth"}
-_WRITTEN = {_CARD, _CLASSES, "config.json", *_WEIGHTS.values()}
+_WRITTEN = {_CARD, _CLASSES, _CLASS_MAP, "config.json", *_WEIGHTS.values()}
 
 _FIGURES = {
     "train_loss": "loss on training images, as trained",
@@ -42,7 +44,8 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
         run: a complete run, or its folder.
         out: a folder, which must be new or empty unless ``overwrite`` is set.
         layout: ``timm``: ``model.safetensors`` and ``config.json``, which
-            ``timm.create_model("local-dir:OUT", pretrained=True)`` loads; ``torchvision``: ``model.pth``, the state
+            ``timm.create_model("local-dir:OUT", pretrained=True)`` loads, and ``class_map.txt``, a class a line, for
+            ``--class-map`` of timm's scripts; ``torchvision``: ``model.pth``, the state
             dict of torchvision's ResNet of the same name, and ``classes.json``, the names of its outputs.
         overwrite: replace an earlier export in ``out``.
 
@@ -73,6 +76,8 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
         if layout == "timm":
             for name in (_WEIGHTS["timm"], "config.json"):
                 _copy(run.folder / name, out / name)
+            if _fits_a_class_map(run.class_names):
+                write_text(out / _CLASS_MAP, "".join(f"{name}\n" for name in run.class_names))
         else:
             with atomic_write(out / _WEIGHTS["torchvision"]) as file:
                 torch.save(weights.state, file)
@@ -109,6 +114,11 @@ def _check_out(out: Path, run: Run, *, overwrite: bool) -> None:
         raise ConfigError(f"out: {out}: holds other files than an export's ({others[0]}): give another --out")
     if found and not overwrite:
         raise ConfigError(f"out: {out}: holds files already: give another --out, or --overwrite")
+
+
+def _fits_a_class_map(names: Sequence[str]) -> bool:
+    """Whether timm reads the names back from lines, which it strips."""
+    return all(name and name == name.strip() and len(name.splitlines()) == 1 for name in names)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -218,14 +228,13 @@ def _scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _loading(run: Run, layout: Layout, *, in_torchvision: bool) -> list[str]:
-    settings = run.settings["settings"]
+    settings = TrainSettings.model_validate(run.settings["settings"])
     name, classes, file = _model(run), len(run.class_names), _WEIGHTS[layout]
-    mean, std = list(settings["mean"]), list(settings["std"])
     sections = [
         "## How to load it",
-        f"Images: RGB (gray ones as three equal channels), resized to {settings['resize']} x {settings['resize']} "
-        f"(bilinear with antialiasing, whatever their aspect), the central {settings['crop']} x {settings['crop']} of "
-        f"that, scaled to 0..1, less {mean}, divided by {std}. The code is to be run in this folder.",
+        f"Images: RGB (gray ones as three equal channels), {_resizing(settings)} ({settings.interpolation} with "
+        f"antialiasing), the central {settings.crop} x {settings.crop} of that, scaled to 0..1, less "
+        f"{list(settings.mean)}, divided by {list(settings.std)}. The code is to be run in this folder.",
         "With timm alone:",
     ]
     if layout == "timm":
@@ -234,7 +243,7 @@ def _loading(run: Run, layout: Layout, *, in_torchvision: bool) -> list[str]:
             "",
             '# On the Hugging Face Hub: "hf-hub:OWNER/NAME".',
             'model = timm.create_model("local-dir:.", pretrained=True).eval()',
-            "transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))",
+            "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
         ]
         state = ["import safetensors.torch", f'safetensors.torch.load_file("{file}")']
     else:
@@ -262,13 +271,46 @@ def _loading(run: Run, layout: Layout, *, in_torchvision: bool) -> list[str]:
         ]
     else:
         sections.append(f"torchvision has no `{name}` with these weights.")
-    start = "." if layout == "timm" else f"{file} --model {name}"
+    start = "." if layout == "timm" else f"{file} --model {name}{_as_options(settings)}"
     sections += [
         "With FormulaVision, to fine-tune it:",
         f"```sh\nformulavision finetune --checkpoint {start} --downstream cifar10 --out runs/finetuned\n```",
     ]
-    where = "in `label_names` of `config.json`" if layout == "timm" else f"in `{_CLASSES}`"
-    return [*sections, f"The names of its outputs are {where}."]
+    return [*sections, _class_order(run, layout)]
+
+
+def _class_order(run: Run, layout: Layout) -> str:
+    """Where the names of the outputs are, and how timm's reader of image folders gets the same labels."""
+    where = "`label_names` of `config.json`" if layout == "timm" else f"`{_CLASSES}`"
+    script = ""
+    if layout == "timm" and _fits_a_class_map(run.class_names):
+        script = f" For timm's scripts an exported folder holds it as a file: `--class-map {_CLASS_MAP}`."
+    return (
+        f"The names of its outputs, in their order, are in {where}. Folders of classes are numbered as torchvision's "
+        "`ImageFolder` does, in the plain order of their names (1, 10, 2). timm's reader takes the natural one (1, 2, "
+        '10), in which labels are other classes, unless it is given the names: `timm.data.create_dataset("", '
+        f"root=IMAGES, class_map={{name: label for label, name in enumerate(NAMES)}})`.{script}"
+    )
+
+
+def _resizing(settings: TrainSettings) -> str:
+    side = settings.resize
+    return {
+        "squash": f"resized to {side} x {side} whatever their aspect",
+        "center": f"resized so that the shorter side is {side}",
+        "border": f"resized so that the longer side is {side}, on a square of the mean's colour",
+    }[settings.resize_mode]
+
+
+def _as_options(settings: TrainSettings) -> str:
+    """The preprocessing as options of the command line, as far as it is not the default."""
+    default = TrainSettings(crop=settings.crop)
+    values = {name: getattr(settings, name) for name in PREPROCESSING}
+    changed = {name: value for name, value in values.items() if value != getattr(default, name)}
+    if settings.crop != TrainSettings().crop:
+        changed["crop"] = settings.crop
+    texts = {name: f"'[{', '.join(map(str, v))}]'" if isinstance(v, tuple) else str(v) for name, v in changed.items()}
+    return "".join(f" --set {name}={text}" for name, text in texts.items())
 
 
 def _limits(run: Run, recipe: Mapping[str, Any] | None) -> list[str]:

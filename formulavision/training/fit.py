@@ -203,8 +203,7 @@ class _Job:
         settings = self.plan.settings
         fresh = training and settings.fresh and getattr(dataset, "endless", False)
         images: dict[str, Any] = {
-            "resize": settings.resize,
-            "crop": settings.crop,
+            **settings.resizing(),
             "augment": training,
             "flip": settings.horizontal_flip,
             "seed": settings.seed,
@@ -225,7 +224,11 @@ class _Job:
             if drawer is not None:
                 return make_device_loader(DrawnOnDevice(dataset, drawer, **images), **batches)
         workers = settings.workers if settings.workers is not None else self._workers(fresh)
-        cache = None if fresh else image_cache(dataset, settings.resize, workers=workers, ranks=self.local_ranks)
+        cache = None
+        if not fresh:
+            cache = image_cache(
+                dataset, settings.resize, workers=workers, ranks=self.local_ranks, mode=settings.resize_mode
+            )
         prepared = Prepared(dataset, cache=cache, **images)
         return make_loader(prepared, workers=workers, pin=self.device.type == "cuda", **batches)
 

@@ -88,6 +88,8 @@ def _stage_names(model: torch.nn.Module, spec: str) -> list[str]:
 
 
 def _stages(model: torch.nn.Module) -> list[list[str]]:
+    if not hasattr(model, "group_matcher"):
+        raise ConfigError(f"freeze: timm does not divide a {type(model).__name__} into stages: must be none")
     groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
     head = head_prefixes(model)
     # timm puts a last norm into the group of the head where it stands there; it trains with the head.

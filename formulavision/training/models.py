@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from formulavision.util.files import atomic_write, write_text
 
 __all__ = ["build_model", "check_model", "check_training", "export", "to_input"]
 
+_FAILURES = (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError)
+"""What models raise for arguments and images that they cannot take."""
+
 
 def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     """A timm model with new weights, for 3 x crop x crop images.
@@ -26,7 +30,8 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     The weights are drawn with torch's global random state as it is, which is left so.
 
     Raises:
-        ConfigError: timm has no such model, or it cannot take images of this size.
+        ConfigError: timm has no such model, it has no classification head, or no stochastic depth where the settings
+            ask for it, or it cannot take images of this size.
     """
     if not timm.is_model(settings.model):
         near = did_you_mean(settings.model, timm.list_models())
@@ -36,18 +41,28 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
         arguments["img_size"] = settings.crop
     if settings.drop_path:
         arguments["drop_path_rate"] = settings.drop_path
+    wrong_size = f"crop: '{settings.model}' takes no {settings.crop}-pixel images"
     try:
         with own_randomness():
             model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
-            with torch.no_grad():
-                model.eval()(torch.zeros(1, 3, settings.crop, settings.crop))
-    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"crop: '{settings.model}' takes no {settings.crop}-pixel images ({reason})") from None
+    except _FAILURES as error:
+        if isinstance(error, TypeError) and "drop_path_rate" in str(error):
+            raise ConfigError(f"drop_path: '{settings.model}' has no stochastic depth: must be 0") from None
+        what = wrong_size if "img_size" in arguments else f"model: '{settings.model}' cannot be built"
+        raise ConfigError(f"{what} ({_reason(error)})") from None
     source: Any = getattr(model, "pretrained_cfg", None) or {}
-    if not source.get("classifier") or not hasattr(model, "group_matcher"):
+    if not source.get("classifier"):
         raise ConfigError(f"model: '{settings.model}' has no classification head to train")
+    try:
+        with own_randomness(), torch.no_grad():
+            model.eval()(torch.zeros(1, 3, settings.crop, settings.crop))
+    except _FAILURES as error:
+        raise ConfigError(f"{wrong_size} ({_reason(error)})") from None
     return model.train()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def check_model(settings: TrainSettings) -> None:
@@ -72,9 +87,8 @@ def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes:
     try:
         with own_randomness(), torch.no_grad():
             logits: Any = torch.func.functional_call(model, buffers, (images,))
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"model: '{settings.model}' cannot be trained ({reason})") from None
+    except _FAILURES as error:
+        raise ConfigError(f"model: '{settings.model}' cannot be trained ({_reason(error)})") from None
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(
@@ -97,10 +111,19 @@ def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> tor
     return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
 
 
+def _crop_pct(crop: int, resize: int) -> float:
+    """The share of which timm, which takes floor(crop / share), makes ``resize`` again."""
+    share = crop / resize
+    while math.floor(crop / share) < resize:
+        share = math.nextafter(share, 0)
+    return share
+
+
 def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]) -> None:
     """Write ``model.safetensors`` and ``config.json`` so that timm alone loads them.
 
-    ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back.
+    ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back, and
+    ``timm.data.create_transform(**timm.data.resolve_model_data_config(model))`` its images as they are evaluated here.
     """
     # Each a copy: safetensors takes no tensors that share memory, as those of layers that share weights do.
     copied = {"memory_format": torch.contiguous_format}
@@ -118,9 +141,9 @@ def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, cla
             "num_classes": len(class_names),
             "input_size": [3, settings.crop, settings.crop],
             "fixed_input_size": bool(source.get("fixed_input_size", False)),
-            "crop_pct": settings.crop / settings.resize,
-            "crop_mode": "center",
-            "interpolation": "bilinear",
+            "crop_pct": _crop_pct(settings.crop, settings.resize),
+            "crop_mode": settings.resize_mode,
+            "interpolation": settings.interpolation,
             "mean": list(settings.mean),
             "std": list(settings.std),
             "first_conv": source.get("first_conv"),

@@ -10,9 +10,15 @@ from pydantic import Field, model_validator
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
-__all__ = ["FREEZE_CONV", "FREEZE_STAGE", "PRESETS", "TrainSettings", "check_freeze"]
+__all__ = ["FREEZE_CONV", "FREEZE_STAGE", "NEUTRAL", "PREPROCESSING", "PRESETS", "TrainSettings", "check_freeze"]
 
 Channels = tuple[float, float, float]
+
+PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")
+"""Settings of how images are prepared, which belong to the weights that are trained on them."""
+
+NEUTRAL = {"resize_mode": "squash", "interpolation": "bilinear"}
+"""Settings that came later, at the values that train as before them."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -77,15 +83,31 @@ class TrainSettings(Config):
         lt=1,
         description="decay a step of the moving average of weights that is kept; 0: the last weights",
     )
-    resize: int = Field(
-        256, ge=8, le=4096, description="side that images are resized to", json_schema_extra={"unit": "pixels"}
-    )
     crop: int = Field(
         224,
         ge=8,
         le=4096,
         description="side of the crop that the model sees: random in training, central in evaluation",
         json_schema_extra={"unit": "pixels"},
+    )
+    resize: int = Field(
+        # The paper's 256 for a crop of 224.
+        default_factory=lambda given: round(given["crop"] * 8 / 7),
+        ge=8,
+        le=4096,
+        description="side that images are resized to; unset: 8/7 of crop",
+        json_schema_extra={"unit": "pixels"},
+    )
+    resize_mode: Literal["squash", "center", "border"] = Field(
+        "squash",
+        description="resizing of images that are not square (timm's crop_mode); squash: both sides to resize; center: "
+        "the shorter side, and the rest is cut off; border: the longer side, and the rest is filled with the mean",
+        json_schema_extra={"neutral": NEUTRAL["resize_mode"]},
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bilinear",
+        description="interpolation of resizing, always with antialiasing",
+        json_schema_extra={"neutral": NEUTRAL["interpolation"]},
     )
     fresh: bool = Field(
         True,
@@ -132,6 +154,16 @@ class TrainSettings(Config):
         "generator can; cpu: by loader processes",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
+
+    def resizing(self) -> dict[str, Any]:
+        """Arguments of :class:`formulavision.data.loading.Prepared` for the size of images."""
+        return {
+            "resize": self.resize,
+            "crop": self.crop,
+            "mode": self.resize_mode,
+            "interpolation": self.interpolation,
+            "fill": [round(255 * value) for value in self.mean],
+        }
 
     @model_validator(mode="before")
     @classmethod

@@ -107,7 +107,8 @@ def finetune(
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`.
-        settings: how to train; the model, and how images are normalised, are the checkpoint's where it tells them.
+        settings: how to train; what is not set of the model, and of how it sees images (size, resizing, mean and
+            deviation), is the checkpoint's where it tells them.
         resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
         overwrite: replace the run in ``out``.
         show_progress: say what is going on, on the terminal.
@@ -135,13 +136,8 @@ def finetune(
     from formulavision.training.progress import say
 
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
-    if weights is not None and weights.model is not None:
-        if "model" in settings.model_fields_set and settings.model != weights.model:
-            raise ConfigError(f"model: is '{settings.model}', but {checkpoint} is a '{weights.model}'")
-        settings = settings.model_copy(update={"model": weights.model})
     if weights is not None:
-        seen = {n: v for n, v in weights.normalisation.items() if n not in settings.model_fields_set}
-        settings = settings.model_copy(update=seen)
+        settings = weights.complete(settings)
     check_model(settings)
     opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
     source = weights.identity() if weights else None
@@ -151,6 +147,8 @@ def finetune(
     model = new_model(settings, opened.num_classes)
     if weights is not None:
         say(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
+        if seen := weights.describe_preprocessing(settings):
+            say(console, seen)
     frozen = freeze_layers(model, freeze)
     return fit(
         plan, model, opened.train, opened.test,

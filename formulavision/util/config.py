@@ -126,6 +126,8 @@ def parse(model: type[Model], data: Any, path: str = "", *, context: str | None 
 
 
 def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list[str]:
+    if detail["type"] == "default_factory_not_called":  # a default that follows from what is wrong itself
+        return []
     keys = _keys_of(detail["loc"], data)
     where = ".".join(([path] if path else []) + keys)
     cause = detail.get("ctx", {}).get("error")

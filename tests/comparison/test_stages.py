@@ -99,7 +99,7 @@ def test_normalisation_that_is_not_set_is_the_checkpoints_and_not_the_default(pu
     assert probes(published, "scratch", **both) == probes(published, "scratch")
 
 
-def test_a_runs_folder_tells_how_it_saw_images_and_a_file_of_its_weights_does_not(
+def test_a_runs_folder_and_the_weights_in_it_tell_how_images_were_prepared_and_another_file_does_not(
     small: dict[str, Any], tmp_path: Path
 ) -> None:
     for name, mean in (("one", 0.2), ("other", 0.3), ("copy", 0.2)):
@@ -107,11 +107,51 @@ def test_a_runs_folder_tells_how_it_saw_images_and_a_file_of_its_weights_does_no
         (tmp_path / name / "model.safetensors").write_bytes(b"weights")
         (tmp_path / name / "settings.yaml").write_text(f"settings: {{mean: [{mean}], std: [1]}}")
     sources = {name: str(tmp_path / name) for name in ("one", "other", "copy")}
-    sources["file"] = f"{sources['one']}/model.safetensors"
+    sources["inside"] = f"{sources['one']}/model.safetensors"
+    sources["file"] = f"{tmp_path}/w.safetensors"
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
     small["arms"] = {name: {"checkpoint": source} for name, source in sources.items()}
     key = {row.arm: key_of(row.folder) for row in stages(small)}
-    assert key["one"] == key["copy"]
+    assert key["one"] == key["copy"] == key["inside"]
     assert len({key["one"], key["other"], key["file"]}) == 3
+
+
+def test_resizing_of_other_weights_is_in_the_key_and_the_default_is_not(small: dict[str, Any], tmp_path: Path) -> None:
+    def key(more: str) -> str:
+        (tmp_path / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / "settings.yaml").write_text(f"settings: {{mean: [0.2], std: [1]{more}}}")
+        (row,) = stages({**small, "arms": {"run": {"checkpoint": str(tmp_path)}}})
+        return key_of(row.folder)
+
+    assert key("") == key(", resize_mode: squash, interpolation: bilinear")
+    assert len({key(""), key(", resize_mode: center"), key(", interpolation: bicubic")}) == 3
+
+
+def test_resizing_changes_a_stage_where_it_is_not_the_default(published: dict[str, Any]) -> None:
+    for arm in ("scratch", "stripes", "published"):
+        for change in ({"resize_mode": "center"}, {"interpolation": "bicubic"}):
+            assert finetunings(published, arm, **change) != finetunings(published, arm)
+            assert probes(published, arm, **change)[0].folder != probes(published, arm)[0].folder
+        same = {"resize_mode": "squash", "interpolation": "bilinear"}
+        assert arm == "published" or finetunings(published, arm, **same) == finetunings(published, arm)
+
+
+def test_images_have_one_size_in_all_arms_that_of_pre_training_where_it_is_not_set(published: dict[str, Any]) -> None:
+    def sizes(pretrain: dict[str, int], finetune: dict[str, int]) -> set[tuple[int, int]]:
+        data = {
+            **published,
+            "pretrain": {k: v for k, v in published["pretrain"].items() if k not in ("resize", "crop")} | pretrain,
+            "finetune": {k: v for k, v in published["finetune"].items() if k not in ("resize", "crop")} | finetune,
+        }
+        rows = stages({**data, "probes": ["knn"]})
+        # Set, so that no checkpoint fills in its own.
+        assert all({"resize", "crop"} <= row.settings.model_fields_set for row in rows)
+        return {(row.settings.resize, row.settings.crop) for row in rows}
+
+    assert sizes({}, {}) == {(256, 224)}
+    assert sizes({"crop": 32}, {}) == {(37, 32)}
+    assert sizes({"crop": 32, "resize": 40}, {}) == {(40, 32)}
+    assert sizes({"crop": 32}, {"crop": 64}) == {(73, 64)}
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16-mixed"}, {"crop": 24}, {"resize": 40}, {"std": (1, 1, 1)}])

@@ -20,7 +20,8 @@ from formulavision.evaluation.features import Features, extract_features
 from formulavision.evaluation.inference import without_augmentation
 from formulavision.evaluation.probes import classify_by_neighbours, classify_linearly, feature_settings
 from formulavision.evaluation.scores import average_precision, figures
-from formulavision.training import Checkpoint
+from formulavision.training import Checkpoint, load_checkpoint
+from formulavision.training.checkpoints import load_preprocessing
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import CheckpointError, ConfigError, DownstreamError
 
@@ -237,7 +238,9 @@ def test_all_images_as_shots_are_the_probe_of_all(
 def test_a_file_of_weights_needs_its_models_name(
     make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
 ) -> None:
-    file = make_run(tmp_path / "run", ["a", "b"]).joinpath("model.safetensors")
+    file = (
+        make_run(tmp_path / "run", ["a", "b"]).joinpath("model.safetensors").rename(tmp_path / "run" / "w.safetensors")
+    )
     with pytest.raises(ConfigError, match=r"model: .*does not tell what it is the weights of"):
         probe(file, colours)
     settings = {"model": "test_resnet", "resize": 36, "crop": 32, "device": "cpu"}
@@ -248,24 +251,29 @@ def test_a_file_of_weights_needs_its_models_name(
 
 
 def test_settings_are_those_given_then_the_checkpoints(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    from formulavision.training import load_checkpoint
-
     run = make_run(tmp_path / "run", ["a", "b"], mean=(0.1, 0.1, 0.1))
     weights = load_checkpoint(run)
     found = feature_settings(weights, run, {"crop": 24})
-    assert (found.model, found.resize, found.crop, found.mean) == ("test_resnet", 36, 24, (0.1, 0.1, 0.1))
+    assert (found.model, found.resize, found.crop, found.mean) == ("test_resnet", 27, 24, (0.1, 0.1, 0.1))
     assert feature_settings(weights, run, TrainSettings(crop=24)) == found
     with pytest.raises(ConfigError, match=r"model: is 'resnet18', but .* is a 'test_resnet'"):
         feature_settings(weights, run, {"model": "resnet18"})
 
 
-def test_published_models_see_images_normalised_as_in_their_training() -> None:
-    published = Checkpoint("timm:resnet18.a1_in1k", {}, "", model="resnet18")
+def test_images_of_published_and_of_exported_models_are_prepared_as_in_their_training(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    seen = load_preprocessing("timm:resnet18.a1_in1k")
+    published = Checkpoint("timm:resnet18.a1_in1k", {}, "", model="resnet18", preprocessing=seen)
     found = feature_settings(published, "timm:resnet18", None)
     assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
+    assert (found.crop, found.resize, found.resize_mode, found.interpolation) == (224, 235, "center", "bicubic")
     assert feature_settings(published, "timm:resnet18", {"mean": [0.5, 0.5, 0.5]}).mean == (0.5, 0.5, 0.5)
-    exported = Checkpoint("exported", {}, "", path=Path("exported"), model="resnet18")
-    assert feature_settings(exported, "exported/", None).mean == (0.2, 0.2, 0.2)
+    run = make_run(tmp_path / "run", ["a", "b"], mean=(0.1, 0.2, 0.3), crop=24)
+    for name in ("settings.yaml", "run.json", "classes.json"):
+        (run / name).unlink()
+    found = feature_settings(load_checkpoint(run), "run", None)
+    assert (found.mean, found.std, found.crop, found.resize) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), 24, 36)
 
 
 def test_what_cannot_be_probed_is_refused(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -23,7 +27,7 @@ from formulavision.cli import app
 from formulavision.training import Run, finetune, load_checkpoint, pretrain
 from formulavision.training.export import write_card
 from formulavision.training.models import build_model
-from formulavision.training.settings import TrainSettings
+from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.errors import CheckpointError, ConfigError
 
 RECIPE = Recipe.from_dict({"generator": "perlin", "categories": 4, "instances": 6, "canvas": {"size": 32}})
@@ -94,6 +98,7 @@ def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_p
     assert torch.equal(answers(model), answers_of(run))
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
         "README.md",
+        "class_map.txt",
         "config.json",
         "model.safetensors",
     ]
@@ -178,24 +183,81 @@ def test_the_cards_command_names_options_that_there_are(resnet: Run, tmp_path: P
     assert all(option in shown for option in options)
 
 
-def test_timms_transform_is_the_one_that_the_model_was_tested_with(resnet: Run, tmp_path: Path) -> None:
-    from PIL import Image
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image folders of the classes 1 to 12, each of one brightness, and of images that are not square."""
+    root = tmp_path_factory.mktemp("numbered")
+    for side, images in (("train", 3), ("test", 2)):
+        for number in range(1, 13):
+            (root / side / str(number)).mkdir(parents=True)
+            for i in range(images):
+                noise = np.random.default_rng(i).integers(0, 8, (20 + 9 * i, 48, 3))
+                picture = Image.fromarray((noise + 20 * number).astype(np.uint8))
+                picture.save(root / side / str(number) / f"{i}.png")
+    return root
 
-    from formulavision.data.loading import Prepared
-    from formulavision.training.models import to_input
 
-    export_model(resnet, tmp_path)
-    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
-    image = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+@pytest.fixture(scope="module")
+def of_numbers(tmp_path_factory: pytest.TempPathFactory, numbered: Path, small: dict[str, Any]) -> Run:
+    settings = {**small, "epochs": 30, "milestones": [], "learning_rate": 0.05, "batch_size": 12}
+    out = tmp_path_factory.mktemp("runs") / "numbers"
+    return finetune(None, f"folder:{numbered}", out=out, settings=settings, show_progress=False)
 
-    class One(list[Any]):
-        num_classes, class_names = 2, ("a", "b")
 
-    ours, _ = Prepared(One([(image, 0)]), resize=36, crop=32, augment=False, flip=False, seed=1, cache=None)[0, 0]
-    expected = to_input(ours, torch.tensor([0.2] * 3).view(1, 3, 1, 1), torch.tensor([0.5] * 3).view(1, 3, 1, 1))[0]
-    theirs = transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
-    assert (theirs - expected).abs().max() <= 1.01 * 2 / 255  # one step of 256, over a standard deviation of 0.5
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # timm leaves the images' files open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_timms_folder_reader_counts_as_we_do_with_the_exported_class_list(
+    of_numbers: Run, numbered: Path, tmp_path: Path
+) -> None:
+    from formulavision import evaluate
+
+    export_model(of_numbers, tmp_path)
+    model: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    names = list(model.pretrained_cfg["label_names"])
+    assert names == of_numbers.class_names == sorted(map(str, range(1, 13)))
+    assert torchvision.datasets.ImageFolder(numbered / "test").classes == names
+    transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+
+    def right(class_map: Any) -> float:
+        root = str(numbered / "test")
+        images = timm.data.create_dataset("", root=root, class_map=class_map, transform=transform)
+        inputs, labels = zip(*images, strict=True)
+        with torch.inference_mode():
+            answers = model.eval()(torch.stack(inputs)).argmax(1)
+        return float((answers == torch.tensor(labels)).float().mean())
+
+    ours = evaluate(of_numbers.folder, f"folder:{numbered}", show_progress=False).score
+    assert ours > 0.5
+    assert right(str(tmp_path / "class_map.txt")) == right({name: i for i, name in enumerate(names)})
+    assert right(str(tmp_path / "class_map.txt")) == pytest.approx(ours)
+    assert right(None) < ours / 2, "the natural order of timm"
+    assert "--class-map class_map.txt" in card(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["a", " b"], ["a", "b\nc"], ["a", "b\u2028"]])
+def test_names_that_no_class_map_can_hold_stay_out_of_it(tmp_path: Path, resnet: Run, names: list[str]) -> None:
+    run = dataclasses.replace(resnet, class_names=names)
+    export_model(run, tmp_path)
+    assert not (tmp_path / "class_map.txt").exists() and "--class-map" not in card(tmp_path)
+
+
+def test_the_cards_command_repeats_the_preprocessing_that_a_state_dict_does_not_hold(
+    resnet: Run, tmp_path: Path
+) -> None:
+    from formulavision.cli.training import train_settings
+
+    folder = shutil.copytree(resnet.folder, tmp_path / "run")
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    changes = {"resize_mode": "center", "mean": [0.1, 0.2, 0.3]}
+    settings["settings"] |= changes
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    export_model(folder, tmp_path / "export", layout="torchvision")
+    (command,) = code(tmp_path / "export", "sh")
+    words = shlex.split(command)
+    given = train_settings([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    trained = TrainSettings.model_validate(settings["settings"])
+    assert all(getattr(given, name) == getattr(trained, name) for name in PREPROCESSING)
+    assert "the shorter side is 36" in card(tmp_path / "export")
 
 
 def test_the_card_tells_recipe_settings_figures_and_limits(resnet: Run, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_setting_has_a_description() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"crop": 300}, "crop 300 is larger than resize 256"),
+        ({"crop": 300, "resize": 256}, "crop 300 is larger than resize 256"),
         ({"milestones": [60, 30]}, r"milestones \[60, 30\]"),
         ({"std": [0.5, 0.0, 0.5]}, "std"),
         ({"epochs": 0}, "epochs: 0 is not allowed"),

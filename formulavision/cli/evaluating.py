@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from formulavision.cli import options as o
-from formulavision.cli.training import Downstream, Model
+from formulavision.cli.training import Model
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from formulavision.data.downstream import DownstreamSettings
 
 Run = Annotated[Path, typer.Option("--checkpoint", help="The folder of a fine-tuning run.")]
 Weights = Annotated[
@@ -31,20 +33,21 @@ def add_to(app: typer.Typer) -> None:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 
 
-def evaluate(checkpoint: Run, downstream: Downstream, out: Out = None) -> None:
+def evaluate(checkpoint: Run, downstream: o.Downstream, out: Out = None, settings: o.DownstreamSet = None) -> None:
     """Top-1, top-5, loss, accuracy a class and confusion matrix on the test images; JSON and CSV. With several labels
     an image (Pascal VOC), mean average precision.
 
     formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
     """
+    chosen = only_downstream(downstream, settings)
     from formulavision.evaluation import evaluate as run
 
-    run(checkpoint, downstream, out=out)
+    run(checkpoint, chosen, out=out)
 
 
 def probe(
     checkpoint: Weights,
-    downstream: Downstream,
+    downstream: o.Downstream,
     method: Annotated[
         str, typer.Option("--method", help="linear (logistic regression) or knn (20 nearest neighbours).")
     ] = "linear",
@@ -60,7 +63,12 @@ def probe(
     ] = None,
     model: Model = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting of model or images: --set crop=64 (may be repeated).")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any setting of model or images, or of the dataset: --set crop=64, --set downstream.test_split=val "
+            "(may be repeated).",
+        ),
     ] = None,
 ) -> None:
     """How good frozen features are, in minutes: fit a classifier to them instead of fine-tuning the model.
@@ -70,8 +78,9 @@ def probe(
     from formulavision.evaluation import probe as run
     from formulavision.util.config import apply_settings
 
-    values = apply_settings({} if model is None else {"model": model}, settings or [])
-    run(checkpoint, downstream, method=method, settings=values, out=out, shots=shots, seed=seed)  # type: ignore[arg-type]
+    chosen, others = o.make_downstream(downstream, settings)
+    values = apply_settings({} if model is None else {"model": model}, others)
+    run(checkpoint, chosen, method=method, settings=values, out=out, shots=shots, seed=seed)  # type: ignore[arg-type]
 
 
 def filters(checkpoint: Weights, out: Picture, overwrite: o.Overwrite = False) -> None:
@@ -90,10 +99,11 @@ def grad_cam(
         list[str],
         typer.Option("--checkpoint", help="NAME=FOLDER of a fine-tuning run, a column each (may be repeated)."),
     ],
-    downstream: Downstream,
+    downstream: o.Downstream,
     out: Picture,
     count: Annotated[int, typer.Option("--count", help="Number of test images, a row each.")] = 6,
     seed: Annotated[int, typer.Option("--seed", help="Draws the images.")] = 0,
+    settings: o.DownstreamSet = None,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Where fine-tuned models see an image's class (Grad-CAM), side by side on the same test images.
@@ -112,9 +122,10 @@ def grad_cam(
             raise ConfigError(f"--checkpoint {text}: there is another '{name}': each column needs a name of its own")
         runs[name] = folder
     _check_absent(out, overwrite)
+    chosen = only_downstream(downstream, settings)
     from formulavision.evaluation import grad_cam_sheet
 
-    _save(grad_cam_sheet(runs, downstream, count=count, seed=seed), out)
+    _save(grad_cam_sheet(runs, chosen, count=count, seed=seed), out)
 
 
 def per_class(
@@ -154,6 +165,20 @@ def per_class(
         csv.writer(text).writerows([["class", "images", "first", "second", "difference", "p"], *rows])
         write_text(out, text.getvalue())
         typer.echo(f"written to {out}")
+
+
+def only_downstream(text: str, settings: list[str] | None) -> DownstreamSettings:
+    """The dataset of a command that has no other settings.
+
+    Raises:
+        ConfigError: there is no such dataset, a value is not allowed, or a setting is not the dataset's.
+    """
+    from formulavision.util.errors import ConfigError
+
+    chosen, others = o.make_downstream(text, settings)
+    if others:
+        raise ConfigError(f"--set {others[0]}: must read downstream.KEY=VALUE: here only the dataset has settings")
+    return chosen
 
 
 def _check_absent(out: Path, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from formulavision.data.downstream import DownstreamSettings
     from formulavision.recipes.recipe import Recipe
 
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
@@ -31,6 +32,18 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting, by its path: --set generator.fill_rate=0.1 (may be repeated)."),
 ]
+Downstream = Annotated[
+    str,
+    typer.Option(
+        "--downstream",
+        help="A folder of images (PATH), imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, "
+        "where it is), digits, or another of torchvision's: flowers102, food101, ...",
+    ),
+]
+DownstreamSet = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting of the dataset: --set downstream.test_split=val (may be repeated)."),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -46,6 +59,22 @@ def count_workers(workers: int) -> int:
     if workers:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_downstream(text: str, settings: list[str] | None) -> tuple[DownstreamSettings, list[str]]:
+    """The dataset that a command line stands for, and the settings that are not its: those without ``downstream.``.
+
+    Raises:
+        ConfigError: there is no such dataset, or a value is not allowed.
+    """
+    from formulavision.data.downstream import DownstreamSettings
+    from formulavision.util.config import apply_settings, parse
+
+    chosen = DownstreamSettings.from_text(text)
+    own = [setting for setting in settings or [] if setting.startswith("downstream.")]
+    others = [setting for setting in settings or [] if not setting.startswith("downstream.")]
+    changes = apply_settings({}, own).get("downstream", {})
+    return parse(DownstreamSettings, {**chosen.model_dump(), **changes}, "downstream"), others
 
 
 def make_recipe(

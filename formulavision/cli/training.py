@@ -29,7 +29,12 @@ Crop = Annotated[
 ]
 TrainSeed = Annotated[int | None, typer.Option("--seed", help="Of weights, order and crops.", show_default="1")]
 TrainSet = Annotated[
-    list[str] | None, typer.Option("--set", help="Any training setting: --set weight_decay=5e-4 (may be repeated).")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting of training, or of the dataset: --set weight_decay=5e-4, "
+        "--set downstream.test_split=val (may be repeated).",
+    ),
 ]
 PretrainSet = Annotated[
     list[str] | None,
@@ -41,14 +46,6 @@ PretrainSet = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run at --out.")]
-Downstream = Annotated[
-    str,
-    typer.Option(
-        "--downstream",
-        help="folder:PATH, imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, where it is), "
-        "digits, or another of torchvision's: flowers102, food101, ...",
-    ),
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -119,7 +116,7 @@ def pretrain(
 
 def finetune(
     out: o.Out,
-    downstream: Downstream,
+    downstream: o.Downstream,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -152,17 +149,12 @@ def finetune(
     or a model to download: timm:resnet50.a1_in1k, torchvision:resnet50,
     torchvision:resnet50:IMAGENET1K_V1. What fits is loaded and told.
     """
-    from formulavision.data.downstream import DownstreamSettings
-
+    own = [] if train_per_class is None else [f"downstream.train_per_class={train_per_class}"]
+    chosen, of_training = o.make_downstream(downstream, own + (settings or []))
     train = train_settings(
-        settings, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop, seed=seed,
-        preset=preset, devices=devices,
+        of_training, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop,
+        seed=seed, preset=preset, devices=devices,
     )  # fmt: skip
-    chosen = DownstreamSettings.from_text(downstream)
-    if train_per_class is not None:
-        from formulavision.util.config import parse
-
-        chosen = parse(DownstreamSettings, {**chosen.model_dump(), "train_per_class": train_per_class})
     from formulavision.training import finetune as run
 
     run(checkpoint, chosen, out=out, freeze=freeze, settings=train, resume=resume, overwrite=overwrite)

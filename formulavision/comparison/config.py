@@ -344,14 +344,16 @@ def _recipe_beside(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _dataset_beside(settings: Any, folder: Path) -> Any:
+    from formulavision.data.downstream.settings import KINDS
+
     if isinstance(settings, str) and ":" in settings:
         kind, _, root = settings.partition(":")
         return f"{kind}:{_anchored(folder, root)}"
+    if isinstance(settings, str) and settings not in KINDS and Path(_anchored(folder, settings)).is_dir():
+        return _anchored(folder, settings)
     if isinstance(settings, dict):
-        paths = {
-            key: _anchored(folder, settings[key]) for key in ("root", "classes") if isinstance(settings.get(key), str)
-        }
-        return {**settings, **paths}
+        paths = {key: settings[key] for key in ("root", "classes", "exclude") if isinstance(settings.get(key), str)}
+        return {**settings, **{key: _anchored(folder, path) for key, path in paths.items()}}
     return settings
 
 

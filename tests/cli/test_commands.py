@@ -152,3 +152,37 @@ def test_a_path_is_text_whatever_it_looks_like(name: str, tmp_path: Path, monkey
     assert run("generate", "--plugin", "ifs", "--categories-from", name, "--out", "store").stderr == (
         f"error: categories.folder: {tmp_path / name}: holds no CSV file\n"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["finetune", "--out", "run"],
+        ["evaluate", "--checkpoint", "run"],
+        ["probe", "--checkpoint", "run"],
+        ["grad-cam", "--checkpoint", "a=run", "--out", "a.png"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_dataset_is_set_by_the_same_words_in_every_command(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "birds").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen: list[Any] = []
+    for module, name in [
+        ("training", "finetune"),
+        *(("evaluation", n) for n in ("evaluate", "probe", "grad_cam_sheet")),
+    ]:
+        monkeypatch.setattr(
+            f"formulavision.{module}.{name}", lambda first, downstream, **given: seen.append(downstream)
+        )
+    result = run(
+        *command, "--downstream", "birds", "--set", "downstream.test_share=0.3", "--set", "downstream.download=true"
+    )
+    assert [(d.kind, str(d.root), d.test_share, d.download) for d in seen] == [("folder", "birds", 0.3, True)], result
+    result = run(*command, "--downstream", "birds", "--set", "downstream.test_shaer=0.3")
+    assert "downstream.test_shaer: there is no such setting (did you mean 'test_share'?)" in result.stderr
+    result = run(*command, "--downstream", "birds", "--set", "test_share=0.3")
+    assert result.exit_code == (2 if command[0] != "probe" else 0)
+    assert run(*command, "--downstream", "brids").stderr.startswith("error: downstream.kind: 'brids' is not allowed")

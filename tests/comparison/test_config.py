@@ -142,3 +142,12 @@ def test_the_example_in_the_documentation_is_a_comparison_at_both_its_sizes(tmp_
         "imagenet",
     ]
     assert list(smoke.arms) == ["scratch", "fractaldb", "noisy"]
+
+
+def test_a_folders_path_beside_the_file_is_a_downstream(tmp_path: Path, small: dict[str, Any]) -> None:
+    (tmp_path / "birds").mkdir()
+    small["downstreams"] = {"birds": "birds", "digits": "digits"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    downstreams = ComparisonSettings.load(tmp_path / "c.yaml").downstreams
+    assert (downstreams["birds"].kind, downstreams["birds"].root) == ("folder", tmp_path / "birds")
+    assert downstreams["digits"].kind == "digits"

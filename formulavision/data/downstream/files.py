@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision.data.downstream.images import LabelledImages, Sides
+from formulavision.data.downstream.pixels import to_rgb, why_not_rgb
 from formulavision.util.errors import DownstreamError
+from formulavision.util.files import is_system_leftover
 
-__all__ = ["Files", "images_in", "open_class_folders", "read_text", "subfolders"]
+__all__ = [
+    "Files",
+    "images_in",
+    "labelled",
+    "list_classes",
+    "open_class_folders",
+    "read_text",
+    "subfolders",
+    "told",
+]
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""PIL knows these formats, and needs another program to read their pixels, or cannot."""
+
 _SIZES = 100_000
 _HEADERS = 2000
 _CONTENTS = 300
@@ -47,7 +62,7 @@ class Files:
         try:
             # torchvision's decoder takes a quarter less time, and is deprecated.
             with Image.open(file) as image:
-                return image.convert("RGB")
+                return to_rgb(image)
         except _UNREADABLE as error:
             raise DownstreamError(f"{file}: cannot be decoded ({error}): replace or remove it") from None
 
@@ -96,8 +111,8 @@ class Files:
 
     def _wrong_with(self, index: int) -> str | None:
         try:
-            with Image.open(self.path(index)):
-                return None
+            with Image.open(self.path(index)) as image:
+                return why_not_rgb(image)
         except OSError as error:
             return error.strerror if error.strerror else "is not an image that can be read"
         except _UNREADABLE as error:
@@ -111,8 +126,15 @@ def _evenly(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
 
 
+@cache
+def _suffixes() -> frozenset[str]:
+    """Of the files that PIL reads, in lower case."""
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in _NO_PIXELS)
+
+
 def subfolders(folder: Path) -> list[str]:
-    """Names of the subfolders, sorted; hidden ones are left out.
+    """Names of the subfolders, sorted; hidden ones, and those that operating systems leave behind, are left out.
 
     Raises:
         DownstreamError: the folder cannot be listed.
@@ -120,28 +142,34 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(str(folder)) if entry.is_dir())
 
 
-def images_in(folder: Path) -> list[str]:
+def images_in(folder: Path, skipped: Counter[str] | None = None) -> list[str]:
     """Paths of the images in a folder and below it, from there, sorted; hidden ones are left out.
+
+    Args:
+        skipped: counts the other files by their suffixes.
 
     Raises:
         DownstreamError: the folder cannot be listed.
     """
-    return sorted(_scan(str(folder), ""))
+    return sorted(_scan(str(folder), "", Counter() if skipped is None else skipped))
 
 
-def _scan(folder: str, below: str) -> Iterator[str]:
+def _scan(folder: str, below: str, skipped: Counter[str]) -> Iterator[str]:
     # Sizes are not asked for: on a network file system, those of a million files take minutes.
     for entry in _entries(folder):
-        if entry.name[entry.name.rfind(".") :].lower() in _SUFFIXES:
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - str, as the names are
+        if suffix in _suffixes():
             yield below + entry.name
         elif entry.is_dir():
-            yield from _scan(entry.path, f"{below}{entry.name}/")
+            yield from _scan(entry.path, f"{below}{entry.name}/", skipped)
+        else:
+            skipped[suffix or "without a suffix"] += 1
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [e for e in entries if not (e.name.startswith(".") or is_system_leftover(e.name))]
     except OSError as error:
         raise DownstreamError(f"{folder}: {error.strerror}") from None
 
@@ -160,37 +188,60 @@ def read_text(file: Path) -> str:
         raise DownstreamError(f"{file}: is not text") from None
 
 
-def open_class_folders(train: Path, test: Path) -> Sides:
+def open_class_folders(train: Path, test: Path, keep: Callable[[str], bool] = lambda name: True) -> Sides:
     """Two folders with the same subfolders, a subfolder a class; the labels are those of the sorted names.
+
+    Args:
+        train, test: the folders.
+        keep: which classes are looked at; others may be as they are.
 
     Raises:
         DownstreamError: a folder has not that layout, a class is in one of them only, or an image cannot be used.
     """
-    names = subfolders(train)
-    sides = _read_side(train, names), _read_side(test, subfolders(test))
-    first, second = (side.class_names for side in sides)
-    if first != second:
+    skipped: Counter[str] = Counter()
+    first, second = (list_classes(folder, keep, skipped) for folder in (train, test))
+    if list(first) != list(second):
         other = min(set(first) ^ set(second))
         where = (train if other in first else test).name
         raise DownstreamError(
-            f"{train.parent}: class '{other}' is in {where}/ only: both sides must have the same classes"
+            f"{train.parent}: class '{other}' has images in {where}/ only: both sides must have the same classes"
         )
-    return Sides(*sides)
+    numbers = list(map(subfolders(train).index, first))
+    return Sides(labelled(train, first), labelled(test, second), note=told(skipped), numbers=numbers)
 
 
-def _read_side(folder: Path, names: list[str]) -> LabelledImages:
-    if not names:
-        raise DownstreamError(f"{folder}: holds no classes: it must have a subfolder a class")
-    if len(names) == 1:
-        raise DownstreamError(f"{folder}: holds the one class '{names[0]}': there must be at least two to tell apart")
-    files: list[str] = []
-    counts: list[int] = []
-    for name in names:
-        found = images_in(folder / name)
-        if not found:
-            raise DownstreamError(f"{folder / name}: holds no images: put some in, or remove the class")
-        files += [f"{name}/{file}" for file in found]
-        counts.append(len(found))
-    read = Files(folder, files)
+def list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[str]) -> dict[str, list[str]]:
+    """The images of each subfolder that is kept and holds any, by its name: paths from there.
+
+    Raises:
+        DownstreamError: there are not two of them, or a folder cannot be listed.
+    """
+    found = {name: images_in(folder / name, skipped) for name in subfolders(folder) if keep(name)}
+    classes = {name: images for name, images in found.items() if images}
+    if len(classes) < 2:
+        empty = [name for name in found if name not in classes]
+        held = f"the one class '{next(iter(classes))}'" if classes else "no classes"
+        without = f" ({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}: no images)" if empty else ""
+        raise DownstreamError(f"{folder}: holds {held}{without}: it must have a subfolder a class, at least two")
+    return classes
+
+
+def labelled(folder: Path, classes: Mapping[str, Sequence[str]]) -> LabelledImages:
+    """The images of classes, which are subfolders.
+
+    Raises:
+        DownstreamError: an image cannot be used.
+    """
+    read = Files(folder, [f"{name}/{file}" for name, files in classes.items() for file in files])
     read.check()
-    return LabelledImages(read, np.arange(len(files)), np.repeat(np.arange(len(names)), counts), names)
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
+    return LabelledImages(read, np.arange(len(labels)), labels, list(classes))
+
+
+def told(skipped: Counter[str]) -> str:
+    """How many files are no images, in words; nothing where there are none."""
+    if not skipped:
+        return ""
+    kinds = ", ".join(sorted(skipped, key=lambda kind: (-skipped[kind], kind))[:3]) + ", ..." * (len(skipped) > 3)
+    count = skipped.total()
+    return f"{count:,} {'file' if count == 1 else 'files'} skipped: no images ({kinds})"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from formulavision.data.downstream.files import open_class_folders, subfolders
 from formulavision.data.downstream.images import LabelledImages, Sides
+from formulavision.data.downstream.settings import DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import torchvision_set
 from formulavision.util.errors import DownstreamError
 
@@ -17,7 +18,7 @@ _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 _WNID = re.compile(r"n\d{8}")
 
 
-def open_imagenet(root: Path) -> Sides:
+def open_imagenet(root: Path, settings: DownstreamSettings) -> Sides:
     """``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``; labels in the order of the wnids (WordNet ids).
 
     What is missing is unpacked by torchvision from ``ILSVRC2012_img_train.tar`` and ``ILSVRC2012_img_val.tar``, with
@@ -46,16 +47,23 @@ def open_imagenet(root: Path) -> Sides:
             )
         if next(folder.glob("n*.tar"), None):
             raise DownstreamError(f"{folder}: was unpacked in part: remove it, and it is unpacked again")
-    sides = open_class_folders(root / "train", root / "val")
-    wnids = sides.train.class_names
     words = _read_meta(root / "meta.bin")
-    synsets = [words.get(wnid, (wnid,)) for wnid in wnids]
-    firsts = Counter(synset[0] for synset in synsets)
-    names = [s[0] if firsts[s[0]] == 1 else f"{s[0]} ({wnid})" for s, wnid in zip(synsets, wnids, strict=True)]
+    firsts = {wnid: words.get(wnid, (wnid,))[0] for wnid in subfolders(root / "train")}
+    times = Counter(firsts.values())
+    called = {wnid: first if times[first] == 1 else f"{first} ({wnid})" for wnid, first in firsts.items()}
+
+    def keep(wnid: str) -> bool:
+        known = {wnid, called.get(wnid, wnid)}
+        wanted = settings.classes is None or not known.isdisjoint(settings.classes)
+        return wanted and known.isdisjoint(settings.exclude)
+
+    sides = open_class_folders(root / "train", root / "val", keep)
+    wnids = sides.train.class_names
+    names = [called[wnid] for wnid in wnids]
     train, test = (
         LabelledImages(side.read, side.indices, side.labels, names, wnids) for side in (sides.train, sides.test)
     )
-    return Sides(train, test, {wnid: label for label, wnid in enumerate(wnids)})
+    return Sides(train, test, {wnid: label for label, wnid in enumerate(wnids)}, sides.note, sides.numbers)
 
 
 def _read_meta(file: Path) -> dict[str, tuple[str, ...]]:

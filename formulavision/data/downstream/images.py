@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from formulavision.data.downstream.pixels import to_rgb
+
 if TYPE_CHECKING:
     import torch
 
@@ -75,7 +77,7 @@ class LabelledImages:
         image = self.read(int(self.indices[index]))
         if isinstance(image, Image.Image):
             # Copied, because torch warns of memory that may not be written to.
-            image = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            image = np.array(image if image.mode == "RGB" else to_rgb(image))
         elif image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
         # A view: bytes that lie pixel by pixel are resized twice as fast, to the same values.
@@ -101,8 +103,12 @@ class Sides:
     Attributes:
         train, test: its sides, with the same classes.
         aliases: further names of the classes -> label.
+        numbers: of the classes in the dataset that these are a part of, which images are chosen by; None: the labels.
+        note: what its kind has decided or left out, for the line that says what was opened.
     """
 
     train: LabelledImages
     test: LabelledImages
     aliases: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+    numbers: Sequence[int] | None = None

@@ -15,10 +15,10 @@ from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.omniglot import open_omniglot
 from formulavision.data.downstream.places365 import open_places365
 from formulavision.data.downstream.settings import DownstreamSettings
-from formulavision.data.downstream.torchvision_sets import default_root, open_torchvision
+from formulavision.data.downstream.torchvision_sets import default_root, may_download, open_torchvision
 from formulavision.data.downstream.voc2012 import open_voc2012
 from formulavision.generators.streams import random_stream
-from formulavision.util.config import did_you_mean
+from formulavision.util.config import did_you_mean, identity
 from formulavision.util.errors import DownstreamError
 
 __all__ = ["Downstream", "open_downstream"]
@@ -35,12 +35,14 @@ class Downstream:
         name: what it was opened by (``cifar10``, ``folder:/path``).
         settings: as it was opened.
         train, test: its two sides, with the same classes.
+        note: what was decided or left out in opening it: the tested part, the division, files that are no images.
     """
 
     name: str
     settings: DownstreamSettings
     train: LabelledImages
     test: LabelledImages
+    note: str = ""
 
     @property
     def class_names(self) -> list[str]:
@@ -59,13 +61,14 @@ class Downstream:
         """In one line, what it holds."""
         sides = f"{len(self.train):,} training and {len(self.test):,} test images"
         several = ", several an image" if self.multi_label else ""
-        return f"{self.name}: {sides} of {self.num_classes} classes{several}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.name}: {sides} of {self.num_classes} classes{several}{note}"
 
     def identity(self) -> dict[str, Any]:
         """What a run records about it, in plain values: which images and labels, wherever they lie."""
         return {
             "name": self.name,
-            **self.settings.model_dump(mode="json", exclude={"root", "download"}),
+            **{name: value for name, value in identity(self.settings).items() if name not in ("root", "download")},
             "train_images": len(self.train),
             "test_images": len(self.test),
             "train_digest": self.train.digest(),
@@ -90,12 +93,13 @@ def open_downstream(settings: DownstreamSettings | str) -> Downstream:
         settings = DownstreamSettings.from_text(settings)
     name = settings.kind if settings.root is None else f"{settings.kind}:{settings.root}"
     whole = _open(settings)
-    labels = _labels_of(settings.classes, whole, name)
+    labels = _labels_of(settings, whole, name)
     return Downstream(
         name,
         settings,
-        _reduce(whole.train, labels, settings.train_per_class, settings.subset_seed, "train_per_class"),
-        _reduce(whole.test, labels, settings.test_per_class, settings.subset_seed, "test_per_class"),
+        _reduce(whole.train, labels, whole.numbers, settings, "train_per_class"),
+        _reduce(whole.test, labels, whole.numbers, settings, "test_per_class"),
+        whole.note,
     )
 
 
@@ -105,24 +109,33 @@ def _open(settings: DownstreamSettings) -> Sides:
         return open_digits()
     if kind in _LOCAL:
         assert settings.root is not None
-        return _LOCAL[kind](settings.root)
-    root = settings.root or default_root()
+        return _LOCAL[kind](settings.root, settings)
+    root, download = settings.root or default_root(), may_download(kind, settings.download)
     if kind in _FETCHED:
-        return _FETCHED[kind](root, settings.download)
-    return open_torchvision(kind, root, download=settings.download)
+        return _FETCHED[kind](root, download)
+    return open_torchvision(kind, root, download=download)
 
 
-def _labels_of(classes: Sequence[str] | None, whole: Sides, name: str) -> list[int]:
+def _labels_of(settings: DownstreamSettings, whole: Sides, name: str) -> list[int]:
     """Labels in the whole dataset of the classes that are kept, in the order of ``classes``."""
     names = whole.train.class_names
-    if classes is None:
-        return list(range(len(names)))
     known = {**whole.aliases, **{known: label for label, known in enumerate(names)}}
-    unknown = [wanted for wanted in classes if wanted not in known]
+    # Folders that are left out were not even opened.
+    excluded = settings.exclude if settings.kind not in _LOCAL else ()
+    classes = settings.classes
+    unknown = [wanted for wanted in (*(classes or ()), *excluded) if wanted not in known]
     if unknown:
         others = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise DownstreamError(f"{name}: has no class '{unknown[0]}'{did_you_mean(unknown[0], known)}{others}")
+    left_out = {known[unwanted] for unwanted in excluded}
+    if classes is None:
+        kept = [label for label in range(len(names)) if label not in left_out]
+        if len(kept) < 2:
+            raise DownstreamError(f"{name}: exclude leaves {len(kept)} of {len(names)} classes, and must leave two")
+        return kept
     labels = [known[wanted] for wanted in classes]
+    if (wanted := next((c for c, label in zip(classes, labels, strict=True) if label in left_out), None)) is not None:
+        raise DownstreamError(f"{name}: class '{wanted}' is in classes and in exclude")
     twice = next((wanted for i, wanted in enumerate(classes) if labels[i] in labels[:i]), None)
     if twice is not None:
         raise DownstreamError(f"{name}: classes names '{names[known[twice]]}' more than once, by '{twice}' too")
@@ -130,15 +143,18 @@ def _labels_of(classes: Sequence[str] | None, whole: Sides, name: str) -> list[i
 
 
 def _reduce(
-    images: LabelledImages, labels: list[int], per_class: int | None, seed: int, setting: str
+    images: LabelledImages, labels: list[int], numbers: Sequence[int] | None, settings: DownstreamSettings, setting: str
 ) -> LabelledImages:
+    per_class: int | None = getattr(settings, setting)
     names = [images.class_names[label] for label in labels]
     ids = [images.class_ids[label] for label in labels]
     everything = labels == list(range(images.num_classes))
     if everything and per_class is None:
         return images
     if per_class is not None:
-        keep = np.unique(np.concatenate([_chosen(images, label, per_class, seed, setting) for label in labels]))
+        streams = {label: random_stream(settings.subset_seed, numbers[label] if numbers else label) for label in labels}
+        chosen = [_chosen(images, label, per_class, stream, setting) for label, stream in streams.items()]
+        keep = np.unique(np.concatenate(chosen))
     elif images.multi_label:
         # An image with none of these classes is an example of their absence.
         keep = np.arange(len(images))
@@ -152,11 +168,11 @@ def _reduce(
 
 
 def _chosen(
-    images: LabelledImages, label: int, per_class: int, seed: int, setting: str
+    images: LabelledImages, label: int, per_class: int, stream: np.random.Generator, setting: str
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Positions of ``per_class`` images of a class, which do not depend on what other classes are kept."""
     of_class = images.showing(label)
     if per_class > len(of_class):
         name = images.class_names[label]
         raise DownstreamError(f"{setting} is {per_class}: class '{name}' has only {len(of_class)} images")
-    return random_stream(seed, label).permutation(of_class)[:per_class]
+    return stream.permutation(of_class)[:per_class]

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from formulavision.data.downstream.torchvision_sets import TORCHVISION
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 
-__all__ = ["KINDS", "DownstreamSettings"]
+__all__ = ["DEFAULT_TEST_SHARE", "KINDS", "SPLITS", "DownstreamSettings"]
+
+DEFAULT_TEST_SHARE = 0.2
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Usual names of a folder's parts, in lower case -> what they are for."""
 
 KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION)
 _NEED_ROOT = ("folder", "imagenet")
@@ -32,10 +41,30 @@ class DownstreamSettings(Config):
         min_length=2,
         description="keep these only, label i is the i-th of them: names (or wnids), or a text file with one a line",
     )
+    exclude: tuple[str, ...] = Field(
+        (),
+        description="leave these classes out: names, or a text file with one a line",
+        json_schema_extra={"neutral": []},
+    )
+    test_split: Literal["val", "test"] | None = Field(
+        None,
+        description="of a folder, what to test on; unset: test, or val where test has no labels",
+        json_schema_extra={"neutral": None},
+    )
+    test_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of a folder that is not divided, the share of each class to test on; unset: 0.2",
+        json_schema_extra={"neutral": None},
+    )
+    test_seed: int = Field(0, ge=0, lt=2**31, description="seed of that division", json_schema_extra={"neutral": 0})
     train_per_class: int | None = Field(None, ge=1, description="training images a class; unset: all")
     test_per_class: int | None = Field(None, ge=1, description="test images a class; unset: all")
     subset_seed: int = Field(0, ge=0, lt=2**31, description="seed that chooses them; fewer are a part of more")
-    download: bool = Field(True, description="whether the dataset may be downloaded where it is absent")
+    download: bool | None = Field(
+        None, description="whether the dataset may be downloaded where it is absent; unset: if it is at most 200 MB"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -46,10 +75,17 @@ class DownstreamSettings(Config):
     @classmethod
     def _known(cls, kind: str) -> str:
         if kind not in KINDS:
+            if "/" in kind:
+                raise ValueError(f"{kind}: no such folder")
             raise ValueError(f"{kind!r} is not allowed: must be one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
         return kind
 
-    @field_validator("classes", mode="before")
+    @field_validator("test_split", mode="before")
+    @classmethod
+    def _usual_name(cls, value: Any) -> Any:
+        return SPLITS.get(value.lower(), value) if isinstance(value, str) else value
+
+    @field_validator("classes", "exclude", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str | Path):
@@ -58,7 +94,7 @@ class DownstreamSettings(Config):
             return [str(name) if type(name) is int else name for name in value]
         return value
 
-    @field_validator("classes")
+    @field_validator("classes", "exclude")
     @classmethod
     def _each_once(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if classes is not None and len(set(classes)) < len(classes):
@@ -69,11 +105,19 @@ class DownstreamSettings(Config):
     def _root(self) -> DownstreamSettings:
         if self.kind in _NEED_ROOT and self.root is None:
             raise ValueError(f"root: is missing: which folder? ({self.kind}:/path)")
+        given = [name for name in ("test_split", "test_share", "test_seed") if getattr(self, name)]
+        if self.kind != "folder" and given:
+            raise ValueError(f"{given[0]}: is for kind folder: {self.kind} is divided already")
         return self
+
+    def keeps(self, name: str) -> bool:
+        """Whether a class is used: it is in ``classes``, where these are given, and not in ``exclude``."""
+        return (self.classes is None or name in self.classes) and name not in self.exclude
 
     @classmethod
     def from_text(cls, text: str) -> DownstreamSettings:
-        """Settings from ``folder:/path``, ``imagenet:/path``, ``digits``, ``cifar10`` or ``cifar10:/root``.
+        """Settings from a folder's path, ``folder:/path``, ``imagenet:/path``, ``digits``, ``cifar10``,
+        ``cifar10:/root``.
 
         Raises:
             ConfigError: there is no such dataset.
@@ -83,6 +127,8 @@ class DownstreamSettings(Config):
 
 def _parts(text: str) -> dict[str, Any]:
     kind, colon, root = text.partition(":")
+    if kind not in KINDS and text and (folder := user_path(text)).is_dir():
+        return {"kind": "folder", "root": folder}
     return {"kind": kind, **({"root": user_path(root)} if colon and root else {})}
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.util.errors import DownstreamError
 
-__all__ = ["TORCHVISION", "Items", "default_root", "fetch", "open_torchvision", "torchvision_set"]
+__all__ = ["TORCHVISION", "Items", "default_root", "fetch", "may_download", "open_torchvision", "torchvision_set"]
 
 TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "cifar10": ("CIFAR10", {"train": True}, {"train": False}),
@@ -33,6 +33,15 @@ TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "svhn": ("SVHN", {"split": "train"}, {"split": "test"}),
 }
 """torchvision's classification sets with an official division: class, arguments for training, for test."""
+
+_DOWNLOADS_MB = {
+    "cifar10": 170, "cifar100": 169, "country211": 11_500, "dtd": 625, "fashionmnist": 31, "fgvcaircraft": 2_750,
+    "flowers102": 345, "food101": 5_000, "gtsrb": 277, "kmnist": 21, "mnist": 12, "omniglot": 16, "oxfordiiitpet": 811,
+    "places365": 25_000, "stl10": 2_640, "svhn": 247, "voc2012": 2_000,
+}  # fmt: skip
+"""How much is fetched, about; a test's images and a validation part's, which come in one archive, are in it."""
+
+_UNASKED_MB = 200
 
 
 class Items:
@@ -66,7 +75,7 @@ def open_torchvision(kind: str, root: Path, *, download: bool) -> Sides:
         DownstreamError: it is absent, cannot be downloaded, or is damaged.
     """
     class_name, *arguments = TORCHVISION[kind]
-    failure = "could not be downloaded or read" if download else "is not there (and download is off)"
+    failure = "could not be downloaded or read" if download else _off(kind)
     sides: list[LabelledImages] = []
     for keywords in arguments:
         dataset = torchvision_set(kind, class_name, root, failure, download=download, **keywords)
@@ -95,6 +104,17 @@ def torchvision_set(kind: str, class_name: str, root: Path, failure: str, **keyw
         raise DownstreamError(f"{kind}: {failure} in {root}: {reason}") from None
 
 
+def may_download(kind: str, download: bool | None) -> bool:
+    """Whether a dataset may be downloaded where it is absent: as it was said, else if it is small."""
+    return _DOWNLOADS_MB[kind] <= _UNASKED_MB if download is None else download
+
+
+def _off(kind: str) -> str:
+    size = _DOWNLOADS_MB[kind]
+    told = f"{size / 1000:.3g} GB" if size >= 1000 else f"{size} MB"
+    return f"is not there (and download is off: {told}; 'download: true' or --set downstream.download=true allows it)"
+
+
 def fetch(
     kind: str, class_name: str, root: Path, parts: Sequence[dict[str, Any]], *, download: bool, layout: str
 ) -> None:
@@ -109,7 +129,7 @@ def fetch(
         DownstreamError: it may not or cannot be downloaded.
     """
     if not download:
-        raise DownstreamError(f"{kind}: is not there (and download is off) in {root}: it must hold {layout}")
+        raise DownstreamError(f"{kind}: {_off(kind)} in {root}: it must hold {layout}")
     failure = f"is not there (as {layout}) and could not be downloaded"
     for keywords in parts:
         torchvision_set(kind, class_name, root, failure, download=True, **keywords)

@@ -113,6 +113,6 @@ def test_what_is_absent_is_downloaded_by_torchvision(
     monkeypatch.setattr(Places365, "_DEVKIT_META", {"standard": digest(folder / "filelist.tar")})
     images = {("train-standard", True): digest(folder / "train.tar"), ("val", True): digest(folder / "val.tar")}
     monkeypatch.setattr(Places365, "_IMAGES_META", images)
-    fetched = open_downstream(DownstreamSettings(kind="places365", root=tmp_path / "kept")).identity()
+    fetched = open_downstream(DownstreamSettings(kind="places365", root=tmp_path / "kept", download=True)).identity()
     here = open_downstream(f"places365:{root}").identity()
     assert {**fetched, "name": ""} == {**here, "name": ""}

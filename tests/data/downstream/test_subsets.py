@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,15 +58,33 @@ def test_which_images_a_class_keeps_does_not_depend_on_the_other_classes() -> No
     assert of_seven(classes=("3", "7")) == of_seven() == of_seven(classes=("7", "0", "9"))
 
 
+def test_which_images_a_class_of_a_folder_keeps_does_not_depend_on_the_folders_that_are_left_out(
+    tmp_path: Path, make_folder: Callable[..., Path]
+) -> None:
+    def of_dog(**given: object) -> set[str]:
+        settings = {"kind": "folder", "root": str(tmp_path), "train_per_class": 4, **given}
+        data = open_downstream(DownstreamSettings.model_validate(settings))
+        images = data.train
+        return {images.read.path(int(i)) for i in images.indices[images.labels == data.class_names.index("dog")]}
+
+    make_folder(tmp_path, classes=("cat", "cow", "dog"), images=20)
+    assert len(of_dog()) == 4
+    assert of_dog(classes=["dog", "cow"]) == of_dog(exclude=["cat"]) == of_dog(exclude=["cow"]) == of_dog()
+
+
 def test_a_class_that_there_is_not_is_refused_with_a_hint() -> None:
     with pytest.raises(DownstreamError, match=r"has no class 'automobil' \(did you mean 'automobile'\?\), and 1 more"):
-        _labels_of(("automobil", "cat", "ship"), sides("automobile", "cat"), "folder:x")
+        _labels_of(
+            DownstreamSettings(kind="digits", classes=("automobil", "cat", "ship")),
+            sides("automobile", "cat"),
+            "folder:x",
+        )
 
 
 def test_a_class_under_two_names_is_refused() -> None:
     whole = Sides(sides("a", "b").train, sides("a", "b").test, {"n01": 0})
     with pytest.raises(DownstreamError, match="classes names 'a' more than once, by 'n01' too"):
-        _labels_of(("a", "b", "n01"), whole, "imagenet:x")
+        _labels_of(DownstreamSettings(kind="digits", classes=("a", "b", "n01")), whole, "imagenet:x")
 
 
 def test_the_identity_says_which_images_were_kept() -> None:

@@ -15,18 +15,21 @@ from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
+from isal import isal_zlib
 from numba import uint8, uint64
 from numpy.typing import NDArray
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["compress_two_values"]
+__all__ = ["compress_two_values", "decompress_two_values"]
 
 _END = 256
 # Lengths of matches: symbol 257 + i stands for _SHORTEST[i] and the value of so many bits (RFC 1951, section 3.2.5).
 _EXTRA_BITS = (*(i // 4 - 1 if i >= 8 else 0 for i in range(28)), 0)
 _SHORTEST = (*(3 + sum(1 << n for n in _EXTRA_BITS[:i]) for i in range(28)), 258)
 _LONGEST = 258
+_AHEAD = 12
+"""Bits that are decoded at once."""
 # Shorter matches take more bits than literals: of 0, and of the other value.
 _LITERALS = 8, 4
 
@@ -39,11 +42,13 @@ _Bits = tuple[int, int]
 """A value and the number of its bits; the lowest is written first."""
 
 # Unsigned, as all numbers that they meet: numba looks for negative indices otherwise.
-_0, _1, _2, _3, _7, _8, _16, _56, _255 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 16, 56, 255))
+_0, _1, _2, _3, _7, _8, _16, _32, _56, _255 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 16, 32, 56, 255))
 # Eight pixels in a word, the leftmost in the lowest byte. Where each is 0 or 1, the highest byte of the product with
-# _GATHER is their bits, the leftmost first.
+# _GATHER is their bits, the leftmost first. Where a product with _ONES has copied these bits to all bytes, those of
+# _SPREAD are one for each pixel.
 _ONES = np.uint64(0x0101010101010101)
 _GATHER = np.uint64(0x8040201008040201)
+_SPREAD = np.uint64(0x0102040810204080)
 
 
 def compress_two_values(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8] | None:
@@ -55,6 +60,22 @@ def compress_two_values(pixels: NDArray[np.uint8], height: int, width: int) -> N
     value = int(pixels.max())
     stream = _compress(pixels, height, width, value, *_head(value or 1), *_tables())
     return stream if len(stream) > 0 else None
+
+
+def decompress_two_values(stream: bytes, size: int) -> NDArray[np.uint8] | None:
+    """The lines that ``compress_two_values`` made a stream of, uint8 [size], twice as fast as a general decoder.
+
+    None where the stream is another one, is damaged, or has not that size.
+    """
+    value = _values().get(stream[:_HEAD_BYTES])
+    if value is None:
+        return None
+    head, head_bits = _head(value)
+    data = np.frombuffer(stream + bytes(8), np.uint8)
+    lines, end = _decompress(data, size, value, head_bits, *_decoding_tables())
+    begins = (int.from_bytes(stream[: len(head)], "little") - int.from_bytes(head, "little")) % (1 << head_bits) == 0
+    ends = len(lines) > 0 and stream[end:] == isal_zlib.adler32(lines).to_bytes(4, "big")
+    return lines if begins and ends else None
 
 
 # The codes ------------------------------------------------------------------------------------------------------------
@@ -148,6 +169,41 @@ def _tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64
         spans.append(code | bits << 16 | edges | sum(pixels) << 32 | sum(places) << 40)
     pack = [np.array([code | bits << 16 for code, bits in table], np.uint64) for table in (zeros, repeats)]
     return pack[0], pack[1], np.array(spans, np.uint64)
+
+
+_HEAD_BYTES = 18
+
+
+@lru_cache
+def _values() -> dict[bytes, int]:
+    """Values by the first bytes of their streams."""
+    return {_head(value)[0][:_HEAD_BYTES].tobytes(): value for value in range(1, 256)}
+
+
+@lru_cache
+def _decoding_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """What the next bits stand for, the number of bits from bit 16 on.
+
+    Returns:
+        pixels, up to eight: [4096], by 12 bits. One bit for each pixel, the first highest; from bit 8 on their number.
+        the end or a repetition: [128], by 7 bits. The shortest repetition of the code, 0 for the end; from bit 9 on the
+        number of bits to add to it.
+    """
+    ahead = np.arange(1 << _AHEAD)
+    used = pixels = number = 0 * ahead
+    for k in range(8):
+        left = ahead >> used
+        lit = left & 1
+        fits = (number == k) & (used + lit < _AHEAD) & (left & 3 != 3)
+        pixels, number, used = pixels | (fits & lit) << 7 - k, number + fits, used + fits * (1 + lit)
+    repetitions = np.zeros(128, np.uint64)
+    for symbol in range(_END, 286):
+        if symbol in _CODES:
+            code, length = _CODES[symbol]
+            i = symbol - 257
+            what = 0 if symbol == _END else _SHORTEST[i] | _EXTRA_BITS[i] << 9
+            repetitions[code :: 1 << length] = what | length << 16
+    return (pixels | number << 8 | used << 16).astype(np.uint64), repetitions
 
 
 _END_CODE, _LONGEST_CODE = (np.uint64(_CODES[symbol][0]) for symbol in (_END, 285))
@@ -280,3 +336,59 @@ def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spa
     for k in range(4):
         out[place + uint64(k)] = uint8((high << _16 | low) >> uint64(24 - 8 * k))
     return out[: place + uint64(4)]
+
+
+@kernel
+def _decompress(data, size, value, head_bits, literals, repetitions):  # type: ignore[no-untyped-def]
+    """The lines, empty where there is something else, and the place of the checksum."""
+    size, value = uint64(size), uint64(value)
+    lines = np.zeros(size + _8, np.uint8)
+    place = uint64(head_bits) >> _3
+    bits = uint64(data[place]) >> (uint64(head_bits) & _7)
+    count = _8 - (uint64(head_bits) & _7)
+    place += _1
+    last = uint64(len(data)) - _8
+    done = _0
+    while True:
+        if count < _32:
+            if place > last:
+                return lines[:0], place
+            for k in range(4):
+                bits |= uint64(data[place + uint64(k)]) << (count + uint64(8 * k))
+            place += uint64(4)
+            count += _32
+        entry = literals[bits & uint64((1 << _AHEAD) - 1)]
+        number = entry >> _8 & _255
+        if number > _0:
+            lit = ((entry & _255) * _ONES & _SPREAD) + _ONES * uint64(127) >> _7 & _ONES
+            word = lit * value
+            for k in range(8):
+                lines[done + uint64(k)] = uint8(word >> uint64(8 * k))
+            done += number
+            used = entry >> _16
+            if done > size:
+                return lines[:0], place
+        else:
+            entry = repetitions[bits & uint64(127)]
+            used = entry >> _16
+            number = entry & uint64(511)
+            bits >>= used
+            count -= used
+            if number == _0:
+                break
+            extra = entry >> uint64(9) & _7
+            number += bits & (_1 << extra) - _1
+            # The distance is 1, a bit that is 0.
+            if bits >> extra & _1 != _0 or done == _0 or done + number > size:
+                return lines[:0], place
+            pixel = lines[done - _1]
+            if pixel > 0:
+                for k in range(number):
+                    lines[done + k] = pixel
+            done += number
+            used = extra + _1
+        bits >>= used
+        count -= used
+    if done != size:
+        return lines[:0], place
+    return lines[:size], place - (count >> _3)

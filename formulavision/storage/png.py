@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision.rendering.kernels import kernel
-from formulavision.storage.deflate import compress_two_values
+from formulavision.storage.deflate import compress_two_values, decompress_two_values
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError
 
@@ -254,18 +254,25 @@ def _decode_png(data: bytes, channels: int) -> NDArray[np.uint8] | None:
     if not (values or in_bytes) or any(methods) or not 0 < width * height <= _MOST_PIXELS:
         return None
     size = height * (1 + (width * depth * channels + 7) // 8)
-    inflate = isal_zlib.decompressobj()
-    try:
-        raw = inflate.decompress(b"".join(chunks[b"IDAT"]), size + 1)
-    except isal_zlib.error as error:  # type: ignore[misc]  # its stub has an instance for the class
-        raise OSError(f"damaged PNG: {error}") from None
-    if len(raw) != size or not inflate.eof:
-        raise OSError("damaged PNG: its data is not of the size of the image")
-    lines = _undo(np.frombuffer(raw, np.uint8), height, channels)
+    lines = _undo(_inflate(b"".join(chunks[b"IDAT"]), size), height, channels)
     if len(lines) == 0:
         return None
     pixels = _unpack(lines, height, width, *values) if values else lines
     return pixels.reshape(height, width, channels)
+
+
+def _inflate(stream: bytes, size: int) -> NDArray[np.uint8]:
+    lines = decompress_two_values(stream, size)
+    if lines is not None:
+        return lines
+    inflate = isal_zlib.decompressobj()
+    try:
+        raw = inflate.decompress(stream, size + 1)
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stub has an instance for the class
+        raise OSError(f"damaged PNG: {error}") from None
+    if len(raw) != size or not inflate.eof:
+        raise OSError("damaged PNG: its data is not of the size of the image")
+    return np.frombuffer(raw, np.uint8)
 
 
 def _two_values(color: int, palette: bytes) -> tuple[int, int] | None:

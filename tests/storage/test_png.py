@@ -21,7 +21,7 @@ from PIL import Image
 
 from formulavision import ConfigError, Drawer, Recipe, Store, generate, verify
 from formulavision.storage import deflate
-from formulavision.storage.deflate import compress_two_values
+from formulavision.storage.deflate import compress_two_values, decompress_two_values
 from formulavision.storage.png import ENCODINGS, LEVEL, decode_image, encode_png
 from formulavision.util.errors import FolderError
 
@@ -286,6 +286,47 @@ def test_two_values_beside_0_are_left_to_others(width: int) -> None:
         other = image.copy()
         other[row, column] = 2 if (row, column) != (0, 0) else 7
         assert decompressed(other) is None
+
+
+@settings(deadline=None, max_examples=300)
+@given(two_values())
+def test_streams_of_two_values_come_back(image: np.ndarray) -> None:
+    stream = compress_two_values(image.reshape(-1), *image.shape[:2])
+    assert stream is not None
+    size = len(lines(image))
+    back = decompress_two_values(stream.tobytes(), size)
+    assert back is not None
+    assert back.tobytes() == lines(image)
+    for other in (size - 1, size + 1, 1, 2 * size):
+        assert decompress_two_values(stream.tobytes(), other) is None
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.integers(1, 255), st.binary(max_size=200), st.integers(1, 500), st.integers(0, 60))
+def test_damaged_streams_of_two_values_are_left_to_others(value: int, data: bytes, size: int, start: int) -> None:
+    """And what is not: it is what zlib says."""
+    whole = compress_two_values(np.full(100, value, np.uint8), 10, 10)
+    assert whole is not None
+    stream = whole.tobytes()[:start] + data
+    read = decompress_two_values(stream, size)
+    if read is not None:
+        assert zlib.decompress(stream) == read.tobytes()
+
+
+def test_any_change_of_a_stream_of_two_values_is_seen() -> None:
+    image = 127 * noise(20, 31, 1, values=2)
+    compressed = compress_two_values(image.reshape(-1), 20, 31)
+    assert compressed is not None
+    stream = compressed.tobytes()
+    for bit in range(8 * len(stream)):
+        damaged = bytearray(stream)
+        damaged[bit // 8] ^= 1 << bit % 8
+        back = decompress_two_values(bytes(damaged), 20 * 32)
+        if back is not None:  # unused bits before the checksum
+            assert back.tobytes() == zlib.decompress(damaged) == lines(image)
+    for length in range(len(stream)):
+        assert decompress_two_values(stream[:length], 20 * 32) is None
+    assert decompress_two_values(stream + b"0", 20 * 32) is None
 
 
 def test_codes_are_complete_and_fit_their_tables() -> None:

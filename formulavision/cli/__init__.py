@@ -39,6 +39,8 @@ class _Commands(Group):
                 "\nstopped; what is finished is kept: run the same command again to go on (training: with --resume)\n"
             )
             sys.exit(error.code if isinstance(error, Terminated) else 130)
+        except SystemExit:
+            _fail(ctx, "a plugin or a library ended the command by itself (sys.exit)")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _fail(ctx, f"{where}{error.strerror or error}")

@@ -162,7 +162,7 @@ class Generator:
         return None
 
     def instance_name(self, instance: int) -> str:
-        """What follows ``CATEGORY_`` in the name of the instance's file."""
+        """What follows ``CATEGORY_`` in the name of the instance's file: no other instance's, without / \\ and dots."""
         return f"{instance:06d}"
 
     def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -210,9 +210,7 @@ class Generator:
         for i, instance in enumerate(instances):
             image = np.asarray(self.render(category, int(instance)))
             if image.dtype != np.uint8 or image.shape not in {self.canvas.shape, self.canvas.shape[:2]}:
-                raise TypeError(
-                    f"render() returned {image.dtype} {list(image.shape)}, not uint8 {list(self.canvas.shape)}"
-                )
+                raise TypeError(f"render() returned {_flaw(image, self.canvas)}")
             out[i] = image if image.ndim == 3 else image[:, :, None]
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
@@ -222,3 +220,25 @@ class Generator:
         Override it where a formula is worth a GPU. It is the only method that may import torch.
         """
         return None
+
+
+def _flaw(image: NDArray[Any], canvas: Canvas) -> str:
+    """Why an array is no image of the canvas, and what to do about it."""
+    if image.dtype == object:
+        value = image[()] if image.ndim == 0 else image
+        missing = ": is its 'return' missing?" if value is None else ""
+        return f"{'None' if value is None else type(value).__name__}, not an image{missing}"
+    hint = ""
+    if image.dtype.kind in "bf":
+        hint = ": multiply by 255 if its values are from 0 to 1, and use astype(np.uint8)"
+    elif image.dtype != np.uint8:
+        hint = ": use astype(np.uint8)"
+    elif image.shape == canvas.shape[2:] + canvas.shape[:2]:
+        hint = ": the channels come last"
+    elif image.shape == (*canvas.shape[:2], 3):
+        hint = ": canvas.channels=3 draws in colour"
+    elif image.shape == (*canvas.shape[:2], 4):
+        hint = ": leave the alpha channel out"
+    elif image.shape[:2] != canvas.shape[:2]:
+        hint = ": the image's height and width are self.canvas.size"
+    return f"{image.dtype} {list(image.shape)}, not uint8 {list(canvas.shape)}{hint}"

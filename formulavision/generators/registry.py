@@ -87,6 +87,8 @@ def _flaw(generator: object) -> str:
             return f"its parameter '{name}' has no description"
         if info.is_required():
             return f"its parameter '{name}' has no default"
+    if not isinstance(generator.default_instances, int) or generator.default_instances < 1:
+        return f"its default_instances is {generator.default_instances!r}, must be a whole number above 0"
     return ""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category, Generator
+from formulavision.generators.failures import blamed
 from formulavision.generators.registry import plugins
 from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
@@ -84,9 +85,10 @@ def _as_table(parameters: object, index: int, generator: Generator) -> Parameter
     """
     try:
         table = np.atleast_2d(np.array(parameters, dtype=np.float64))
-        flaw = _flaw(table, generator)
     except (TypeError, ValueError):
         flaw = f"must be numbers, [columns] or [rows, columns], not {type(parameters).__name__}"
+    else:
+        flaw = _flaw(table, generator)
     if flaw:
         origin = plugins()[generator.name].origin
         raise PluginError(f"'{generator.name}' ({origin}): the parameters of category {index} {flaw}")
@@ -101,47 +103,58 @@ def _flaw(table: Parameters, generator: Generator) -> str:
         return f"have shape {list(table.shape)}, not [rows, {len(columns) or 'columns'}]{named}"
     if not np.isfinite(table).all():
         return "must be finite numbers"
-    try:
-        generator.check_category(table)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        return text if isinstance(error, ValueError) else f"cannot be checked: {type(error).__name__}: {text}"
+    with blamed(generator.name, "in check_category()"):
+        try:
+            generator.check_category(table)
+        except ValueError as error:
+            return " ".join(str(error).split())
     return ""
 
 
 def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
-    try:
-        if generator.categories_are_independent() and workers > 1 and count > 1:
-            pool = worker_pool(workers, _start, recipe.to_dict())
-            try:
-                yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
-            finally:
-                end_workers(pool)
-        else:
-            yield from generator.categories(count)
-    except FormulaVisionError:
-        raise
-    except BrokenProcessPool:
-        raise PluginError(BROKEN_POOL) from None
-    except Exception as error:
-        raise PluginError(
-            f"'{generator.name}' ({plugins()[generator.name].origin}) failed while finding categories: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    name = generator.name
+    with blamed(name, "in categories_are_independent()"):
+        in_parallel = generator.categories_are_independent() and workers > 1 and count > 1
+    if in_parallel:
+        pool = worker_pool(workers, _start, recipe.to_dict())
+        try:
+            yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
+        except BrokenProcessPool:
+            raise PluginError(BROKEN_POOL) from None
+        finally:
+            end_workers(pool)
+        return
+    with blamed(name, "while finding categories"):
+        found = iter(generator.categories(count))
+    for index in range(count):
+        with blamed(name, f"while finding category {index}"):
+            parameters = next(found, _END)
+            if parameters is _END:
+                raise ValueError(f"categories() ended after {index} of {count}")
+        yield parameters
+
+
+_END = object()
 
 
 def _start(recipe: dict[str, object]) -> None:
     from formulavision.recipes.recipe import Recipe
 
     global _generator
-    _generator = Recipe.from_dict(recipe).build()
+    try:
+        _generator = Recipe.from_dict(recipe).build()
+    except FormulaVisionError as error:
+        _generator = error  # what fails here would be told with a traceback
 
 
 def _one(index: int) -> object:
-    return _generator.category(index)
+    if isinstance(_generator, FormulaVisionError):
+        raise _generator
+    with blamed(_generator.name, f"while finding category {index}"):
+        return _generator.category(index)
 
 
-_generator: Generator
+_generator: Generator | FormulaVisionError
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from formulavision.generators.contract import DeviceRenderer
+from formulavision.generators.failures import blamed
 from formulavision.recipes.drawing import Drawer
-from formulavision.util.errors import ConfigError
+from formulavision.util.errors import ConfigError, PluginError
 
 __all__ = ["DeviceDrawer", "device_name", "find_device"]
 
@@ -66,7 +68,7 @@ class DeviceDrawer:
             device = torch.device("cuda", torch.cuda.current_device())  # which may be another one later
         self.device = device
         # Kernels that a generator launches go to the current device, which need not be this one.
-        with drawer.blamed(f"while preparing to draw on {device}"), _current(device):
+        with blamed(drawer.generator.name, f"while preparing to draw on {device}"), _current(device):
             self._renderer = drawer.generator.device_renderer(drawer.categories, device)
         self.native = self._renderer is not None
 
@@ -87,12 +89,28 @@ class DeviceDrawer:
         out = torch.empty((len(labels), *self.drawer.recipe.canvas.shape), dtype=torch.uint8, device=self.device)
         if not len(labels):
             return out
-        with (
-            self.drawer.blamed(f"while drawing on {self.device}"),
-            _current(self.device),
-        ):
-            self._renderer(labels, instances, out)
+        try:
+            with blamed(self.drawer.generator.name, f"while drawing on {self.device}"), _current(self.device):
+                self._renderer(labels, instances, out)
+        except PluginError as error:
+            # After an error of the device itself, every image fails.
+            if not isinstance(error.__cause__, torch.AcceleratorError):
+                self._draw_one_by_one(self._renderer, labels, instances, out)
+            raise
         return out
+
+    def _draw_one_by_one(
+        self,
+        renderer: DeviceRenderer,
+        labels: NDArray[np.int64],
+        instances: NDArray[np.int64],
+        out: torch.Tensor,
+    ) -> None:
+        """Raises what is raised for one of the images alone, to say which."""
+        for i, (label, instance) in enumerate(zip(labels, instances, strict=True)):
+            image = f"category {self.drawer.categories[label].name}, instance {instance}"
+            with blamed(self.drawer.generator.name, f"while drawing {image} on {self.device}"), _current(self.device):
+                renderer(labels[i : i + 1], instances[i : i + 1], out[i : i + 1])
 
     def wait(self) -> None:
         """Return when the device has drawn what it was asked for."""

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from formulavision.generators.contract import Category
+from formulavision.generators.failures import ask_for_names, blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.recipe import Recipe
-from formulavision.util.errors import FormulaVisionError, PluginError
+from formulavision.util.errors import PluginError
 
 if TYPE_CHECKING:
     from formulavision.recipes.device import DeviceDrawer
 
 __all__ = ["Drawer", "check_device"]
-
-
-_READ_ONLY = " (category.parameters is read-only: copy it before changing it)"
 
 
 def check_device(name: str) -> None:
@@ -102,7 +99,7 @@ class Drawer:
         """
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         labels, instances = np.divmod(wanted, self.recipe.num_instances)
-        with self.blamed("while sharing work"):
+        with blamed(self.generator.name, "while sharing work"):
             shared = np.asarray(self.generator.shared_work(instances), dtype=np.int64)
             if shared.shape != instances.shape:
                 raise TypeError(f"shared_work() returned {list(shared.shape)} numbers, not {list(instances.shape)}")
@@ -133,7 +130,16 @@ class Drawer:
     def name(self, index: int) -> str:
         """Path of the image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``."""
         category, instance = self.locate(index)
-        return f"{category.name}/{category.name}_{self.generator.instance_name(instance)}"
+        with blamed(self.generator.name, "in instance_name()"):
+            return f"{category.name}/{category.name}_{self.generator.instance_name(instance)}"
+
+    def instance_names(self) -> list[str]:
+        """``instance_name`` of all instances of a category.
+
+        Raises:
+            PluginError: the generator raised, or two names are the same, or one cannot be a part of a file's name.
+        """
+        return ask_for_names(self.generator, self.recipe.num_instances)
 
     def draw(self, index: int) -> tuple[NDArray[np.uint8], int]:
         """Image, uint8 [size, size, channels], and label.
@@ -191,25 +197,21 @@ class Drawer:
             in_place = np.all(np.diff(where) == 1)
             shape = (len(where), *self.recipe.canvas.shape)
             target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
-            category = self.categories[label]
-            several = "" if len(where) == 1 else " and on"
-            with self.blamed(f"while drawing category {category.name}, instance {instances[where].min()}{several}"):
-                self.generator.render_batch(category, instances[where], target)
+            self._draw(self.categories[label], instances[where], target)
             if not in_place:
                 images[where] = target
         return images
 
-    @contextmanager
-    def blamed(self, when: str) -> Iterator[None]:
-        """Whatever is raised in the block is the generator's failure."""
+    def _draw(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Draw instances of one category. Where that fails, they are drawn one by one, to say which of them fails."""
+        which = str(instances[0]) if len(instances) == 1 else f"{instances.min()} to {instances.max()} in one batch"
         try:
-            yield
-        except FormulaVisionError:
+            with blamed(self.generator.name, f"while drawing category {category.name}, instance {which}"):
+                drawn: object = self.generator.render_batch(category, instances, out)  # type: ignore[func-returns-value]
+                if isinstance(drawn, np.ndarray) and not np.may_share_memory(drawn, out):
+                    raise TypeError("render_batch() returned images, it must draw them into 'out'")
+        except PluginError:
+            if len(instances) > 1:
+                for instance in np.sort(instances):
+                    self._draw(category, np.array([instance]), np.zeros_like(out[:1]))
             raise
-        except Exception as error:
-            name = self.generator.name
-            hint = _READ_ONLY if isinstance(error, ValueError) and "read-only" in str(error) else ""
-            raise PluginError(
-                f"'{name}' ({plugins()[name].origin}) failed {when}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
-            ) from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, model_serializer, model_validator
 
 from formulavision.generators.contract import Canvas, Generator, Params
+from formulavision.generators.failures import ask_for_number, blamed
 from formulavision.generators.registry import plugins
 from formulavision.util.config import (
     WRITTEN_OUT,
@@ -22,7 +23,7 @@ from formulavision.util.config import (
     parse,
     user_path,
 )
-from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
+from formulavision.util.errors import ConfigError, PluginError
 
 __all__ = ["Categories", "GeneratorSettings", "Recipe"]
 
@@ -55,7 +56,9 @@ class GeneratorSettings(Config):
                 f"version: {version!r} of '{name}' draws other pixels than version {generator.version}, which is "
                 f"installed ({plugins()[name].origin})"
             )
-        return {"name": name, "version": version, "params": parse(generator.Params, settings, context=info.context)}
+        with blamed(name, "while its parameters were checked"):
+            params = parse(generator.Params, settings, context=info.context)
+        return {"name": name, "version": version, "params": params}
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -102,12 +105,13 @@ class Recipe(Config):
                 raise ConfigError("categories.count: is missing beside categories.sha256")
             resolved = self.categories
         else:
-            most = _ask(generator.name, generator.max_categories)
-            count = self.categories.count or _ask(generator.name, generator.default_categories)
+            most = ask_for_number(generator, "max_categories")
+            count = self.categories.count or ask_for_number(generator, "default_categories")
+            assert count is not None
             if most is not None and count > most:
                 raise ConfigError(f"categories.count: {count} is not allowed: '{generator.name}' has {most} here")
             resolved = self.categories.model_copy(update={"count": count})
-        most = _ask(generator.name, generator.max_instances)
+        most = ask_for_number(generator, "max_instances")
         instances = self.instances or min(generator.default_instances, most or generator.default_instances)
         if most is not None and instances > most:
             raise ConfigError(
@@ -128,7 +132,7 @@ class Recipe(Config):
         if given.count is not None and given.sha256 is not None and not categories.holds_categories(folder):
             # Away from its categories the recipe can be read, not drawn.
             return given.model_copy(update={"folder": folder})
-        parameters = _ask(generator.name, lambda: categories.read_folder(folder, generator))
+        parameters = categories.read_folder(folder, generator)
         count = given.count or len(parameters)
         if count > len(parameters):
             raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")
@@ -170,7 +174,8 @@ class Recipe(Config):
         """The generator of this recipe, ready to draw."""
         settings = self.generator
         generator = plugins()[settings.name].generator
-        return _ask(settings.name, lambda: generator(settings.params, self.canvas, self.seed))
+        with blamed(settings.name, "in __init__()"):
+            return generator(settings.params, self.canvas, self.seed)
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 
@@ -222,16 +227,3 @@ class Recipe(Config):
 
     def to_yaml(self) -> str:
         return dump_yaml(self.to_dict())
-
-
-Answer = TypeVar("Answer")
-
-
-def _ask(name: str, question: Callable[[], Answer]) -> Answer:
-    """What a plugin's own code answers; whatever it raises is told with the plugin's name."""
-    try:
-        return question()
-    except FormulaVisionError:
-        raise
-    except Exception as error:
-        raise PluginError(f"'{name}' ({plugins()[name].origin}) failed: {type(error).__name__}: {error}") from error

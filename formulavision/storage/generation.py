@@ -15,6 +15,7 @@ import numpy as np
 
 import formulavision
 from formulavision.generators.contract import Category
+from formulavision.generators.failures import ask_for_names
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.drawing import Drawer, check_device
@@ -200,10 +201,9 @@ class _Job:
 
     @property
     def layout(self) -> Layout:
-        generator = self.recipe.build()
         return Layout(
             category_names=[category.name for category in self.categories],
-            instance_names=[generator.instance_name(i) for i in range(self.recipe.num_instances)],
+            instance_names=ask_for_names(self.recipe.build(), self.recipe.num_instances),
             size=self.recipe.canvas.size,
             channels=self.recipe.canvas.channels,
         )

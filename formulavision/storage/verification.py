@@ -104,11 +104,11 @@ def verify(
 
 def _structure(store: Store, drawer: Drawer, store_format: Format) -> list[str]:
     """What is wrong with names and pieces, before any image is looked at."""
-    layout, recipe, path = store.layout, drawer.recipe, store.path
+    layout, path = store.layout, store.path
     problems = []
     if layout.category_names != [category.name for category in drawer.categories]:
         problems.append(f"{path}: its categories are named otherwise than the recipe's")
-    if layout.instance_names != [drawer.generator.instance_name(i) for i in range(recipe.num_instances)]:
+    if layout.instance_names != drawer.instance_names():
         problems.append(f"{path}: its instances are named otherwise than the recipe's")
     planned = [(piece.first, piece.count) for piece in store_format.plan(layout)]
     if [(record.first, record.count) for record in store.manifest.pieces] != planned:

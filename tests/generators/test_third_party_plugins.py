@@ -98,7 +98,9 @@ def test_the_others_work_beside_it(cli: Cli, tmp_path: Path) -> None:
 def test_a_plugin_that_raises_while_drawing_is_named_in_one_line(cli: Cli, tmp_path: Path) -> None:
     done = cli("generate", "--plugin", "raising", "--categories", "1", "--instances", "1", "--out", str(tmp_path / "s"))
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1] == (
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(
         "error: 'raising' (formulavision-broken 9.9) failed while drawing category 00000, instance 0: "
-        "ZeroDivisionError: no such picture"
+        "ZeroDivisionError: no such picture ("
     )
+    assert line.endswith("formulavision_broken.py, line 22)")

@@ -1,0 +1,88 @@
+"""A plugin's own code fails: told in one line, with the plugin's package and the line of its file."""
+
+from __future__ import annotations
+
+import textwrap
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+
+from formulavision.generators.contract import Generator
+from formulavision.generators.registry import plugins
+from formulavision.util.errors import FormulaVisionError, PluginError
+
+__all__ = ["ask_for_names", "ask_for_number", "blamed"]
+
+
+_READ_ONLY = " (category.parameters is read-only: copy it before changing it)"
+
+
+@contextmanager
+def blamed(name: str, when: str) -> Iterator[None]:
+    """Whatever is raised in the block, ``SystemExit`` too, is the failure of the generator ``name``.
+
+    An error that names what to change is passed on, and so is ``KeyboardInterrupt``, which is the user's.
+
+    Args:
+        name: of a generator.
+        when: what is done in the block, such as "while drawing".
+
+    Raises:
+        PluginError: something was raised. The message names the plugin, its package, the error, and the innermost line
+            of the plugin's own files.
+    """
+    try:
+        yield
+    except (FormulaVisionError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        registered = plugins()[name]
+        text = textwrap.shorten("".join(traceback.format_exception_only(error)), 400, placeholder=" ...")
+        place = _place(error, registered.generator)
+        hint = _READ_ONLY if isinstance(error, ValueError) and "read-only" in text else ""
+        raise PluginError(f"'{name}' ({registered.origin}) failed {when}: {text}{hint}{place}") from error
+
+
+def _place(error: BaseException, generator: type[Generator]) -> str:
+    own = generator.__module__.partition(".")[0]
+    lines = [
+        f" ({frame.f_code.co_filename}, line {line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == own
+    ]
+    return lines[-1] if lines else ""
+
+
+def ask_for_number(generator: Generator, method: str) -> int | None:
+    """What ``max_categories``, ``default_categories`` or ``max_instances`` returns.
+
+    Raises:
+        PluginError: the method raised, or returned something else than a whole number above 0 (or None, for a maximum).
+    """
+    with blamed(generator.name, f"in {method}()"):
+        number = getattr(generator, method)()
+        unlimited = method.startswith("max_")
+        if unlimited and number is None:
+            return None
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+            limits = "a whole number above 0" + (", or None" if unlimited else "")
+            raise TypeError(f"returned {number!r}, must be {limits}")
+        return int(number)
+
+
+def ask_for_names(generator: Generator, count: int) -> list[str]:
+    """``instance_name`` of the first ``count`` instances.
+
+    Raises:
+        PluginError: the method raised, or returned something that cannot be a part of a file's name, or one name twice.
+    """
+    names: dict[str, int] = {}
+    with blamed(generator.name, "in instance_name()"):
+        for instance in range(count):
+            name = generator.instance_name(instance)
+            if not isinstance(name, str) or not name.isprintable() or not name or set(name) & set("/\\."):
+                raise TypeError(f"returned {name!r} for instance {instance}, must be a text without '/', '\\' and '.'")
+            if names.setdefault(name, instance) != instance:
+                raise ValueError(f"returned {name!r} for instances {names[name]} and {instance}")
+    return list(names)

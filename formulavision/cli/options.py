@@ -32,14 +32,14 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting, by its path: --set generator.fill_rate=0.1 (may be repeated)."),
 ]
-Downstream = Annotated[
-    str,
-    typer.Option(
-        "--downstream",
-        help="A folder of images (PATH), imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, "
-        "where it is), digits, or another of torchvision's: flowers102, food101, ...",
-    ),
-]
+_DOWNSTREAM = typer.Option(
+    "--downstream",
+    help="A folder of images (PATH), imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, "
+    "where it is), digits, or another of torchvision's: flowers102, food101, ...",
+    show_default=False,
+)
+Downstream = Annotated[str, _DOWNSTREAM]
+DownstreamOrResume = Annotated[str | None, _DOWNSTREAM]
 DownstreamSet = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting of the dataset: --set downstream.test_split=val (may be repeated)."),

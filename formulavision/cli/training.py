@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from formulavision.cli import options as o
-
-if TYPE_CHECKING:
-    from formulavision.training.settings import TrainSettings
 
 Model = Annotated[str | None, typer.Option("--model", help="A timm model.", show_default=False)]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
@@ -45,7 +42,10 @@ PretrainSet = Annotated[
         "(--set weight_decay=5e-4, --set seed=2).",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run at --out.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the run at --out, which knows its options; --epochs may be raised."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,22 +88,23 @@ def pretrain(
 
     Over-fitting to a stored set shows on instances that it does not hold: --set held_out=10
 
-    Ctrl-C leaves a checkpoint: run it again with --resume.
+    Ctrl-C leaves a checkpoint: formulavision pretrain --out runs/ifs --resume
     """
     from formulavision.util.errors import ConfigError
 
     of_recipe, of_training = divided(settings or [])
-    train = train_settings(
+    train = train_values(
         of_training, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop,
         seed=seed, preset=preset, devices=devices,
     )  # fmt: skip
-    if [data, recipe, plugin].count(None) != 2:
-        raise ConfigError("give one of --data STORE, --recipe FILE and --plugin NAME")
     of_store = {"--categories": categories, "--categories-from": categories_from, "--instances": instances,
                 "--size": size, "--set": " ".join(of_recipe) or None}  # fmt: skip
+    known = resume and not any([data, recipe, plugin, *of_store.values()])
+    if [data, recipe, plugin].count(None) != 2 and not known:
+        raise ConfigError("give one of --data STORE, --recipe FILE and --plugin NAME")
     if data is not None and (wrong := next((name for name, value in of_store.items() if value is not None), None)):
         raise ConfigError(f"{wrong}: a store's images are drawn already: give --recipe or --plugin instead of --data")
-    source: Any = data if data is not None else o.make_recipe(
+    source: Any = data if data is not None or known else o.make_recipe(
         recipe, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
         settings=of_recipe,
     )  # fmt: skip
@@ -116,7 +117,7 @@ def pretrain(
 
 def finetune(
     out: o.Out,
-    downstream: o.Downstream,
+    downstream: o.DownstreamOrResume = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -125,8 +126,11 @@ def finetune(
         ),
     ] = None,
     freeze: Annotated[
-        str, typer.Option("--freeze", help="none, conv1, conv1-2 ... conv1-5 (ResNets), stage1-2 (any model).")
-    ] = "none",
+        str | None,
+        typer.Option(
+            "--freeze", help="none, conv1, conv1-2 ... conv1-5 (ResNets), stage1-2 (any model).", show_default="none"
+        ),
+    ] = None,
     train_per_class: Annotated[int | None, typer.Option("--train-per-class", help="Keep n training images.")] = None,
     model: Model = None,
     epochs: Epochs = None,
@@ -149,9 +153,16 @@ def finetune(
     or a model to download: timm:resnet50.a1_in1k, torchvision:resnet50,
     torchvision:resnet50:IMAGENET1K_V1. What fits is loaded and told.
     """
+    from formulavision.util.errors import ConfigError
+
     own = [] if train_per_class is None else [f"downstream.train_per_class={train_per_class}"]
-    chosen, of_training = o.make_downstream(downstream, own + (settings or []))
-    train = train_settings(
+    of_training = own + (settings or [])
+    chosen = None
+    if downstream is not None:
+        chosen, of_training = o.make_downstream(downstream, of_training)
+    elif any(setting.startswith("downstream.") for setting in of_training):
+        raise ConfigError("--downstream: is missing, and settings of it are given")
+    train = train_values(
         of_training, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop,
         seed=seed, preset=preset, devices=devices,
     )  # fmt: skip
@@ -208,14 +219,13 @@ def divided(settings: list[str]) -> tuple[list[str], list[str]]:
     return of_recipe, of_training
 
 
-def train_settings(settings: list[str] | None, **given: Any) -> TrainSettings:
-    """The training settings that a command line stands for.
+def train_values(settings: list[str] | None, **given: Any) -> dict[str, Any]:
+    """What a command line says of the training settings.
 
     Raises:
-        ConfigError: a setting is unknown or not allowed.
+        ConfigError: a ``--set`` cannot be read.
     """
-    from formulavision.training.settings import TrainSettings
-    from formulavision.util.config import apply_settings, parse
+    from formulavision.util.config import apply_settings
 
     values = {name: value for name, value in given.items() if value is not None}
-    return parse(TrainSettings, apply_settings(values, settings or []))
+    return apply_settings(values, settings or [])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from formulavision.training.runs import write_json
+from formulavision.training.state import write_json
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_text
 

@@ -248,6 +248,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     state = _clean(_read(file), file)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if run is not None and run.weights_sha256 not in (None, digest):
+        raise CheckpointError(f"{file}: is damaged: --resume writes it again from the run's last checkpoint")
     return Checkpoint(str(path), state, digest, path=path, model=model, run=run, preprocessing=preprocessing)
 
 

@@ -35,8 +35,9 @@ from formulavision.training.module import Classifier
 from formulavision.training.progress import Bar, announce, conclude, describe_model, epoch_line, say
 from formulavision.training.randomness import own_randomness
 from formulavision.training.recorder import Recorder
-from formulavision.training.runs import LAST_CHECKPOINT, Run, claim, write_json
+from formulavision.training.runs import Run, claim
 from formulavision.training.settings import TrainSettings
+from formulavision.training.state import find_checkpoint, write_result
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.util.interrupts import held_back, interrupt, stoppable
 
@@ -153,12 +154,14 @@ def fit(
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: mixes images of one label each, not of several")
     check_training(model, settings, len(train.class_names))
     local = torchrun.local_size if torchrun else ranks
-    job = _Job(plan, model, train, test, out, resume, frozen, device, ranks, local)
+    job = _Job(plan, model, train, test, out, None, frozen, device, ranks, local)
     started = time.perf_counter()
     # Of several processes the first one writes.
     first = torchrun is None or torchrun.rank == 0
     claimed = claim(out, plan.to_dict(), train.class_names, resume=resume, overwrite=overwrite)
     with claimed if first else nullcontext():
+        if resume:
+            job = replace(job, checkpoint=find_checkpoint(out, lambda line: say(console, line)))
         if ranks > 1 and torchrun is None:
             stopped = _train_in_processes(job, quiet=console.quiet)
         else:
@@ -180,7 +183,7 @@ class _Job:
     train: ImageDataset
     test: ImageDataset | None
     out: Path
-    resume: bool
+    checkpoint: Path | None
     frozen: list[str]
     device: torch.device
     ranks: int
@@ -270,9 +273,9 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
         job.out,
         loaders[0],
         minutes=settings.checkpoint_minutes,
+        resumed_from=job.checkpoint,
         on_epoch=lambda row: say(console, epoch_line(row)),
     )
-    checkpoint = job.out / LAST_CHECKPOINT
     callbacks: list[lightning.Callback] = [recorder]
     if isinstance(job.train, Relabelled) and job.train.clusters is not None:
         from formulavision.training.deepcluster import Reclustering  # scikit-learn is slow to import
@@ -303,7 +306,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
             module,
             train_dataloaders=loaders[0],
             val_dataloaders=loaders[1:] or None,
-            ckpt_path=checkpoint if job.resume and checkpoint.is_file() else None,
+            ckpt_path=job.checkpoint,
             weights_only=True,
         )
     if rank == 0:
@@ -320,7 +323,8 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, d
     device = job.device
     model = module.final_model
     export(model, job.out, settings=job.plan.settings, class_names=job.train.class_names)
-    write_json(
+    write_result(
+        job.out,
         {
             "kind": job.plan.kind,
             "complete": True,
@@ -336,7 +340,6 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, d
             "precision": precision,
             "formulavision": __version__,
         },
-        job.out / "run.json",
     )
     write_card(job.out)
 

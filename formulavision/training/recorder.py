@@ -17,7 +17,8 @@ import torch
 from formulavision.data.loading import EpochLoader
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.module import Classifier
-from formulavision.training.runs import LAST_CHECKPOINT, Row
+from formulavision.training.runs import Row
+from formulavision.training.state import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from formulavision.util.errors import FormulaVisionError
 from formulavision.util.files import commit, partial_path, write_text
 from formulavision.util.interrupts import interrupt
@@ -46,6 +47,7 @@ class Recorder(lightning.Callback):
         folder: the run's.
         loader: of the training images.
         minutes: between checkpoints within an epoch.
+        resumed_from: the checkpoint that the run goes on from.
         on_epoch: called with each new row.
 
     Attributes:
@@ -61,11 +63,14 @@ class Recorder(lightning.Callback):
         loader: EpochLoader,
         *,
         minutes: float,
+        resumed_from: Path | None,
         on_epoch: Callable[[Row], None],
     ) -> None:
         self.folder = folder
         self.loader = loader
         self.minutes = minutes
+        # A damaged last one does not take the place of the one before it.
+        self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
         self.on_epoch = on_epoch
         self.history: list[Row] = []
         self.images = 0
@@ -120,6 +125,7 @@ class Recorder(lightning.Callback):
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.history) + 1)
+            self._write_table()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.loader.batches.epoch, self.loader.batches.start = trainer.current_epoch, 0
@@ -193,15 +199,18 @@ class Recorder(lightning.Callback):
             )
 
     def _write(self, row: Row, epoch: int) -> None:
+        self._write_table()
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._board.add_scalar(name, value, epoch)
+        self._board.flush()
+
+    def _write_table(self) -> None:
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS)
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.folder / "metrics.csv", table.getvalue())
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                self._board.add_scalar(name, value, epoch)
-        self._board.flush()
 
     def _save(self, trainer: lightning.Trainer, epoch: int, batch: int) -> None:
         """Write the checkpoint that goes on with this batch of this epoch."""
@@ -211,7 +220,10 @@ class Recorder(lightning.Callback):
         try:
             trainer.save_checkpoint(temporary)
             if self._speaks:
+                if self._keeps_last and checkpoint.exists():
+                    checkpoint.replace(self.folder / PREVIOUS_CHECKPOINT)
                 commit(temporary, checkpoint)
+                self._keeps_last = True
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise FormulaVisionError(

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formulavision.util.config import dump_yaml, load_yaml
+from formulavision.training.settings import TrainSettings
+from formulavision.training.state import (
+    CLASSES,
+    LAST_CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
+    RESULT,
+    SETTINGS,
+    read_result,
+    read_settings,
+    write_settings,
+)
+from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, FolderError
-from formulavision.util.files import write_text
 from formulavision.util.folders import OwnedFolder, State
 
-__all__ = [
-    "LAST_CHECKPOINT",
-    "Row",
-    "Run",
-    "check_folder",
-    "check_same_settings",
-    "claim",
-    "is_complete",
-    "run_folder",
-    "write_json",
-]
+__all__ = ["Row", "Run", "check_folder", "check_same_settings", "claim", "is_complete", "run_folder"]
 
 Row = dict[str, float | None]
 """One epoch of a run: the columns of metrics.csv."""
 
-LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
-_SETTINGS = "settings.yaml"
-_CLASSES = "classes.json"
-_RESULT = "run.json"
 _OURS = (
-    *(_SETTINGS, _CLASSES, _RESULT, LAST_CHECKPOINT.as_posix(), "metrics.csv", "tensorboard/", "logs/"),
-    *("model.safetensors", "config.json", "README.md"),
+    *(SETTINGS, CLASSES, RESULT, LAST_CHECKPOINT.as_posix(), PREVIOUS_CHECKPOINT.as_posix()),
+    *("metrics.csv", "tensorboard/", "logs/", "model.safetensors", "config.json", "README.md"),
 )
 """All that a run writes into its folder; what else is put there is never removed."""
 
@@ -65,6 +60,7 @@ class Run:
         settings: the content of settings.yaml.
         frozen: names of the parameters that were not trained.
         parameters: number of the model's parameters.
+        weights_sha256: of model.safetensors; None where version 0.1 wrote the run.
     """
 
     folder: Path
@@ -77,6 +73,7 @@ class Run:
     settings: dict[str, Any]
     frozen: list[str]
     parameters: int
+    weights_sha256: str | None
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -88,13 +85,13 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
-        if not (folder / _SETTINGS).is_file():
-            raise ConfigError(f"{folder}: is not a run's folder: it holds no {_SETTINGS}")
+        if not (folder / SETTINGS).is_file():
+            raise ConfigError(f"{folder}: is not a run's folder: it holds no {SETTINGS}")
         if not is_complete(folder):
             raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
+        result = read_result(folder)
+        settings, names = read_settings(folder)
         try:
-            result = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-            names = json.loads((folder / _CLASSES).read_text(encoding="utf-8"))
             return cls(
                 folder=folder,
                 kind=result["kind"],
@@ -103,22 +100,23 @@ class Run:
                 images_per_second=result["images_per_second"],
                 final=result["final"],
                 class_names=names,
-                settings=load_yaml(folder / _SETTINGS),
+                settings=settings,
                 frozen=result["frozen"],
                 parameters=result["parameters"],
+                weights_sha256=result.get("weights_sha256"),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{folder}: the run's files are damaged ({type(error).__name__}: {error})") from None
+        except KeyError as error:
+            raise ConfigError(f"{folder / RESULT}: is damaged: {error} is missing") from None
 
 
 def is_complete(folder: Path) -> bool:
     """Whether a run came to its end: run.json is written last."""
-    return (folder / _RESULT).is_file()
+    return (folder / RESULT).is_file()
 
 
 def run_folder(out: Path) -> OwnedFolder:
     """The folder of a run, as its writers see it."""
-    return OwnedFolder(out, "run", last=_RESULT)
+    return OwnedFolder(out, "run", last=RESULT)
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -154,39 +152,55 @@ def claim(
         # Again: another process may have had the folder until now.
         check_folder(out, resume=resume, overwrite=overwrite)
         try:
-            if (out / _SETTINGS).is_file():
-                check_same_settings(out, settings)
+            if (out / SETTINGS).is_file():
+                recorded, names = read_settings(out)
+                longer = check_same_settings(recorded, settings)
+                if names != list(class_names):
+                    raise ConfigError(f"resume: the data's classes are others than in {out / CLASSES}")
+                # It is unfinished again, if it was not so: longer, or damaged.
+                (out / RESULT).unlink(missing_ok=True)
+                if longer:
+                    write_settings(out, settings, class_names)
+            elif (out / LAST_CHECKPOINT).exists():
+                raise ConfigError(f"{out / SETTINGS}: is missing: restore it, or start over with --overwrite")
             else:
-                write_text(out / _SETTINGS, dump_yaml(dict(settings)))
-            if not (out / _CLASSES).is_file():
-                write_json(list(class_names), out / _CLASSES)
-            elif json.loads((out / _CLASSES).read_text(encoding="utf-8")) != list(class_names):
-                raise ConfigError(f"resume: the data's classes are others than in {out / _CLASSES}")
+                write_settings(out, settings, class_names)
             (out / LAST_CHECKPOINT).parent.mkdir(exist_ok=True)
         except OSError as error:
             raise FolderError(f"{error.filename or out}: cannot be written: {error.strerror or error}") from None
         yield
 
 
-def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run in ``out`` by other settings than its own.
+def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Refuse to go on with a run by other settings than its own, but for more epochs.
+
+    Args:
+        recorded: the content of its settings.yaml.
+        settings: what is asked for now.
+
+    Returns:
+        Whether the run is to be longer than it was.
 
     Raises:
         ConfigError: names each difference that matters.
     """
-    old, new = _flat(load_yaml(out / _SETTINGS)), _flat(settings)
+    # As it is read now: settings that are younger than the run have their defaults.
+    read = parse(TrainSettings, recorded["settings"], "settings").model_dump(mode="json")
+    old, new = _flat({**recorded, "settings": read}), _flat(settings)
+    before, now = old.get("settings.epochs", 0), new.get("settings.epochs", 0)
+    if now > before and old.get("settings.schedule") == "cosine":
+        raise ConfigError(
+            f"resume: settings.epochs is {now} and was {before} in the run, whose cosine schedule ends with it: "
+            "a longer run has other learning rates from its first step: start it in another --out"
+        )
     differences = [
         f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and key not in _FREE_TO_CHANGE
+        for key in sorted({*old, *new} - _FREE_TO_CHANGE)
+        if old.get(key) != new.get(key) and (key != "settings.epochs" or now < before)
     ]
     if differences:
         raise ConfigError(*differences)
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON so that the file is there whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return bool(now > before)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

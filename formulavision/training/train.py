@@ -12,6 +12,7 @@ from rich.console import Console
 from formulavision.data.labels import LabelSettings, Relabelled
 from formulavision.training.runs import Run, check_folder, check_same_settings, is_complete
 from formulavision.training.settings import TrainSettings, check_freeze
+from formulavision.training.state import LAST_CHECKPOINT, SETTINGS, file_digest, read_settings
 from formulavision.util.config import parse
 from formulavision.util.errors import CheckpointError, ConfigError
 
@@ -25,7 +26,7 @@ __all__ = ["finetune", "pretrain"]
 
 
 def pretrain(
-    data: Recipe | ImageDataset | str | Path,
+    data: Recipe | ImageDataset | str | Path | None = None,
     *,
     out: str | Path,
     labels: LabelSettings | Mapping[str, Any] | None = None,
@@ -39,12 +40,14 @@ def pretrain(
     Args:
         data: a recipe, whose images are drawn on demand (others in every epoch, where ``settings.fresh`` is set and
             there is no end of them); the path of a store; or a dataset with ``num_classes`` and
-            ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3.
+            ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3. Needed but with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
             ``{"clusters": 1000}``, of the model's own features, found anew before every epoch (table 7).
         settings: how to train; the paper's section 4 where it says nothing.
-        resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
+        resume: go on with the run in ``out``, from the step after which it was last kept. What is not given is as the
+            run's folder says; what is given must be so, but for where things are, what computes them, and
+            ``settings.epochs``: more of them lengthen a run, finished or not, whose schedule is not ``cosine``.
         overwrite: replace the run in ``out``.
         show_progress: say what is going on, on the terminal.
 
@@ -53,11 +56,19 @@ def pretrain(
         ``settings.held_out``, of instances that training never drew.
 
     Raises:
-        ConfigError: a setting or the folder is wrong.
+        ConfigError: a setting or the folder is wrong, or the run to be resumed is damaged or was another.
         StoreError: the store cannot be read.
         PluginError: the recipe's generator failed.
     """
-    settings = _settings(settings)
+    out = Path(out)
+    _check_folder(out, resume=resume, overwrite=overwrite)
+    recorded = _recorded(out, "pretrain") if resume else None
+    settings = _settings(settings, recorded)
+    if recorded is not None:
+        labels = labels if labels is not None else recorded["data"].get("labels")
+        data = data if data is not None else _recorded_data(recorded["data"])
+    if data is None:
+        raise ConfigError("data: is missing: give a recipe, a store or a dataset")
     if labels is not None and not isinstance(labels, LabelSettings):
         labels = parse(LabelSettings, dict(labels), "labels")
     if labels is not None and labels.clusters:
@@ -65,8 +76,6 @@ def pretrain(
             raise ConfigError("held_out: is of the formula's categories, and labels.clusters are others")
         if settings.ema:
             raise ConfigError("ema: would average the heads of different clusters: must be 0 with labels.clusters")
-    out = Path(out)
-    _check_folder(out, resume=resume, overwrite=overwrite)
     show_progress = show_progress and _is_first()
     console = Console(quiet=not show_progress)
     # From here on the imports are slow.
@@ -80,8 +89,8 @@ def pretrain(
         dataset = Relabelled(dataset, labels)
         description["labels"] = labels.model_dump(mode="json", exclude_none=True)
     plan = Plan("pretrain", settings, {"data": description})
-    if resume and is_complete(out):
-        return _as_it_is(out, plan, console)
+    if recorded is not None and (run := _finished(out, recorded, plan.to_dict(), console)):
+        return run
     model = new_model(settings, dataset.num_classes)
     return fit(
         plan, model, dataset, held_out,
@@ -90,11 +99,11 @@ def pretrain(
 
 
 def finetune(
-    checkpoint: str | Path | None,
-    downstream: Downstream | DownstreamSettings | str,
+    checkpoint: str | Path | None = None,
+    downstream: Downstream | DownstreamSettings | str | None = None,
     *,
     out: str | Path,
-    freeze: str = "none",
+    freeze: str | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -104,26 +113,39 @@ def finetune(
 
     Args:
         checkpoint: a run's folder, a file of weights, ``timm:NAME`` or ``torchvision:NAME``; None trains from scratch.
-        downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``).
+        downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``). Needed but with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
-        freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`.
+        freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`. None: none.
         settings: how to train; what is not set of the model, and of how it sees images (size, resizing, mean and
             deviation), is the checkpoint's where it tells them.
-        resume: go on with the unfinished run in ``out``, from the step after which it was last kept.
+        resume: go on with the run in ``out``, from the step after which it was last kept. What is not given is as the
+            run's folder says; what is given must be so, but for where things are, what computes them, and
+            ``settings.epochs``: more of them lengthen a run, finished or not, whose schedule is not ``cosine``.
         overwrite: replace the run in ``out``.
         show_progress: say what is going on, on the terminal.
 
     Raises:
-        ConfigError: a setting or the folder is wrong, or the model has no such layers to freeze.
+        ConfigError: a setting or the folder is wrong, the model has no such layers to freeze, or the run to be resumed
+            is damaged or was another.
         CheckpointError: the checkpoint is none, or of another architecture.
         DownstreamError: the dataset cannot be used as it is.
     """
     from formulavision.data.downstream import Downstream, open_downstream
 
-    settings = _settings(settings)
-    check_freeze(freeze)
     out = Path(out)
     _check_folder(out, resume=resume, overwrite=overwrite)
+    recorded = _recorded(out, "finetune") if resume else None
+    settings = _settings(settings, recorded)
+    source: dict[str, Any] | None = None
+    if recorded is not None:
+        freeze = freeze if freeze is not None else recorded["freeze"]
+        downstream = downstream if downstream is not None else _recorded_downstream(recorded["downstream"])
+        if checkpoint is None and (source := recorded["checkpoint"]) and not (out / LAST_CHECKPOINT).is_file():
+            checkpoint = source["name"]  # otherwise its weights are in the run's own checkpoint by now
+    if downstream is None:
+        raise ConfigError("downstream: is missing: which dataset? (cifar10, folder:/path)")
+    freeze = freeze or "none"
+    check_freeze(freeze)
     if checkpoint is not None:
         _check_source(checkpoint, out)
     show_progress = show_progress and _is_first()
@@ -140,10 +162,10 @@ def finetune(
         settings = weights.complete(settings)
     check_model(settings)
     opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
-    source = weights.identity() if weights else None
+    source = weights.identity() if weights else source
     plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})
-    if resume and is_complete(out):
-        return _as_it_is(out, plan, console)
+    if recorded is not None and (run := _finished(out, recorded, plan.to_dict(), console)):
+        return run
     model = new_model(settings, opened.num_classes)
     if weights is not None:
         say(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
@@ -177,8 +199,82 @@ def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         check_folder(out, resume=resume, overwrite=overwrite)
 
 
-def _settings(settings: TrainSettings | Mapping[str, Any] | None) -> TrainSettings:
-    return settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
+def _settings(
+    settings: TrainSettings | Mapping[str, Any] | None, recorded: Mapping[str, Any] | None = None
+) -> TrainSettings:
+    """The settings that are meant: what is given, and otherwise what the run to be resumed was started with.
+
+    Raises:
+        ConfigError: a setting is not allowed, or is another one than the run's.
+    """
+    if recorded is None:
+        return settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
+    if isinstance(settings, TrainSettings):
+        settings = settings.model_dump(mode="json", exclude_unset=True)
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in (settings or {}).items()}
+    known = {name: value for name, value in given.items() if name in TrainSettings.model_fields}
+    check_same_settings(recorded, {**recorded, "settings": {**recorded["settings"], **known}})
+    return parse(TrainSettings, {**recorded["settings"], **given})
+
+
+# A run that is resumed ------------------------------------------------------------------------------------------------
+
+
+def _recorded(out: Path, kind: str) -> dict[str, Any] | None:
+    """What settings.yaml says of the run in a folder; None where there is none.
+
+    Raises:
+        ConfigError: it is damaged, or of another kind.
+    """
+    if not (out / SETTINGS).is_file():
+        return None
+    recorded, _ = read_settings(out)
+    if recorded["kind"] != kind:
+        raise ConfigError(f"resume: {out}: was started by {recorded['kind']}: resume it by that")
+    settings = parse(TrainSettings, recorded["settings"], "settings").model_dump(mode="json")
+    return {**recorded, "settings": settings}
+
+
+def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path:
+    from formulavision.recipes.recipe import Recipe
+
+    if "store" in recorded:
+        store = Path(recorded["store"])
+        if not store.is_dir():
+            raise ConfigError(f"data: {store}: the store that the run was started on is not there: give its place")
+        return store
+    if "recipe" in recorded:
+        return Recipe.from_dict(recorded["recipe"])
+    raise ConfigError("data: the run was started on a dataset of a Python program: give it again")
+
+
+def _recorded_downstream(recorded: Mapping[str, Any]) -> DownstreamSettings:
+    from formulavision.data.downstream import DownstreamSettings
+
+    known = {name: value for name, value in recorded.items() if name in DownstreamSettings.model_fields}
+    root = recorded["name"].partition(":")[2]
+    return parse(DownstreamSettings, {**known, **({"root": root} if root else {})}, "downstream")
+
+
+def _finished(out: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any], console: Console) -> Run | None:
+    """The run, where it is complete, undamaged and as long as it is asked for."""
+    if check_same_settings(recorded, asked) or not is_complete(out):
+        return None
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    try:
+        run = Run.load(out)
+    except ConfigError as error:
+        tell(str(error))
+        return None
+    weights = out / "model.safetensors"
+    if not weights.is_file() or run.weights_sha256 not in (None, file_digest(weights)):
+        tell(f"{weights}: is missing or damaged: it is written again from the last checkpoint")
+        return None
+    tell(f"{out}: the run is complete already")
+    return run
 
 
 def _open_data(
@@ -229,9 +325,3 @@ def _held_out(dataset: Any, settings: TrainSettings, show_progress: bool) -> Ima
     if not isinstance(dataset, FormulaDataset):
         raise ConfigError(f"held_out: is {settings.held_out}, but only a formula draws more images of its categories")
     return dataset.held_out(settings.held_out, fresh=settings.fresh and dataset.endless)
-
-
-def _as_it_is(out: Path, plan: Any, console: Console) -> Run:
-    check_same_settings(out, plan.to_dict())
-    console.print(f"{out}: the run is complete already", highlight=False, markup=False, soft_wrap=True)
-    return Run.load(out)

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import evaluate
 from formulavision.training import Run, finetune
+from formulavision.training.state import write_settings
 from formulavision.util.errors import CheckpointError, ConfigError
 
 SMALL = {
@@ -143,6 +144,8 @@ def test_what_a_gpu_trained_in_half_precision_is_evaluated_on_a_cpu(
         pytest.skip("this machine has CUDA, where half precision is at home")
     copy = tmp_path / "run"
     shutil.copytree(finetuned.folder, copy)
-    settings = (copy / "settings.yaml").read_text()
-    (copy / "settings.yaml").write_text(settings.replace("precision: auto", "precision: 16-mixed"))
+    settings = finetuned.settings["settings"]
+    write_settings(
+        copy, {**finetuned.settings, "settings": {**settings, "precision": "16-mixed"}}, finetuned.class_names
+    )
     assert evaluate(copy, digits, show_progress=False).loss == evaluate(finetuned.folder, digits).loss

@@ -147,9 +147,10 @@ def as_if(run: Run, folder: Path, name: str) -> Run:
     shutil.copytree(run.folder, folder)
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
     settings["settings"]["model"] = name
-    (folder / "settings.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_settings(folder, settings, run.class_names)
     state = timm.create_model(name, num_classes=len(run.class_names)).state_dict()
     save_file(state, folder / "model.safetensors")
+    write_result(folder, read_result(folder))
     return Run.load(folder)
 
 
@@ -244,17 +245,19 @@ def test_names_that_no_class_map_can_hold_stay_out_of_it(tmp_path: Path, resnet:
 def test_the_cards_command_repeats_the_preprocessing_that_a_state_dict_does_not_hold(
     resnet: Run, tmp_path: Path
 ) -> None:
-    from formulavision.cli.training import train_settings
+    from formulavision.cli.training import train_values
 
     folder = shutil.copytree(resnet.folder, tmp_path / "run")
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
     changes = {"resize_mode": "center", "mean": [0.1, 0.2, 0.3]}
     settings["settings"] |= changes
-    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    write_settings(Path(folder), settings, resnet.class_names)
     export_model(folder, tmp_path / "export", layout="torchvision")
     (command,) = code(tmp_path / "export", "sh")
     words = shlex.split(command)
-    given = train_settings([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    given = TrainSettings.model_validate(
+        train_values([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    )
     trained = TrainSettings.model_validate(settings["settings"])
     assert all(getattr(given, name) == getattr(trained, name) for name in PREPROCESSING)
     assert "the shorter side is 36" in card(tmp_path / "export")
@@ -318,12 +321,12 @@ def test_the_recipe_is_left_out_where_the_pretraining_run_is_gone(tuned: Run, re
     run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
     settings = yaml.safe_load((run.folder / "settings.yaml").read_text())
     settings["checkpoint"] = {"name": str(tmp_path / "gone"), "sha256": settings["checkpoint"]["sha256"]}
-    (run.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    write_settings(run.folder, settings, run.class_names)
     write_card(run.folder)
     assert "this recipe" not in card(run.folder)
     # Another run in its place is none of this one's origins.
     settings["checkpoint"] = {"name": str(resnet.folder), "sha256": "0" * 64}
-    (run.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    write_settings(run.folder, settings, run.class_names)
     write_card(run.folder)
     assert "this recipe" not in card(run.folder)
 

@@ -1,0 +1,329 @@
+"""A run whose files were damaged is resumed exactly or refused in one line; it needs no more than its folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from formulavision import Recipe, generate
+from formulavision.cli import app
+from formulavision.training import Run, finetune, load_checkpoint, pretrain
+from formulavision.training.recorder import Recorder
+from formulavision.training.state import find_checkpoint
+from formulavision.util.errors import CheckpointError, ConfigError
+
+RECIPE = Recipe.from_dict(
+    {"generator": {"name": "perlin", "grid": 2}, "categories": 4, "instances": 12, "canvas": {"size": 36, "padding": 0}}
+)
+Damage = Callable[[bytes], bytes]
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGE: dict[str, Damage] = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: min(1000, len(content) - 3)],
+    "garbage": lambda content: random.Random(1).randbytes(2000),
+    "{": lambda content: b"{",
+    "flipped": flipped,
+}
+damaged = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+
+
+def damage_file(path: Path, damage: Damage) -> None:
+    path.write_bytes(damage(path.read_bytes()))
+
+
+def same(a: Run, b: Run) -> bool:
+    one, two = (load_file(run.folder / "model.safetensors") for run in (a, b))
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def stop_after(steps: int, train: Callable[[], Any]) -> None:
+    """Run a training that dies after so many steps, each of which leaves a checkpoint."""
+    done, whole = 0, Recorder.on_train_batch_end
+
+    def dying(self: Any, *arguments: Any) -> None:
+        nonlocal done
+        done += 1
+        if done > steps:
+            raise RuntimeError("killed")
+        whole(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(Recorder, "on_train_batch_end", dying)
+        train()
+
+
+@pytest.fixture(scope="module")
+def unfinished(stripes: Any, small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unfinished") / "run"
+    settings = {**small, "checkpoint_minutes": 0}
+    stop_after(2, lambda: pretrain(stripes(), out=out, settings=settings, show_progress=False))
+    return out
+
+
+@pytest.fixture
+def run(unfinished: Path, tmp_path: Path) -> Path:
+    """A copy of a run that was killed after its second checkpoint."""
+    return Path(shutil.copytree(unfinished, tmp_path / "run"))
+
+
+def resumed(out: Path, stripes: Any) -> Run:
+    return pretrain(stripes(), out=out, resume=True)
+
+
+# Checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_two_checkpoints_are_kept(run: Path) -> None:
+    steps = [torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+             for name in ("previous", "last")]  # fmt: skip
+    assert steps == [1, 2]
+
+
+@damaged
+def test_a_run_whose_last_checkpoint_is_damaged_goes_back_to_the_one_before_it(
+    stripes: Any, run: Path, pretrained: Run, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage_file(run / "checkpoints" / "last.ckpt", damage)
+    again = resumed(run, stripes)
+    assert (
+        "last.ckpt: is damaged: the run goes back to the checkpoint before it, previous.ckpt" in capsys.readouterr().out
+    )
+    assert same(again, pretrained)
+    assert find_checkpoint(run, pytest.fail) == run / "checkpoints" / "last.ckpt"
+
+
+def test_a_run_killed_while_checkpoints_changed_names_goes_on(stripes: Any, run: Path, pretrained: Run) -> None:
+    (run / "checkpoints" / "last.ckpt").replace(run / "checkpoints" / "previous.ckpt")
+    assert same(resumed(run, stripes), pretrained)
+
+
+@damaged
+def test_a_run_none_of_whose_checkpoints_can_be_read_is_refused(stripes: Any, run: Path, damage: Damage) -> None:
+    for name in ("last", "previous"):
+        damage_file(run / "checkpoints" / f"{name}.ckpt", damage)
+    with pytest.raises(ConfigError, match=r"last\.ckpt: is damaged: and so is previous\.ckpt; .* --overwrite"):
+        resumed(run, stripes)
+    (run / "checkpoints" / "previous.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"last\.ckpt: is damaged: .* start over with --overwrite"):
+        resumed(run, stripes)
+
+
+def test_somebody_elses_file_in_place_of_a_checkpoint_is_damage(stripes: Any, run: Path, pretrained: Run) -> None:
+    torch.save({"state_dict": {}}, run / "checkpoints" / "last.ckpt")
+    assert same(resumed(run, stripes), pretrained)
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_found_or_changes_nothing(run: Path) -> None:
+    last = run / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    weights = torch.load(last, weights_only=True)
+    draw = random.Random(7)
+    places = [draw.randrange(len(whole)) for _ in range(40)] + [-draw.randrange(1, 9000) for _ in range(40)]
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << draw.randrange(8)
+        last.write_bytes(content)
+        told: list[str] = []
+        if find_checkpoint(run, told.append) == last:
+            again = torch.load(last, weights_only=True)
+            assert repr(again) == repr(weights)
+            assert all(torch.equal(again["state_dict"][n], v) for n, v in weights["state_dict"].items())
+        else:
+            assert told
+
+
+# Settings, classes and results ----------------------------------------------------------------------------------------
+
+
+@damaged
+@pytest.mark.parametrize("name", ["settings.yaml", "classes.json"])
+def test_damaged_settings_are_refused_by_name(stripes: Any, run: Path, name: str, damage: Damage) -> None:
+    damage_file(run / name, damage)
+    for data in (stripes(), None):
+        with pytest.raises(ConfigError, match=rf"{name}: is damaged: .*--overwrite"):
+            pretrain(data, out=run, resume=True, show_progress=False)
+
+
+def test_a_run_that_lost_its_settings_is_not_resumed_with_others(stripes: Any, small: Any, run: Path) -> None:
+    (run / "settings.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"settings\.yaml: is missing"):
+        pretrain(stripes(), out=run, settings={**small, "learning_rate": 0.5}, resume=True, show_progress=False)
+
+
+@damaged
+@pytest.mark.parametrize("name", ["run.json", "model.safetensors"])
+def test_damaged_results_are_refused_and_written_again(
+    stripes: Any, small: Any, pretrained: Run, tmp_path: Path, name: str, damage: Damage
+) -> None:
+    out = Path(shutil.copytree(pretrained.folder, tmp_path / "run"))
+    damage_file(out / name, damage)
+    with pytest.raises(CheckpointError, match=rf"{name}: is .*"):
+        load_checkpoint(out)
+    again = pretrain(stripes(), out=out, resume=True, show_progress=False)
+    assert same(again, pretrained)
+    assert again.history == pretrained.history
+
+
+def test_a_damaged_table_is_written_again(stripes: Any, run: Path, pretrained: Run) -> None:
+    (run / "metrics.csv").write_bytes(b"\xff{")
+    resumed(run, stripes)
+    assert (run / "metrics.csv").read_text().startswith("epoch,")
+
+
+def test_a_run_of_version_0_1_is_read(pretrained: Run, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(pretrained.folder, tmp_path / "run"))
+    (out / ".formulavision").unlink()
+    settings = (out / "settings.yaml").read_text().splitlines(keepends=True)
+    (out / "settings.yaml").write_text("".join(line for line in settings if not line.startswith("#")))
+    result = json.loads((out / "run.json").read_text())
+    del result["sha256"], result["weights_sha256"]
+    (out / "run.json").write_text(json.dumps(result))
+    assert Run.load(out).history == pretrained.history
+
+
+# The folder knows ---------------------------------------------------------------------------------------------------
+
+
+def on_command_line(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_run_is_resumed_by_its_folder_alone(small: Any, tmp_path: Path, stored: bool) -> None:
+    data: Any = RECIPE
+    if stored:
+        data = tmp_path / "store"
+        generate(RECIPE, data)
+    settings = {**small, "checkpoint_minutes": 0, "held_out": 2}
+    arguments: dict[str, Any] = {"labels": {"noise": 0.3}, "settings": settings, "show_progress": False}
+    whole = pretrain(data, out=tmp_path / "whole", **arguments)
+    for name in ("python", "cli"):
+        stop_after(2, lambda name=name: pretrain(data, out=tmp_path / name, **arguments))  # type: ignore[misc]
+    assert same(pretrain(out=tmp_path / "python", resume=True, show_progress=False), whole)
+    status, printed = on_command_line("pretrain", "--out", tmp_path / "cli", "--resume")
+    assert status == 0, printed
+    assert same(Run.load(tmp_path / "cli"), whole)
+    status, printed = on_command_line("pretrain", "--out", tmp_path / "cli", "--resume")
+    assert (status, "the run is complete already" in printed) == (0, True)
+
+
+def test_fine_tuning_is_resumed_by_its_folder_alone_without_its_checkpoint(
+    small: Any, pretrained: Run, tmp_path: Path
+) -> None:
+    from formulavision.data.downstream import DownstreamSettings
+
+    digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 4, "test_per_class": 2})
+    source = Path(shutil.copytree(pretrained.folder, tmp_path / "source"))
+    settings = {"epochs": 1, "milestones": [], "batch_size": 16, "resize": 36, "crop": 32, "device": "cpu"}
+    arguments: dict[str, Any] = {"freeze": "conv1", "settings": {**settings, "checkpoint_minutes": 0}}
+    whole = finetune(source, digits, out=tmp_path / "whole", show_progress=False, **arguments)
+    stop_after(2, lambda: finetune(source, digits, out=tmp_path / "run", show_progress=False, **arguments))
+    shutil.rmtree(source)
+    status, printed = on_command_line("finetune", "--out", tmp_path / "run", "--resume")
+    assert status == 0, printed
+    run = Run.load(tmp_path / "run")
+    assert same(run, whole)
+    assert run.frozen == whole.frozen and run.settings["checkpoint"] == whole.settings["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--learning-rate", "0.5"], "resume: settings.learning_rate is 0.5 and was 0.05 in the run"),
+        (["--set", "crop=24"], "resume: settings.crop is 24 and was 32 in the run"),
+        (["--epochs", "1"], "resume: settings.epochs is 1 and was 2 in the run"),
+        (["--preset", "vit"], "resume: settings.preset is vit and was resnet in the run"),
+        (["--set", "wieght_decay=0"], "did you mean 'weight_decay'?"),
+        (["--plugin", "perlin"], "resume: data.classes is"),
+        ([], "data: the run was started on a dataset of a Python program: give it again"),
+    ],
+)
+def test_an_option_that_differs_is_named(run: Path, options: list[str], told: str) -> None:
+    status, printed = on_command_line("pretrain", "--out", run, "--resume", *options)
+    assert (status, told in printed) == (2, True), printed
+
+
+def test_other_labels_than_the_runs_are_refused(stripes: Any, run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"resume: data\.labels\.noise is 0\.5 and was absent in the run"):
+        pretrain(stripes(), out=run, labels={"noise": 0.5}, resume=True, show_progress=False)
+
+
+def test_another_command_than_the_runs_is_refused(run: Path) -> None:
+    status, printed = on_command_line("finetune", "--out", run, "--resume")
+    assert (status, "was started by pretrain" in printed) == (2, True), printed
+
+
+def test_a_store_that_was_moved_is_named_and_given_anew(small: Any, tmp_path: Path) -> None:
+    generate(RECIPE, tmp_path / "store")
+    settings = {**small, "checkpoint_minutes": 0}
+    stop_after(1, lambda: pretrain(tmp_path / "store", out=tmp_path / "run", settings=settings, show_progress=False))
+    (tmp_path / "store").rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"store: the store that the run was started on is not there: give its place"):
+        pretrain(out=tmp_path / "run", resume=True, show_progress=False)
+    assert pretrain(tmp_path / "moved", out=tmp_path / "run", resume=True, show_progress=False).history
+
+
+# More epochs --------------------------------------------------------------------------------------------------------
+
+LONGER: dict[str, dict[str, Any]] = {
+    "plain": {"settings": {}},
+    "all that is random": {
+        "settings": {"ema": 0.9, "mixup": 0.8, "warmup_epochs": 1.5, "optimizer": "adamw", "learning_rate": 0.001}
+    },
+    "clusters": {"labels": {"clusters": 5}, "settings": {}},
+}
+
+
+@pytest.mark.parametrize("case", LONGER.values(), ids=LONGER.keys())
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_is_made_longer_is_the_longer_run(
+    stripes: Any, small: Any, tmp_path: Path, case: dict[str, Any], finished: bool
+) -> None:
+    settings = {**small, "milestones": [1, 3], "checkpoint_minutes": 0, **case["settings"]}
+    arguments: dict[str, Any] = {"labels": case.get("labels"), "show_progress": False}
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings={**settings, "epochs": 4}, **arguments)
+    short: Callable[[], Any] = lambda: pretrain(stripes(), out=tmp_path / "run", settings=settings, **arguments)  # noqa: E731
+    short() if finished else stop_after(4, short)
+    run = pretrain(stripes(), out=tmp_path / "run", settings={"epochs": 4}, resume=True, show_progress=False)
+    assert same(run, whole)
+    assert [row["train_loss"] for row in run.history] == [row["train_loss"] for row in whole.history]
+    assert run.settings["settings"]["epochs"] == 4
+
+
+def test_a_longer_run_that_was_killed_at_once_is_as_it_was(stripes: Any, small: Any, tmp_path: Path) -> None:
+    run = pretrain(stripes(), out=tmp_path / "run", settings=small, show_progress=False)
+    weights = load_file(run.folder / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+
+        def kill(*arguments: Any) -> None:
+            raise RuntimeError("killed")
+
+        patch.setattr("formulavision.training.runs.write_settings", kill)
+        pretrain(stripes(), out=run.folder, settings={"epochs": 4}, resume=True, show_progress=False)
+    again = pretrain(stripes(), out=run.folder, resume=True, show_progress=False)
+    assert len(again.history) == 2
+    assert all(torch.equal(weights[name], value) for name, value in load_file(run.folder / "model.safetensors").items())
+
+
+def test_a_cosine_run_cannot_be_made_longer(stripes: Any, small: Any, tmp_path: Path) -> None:
+    settings = {**small, "schedule": "cosine", "epochs": 1}
+    run = pretrain(stripes(), out=tmp_path / "run", settings=settings, show_progress=False)
+    with pytest.raises(ConfigError, match=r"epochs is 4 and was 1 in the run, whose cosine schedule ends with it"):
+        pretrain(stripes(), out=run.folder, settings={"epochs": 4}, resume=True, show_progress=False)
+    assert Run.load(run.folder) == run

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
+from formulavision.training.fitting import preferred
 from formulavision.util.errors import CheckpointError
 
 __all__ = ["first_layer_filters"]
@@ -55,14 +56,21 @@ def first_layer_filters(checkpoint: str | Path) -> Image.Image:
 
 def _first_layer(weights: Checkpoint, source: str | Path) -> torch.Tensor:
     """The weights of the only convolution that takes three channels, float [filters, 3, h, w]."""
-    found = {name: tensor for name, tensor in weights.state.items() if tensor.ndim == 4 and tensor.shape[1] == 3}
+    found = {
+        name: tensor
+        for name, tensor in weights.state.items()
+        if tensor.ndim == 4 and tensor.shape[1] == 3 and "optim" not in name.partition(".")[0]
+    }
     if len(found) > 1 and weights.model is not None:
         from timm.models import get_pretrained_cfg_value
 
         first = f"{get_pretrained_cfg_value(weights.model, 'first_conv')}.weight"
-        found = {name: tensor for name, tensor in found.items() if name == first}
+        found = {name: tensor for name, tensor in found.items() if f".{name}".endswith(f".{first}")}
+    found = preferred(found)
     if len(found) != 1:
         which = f"several layers ({', '.join(found)})" if found else "no layer"
         raise CheckpointError(f"{source}: has {which} of filters on three channels: which one comes first is not told")
-    (filters,) = found.values()
+    ((name, filters),) = found.items()
+    if not bool(torch.isfinite(filters).all()):
+        raise CheckpointError(f"{source}: {name} holds NaN or infinite numbers: give other weights")
     return filters

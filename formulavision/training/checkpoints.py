@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import json
 import math
 import pickle
-import sys
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import numpy as np
 import timm
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from formulavision.data.loading import Interpolation, ResizeMode
+from formulavision.training.fitting import Fit, State, best_fit, flatten
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.runs import Run
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
@@ -30,14 +30,9 @@ from formulavision.util.errors import CheckpointError, ConfigError
 
 __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
-State = dict[str, torch.Tensor]
-
 _TIMM, _TORCHVISION = "timm:", "torchvision:"
 _WEIGHTS, _CONFIG, _SETTINGS = "model.safetensors", "config.json", "settings.yaml"
 _SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
-_CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-"""Where training scripts keep weights, in timm's order: moving averages first."""
-_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
 _FITS = 0.9
 """Share of the model's tensors that a checkpoint must have, and share of its own that the model must take."""
 
@@ -50,23 +45,37 @@ class Loaded:
         loaded: names of those copied as they are.
         reshaped: names of those made to fit the model's shape: position embeddings and the like, resampled for another
             image size, and the first convolution, for other input channels.
-        skipped: names in the file that the model did not take: its head, and what it does not have.
+        skipped: names that the model did not take: its head, and what it does not have.
         missing: names in the model that the file does not have, besides the head.
+        place: where in the file the weights lie: the names of containers and wrappers, such as ``state_dict.module``.
+        equal: other places in the file whose weights fit as well.
+        elsewhere: names of the file's other tensors: of an optimizer, a loss, another model.
     """
 
     loaded: list[str]
     reshaped: list[str]
     skipped: list[str]
     missing: list[str]
+    place: str = ""
+    equal: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
 
     def describe(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
+        if self.place and (self.equal or self.elsewhere):
+            parts[0] += f" from '{self.place}'"
+        if self.equal:
+            parts[0] += f" (those of {', '.join(repr(place or 'the file itself') for place in self.equal)} fit as well)"
         for word in ("reshaped", "skipped", "missing"):
-            names = getattr(self, word)
-            if names:
-                shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-                parts.append(f"{len(names)} {word} ({shown})")
+            if names := getattr(self, word):
+                parts.append(f"{len(names)} {word} ({_shown(names)})")
+        if self.elsewhere:
+            parts.append(f"{len(self.elsewhere)} left over elsewhere in the file ({_shown(self.elsewhere)})")
         return ", ".join(parts)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Checkpoint:
 
     Attributes:
         name: what they were loaded by: the path, or ``timm:resnet50.a1_in1k``, ``torchvision:resnet50:IMAGENET1K_V2``.
-        state: tensors by name, without the prefixes of wrappers.
+        state: all tensors of the file, named by the keys that lead to them, joined by dots (``model.conv1.weight``).
         sha256: digest of the file; of a published model, of its tensors.
         path: where they were read from; None for a published model.
         model: timm's name of the model, where it is known.
@@ -124,9 +133,11 @@ class Checkpoint:
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a timm model.
 
-        Weights that do not fit as they are go through timm's own conversion for this architecture, where there is one
-        (position embeddings of another image size, torchvision's names). A first convolution for other input channels
-        is adapted as timm does it: repeated channels, scaled so that equal channels give what they gave.
+        Where in the file they lie, under which names of containers and wrappers, is found by what fits the model best;
+        of equals a moving average is taken, else the first. Weights that do not fit as they are go through timm's own
+        conversion for this architecture, where there is one (position embeddings of another image size, torchvision's
+        names). A first convolution for other input channels is adapted as timm does it: repeated channels, scaled so
+        that equal channels give what they gave.
 
         Args:
             head: copy the classification head too; otherwise the model keeps its own.
@@ -137,77 +148,61 @@ class Checkpoint:
         own = model.state_dict()
         prefixes = head_prefixes(model)
         wanted = {name: tensor for name, tensor in own.items() if head or not is_head(name, prefixes)}
-        state = self._converted(model, wanted)
-        for name, tensor in wanted.items():
-            if name in state and state[name].shape != tensor.shape:
-                raise CheckpointError(
-                    f"{self.name}: {name} is {list(state[name].shape)} and must be {list(tensor.shape)}: "
-                    f"these are the weights of another architecture than {type(model).__name__} as asked for"
-                )
-        taken = {name: state[name] for name in wanted if name in state}
-        for name, tensor in taken.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise CheckpointError(f"{self.name}: {name} holds NaN or infinite numbers: give other weights")
-        skipped = [name for name in state if name not in taken]
-        missing = [name for name in wanted if name not in taken and not _is_counter(name)]
-        foreign = [name for name in skipped if not is_head(name, prefixes)]
-        if len(taken) < _FITS * (len(taken) + len(missing)) or len(taken) < _FITS * (len(taken) + len(foreign)):
+        fit, equal, failure = best_fit(self.state, model, wanted)
+        self._check(fit, model, failure)
+        taken = {name: fit.state[name] for name in fit.taken}
+        bad = [name for name, tensor in taken.items() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            more = f", as {len(bad) - 1} others do" if len(bad) > 1 else ""
+            raise CheckpointError(f"{self.name}: {bad[0]} holds NaN or infinite numbers{more}: give other weights")
+        model.load_state_dict({**own, **taken})
+        reshaped = [name for name in taken if name in fit.raw and fit.raw[name].shape != taken[name].shape]
+        places = (fit.place, *equal)
+        return Loaded(
+            [name for name in taken if name not in reshaped],
+            reshaped,
+            [*fit.head, *fit.extra, *fit.beside],
+            fit.missing,
+            place=fit.place.rstrip("."),
+            equal=[place.rstrip(".") for place in equal],
+            elsewhere=[name for name in self.state if not name.startswith(places)],
+        )
+
+    def _check(self, fit: Fit, model: torch.nn.Module, failure: Exception | None) -> None:
+        """Refuse weights of another architecture."""
+        names = len(fit.taken) + len(fit.unlike) + len(fit.missing)
+        there = len(fit.taken) + len(fit.unlike)
+        if there < _FITS * names or there < _FITS * (there + len(fit.extra)):
             advice = "give the name of its model"
             if self.name.startswith(_TORCHVISION):
                 advice += " in timm, which cannot convert all of torchvision's"
+            parts = [f"has {len(fit.taken)} of its {names} tensors"]
+            if fit.place and fit.taken:
+                parts[0] += f" under '{fit.place.rstrip('.')}'"
+            left_over = [*fit.extra, *fit.beside]
+            parts += [f"missing: {_shown(fit.missing)}"] if fit.missing else []
+            parts += [f"left over: {_shown(left_over)}"] if left_over else []
+            if failure is not None:
+                parts.append(f"timm cannot convert it ({type(failure).__name__}: {_one_line(failure)})")
             raise CheckpointError(
-                f"{self.name}: does not fit the model: has {len(taken)} of its {len(taken) + len(missing)} tensors "
-                f"and {len(foreign)} others (such as {(foreign or missing)[0]}): {advice}"
+                f"{self.name}: does not fit the model, a {type(model).__name__}: {'; '.join(parts)}: {advice}"
             )
-        reshaped = [name for name in taken if name in self.state and self.state[name].shape != taken[name].shape]
-        model.load_state_dict({**own, **taken})
-        return Loaded([name for name in taken if name not in reshaped], reshaped, skipped, missing)
-
-    def _converted(self, model: torch.nn.Module, wanted: State) -> State:
-        """The state by the model's names and in its shapes, as far as timm can convert it."""
-        state = dict(self.state)
-        module = sys.modules[type(model).__module__]
-        convert = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
-        fits = all(n in state and state[n].shape == t.shape for n, t in wanted.items() if not _is_counter(n))
-        if convert and not fits:
-            # Some take the model as well.
-            arguments = (state, model)[: len(inspect.signature(convert).parameters)]
-            try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", module=r"timm\.")  # advice to timm, not to us
-                    state = dict(convert(*arguments))
-            except Exception as error:  # whatever another layout's names and shapes lead to
+        own = model.state_dict()
+        for name in fit.unlike:
+            given, wanted = fit.state[name], own[name]
+            if given.shape == wanted.shape:
                 raise CheckpointError(
-                    f"{self.name}: does not fit the model: timm cannot convert it to {type(model).__name__} "
-                    f"({type(error).__name__}: {_one_line(error)})"
-                ) from error
-        first = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv") or ()
-        for layer in (first,) if isinstance(first, str) else first:
-            name = f"{layer}.weight"
-            if name in state and name in wanted:
-                state[name] = _adapt_channels(state[name], wanted[name])
-        return state
+                    f"{self.name}: {name} holds {_dtype(given)} and must hold {_dtype(wanted)}: give weights that are "
+                    "not quantised"
+                )
+            raise CheckpointError(
+                f"{self.name}: {name} is {list(given.shape)} and must be {list(wanted.shape)}: "
+                f"these are the weights of another architecture than {type(model).__name__} as asked for"
+            )
 
 
-def _is_counter(name: str) -> bool:
-    """Counters of batches, which some formats leave out, say nothing about how well weights fit."""
-    return name.endswith("num_batches_tracked")
-
-
-def _adapt_channels(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """A convolution's weight [out, in, h, w] for the input channels of ``wanted``, where that is what differs.
-
-    timm's rule (``adapt_input_conv``, which up to version 1.0.28 knows no other source than RGB): the sum for one
-    channel, otherwise repeated channels times in / wanted in.
-    """
-    if weight.ndim != 4 or wanted.ndim != 4 or weight.shape[1] == wanted.shape[1]:
-        return weight
-    if (weight.shape[0], *weight.shape[2:]) != (wanted.shape[0], *wanted.shape[2:]):
-        return weight
-    given, channels = weight.shape[1], wanted.shape[1]
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    return weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels] * (given / channels)
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -245,7 +240,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     model, preprocessing = _described_by(file.parent) if file.name == _WEIGHTS else (None, {})
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file" if not path.is_dir() else f"{path}: holds no model.safetensors")
-    state = _clean(_read(file), file)
+    state = _tensors(_read(file), file)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if run is not None and run.weights_sha256 not in (None, digest):
@@ -423,39 +418,63 @@ def _read(file: Path) -> Any:
         raise CheckpointError(f"{file}: is not a checkpoint: its name must end in {', '.join(_SUFFIXES)}")
     if file.stat().st_size == 0:
         raise CheckpointError(f"{file}: is empty")
+    damaged = CheckpointError(f"{file}: is not a checkpoint, or is truncated or damaged")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        # timm's training script keeps its options, plain values, in a Namespace.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # of files that others wrote
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if "operand" in str(error):
+            raise CheckpointError(f"{damaged}, or was not saved with torch's own pickle protocol, 2") from None
+        if named is None:
+            raise damaged from None
+        raise CheckpointError(
+            f"{file}: holds Python objects besides tensors, which are not unpickled ({named[1]}): where it was made, "
+            "save the weights alone, by torch.save(model.state_dict(), FILE)"
+        ) from None
+    except Exception as error:  # whatever damaged bytes lead to
+        if "TorchScript" in str(error):
             raise CheckpointError(
-                f"{file}: holds Python objects besides tensors, which are not unpickled: save its state_dict() instead"
+                f"{file}: is a TorchScript archive: save its weights alone, by torch.save(model.state_dict(), FILE)"
             ) from None
-        raise CheckpointError(f"{file}: is not a checkpoint, or is truncated or damaged") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, json.JSONDecodeError):
-        raise CheckpointError(f"{file}: is not a checkpoint, or is truncated or damaged") from None
+        raise damaged from None
 
 
-def _clean(content: Any, file: Path) -> State:
-    for key in _CONTAINERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict):
+def _tensors(content: Any, file: Path) -> State:
+    if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds {type(content).__name__}, not weights by name")
-    state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    state = flatten(content)
+    if state is None:
+        raise CheckpointError(f"{file}: is nested deeper than any checkpoint")
     if not state:
         raise CheckpointError(f"{file}: holds no weights")
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            # Where only some names begin so, it is a part of the model and no wrapper around it.
-            if all(name.startswith(prefix) for name in state):
-                state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-                stripped = True
     return state
+
+
+class _NumpyType:
+    """Stands in for numpy.dtype in files, of which nothing but the kind of number is read."""
+
+    def __init__(self, code: str, *more: Any) -> None:
+        self.code = code
+        self.order: Any = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+
+def _number(kind: _NumpyType, content: bytes) -> Any:
+    """Stands in for numpy's scalars in files, such as ``{"accuracy": np.float64(93.1)}``: a plain number."""
+    if not re.fullmatch(r"[biuf][1248]", kind.code):
+        raise pickle.UnpicklingError(f"GLOBAL numpy.{kind.code}")
+    return np.frombuffer(content, np.dtype(kind.code).newbyteorder(kind.order), count=1)[0].item()
+
+
+_PLAIN_VALUES: list[Any] = [
+    argparse.Namespace,  # options of timm's training script
+    (_NumpyType, "numpy.dtype"),
+    *((_number, f"numpy.{package}.multiarray.scalar") for package in ("core", "_core")),
+]
+"""What is read besides tensors; numpy's own classes are not called."""

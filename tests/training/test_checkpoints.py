@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import pickle
+import re
 import shutil
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -138,6 +141,183 @@ def test_a_swin_transformers_tables_are_resampled_by_timms_own_rule(tmp_path: Pa
     loaded = load_checkpoint(tmp_path / "swin.safetensors").load_into(model)
     assert len(loaded.reshaped) == 12 and all(n.endswith("relative_position_bias_table") for n in loaded.reshaped)
     assert loaded.missing == []
+
+
+# Where in a file the weights lie -------------------------------------------------------------------------------------
+
+
+def load(content: Any, file: Path, name: str = "test_resnet") -> tuple[torch.nn.Module, Any]:
+    torch.save(content, file)
+    model = model_of(name)
+    return model, load_checkpoint(file).load_into(model)
+
+
+def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"net": state, "acc": 93.1},
+        lambda state: {"n_averaged": torch.tensor(3), **under("module.", state)},
+        lambda state: {"state_dict": {**under("model.", state), "criterion.weight": torch.ones(1000)}},
+        lambda state: {"criterion.weight": torch.ones(1000), **state},
+        lambda state: under("encoder.", state),
+        lambda state: {**under("encoder.", state), **under("projector.", {"0.weight": torch.ones(9, 9)})},
+        lambda state: {"epoch": 3, "nets": [{"weights": under("a.b.c.", state)}]},
+        lambda state: {"checkpoint": {"backbone": state, "decoder": {"conv1.weight": torch.ones(3)}}},
+        lambda state: {name.replace(".", "._orig_mod.", 1): tensor for name, tensor in state.items()},
+        lambda state: under("_fsdp_wrapped_module.", state),
+        lambda state: {
+            "model": state,
+            "optimizer": {"state": {i: {"exp_avg": t} for i, t in enumerate(state.values())}},
+        },
+        lambda state: {"best": np.float64(0.5), "step": np.int64(7), "done": np.bool_(True), "weights": state},
+    ],
+)
+def test_weights_are_found_by_what_fits_the_model(tmp_path: Path, name: str, wrap: Any) -> None:
+    state = timm.create_model(name, num_classes=7).state_dict()
+    model, loaded = load(wrap(state), tmp_path / "weights.pth", name)
+    heads = ("fc.", "head.")
+    assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items() if not n.startswith(heads))
+    assert (loaded.missing, loaded.reshaped, loaded.equal) == ([], [], [])
+
+
+def test_what_is_left_over_is_told(tmp_path: Path) -> None:
+    state = model_of().state_dict()
+    content = {"state_dict": under("model.", state), "loss": {"weight": torch.ones(3)}, "other": torch.ones(1)}
+    _, loaded = load(content, tmp_path / "a.ckpt")
+    assert loaded.describe() == (
+        "90 tensors loaded from 'state_dict.model', 2 skipped (fc.weight, fc.bias), "
+        "2 left over elsewhere in the file (loss.weight, other)"
+    )
+    _, loaded = load({**state, "criterion.weight": torch.ones(3)}, tmp_path / "a.ckpt")
+    assert loaded.describe() == "90 tensors loaded, 3 skipped (fc.weight, fc.bias, criterion.weight)"
+
+
+@pytest.mark.parametrize(
+    ("places", "taken"),
+    [
+        (["student.module.", "teacher."], "teacher"),
+        (["model.", "model_ema."], "model_ema"),
+        (["teacher.", "ema."], "ema"),
+        (["net_a.", "net_b."], "net_a"),
+        (["encoder_q.", "encoder_k."], "encoder_q"),
+    ],
+)
+def test_of_several_that_fit_as_well_the_one_that_is_taken_is_told(
+    tmp_path: Path, places: list[str], taken: str
+) -> None:
+    states = {place.rstrip("."): model_of().state_dict() for place in places}
+    content: dict[str, Any] = {}
+    for place, state in states.items():
+        content |= under(f"{place}.", state)
+    model, loaded = load(content, tmp_path / "a.pth")
+    assert same_backbone(model, states[taken])
+    (other,) = set(states) - {taken}
+    assert loaded.describe().startswith(f"90 tensors loaded from '{taken}' (those of '{other}' fit as well)")
+
+
+def test_what_fits_best_counts_more_than_a_name(tmp_path: Path) -> None:
+    state, other = model_of().state_dict(), model_of("resnet18").state_dict()
+    model, loaded = load({"ema": other, "teacher": {"x": torch.ones(2)}, "b": state}, tmp_path / "a.pth")
+    assert same_backbone(model, state) and (loaded.place, loaded.equal) == ("b", [])
+
+
+def test_a_pre_trained_encoder_loads_out_of_an_autoencoder_and_a_larger_model_does_not(tmp_path: Path) -> None:
+    state = model_of("test_vit").state_dict()
+    decoder = {f"decoder_blocks.{i}.weight": torch.ones(2, 2) for i in range(200)}
+    model, loaded = load({"model": {**state, **decoder, "mask_token": torch.ones(1)}}, tmp_path / "mae.pth", "test_vit")
+    assert torch.equal(model.cls_token, state["cls_token"]) and len(loaded.skipped) == 203  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"has 120 of its 120 tensors.*left over: layer1.2.*: give the name"):
+        load(model_of("resnet34").state_dict(), tmp_path / "larger.pth", "resnet18")
+
+
+def test_another_layout_is_converted_out_of_its_wrapper_too(tmp_path: Path) -> None:
+    reference = torchvision.models.densenet121(num_classes=3).state_dict()
+    content = {"epoch": 1, "sd": under("module.", reference), "optim": {"0": torch.ones(1)}}
+    model, loaded = load(content, tmp_path / "a.pth", "densenet121")
+    assert torch.equal(model.features.conv0.weight, reference["features.conv0.weight"])  # type: ignore[union-attr,arg-type]
+    assert loaded.missing == []
+
+
+def test_a_file_that_does_not_fit_is_told_by_what_is_there_missing_and_left_over(tmp_path: Path) -> None:
+    state = model_of().state_dict()
+    some = {name: tensor for name, tensor in state.items() if not name.startswith("layer2")}
+    with pytest.raises(CheckpointError) as caught:
+        load({"net": {**some, "extra.weight": torch.ones(1)}}, tmp_path / "a.pth")
+    told = str(caught.value)
+    assert re.search(r"a.pth: does not fit the model, a ResNet: has \d+ of its \d+ tensors under 'net'", told)
+    assert "missing: layer2.0.conv1.weight, " in told and "left over: extra.weight" in told and "\n" not in told
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, bad: float) -> None:
+    from formulavision.evaluation import first_layer_filters
+
+    state = model_of().state_dict()
+    state["conv1.0.weight"][0, 0, 0, 0] = bad
+    state["layer1.0.conv1.weight"][:] = bad
+    with pytest.raises(CheckpointError, match=r"conv1.0.weight holds NaN or infinite numbers, as 1 others do"):
+        load({"net": state}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"conv1.0.weight holds NaN or infinite numbers"):
+        first_layer_filters(tmp_path / "a.pth")
+    # What is not taken may be anything.
+    state = model_of().state_dict()
+    state["fc.bias"][:] = bad
+    load({"net": state, "best": torch.tensor(bad)}, tmp_path / "a.pth")
+
+
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    state = model_of().state_dict()
+    state["conv1.0.weight"] = (state["conv1.0.weight"] * 100).to(torch.int8)
+    with pytest.raises(CheckpointError, match=r"conv1.0.weight holds int8 and must hold float32"):
+        load(state, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (np.zeros(3), r"numpy[\w.]*_reconstruct"),
+        (np.str_("text"), r"numpy\.U4"),
+        (Path("a"), r"pathlib[\w.]*PosixPath"),
+        (datetime.date(2020, 1, 1), r"datetime\.date"),
+    ],
+)
+def test_python_objects_are_named_and_the_remedy_is(tmp_path: Path, extra: Any, named: str) -> None:
+    torch.save({"state_dict": model_of().state_dict(), "extra": extra}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"not unpickled \({named}\).*torch.save\(model.state_dict\(\), FILE\)"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_whole_model_and_a_script_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    torch.save(model_of(), tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError, match=r"not unpickled \(timm\.models\.resnet\.ResNet\)"):
+        load_checkpoint(tmp_path / "whole.pt")
+
+
+def test_plain_numbers_of_numpy_are_read_as_they_are(tmp_path: Path) -> None:
+    from formulavision.training.checkpoints import _read
+
+    values = {"a": np.float64(-93.25), "b": np.int32(-7), "c": np.bool_(True), "d": np.float32(0.5), "e": np.uint8(200)}
+    torch.save(values, tmp_path / "a.pth")
+    assert _read(tmp_path / "a.pth") == {"a": -93.25, "b": -7, "c": True, "d": 0.5, "e": 200}
+
+
+def test_nesting_without_end_is_refused_or_read_once(tmp_path: Path) -> None:
+    deep: Any = {}
+    for _ in range(200):
+        deep = {"a": deep}
+    torch.save({"x": deep, "conv": torch.ones(1)}, tmp_path / "deep.pth")
+    with pytest.raises(CheckpointError, match="nested deeper"):
+        load_checkpoint(tmp_path / "deep.pth")
+    layer: Any = [torch.ones(1)]
+    for _ in range(40):
+        layer = [layer, layer]
+    torch.save({"bomb": layer}, tmp_path / "bomb.pth")
+    assert len(load_checkpoint(tmp_path / "bomb.pth").state) == 1
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------

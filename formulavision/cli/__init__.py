@@ -39,7 +39,11 @@ class _Commands(Group):
                 "\nstopped; what is finished is kept: run the same command again to go on (training: with --resume)\n"
             )
             sys.exit(error.code if isinstance(error, Terminated) else 130)
-        except SystemExit:
+        except BrokenPipeError:
+            raise  # by what reads the output, such as head: see __main__.py
+        except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):  # Rich says so
+                raise
             _fail(ctx, "a plugin or a library ended the command by itself (sys.exit)")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

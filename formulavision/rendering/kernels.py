@@ -28,6 +28,7 @@ from numba.core.serialize import dumps
 
 from formulavision import __version__
 from formulavision.util.files import cache_folder
+from formulavision.util.interrupts import held_back
 
 __all__ = ["kernel"]
 
@@ -55,8 +56,10 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     """
     if function is None:
         return functools.partial(kernel, **options)
-    dispatcher = numba.njit(**{"nogil": True, **options})(function)
+    with held_back():  # LLVM calls back into Python, where Ctrl-C would be printed and forgotten
+        dispatcher = numba.njit(**{"nogil": True, **options})(function)
     dispatcher._cache = _KernelCache(dispatcher)
+    dispatcher.compile = held_back()(dispatcher.compile)
     return dispatcher
 
 

@@ -278,7 +278,7 @@ def _run(
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            progress(counter.value)
+            progress(counter.get_obj().value)  # a worker that was killed may hold the lock
             for future in finished:
                 yield futures[future], future.result()
     except BaseException:

@@ -70,11 +70,22 @@ def stoppable(first: Callable[[int], None], again: Callable[[], None] | None) ->
 @contextmanager
 def held_back() -> Iterator[None]:
     """Signals wait until the block ends; processes that are started in it get none but in :func:`stoppable`."""
+    waiting: list[int] = []
+    before = {}
     mask = _mask("SIG_BLOCK", SIGNALS)
     try:
+        # Another thread may take a signal, of which the handler runs in the main thread all the same.
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                before[number] = signal.signal(number, lambda number, frame: waiting.append(number))
         yield
     finally:
+        for number, old in before.items():
+            if old is not None:  # set by other means than Python's
+                signal.signal(number, old)
         _mask("SIG_SETMASK", mask)
+        for number in waiting:
+            signal.raise_signal(number)
 
 
 def _mask(how: str, signals: Any) -> Any:

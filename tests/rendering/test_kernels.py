@@ -303,6 +303,19 @@ def test_files_of_a_function_do_not_grow_without_end(modules: Modules, monkeypat
     assert len([file for file in modules.files() if file.name.startswith("drawing_top.draw.")]) == 3
 
 
+@pytest.mark.parametrize("delay", [0.1, 0.3, 0.6])
+def test_an_interrupt_while_a_kernel_compiles_is_not_lost(modules: Modules, delay: float) -> None:
+    code = (
+        "import os, signal, threading, time, drawing_top\n"
+        f"threading.Timer({delay}, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
+        "try:\n    drawing_top.draw(3.0)\n    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{modules.folder}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 def test_processes_that_compile_at_once_do_not_meet(modules: Modules) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{modules.folder}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-c", "import drawing_top; print(drawing_top.draw(3.0))"]

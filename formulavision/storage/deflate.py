@@ -230,6 +230,22 @@ def _put(out, place, bits, count, code, length):  # type: ignore[no-untyped-def]
     return place + (count >> _3), bits >> (count & ~_7), count & _7
 
 
+@kernel(inline="always")
+def _put_long_gap(out, place, bits, count, gap):  # type: ignore[no-untyped-def]
+    """Append what the table of zeros is too short for: one zero, and that repeated.
+
+    Returns:
+        What ``_put`` does, and the zeros that are left.
+    """
+    if gap > _258:
+        place, bits, count = _put(out, place, bits, count, _0, _1)
+        gap -= _1
+        while gap >= _258:
+            place, bits, count = _put(out, place, bits, count, _LONGEST_CODE, _LONGEST_BITS)
+            gap -= _258
+    return place, bits, count, gap
+
+
 @kernel
 def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spans):  # type: ignore[no-untyped-def]
     """The stream; empty where a pixel is neither 0 nor the value, which is then the highest of all.
@@ -292,12 +308,7 @@ def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spa
             places += (span >> uint64(40)) + lit * at
             gap = at + (span >> uint64(24) & _7) - end
             end = at + _8 - (span >> uint64(28) & _7)
-            if gap > _258:
-                place, bits, count = _put(out, place, bits, count, zeros[1] & _255, _1)
-                gap -= _1
-                while gap >= _258:
-                    place, bits, count = _put(out, place, bits, count, _LONGEST_CODE, _LONGEST_BITS)
-                    gap -= _258
+            place, bits, count, gap = _put_long_gap(out, place, bits, count, gap)
             code = zeros[gap]
             length = code >> _16
             code = code & uint64(65535) | (span & uint64(65535)) << length
@@ -320,12 +331,7 @@ def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spa
         start += width
         line += width + _1
     gap = total - end
-    if gap > _258:
-        place, bits, count = _put(out, place, bits, count, zeros[1] & _255, _1)
-        gap -= _1
-        while gap >= _258:
-            place, bits, count = _put(out, place, bits, count, _LONGEST_CODE, _LONGEST_BITS)
-            gap -= _258
+    place, bits, count, gap = _put_long_gap(out, place, bits, count, gap)
     code = zeros[gap]
     place, bits, count = _put(out, place, bits, count, code & uint64(65535), code >> _16)
     place, bits, count = _put(out, place, bits, count, _END_CODE, _END_BITS)

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from formulavision import Drawer, Recipe, generate
+from formulavision.cli import app
+from formulavision.recipes.sheets import contact_sheet, preview
 
 # These libraries leave files for the garbage collector to close.
 pytestmark = [
@@ -168,6 +171,42 @@ def test_pandas_and_opencv(stores: Stores) -> None:
 
 
 # Files
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated:DeprecationWarning")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_contact_sheet_is_a_plain_file(recipe: str, tmp_path: Path) -> None:
+    from torchvision.io import decode_image
+
+    sheet = np.asarray(contact_sheet(Drawer(RECIPES[recipe]), categories=2, instances=2))
+    file = preview(RECIPES[recipe], tmp_path / "sheet.png", categories=2, instances=2)
+    assert np.array_equal(np.asarray(Image.open(file)), sheet)
+    assert np.array_equal(decode_image(str(file)).permute(1, 2, 0), sheet)
+
+
+def test_the_command_writes_plain_files_unless_told_and_warns_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    for options, depth in (([], 8), (["--png", "compact"], 1)):
+        out = tmp_path / str(depth)
+        arguments = [
+            "--plugin",
+            "ifs",
+            "--categories",
+            "1",
+            "--instances",
+            "1",
+            "--size",
+            "40",
+            "--format",
+            "imagefolder",
+        ]
+        result = CliRunner().invoke(app, ["generate", *arguments, "--out", str(out), *options])
+        assert result.exit_code == 0, result.output
+        assert [path.read_bytes()[24] for path in out.rglob("*.png")] == [depth]
+    help_text = " ".join(CliRunner().invoke(app, ["generate", "--help"]).output.replace("│", " ").split())
+    assert "torchvision's decode_image and Hugging Face datasets get wrong values" in help_text
 
 
 def test_names_are_the_published_ones(tmp_path: Path) -> None:

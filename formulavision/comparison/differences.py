@@ -1,4 +1,4 @@
-"""Which arms differ by more than chance: paired tests over seeds, or over test images where there is one seed."""
+"""Arms that differ by more than chance, by paired tests over seeds; of one seed, models that differ on the test images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ __all__ = [
     "Difference",
     "Right",
     "between_arms",
-    "explanation",
     "from_baseline",
     "matrix_places",
     "right_images",
@@ -35,6 +34,9 @@ MCNEMAR = "McNemar's exact test"
 
 Right = NDArray[np.bool_]
 """Of each test image, whether the model's class is right."""
+
+_NAMED = 8
+"""Pairs of arms that a sentence names."""
 
 Place = tuple[str, str]
 """Frozen layers and downstream."""
@@ -64,8 +66,14 @@ class Difference:
     corrected: float | None = None
 
     @property
-    def significant(self) -> bool:
+    def beyond_chance(self) -> bool:
+        """Whether the test rejects chance: over seeds for the arms, over images for these trained models alone."""
         return self.corrected is not None and self.corrected < ALPHA
+
+    @property
+    def significant(self) -> bool:
+        """Whether the arms differ beyond chance, which one seed cannot tell."""
+        return self.method == T_TEST and self.beyond_chance
 
 
 def from_baseline(findings: Findings, folder: Path) -> dict[tuple[str, str, str], Difference]:
@@ -200,24 +208,30 @@ def _corrected(differences: list[Difference]) -> list[Difference]:
     return result
 
 
-def explanation(differences: Iterable[Difference]) -> str:
-    """How the differences were tested, in a few words; empty where none was."""
-    methods = list(dict.fromkeys(d.method for d in differences if d.method))
-    if not methods:
-        return ""
-    over: dict[str, str] = {T_TEST: f"{T_TEST} over seeds", MCNEMAR: f"{MCNEMAR} over the test images of one seed"}
-    return f"{' and '.join(over[m] for m in methods)}, p < {ALPHA} after Holm's correction"
-
-
 def star(findings: Findings, differences: Sequence[Difference]) -> list[str]:
     """What the star beside a difference says, or that there is none, and what is not tested; sentences."""
-    tested = explanation(differences)
-    if not tested:
-        return []
-    marked = any(difference.significant for difference in differences)
-    sentences = [
-        f"* is a difference beyond chance: {tested}." if marked else f"No difference is beyond chance: {tested}."
-    ]
+    sentences = []
+    holm = f"p < {ALPHA} after Holm's correction"
+    if any(difference.method == T_TEST for difference in differences):
+        marked = any(difference.significant for difference in differences)
+        verdict = "* is a difference beyond chance" if marked else "No difference is beyond chance"
+        sentences.append(f"{verdict}: {T_TEST} over seeds, {holm}.")
+    of_images = [difference for difference in differences if difference.method == MCNEMAR]
+    if of_images:
+        apart = [
+            f"{d.arm} and {d.other}"
+            + (f" ({d.downstream}, frozen: {d.freeze})" if d.freeze != "none" else f" ({d.downstream})")
+            for d in of_images
+            if d.beyond_chance
+        ]
+        models = "no two of the single trained models differ"
+        if apart:
+            more = f" and {len(apart) - _NAMED} other pairs" if len(apart) > _NAMED else ""
+            models = f"the single trained models of these arms differ: {', '.join(apart[:_NAMED])}{more}"
+        sentences += [
+            "A difference of one seed is not marked: it says nothing about how much other seeds differ.",
+            f"On these test images, {models} ({MCNEMAR} over the images, {holm}).",
+        ]
     without = dict.fromkeys(
         d.downstream
         for d in differences

@@ -168,6 +168,35 @@ def test_without_a_shared_seed_there_is_no_difference() -> None:
     assert from_baseline(found, Path()) == {}
 
 
+def test_one_seed_marks_nothing_and_says_what_its_test_is_of(tmp_path: Path) -> None:
+    scores = {(arm, "none", "x", 0): 0.5 for arm in ("scratch", "far", "near")}
+    found = findings(scores)
+    predict(tmp_path, {"scratch-none-x-0": [False] * 40, "far-none-x-0": [True] * 40})
+    predict(tmp_path, {"near-none-x-0": [False] * 39 + [True]})
+    tests = list(from_baseline(found, tmp_path).values())
+    assert [(test.method, test.significant) for test in tests] == [("McNemar's exact test", False)] * 2
+    assert [test.beyond_chance for test in tests] == [True, False]
+    for differences in (tests, between_arms(found, tmp_path)):
+        assert not any(difference.significant for difference in differences)
+        first, second = star(found, differences)
+        assert first.startswith("A difference of one seed is not marked")
+        assert "far (x)" in second or "far and scratch (x)" in second
+    (_, second) = star(found, [test for test in tests if test.arm == "near"])
+    assert second.startswith("On these test images, no two of the single trained models differ (McNemar")
+
+
+def test_only_what_has_several_seeds_is_marked_where_others_have_one(tmp_path: Path) -> None:
+    scores = {("scratch", "none", "x", s): 0.5 + s / 1000 for s in range(3)}
+    scores |= {("many", "none", "x", s): 0.7 + s / 500 for s in range(3)} | {("one", "none", "x", 0): 0.9}
+    found = findings(scores)
+    predict(tmp_path, {"scratch-none-x-0": [False] * 40, "one-none-x-0": [True] * 40})
+    tests = {test.arm: test for test in from_baseline(found, tmp_path).values()}
+    assert (tests["many"].significant, tests["one"].significant) == (True, False)
+    sentences = star(found, list(tests.values()))
+    assert sentences[0].startswith("* is a difference beyond chance: paired t-test over seeds")
+    assert "one and scratch (x)" in sentences[2]
+
+
 def test_a_star_is_explained_where_there_is_one() -> None:
     one = {("scratch", "none", "x", s): 0.5 + s / 1000 for s in range(3)}
     far = {("b", "none", "x", s): 0.7 + s / 500 for s in range(3)}

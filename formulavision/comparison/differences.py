@@ -1,4 +1,4 @@
-"""Arms that differ by more than chance, by paired tests over seeds; of one seed, models that differ on the test images."""
+"""Arms that differ by more than chance, by paired tests over seeds; of one seed, models that differ on test images."""
 
 from __future__ import annotations
 

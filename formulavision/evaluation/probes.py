@@ -318,14 +318,31 @@ def _standardised(train: torch.Tensor, test: torch.Tensor) -> tuple[NDArray[np.f
 
 
 def _held_out(labels: torch.Tensor, seed: int) -> NDArray[np.bool_]:
-    """A fifth of each class's images, rounded down; with several labels an image a fifth of all."""
-    groups = [np.arange(len(labels))]
-    if labels.ndim == 1:
-        groups = [np.flatnonzero(labels.numpy() == label) for label in range(int(labels.max()) + 1)]
-    chosen = np.zeros(len(labels), bool)
-    for i, group in enumerate(groups):
-        chosen[random_stream(seed, Stream.HOLD_OUT, i).permutation(group)[: len(group) // _HELD_OUT]] = True
-    return chosen
+    """A fifth of each class's images, rounded down; with several labels an image a fifth of all.
+
+    With several labels, an image stays where without it a class would have no image with it, or none without it, left
+    to be fitted to.
+    """
+    known = labels.numpy()
+    chosen = np.zeros(len(known), bool)
+    if known.ndim == 1:
+        for label in range(int(known.max()) + 1):
+            group = np.flatnonzero(known == label)
+            order = random_stream(seed, Stream.HOLD_OUT, label).permutation(group)
+            chosen[order[: len(group) // _HELD_OUT]] = True
+        return chosen
+    present, absent = known == 1, known == 0
+    with_it, without_it = present.sum(axis=0), absent.sum(axis=0)
+    order = random_stream(seed, Stream.HOLD_OUT, 0).permutation(np.arange(len(known)))
+    for image in order[: len(known) // _HELD_OUT]:
+        # A class that has none to begin with keeps nothing back.
+        last = (present[image] & (with_it == 1)) | (absent[image] & (without_it == 1))
+        if not last.any():
+            chosen[image] = True
+            with_it = with_it - present[image]
+            without_it = without_it - absent[image]
+    # A choice of the penalty takes a class to be right about.
+    return chosen if present[chosen].any() else np.zeros(len(known), bool)
 
 
 def _outcomes(labels: torch.Tensor, scores: NDArray[np.float32]) -> Outcomes:

@@ -158,6 +158,48 @@ def test_where_none_can_be_held_out_the_penalty_is_a_fixed_one() -> None:
     assert classify_linearly(blobs(8, 2, distance=8, seed=1), blobs(8, 2, distance=8, seed=2), 2)[1] == 0.1
 
 
+@pytest.mark.parametrize("rare", ["present", "absent", "uncounted"])
+@pytest.mark.parametrize("images", [5, 7, 40])
+def test_the_only_image_with_or_without_a_class_is_fitted_to(rare: str, images: int) -> None:
+    features = blobs(images, 3, distance=3, seed=1)
+    common = torch.nn.functional.one_hot(features.labels, 3).to(torch.int8)
+    for seed in range(images):  # whichever image would be held out
+        labels = torch.cat([common, torch.zeros(images, 1, dtype=torch.int8)], 1)
+        if rare == "absent":
+            labels[:, 3] = 1
+        if rare == "uncounted":
+            labels[:, 3] = -1
+            labels[(seed + 1) % images, 3] = 0
+        labels[seed, 3] = 0 if rare == "absent" else 1
+        train = Features(features.values, labels)
+        found, _ = classify_linearly(train, train, 4, seed=seed)
+        assert found.scores is not None and np.isfinite(found.scores).all()
+
+
+def test_where_no_image_that_is_held_out_shows_a_class_the_penalty_is_a_fixed_one() -> None:
+    features = blobs(10, 2, distance=3, seed=1)
+    labels = torch.zeros(10, 2, dtype=torch.int8)
+    labels[3, 0] = labels[4, 1] = 1
+    assert classify_linearly(Features(features.values, labels), Features(features.values, labels), 2)[1] == 0.1
+
+
+@pytest.mark.parametrize(("value", "told"), [(0, "with"), (1, "without"), (-1, "with")])
+def test_a_class_that_all_or_no_images_show_is_refused(
+    make_run: Callable[..., Path], mixtures: Downstream, tmp_path: Path, value: int, told: str
+) -> None:
+    train = mixtures.train
+    labels = train.labels.copy()
+    labels[:, 1] = value
+    data = Downstream(
+        mixtures.name,
+        mixtures.settings,
+        type(train)(train.read, train.indices, labels, train.class_names),
+        mixtures.test,
+    )
+    with pytest.raises(DownstreamError, match=f"has no training image {told} 'green': there is nothing to fit to"):
+        probe(make_run(tmp_path / "run", ["a", "b"]), data, show_progress=False)
+
+
 def test_entries_that_do_not_count_change_nothing() -> None:
     train, test = blobs(90, 3, distance=0.5, seed=1), blobs(40, 3, distance=0.5, seed=2)
     several = [torch.nn.functional.one_hot(f.labels, 3).to(torch.int8) for f in (train, test)]

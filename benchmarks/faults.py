@@ -211,9 +211,9 @@ def page(campaign: Campaign) -> str:
 
 def all_trials() -> list[Trial]:
     """Every kind of trial."""
-    from campaign import inputs, stores, surroundings, training
+    from campaign import configs, images, plugins, stores, surroundings, training
 
-    return [*stores.TRIALS, *training.TRIALS, *inputs.TRIALS, *surroundings.TRIALS]
+    return [trial for part in (stores, training, configs, images, plugins, surroundings) for trial in part.TRIALS]
 
 
 def warm_up(work: Path) -> None:

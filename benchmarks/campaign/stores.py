@@ -121,40 +121,49 @@ def kill_generate(random: random.Random, seed: int, folder: Path) -> str | None:
         before = contents(out)
         placed = place_foreign(out, random)
     expected = contents(whole(format))
-    arguments = [*settings(format), "--workers", str(workers), "--out", out]
-    options = ["--overwrite"] if replaced else []
-    for _ in range(random.choice([1, 1, 2, 3])):
+    arguments = ["generate", *settings(format), "--workers", str(workers), "--out", str(out)]
+    kinds = []
+    for attempt in range(random.choice([1, 1, 2, 3])):
+        # What was to be replaced may be untouched still.
+        replace = replaced and (attempt == 0 or contents(out, *placed) == before or random.random() < 0.5)
+        options = ["--overwrite"] if replace else []
         # A new interpreter now and then: its start can be interrupted as well.
         cold = random.random() < 0.1
-        command = [sys.executable, "-m", "formulavision", "generate", *map(str, arguments), *options]
-        process = Process(command if cold else cli("generate", *arguments, *options), folder / "killed.log")
-        kind = random.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        wait_until(random, process, out, most_files=len(expected), cold=cold, workers=workers)
-        # Ctrl-C goes to all processes of a terminal, a container's end to the first or to all.
-        process.kill(kind, group=kind == signal.SIGINT or random.random() < 0.3)
+        command = [sys.executable, "-m", "formulavision", *arguments, *options]
+        process = Process(command if cold else cli(*arguments, *options), folder / "killed.log")
+        wait_until(random, process, out, most_files=len(expected), seconds=2.0 * workers + 3.0 * cold, cold=cold)
+        kinds.append(kill(random, process))
         ended = process.wait()
-        if kind != signal.SIGKILL and (flaw := wrong_interruption(ended, kind)):
-            return f"{format}, {workers} workers, {kind.name}: {flaw}"
+        if flaw := wrong_interruption(ended, kinds[-1]):
+            return f"{format}, {workers} workers, {kinds[-1].name}{', cold' if cold else ''}: {flaw}"
         if out.is_dir() and any(out.iterdir()) and not placed:
             placed = place_foreign(out, random)
-        options = ["--overwrite"] if replaced and random.random() < 0.5 else []
-        if replaced == "other" and contents(out, *placed) == before:
-            options = ["--overwrite"]
 
     def again(*more: str) -> Callable[[], None]:
-        return cli("generate", *arguments, *more)
+        return cli(*arguments, *more)
 
+    # Workers of a process that was killed may be at work still.
     flaw = continued(out, again, expected, placed, before, overwrite=random.random() < 0.3)
     process.end_group()
-    return flaw and f"{format}, {workers} workers, {kind.name}, replaced: {replaced}: {flaw}"
+    return flaw and f"{format}, {workers} workers, {[k.name for k in kinds]}, replaced: {replaced}: {flaw}"
+
+
+def kill(random: random.Random, process: Process) -> signal.Signals:
+    """Kill a command in one of the ways in which it happens."""
+    kind = random.choice(
+        [signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
+    )
+    # Ctrl-C goes to all processes of a terminal, a container's end to the first or to all.
+    process.kill(kind, group=kind == signal.SIGINT or random.random() < 0.3)
+    return kind
 
 
 def wait_until(
-    random: random.Random, process: Process, out: Path, *, most_files: int, cold: bool, workers: int
+    random: random.Random, process: Process, out: Path, *, most_files: int, seconds: float, cold: bool = False
 ) -> None:
     """Wait for a random time, or for a random number of files in ``out``, or for the process's end."""
     start = time.monotonic()
-    end = start + random.uniform(0.3 if cold else 0.0, 2.0 + 2.0 * (workers > 1) + 3.0 * cold)
+    end = start + random.uniform(0.3 if cold else 0.0, seconds)
     files = random.randint(1, most_files + 3) if random.random() < 0.5 else None
     while process.running() and time.monotonic() < (start + 20 if files else end):
         if files and sum(len(names) for _, _, names in os.walk(out)) >= files:
@@ -164,7 +173,7 @@ def wait_until(
 
 def wrong_interruption(ended: Ended, kind: signal.Signals) -> str | None:
     # It may have come before the command had set its handlers, or after its end.
-    return wrong_end(ended, 0, 130, -kind)
+    return None if kind == signal.SIGKILL else wrong_end(ended, 0, 130, 128 + kind, -kind)
 
 
 # Killed before every file operation ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -12,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from campaign.trial import Ended, Process, Trial, change_bytes, cli, contents, difference, kept, run, tail, wrong_end
+from campaign.trial import Ended, Process, Trial, cli, contents, damage, difference, kept, run, tail, wrong_end
 
+MARKER = ".formulavision"
 FORMATS = ("parquet", "webdataset", "imagefolder")
 FOREIGN = ("thesis.tex", "data/mine.txt", "00000/mine.txt", ".hidden/mine")
 
@@ -136,14 +138,11 @@ def kill_generate(random: random.Random, seed: int, folder: Path) -> str | None:
         ended = process.wait()
         if flaw := wrong_interruption(ended, kinds[-1]):
             return f"{format}, {workers} workers, {kinds[-1].name}{', cold' if cold else ''}: {flaw}"
-        if out.is_dir() and any(out.iterdir()) and not placed:
+        if not placed and (out / MARKER).is_file():  # before that, the folder is nobody's
             placed = place_foreign(out, random)
 
-    def again(*more: str) -> Callable[[], None]:
-        return cli(*arguments, *more)
-
     # Workers of a process that was killed may be at work still.
-    flaw = continued(out, again, expected, placed, before, overwrite=random.random() < 0.3)
+    flaw = continued(out, functools.partial(cli, *arguments), expected, placed, before, overwrite=random.random() < 0.3)
     process.end_group()
     return flaw and f"{format}, {workers} workers, {[k.name for k in kinds]}, replaced: {replaced}: {flaw}"
 
@@ -178,6 +177,7 @@ def wrong_interruption(ended: Ended, kind: signal.Signals) -> str | None:
 
 # Killed before every file operation ----------------------------------------------------------------------------------
 
+CRASHED = 99
 WRITING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
 
 
@@ -200,7 +200,7 @@ def crash_at(operation: int, call: Callable[[], object], folder: Path) -> Callab
                 return
             count += 1
             if count == operation:
-                os._exit(99)
+                os._exit(CRASHED)
 
         sys.addaudithook(hook)
         try:
@@ -231,14 +231,12 @@ def state_of(format: str, state: str, out: Path) -> tuple[str, ...]:
         return ("--overwrite",)
     other = state == "overwrite unfinished"
 
-    def make(folder: Path) -> None:
+    def crash(folder: Path) -> None:
         inner = folder / "out"
-        crash_at(14, generate(inner, format, tiny=True, other=other), inner)()
+        ended = run(crash_at(20, generate(inner, format, tiny=True, other=other), inner), folder / "crash")
+        assert ended.status == CRASHED, tail(ended)
 
-    def crashed(folder: Path) -> None:
-        run(lambda: make(folder), folder / "x")
-
-    shutil.copytree(kept(f"unfinished-{format}-{other}", crashed) / "out", out)
+    shutil.copytree(kept(f"unfinished-{format}-{other}", crash) / "out", out)
     return ("--overwrite",) if other else ()
 
 
@@ -261,24 +259,22 @@ def crash_points() -> list[tuple[str, str, int]]:
 
 def crash_generate(random: random.Random, seed: int, folder: Path) -> str | None:
     points = crash_points()
-    format, state, operation = points[seed % len(points)]
+    # Neighbouring seeds lie far from each other, so that a part of the seeds tries all formats and states.
+    format, state, operation = points[seed * 1009 % len(points)]
     out, copy = folder / "out", folder / "copy"
     options = state_of(format, state, out)
     before = contents(out) if state == "overwrite complete" else None
-    placed = place_foreign(out, random) if out.exists() else {}
+    placed = place_foreign(out, random) if (out / MARKER).is_file() else {}
     ended = run(crash_at(operation, generate(out, format, *options, tiny=True), out), out)
     where = f"{format}, {state}, before operation {operation}"
-    if ended.status not in (0, 99):
-        return f"{where}: {wrong_end(ended, 99)}"
+    if ended.status not in (0, CRASHED):
+        return f"{where}: {wrong_end(ended, CRASHED)}"
     expected = contents(whole(format, tiny=True))
     for overwrite in (False, True):
         shutil.rmtree(copy, ignore_errors=True)
         if out.exists():
             shutil.copytree(out, copy)
-
-        def again(*more: str) -> Callable[[], None]:
-            return generate(copy, format, *more, tiny=True)
-
+        again = functools.partial(generate, copy, format, tiny=True)
         if flaw := continued(copy, again, expected, placed, before, overwrite):
             return f"{where}: {flaw}"
     return None
@@ -295,30 +291,16 @@ def mutate_store(random: random.Random, seed: int, folder: Path) -> str | None:
     # One of the small files that describe the store, as often as one of the many that hold images.
     small = [path for path in files if path.parent == out and path.suffix in {".json", ".yaml"}]
     path = random.choice(small if random.random() < 0.4 else files)
-    kind = random.choice(["bytes", "bytes", "bytes", "bytes", "delete", "swap"])
-    if kind == "delete":
-        path.unlink()
-        damage = f"{path.name} deleted"
-    elif kind == "swap":
-        other = random.choice([file for file in files if file != path])
-        first, second = path.read_bytes(), other.read_bytes()
-        path.write_bytes(second)
-        other.write_bytes(first)
-        damage = f"{path.relative_to(out)} and {other.relative_to(out)} swapped"
-    else:
-        old = path.read_bytes()
-        new = change_bytes(random, old)
-        path.write_bytes(new)
-        damage = f"{path.relative_to(out)} changed: {_change(old, new)}"
+    what = damage(random, out, path)
     verified = run(verify(out, tiny=True), out)
     if flaw := wrong_end(verified, 0, 1, 2):
-        return f"{format}, {damage}: verify: {flaw}"
+        return f"{format}, {what}: verify: {flaw}"
     read = run(lambda: read_all(out), out)
     flaw = wrong_end(read, 0, 2)
     right = pixels(whole(format, tiny=True))
     if flaw is None and verified.status == 0 and read.output != right:
         flaw = f"verify is content, and the store reads otherwise: {tail(read)}"
-    return flaw and f"{format}, {damage}: {flaw}"
+    return flaw and f"{format}, {what}: {flaw}"
 
 
 def read_all(store: Path) -> int:
@@ -345,13 +327,6 @@ def pixels(store: Path) -> str:
         (folder / "digest").write_text(run(lambda: read_all(store), folder / "x").output)
 
     return (kept(f"pixels-{store.parent.name}", make) / "digest").read_text()
-
-
-def _change(old: bytes, new: bytes) -> str:
-    if len(old) == len(new):
-        place = next((i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]), None)
-        return "nothing" if place is None else f"byte {place}, {old[place]:#x} to {new[place]:#x}"
-    return f"{len(old)} to {len(new)} bytes"
 
 
 # Written by two at once ----------------------------------------------------------------------------------------------

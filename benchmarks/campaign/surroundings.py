@@ -14,7 +14,7 @@ from pathlib import Path
 
 from campaign.stores import FORMATS, generate, settings, verify, whole
 from campaign.training import complete, pretrain, weights
-from campaign.trial import Ended, Trial, change_bytes, cli, contents, difference, kept, run, wrong_end
+from campaign.trial import Ended, Trial, change_bytes, cli, contents, difference, kept, run, tail, wrong_end
 
 MAY_MOUNT = os.geteuid() == 0 and shutil.which("mount") is not None
 NOWHERE = "/proc/nowhere"
@@ -124,53 +124,68 @@ def missing(random: random.Random, seed: int, folder: Path) -> str | None:
     """No home, no cache that can be written, few open files: the same bytes, or one line."""
     kind = ("few files", "no home", "few files", "no cache", "few files", "no kernel cache")[seed % 6]
     format, out = FORMATS[seed // 6 % 3], folder / "out"
+    variables: dict[str, str | None]
     if kind == "few files":
         most = random.randint(3, 60)
         kind = f"{most} open files"
         ended = run(generate(out, format), out, limits={resource.RLIMIT_NOFILE: most})
+    elif kind == "no home":
+        variables = {"HOME": None, "XDG_CACHE_HOME": None, "FORMULAVISION_CACHE": None}
+        ended = run(cold(format, out), out, environment=variables)
+    elif kind == "no cache" or not MAY_MOUNT:
+        variables = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "FORMULAVISION_CACHE"), NOWHERE)
+        ended = run(cold(format, out), out, environment=variables)
     else:
-        variables: dict[str, str | None] = {
-            "no home": {"HOME": None, "XDG_CACHE_HOME": None, "FORMULAVISION_CACHE": None},
-            "no cache": {"HOME": NOWHERE, "XDG_CACHE_HOME": NOWHERE, "FORMULAVISION_CACHE": NOWHERE},
-            "no kernel cache": {"NUMBA_CACHE_DIR": NOWHERE, "HOME": NOWHERE, "XDG_CACHE_HOME": NOWHERE},
-        }[kind]  # type: ignore[assignment]
-        ended = run(command(format, out), out, timeout=400, environment=variables)
+        variables = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "FORMULAVISION_CACHE", "NUMBA_CACHE_DIR"), NOWHERE)
+        with small_disk(folder / "disk", 50_000_000):
+            copy_package(folder / "disk/site")
+            mount("-o", "remount,ro", folder / "disk")
+            ended = run(cold(format, out), out, timeout=400, environment=variables | in_site(folder / "disk/site"))
     flaw = wrong_end(ended, 0, *([2] if "files" in kind else []))
     if flaw is None and ended.status == 0:
         flaw = difference(contents(out), contents(whole(format)))
     return flaw and f"{kind}: {flaw}"
 
 
-def command(format: str, out: Path) -> list[str]:
+def cold(format: str, out: Path) -> list[str]:
     """generate, in a new interpreter."""
     arguments = [*settings(format), "--workers", "1", "--out", str(out)]
     return [sys.executable, "-m", "formulavision", "generate", *arguments]
 
 
+def copy_package(site: Path) -> None:
+    """The package and its plugins, without what was compiled."""
+    import formulavision_plugins
+
+    import formulavision
+
+    for package in (formulavision, formulavision_plugins):
+        (source,) = package.__path__
+        shutil.copytree(source, site / package.__name__, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def in_site(site: Path) -> dict[str, str | None]:
+    return {"PYTHONPATH": str(site)}
+
+
 def kernel_cache(random: random.Random, seed: int, folder: Path) -> str | None:
     """A file of the cache of compiled kernels is damaged: the images are the same, and the cache is repaired."""
-    format, cache, out = FORMATS[seed % 3], folder / "cache", folder / "out"
+    format, out = FORMATS[seed % 3], folder / "out"
 
     def make(target: Path) -> None:
-        run(
-            command(format, target / "out"),
-            target / "x",
-            timeout=400,
-            environment={"NUMBA_CACHE_DIR": str(target / "cache")},
-        )
+        copy_package(target / "site")
+        ended = run(cold("parquet", target / "out"), target / "x", timeout=500, environment=in_site(target / "site"))
+        assert ended.status == 0, tail(ended)
 
-    shutil.copytree(kept("kernels", make), folder, dirs_exist_ok=True)
-    shutil.rmtree(out)
-    files = sorted(path for path in cache.rglob("*") if path.is_file())
-    if not files:
-        return "NUMBA_CACHE_DIR is not used"
-    path = random.choice([path for path in files if path.suffix == ".nbi"] if random.random() < 0.5 else files)
-    path.write_bytes(change_bytes(random, path.read_bytes()))
+    shutil.copytree(kept("kernels", make) / "site", folder / "site")
+    files = sorted((folder / "site").rglob("*.nbc"))
+    damaged = random.sample(files, random.choice([1, 1, len(files)]))
+    for path in damaged:
+        path.write_bytes(change_bytes(random, path.read_bytes()))
     for time in ("first", "second"):
-        ended = run(command(format, out), out, timeout=400, environment={"NUMBA_CACHE_DIR": str(cache)})
-        flaw = wrong_end(ended, 0) or difference(contents(out), contents(whole(format)))
-        if flaw:
-            return f"{path.name} is damaged, {time} start after that: {flaw}"
+        ended = run(cold(format, out), out, timeout=400, environment=in_site(folder / "site"))
+        if flaw := wrong_end(ended, 0) or difference(contents(out), contents(whole(format))):
+            return f"{', '.join(path.name for path in damaged)}, {time} start after that: {flaw}"
         shutil.rmtree(out)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import pickle
@@ -10,12 +11,12 @@ import random
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from campaign.trial import Process, Trial, change_bytes, cli, kept, run, tail, wrong_end
+from campaign.stores import kill, wait_until, wrong_interruption
+from campaign.trial import Process, Trial, change_bytes, cli, damage, kept, run, tail, wrong_end
 
 RECIPE = """generator: {name: perlin, grid: 2}
 categories: 4
@@ -53,10 +54,11 @@ def finetune(out: Path, *options: object, checkpoint: Path | None = None) -> Cal
     )
 
 
-def complete(kind: str) -> Path:
+def complete(kind: str, *options: object) -> Path:
     """A run that nothing interrupted."""
     command: Command = pretrain if kind == "pretrain" else finetune
-    return kept(f"run-{kind}", lambda folder: command(folder / "run")()) / "run"
+    name = "-".join(["run", kind, *(str(option).strip("-") for option in options)])
+    return kept(name, lambda folder: command(folder / "run", *options)()) / "run"
 
 
 def unfinished(kind: str) -> Path:
@@ -87,57 +89,52 @@ def weights(folder: Path) -> bytes:
 def kill_training(random: random.Random, seed: int, folder: Path) -> str | None:
     kind = ("pretrain", "finetune", "compare")[seed % 3]
     out = folder / "out"
-    options: list[object] = []
+    together: list[object] = []
+    resume: list[object] = ["--resume"]
+    command: Command
     if kind == "compare":
         (folder / "comparison.yaml").write_text(COMPARISON)
-        arguments: tuple[object, ...] = ("compare", folder / "comparison.yaml", "--out", out)
-
-        def command(*more: object) -> Callable[[], None]:
-            return cli(*arguments, *more)
+        command = functools.partial(cli, "compare", folder / "comparison.yaml", "--out", out)
+        resume = []
     else:
-        options = ["--set", f"checkpoint_minutes={random.choice(['0', '0', '10'])}"]
-        options += ["--set", f"workers={random.choice([0, 0, 2])}"]
-
-        def command(*more: object) -> Callable[[], None]:
-            return (pretrain if kind == "pretrain" else finetune)(out, *options, *more)
-
-    resume = [] if kind == "compare" else ["--resume"]
-    expected = figures(kept("compared", make_comparison) / "out") if kind == "compare" else None
-    kinds = []
-    for attempt in range(random.choice([1, 1, 2, 3])):
-        process = Process(command(*(resume if attempt else [])), folder / "killed.log")
-        kinds.append(random.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-        wait_until(random, process, out, seconds=12.0 if kind == "compare" else 5.0)
-        process.kill(kinds[-1], group=kinds[-1] == signal.SIGINT)
+        # Several processes make other weights, since each has its share of a batch.
+        together = ["--devices", "2"] if random.random() < 0.1 else []
+        free = [
+            "--set",
+            f"checkpoint_minutes={random.choice([0, 0, 10])}",
+            "--set",
+            f"workers={random.choice([0, 0, 2])}",
+        ]
+        command = functools.partial(pretrain if kind == "pretrain" else finetune, out, *together, *free)
+    kinds: list[signal.Signals] = []
+    for _ in range(random.choice([1, 1, 2, 3])):
+        process = Process(command(*resume if kinds else []), folder / "killed.log")
+        wait_until(random, process, out, most_files=30, seconds=12.0 if kind == "compare" or together else 5.0)
+        kinds.append(kill(random, process))
         ended = process.wait()
         process.end_group()
-        if kinds[-1] != signal.SIGKILL and (flaw := wrong_end(ended, 0, 130, -kinds[-1])):
-            return f"{kind}, {kinds[-1].name}: {flaw}"
+        if flaw := wrong_interruption(ended, kinds[-1]):
+            return f"{kind} {together}, {kinds[-1].name}: {flaw}"
     overwrite = random.random() < 0.25
     ended = run(command("--overwrite") if overwrite else command(*resume), out)
     flaw = wrong_end(ended, 0)
-    if flaw is None and kind == "compare" and figures(out) != expected:
-        flaw = f"its table is another: {figures(out)} and not {expected}"
-    if flaw is None and kind != "compare" and (weights(out) != weights(complete(kind))):
-        flaw = "its weights are others"
+    if flaw is None and kind == "compare":
+        found, expected = figures(out), figures(compared())
+        flaw = None if found == expected else f"its table is {found} and not {expected}"
+    elif flaw is None:
+        flaw = None if weights(out) == weights(complete(kind, *together)) else "its weights are others"
     how = "--overwrite" if overwrite else "resumed"
-    return flaw and f"{kind} {options}, {', '.join(k.name for k in kinds)}, {how}: {flaw}"
+    return flaw and f"{kind} {together}, {', '.join(k.name for k in kinds)}, {how}: {flaw}"
 
 
-def wait_until(random: random.Random, process: Process, out: Path, *, seconds: float) -> None:
-    """Wait for a random time, or until a random number of files of ``out`` were written."""
-    end = time.monotonic() + random.uniform(0, seconds)
-    changes, wanted, last = 0, random.randint(1, 12) if random.random() < 0.5 else 1000, None
-    while process.running() and time.monotonic() < end + 10 * (wanted < 1000) and changes < wanted:
-        newest = max((path.stat().st_mtime_ns for path in [out, out / "checkpoints"] if path.is_dir()), default=None)
-        changes += newest != last
-        last = newest
-        time.sleep(0.001)
+def compared() -> Path:
+    """A comparison that nothing interrupted."""
 
+    def make(folder: Path) -> None:
+        (folder / "comparison.yaml").write_text(COMPARISON)
+        cli("compare", folder / "comparison.yaml", "--out", folder / "out")()
 
-def make_comparison(folder: Path) -> None:
-    (folder / "comparison.yaml").write_text(COMPARISON)
-    cli("compare", folder / "comparison.yaml", "--out", folder / "out")()
+    return kept("compared", make) / "out"
 
 
 def figures(out: Path) -> list[dict[str, str]]:
@@ -153,55 +150,63 @@ def figures(out: Path) -> list[dict[str, str]]:
 
 
 def mutate_run(random: random.Random, seed: int, folder: Path) -> str | None:
-    action = ("resume", "evaluate", "export", "finetune")[seed % 4]
-    run_folder, result = folder / "run", folder / "result"
-    kind = "finetune" if action == "evaluate" else "pretrain"
+    action = ("resume", "evaluate", "export", "finetune", "resume", "compare")[seed % 6]
+    target, result = folder / "target", folder / "result"
     half = action == "resume" and random.random() < 0.8
-    shutil.copytree(unfinished(kind) if half else complete(kind), run_folder)
-    files = sorted(path for path in run_folder.rglob("*") if path.is_file() and path.suffix not in {".md", ".lock"})
-    path = random.choice(files)
-    old = path.read_bytes()
-    if random.random() < 0.1:
-        path.unlink()
-        damage = "deleted"
+    if action == "compare":
+        shutil.copytree(compared(), target)
+    elif half:
+        shutil.copytree(unfinished("pretrain"), target)
     else:
-        new = change_bytes(random, old)
-        path.write_bytes(new)
-        place = next((i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
-        damage = f"{len(old)} to {len(new)} bytes, the first other one is byte {place}"
-    damage = f"{action}, {'unfinished' if half else 'complete'}, {path.relative_to(run_folder)}: {damage}"
+        shutil.copytree(complete("finetune" if action == "evaluate" else "pretrain"), target)
+    # Pictures and texts that are only looked at are made anew.
+    suffixes = (".ckpt", ".yaml", ".json", ".safetensors", ".csv", ".npz", "", ".formulavision")
+    files = sorted(path for path in target.rglob("*") if path.is_file() and path.suffix in suffixes)
+    state = "unfinished" if half else "complete"
+    what = f"{action}, {state}: {damage(random, target, random.choice(files))}"
     calls: dict[str, Callable[[], None]] = {
-        "resume": pretrain(run_folder, "--resume", "--set", "checkpoint_minutes=0"),
-        "evaluate": cli("evaluate", "--checkpoint", run_folder, "--downstream", "digits", "--out", result),
-        "export": cli("export", run_folder, "--out", result),
-        "finetune": finetune(result, checkpoint=run_folder),
+        "resume": pretrain(target, "--resume", "--set", "checkpoint_minutes=0"),
+        "evaluate": cli("evaluate", "--checkpoint", target, "--downstream", "digits", "--out", result),
+        "export": cli("export", target, "--out", result),
+        "finetune": finetune(result, checkpoint=target),
+        "compare": cli("compare", target.parent / "comparison.yaml", "--out", target),
     }
+    (folder / "comparison.yaml").write_text(COMPARISON)
     ended = run(calls[action], result)
-    if flaw := wrong_end(ended, 0, 2):
-        return f"{damage}: {flaw}"
-    if ended.status == 0 and (flaw := wrong_result(action, run_folder, result)):
-        return f"{damage}: succeeds, and {flaw}"
-    return None
+    # A comparison ends with 1 where a stage failed, which its table says.
+    flaw = wrong_end(ended, 0, 2, *([1] if action == "compare" else []))
+    if flaw is None and ended.status == 0 and (flaw := wrong_result(action, target, result)):
+        flaw = f"succeeds, and {flaw}"
+    return flaw and f"{what}: {flaw}"
 
 
-def wrong_result(action: str, run_folder: Path, result: Path) -> str | None:
-    if action == "resume":
-        return None if weights(run_folder) == weights(complete("pretrain")) else "its weights are others"
-    if action == "finetune":
-        return None if weights(result) == weights(complete("finetune")) else "its weights are others"
-    whole = complete("finetune" if action == "evaluate" else "pretrain")
-    if action == "export":
-        return (
-            None if same_tensors(result / "model.safetensors", whole / "model.safetensors") else "exports other weights"
-        )
-    expected = kept("evaluated", lambda folder: cli(
-        "evaluate", "--checkpoint", whole, "--downstream", "digits", "--out", folder / "result"
-    )()) / "result"  # fmt: skip
-    read = [sorted(json.loads((path / "evaluation.json").read_text()).items()) for path in (result, expected)]
-    numbers = [
-        [pair for pair in pairs if isinstance(pair[1], int | float) and "second" not in pair[0]] for pairs in read
-    ]
-    return None if numbers[0] == numbers[1] else f"its figures are {numbers[0]}, not {numbers[1]}"
+def wrong_result(action: str, target: Path, result: Path) -> str | None:
+    """What is wrong with the outcome of a command that succeeded on a damaged run."""
+    if action == "compare":
+        same = figures(target) == figures(compared())
+    elif action == "evaluate":
+        same = evaluation(result) == evaluation(evaluated())
+    elif action == "export":
+        same = same_tensors(result / "model.safetensors", complete("pretrain") / "model.safetensors")
+    elif action == "finetune":
+        same = weights(result) == weights(complete("finetune"))
+    else:
+        same = weights(target) == weights(complete("pretrain"))
+    return None if same else "its figures or weights are others"
+
+
+def evaluated() -> Path:
+    def make(folder: Path) -> None:
+        whole = complete("finetune")
+        cli("evaluate", "--checkpoint", whole, "--downstream", "digits", "--out", folder / "result")()
+
+    return kept("evaluated", make) / "result"
+
+
+def evaluation(folder: Path) -> dict[str, Any]:
+    """The figures of an evaluation, without what names the run's folder and times."""
+    content = json.loads((folder / "evaluation.json").read_text())
+    return {key: value for key, value in content.items() if isinstance(value, int | float) and "second" not in key}
 
 
 def same_tensors(a: Path, b: Path) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "change_bytes",
     "cli",
     "contents",
+    "damage",
     "difference",
     "kept",
     "run",
@@ -109,8 +110,8 @@ class Process:
                     os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
                 # Worker processes would import the campaign as their main module.
                 sys.modules["__main__"] = types.ModuleType("__main__")
-                for kind in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
+                for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(kind, signal.SIG_DFL)
                 _limit(limits or {})
                 status = _exit_status(call)
                 multiprocessing.util._exit_function()  # type: ignore[attr-defined]
@@ -155,6 +156,7 @@ def _limit(limits: Mapping[int, int]) -> None:
 def _exit_status(call: Callable[[], object]) -> int:
     """Run ``call`` and give the status that the interpreter would end with."""
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         result = call()
         return result if isinstance(result, int) else 0
     except SystemExit as error:
@@ -166,6 +168,7 @@ def _exit_status(call: Callable[[], object]) -> int:
         traceback.print_exc()
         return 1
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stdout.flush()
         sys.stderr.flush()
 
@@ -229,8 +232,8 @@ def tail(ended: Ended) -> str:
 
 
 def contents(folder: Path, *without: str) -> dict[str, str]:
-    """Digest of every file in a folder by its path, less those whose path is in ``without``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Digest of every file in a folder by its path, less its lock and those whose path is in ``without``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".formulavision.lock")
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items() if name not in without}
 
@@ -277,3 +280,24 @@ def change_bytes(random: random.Random, data: bytes) -> bytes:
         size = random.choice([1, 16, 512, 4096])
         return data[:place] + bytes(min(size, len(data) - place)) + data[place + size :]
     return b""
+
+
+def damage(random: random.Random, folder: Path, path: Path) -> str:
+    """Change, delete or swap a file of a folder; returns what was done."""
+    name, old = path.relative_to(folder), path.read_bytes()
+    kind = random.choice(["bytes", "bytes", "bytes", "bytes", "bytes", "bytes", "delete", "swap"])
+    if kind == "delete":
+        path.unlink()
+        return f"{name} deleted"
+    if kind == "swap":
+        others = sorted(file for file in folder.rglob("*") if file.is_file() and file.read_bytes() != old)
+        other = random.choice(others)
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(old)
+        return f"{name} and {other.relative_to(folder)} swapped"
+    new = change_bytes(random, old)
+    path.write_bytes(new)
+    if len(old) != len(new):
+        return f"{name}, {len(old)} bytes, has {len(new)} bytes"
+    place = next((i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]), 0)
+    return f"{name}, byte {place}: {old[place : place + 1].hex()} is {new[place : place + 1].hex()}"

@@ -328,7 +328,13 @@ def load_odd(random: random.Random, path: Path, canary: Path, what: Path) -> int
 
 
 TRIALS = [
-    Trial("kill-training", "pretrain, finetune and compare killed at random moments, and resumed", 100, kill_training),
+    Trial(
+        "kill-training",
+        "pretrain, finetune and compare killed at random moments, and resumed",
+        100,
+        kill_training,
+        short=2,
+    ),
     Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run),
     Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints),
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.recipe import Recipe, RecipeLike
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 
@@ -55,7 +55,7 @@ class FormulaDataset(ImageDataset):
     """Draws what it is asked for: no storage, the same pixels as a store of the recipe.
 
     Args:
-        recipe: the recipe, or the path of its YAML file.
+        recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         workers: processes to search categories with.
         progress: called with the number of categories found so far.
 
@@ -65,11 +65,9 @@ class FormulaDataset(ImageDataset):
     """
 
     def __init__(
-        self, recipe: Recipe | str | Path, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
+        self, recipe: RecipeLike, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
     ) -> None:
-        self.drawer = Drawer(
-            recipe if isinstance(recipe, Recipe) else Recipe.load(recipe), workers=workers, progress=progress
-        )
+        self.drawer = Drawer(recipe, workers=workers, progress=progress)
         self.class_names = [category.name for category in self.drawer.categories]
 
     @property

@@ -24,7 +24,7 @@ from formulavision.util.files import atomic_write, cache_folder, is_system_lefto
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
 if TYPE_CHECKING:
-    from formulavision.recipes.recipe import Recipe
+    from formulavision.recipes.recipe import Recipe, RecipeLike
 
 __all__ = ["CATEGORIES", "digest", "find_categories", "holds_categories", "read_folder", "write_file", "write_folder"]
 
@@ -38,11 +38,12 @@ _CACHE_WORTH_S = 0.5
 
 
 def find_categories(
-    recipe: Recipe, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
+    recipe: RecipeLike, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
 ) -> list[Category]:
     """The recipe's categories, in the order of their labels.
 
     Args:
+        recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         workers: processes to search with, where the generator's categories are independent of each other.
         progress: called with the number found so far.
 
@@ -50,6 +51,9 @@ def find_categories(
         PluginError: the generator raised.
         ConfigError: the folder of categories is missing or cannot be read.
     """
+    from formulavision.recipes.recipe import as_recipe
+
+    recipe = as_recipe(recipe)
     count = recipe.num_categories
     generator = recipe.build()
     if recipe.categories.folder is not None:

@@ -12,7 +12,7 @@ from formulavision.generators.contract import Category
 from formulavision.generators.failures import ask_for_names, blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
-from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.util.errors import PluginError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Drawer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: RecipeLike,
         *,
         categories: list[Category] | None = None,
         workers: int = 1,
@@ -62,14 +62,14 @@ class Drawer:
         device: str = "cpu",
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.recipe = recipe
-        self.generator = recipe.build()
+        self.recipe = as_recipe(recipe)
+        self.generator = self.recipe.build()
         self.device_drawer: DeviceDrawer | None = None
         if device != "cpu":
             from formulavision.recipes.device import DeviceDrawer, find_device
 
             place = find_device(device)
-        self.categories = categories or find_categories(recipe, workers=workers, progress=progress)
+        self.categories = categories or find_categories(self.recipe, workers=workers, progress=progress)
         if device != "cpu":
             drawer = DeviceDrawer(self, place)
             if drawer.native:

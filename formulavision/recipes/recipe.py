@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from formulavision.util.config import (
     WRITTEN_OUT,
     Config,
     apply_settings,
+    did_you_mean,
     dump_yaml,
     identity,
     load_yaml,
@@ -25,7 +27,7 @@ from formulavision.util.config import (
 )
 from formulavision.util.errors import ConfigError, PluginError
 
-__all__ = ["Categories", "GeneratorSettings", "Recipe"]
+__all__ = ["Categories", "GeneratorSettings", "Recipe", "RecipeLike", "as_recipe"]
 
 
 class GeneratorSettings(Config):
@@ -202,7 +204,7 @@ class Recipe(Config):
         return parse(cls, data, context=WRITTEN_OUT if written_out else None)
 
     @classmethod
-    def load(cls, path: str | Path, settings: Iterable[str] = ()) -> Recipe:
+    def load(cls, path: str | PathLike[str], settings: Iterable[str] = ()) -> Recipe:
         """A recipe from a YAML file; a relative ``categories.folder`` is looked for beside the file.
 
         Raises:
@@ -227,3 +229,32 @@ class Recipe(Config):
 
     def to_yaml(self) -> str:
         return dump_yaml(self.to_dict())
+
+
+RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
+"""What public functions take for a recipe: one, the path of its file, a mapping, or a generator's name."""
+
+
+def as_recipe(recipe: RecipeLike) -> Recipe:
+    """The recipe that a user means: it itself, its file's, a mapping's, or a generator's with its defaults.
+
+    Raises:
+        ConfigError: there is no such file or generator, it is not a recipe, or it is none of these.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return Recipe.from_dict(dict(recipe))
+    if isinstance(recipe, str) and not Path(recipe).exists():
+        known = plugins().generators
+        if recipe in known:
+            return Recipe.from_dict({"generator": recipe})
+        if not Path(recipe).suffix:
+            hint = did_you_mean(recipe, known)
+            raise ConfigError(f"recipe: {recipe}: no such file, and no generator of this name{hint}")
+    if isinstance(recipe, str | PathLike):
+        return Recipe.load(recipe)
+    raise ConfigError(
+        f"recipe: a {type(recipe).__name__} is not allowed: must be a Recipe, the path of its file, a mapping, or the "
+        "name of a generator"
+    )

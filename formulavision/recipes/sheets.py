@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.recipe import RecipeLike
 from formulavision.util.errors import ConfigError, StoreError
 from formulavision.util.files import atomic_write
 
@@ -81,7 +81,7 @@ def contact_sheet(drawer: Drawer, *, categories: int = 8, instances: int = 10) -
 
 
 def preview(
-    recipe: Recipe,
+    recipe: RecipeLike,
     out: str | Path,
     *,
     categories: int = 8,
@@ -95,7 +95,7 @@ def preview(
     """Write a recipe's contact sheet as a PNG.
 
     Args:
-        recipe: the dataset.
+        recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         out: the PNG to write; its folder is made where it is missing.
         categories: rows, spread evenly over the recipe's categories.
         instances: columns, spread evenly over a category's instances.

@@ -19,7 +19,7 @@ from formulavision.generators.failures import ask_for_names
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.drawing import Drawer, check_device
-from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage.formats import DEFAULT_FORMAT, Format, Piece, Sample, find_format
 from formulavision.storage.manifest import (
     INCOMPLETE,
@@ -70,7 +70,7 @@ class _Silent(Progress):
 
 
 def generate(
-    recipe: Recipe,
+    recipe: RecipeLike,
     out: str | Path,
     *,
     format: str = DEFAULT_FORMAT,
@@ -83,6 +83,7 @@ def generate(
     """Draw a recipe into a store. A run that was stopped goes on where it was, and ends in the same bytes.
 
     Args:
+        recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         out: the store's folder: new, empty, or an unfinished store of the same recipe, format and encoding.
         format: parquet, webdataset or imagefolder.
         workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
@@ -99,6 +100,7 @@ def generate(
         StoreError: the folder holds something else, another process writes there, or the disk is full or read-only.
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
+    recipe = as_recipe(recipe)
     progress = progress or _Silent()
     if len(recipe) > _MAX_IMAGES:
         raise ConfigError(f"instances: {len(recipe):,} images are more than a store holds, {_MAX_IMAGES:,}")

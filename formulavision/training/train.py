@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,15 @@ from formulavision.util.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from formulavision.data.datasets import FormulaDataset
-    from formulavision.data.downstream import Downstream, DownstreamSettings
+    from formulavision.data.downstream import DownstreamLike, DownstreamSettings
     from formulavision.data.loading import ImageDataset
-    from formulavision.recipes.recipe import Recipe
+    from formulavision.recipes.recipe import Recipe, RecipeLike
 
 __all__ = ["finetune", "pretrain"]
 
 
 def pretrain(
-    data: Recipe | ImageDataset | str | Path | None = None,
+    data: RecipeLike | ImageDataset | Any = None,
     *,
     out: str | Path,
     labels: LabelSettings | Mapping[str, Any] | None = None,
@@ -39,8 +40,10 @@ def pretrain(
 
     Args:
         data: a recipe, whose images are drawn on demand (others in every epoch, where ``settings.fresh`` is set and
-            there is no end of them); the path of a store; or a dataset with ``num_classes`` and
-            ``class_names`` whose items are (uint8 [c, h, w], label), c being 1 or 3. Needed but with ``resume``.
+            there is no end of them), the path of its file, a mapping, or the name of a generator; the path of a
+            store; a dataset with ``num_classes`` and ``class_names`` whose items are (uint8 [c, h, w], label), c being
+            1 or 3; or any map-style dataset, such as torchvision's, as in
+            :func:`formulavision.data.downstream.open_downstream`. Needed but with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
             ``{"clusters": 1000}``, of the model's own features, found anew before every epoch (table 7).
@@ -100,7 +103,7 @@ def pretrain(
 
 def finetune(
     checkpoint: str | Path | None = None,
-    downstream: Downstream | DownstreamSettings | str | None = None,
+    downstream: DownstreamLike | None = None,
     *,
     out: str | Path,
     freeze: str | None = None,
@@ -113,7 +116,8 @@ def finetune(
 
     Args:
         checkpoint: a run's folder, a file of weights, ``timm:NAME`` or ``torchvision:NAME``; None trains from scratch.
-        downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``). Needed but with ``resume``.
+        downstream: the dataset, or how to open it (``cifar10``, ``/path``, settings), or a pair (training, test) of
+            map-style datasets; see :func:`formulavision.data.downstream.open_downstream`. Needed but with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`. None: none.
         settings: how to train; what is not set of the model, and of how it sees images (size, resizing, mean and
@@ -130,7 +134,7 @@ def finetune(
         CheckpointError: the checkpoint is none, or of another architecture.
         DownstreamError: the dataset cannot be used as it is.
     """
-    from formulavision.data.downstream import Downstream, open_downstream
+    from formulavision.data.downstream import open_downstream
 
     out = Path(out)
     _check_folder(out, resume=resume, overwrite=overwrite)
@@ -161,7 +165,7 @@ def finetune(
     if weights is not None:
         settings = weights.complete(settings)
     check_model(settings)
-    opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
+    opened = open_downstream(downstream)
     source = weights.identity() if weights else source
     plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})
     if recorded is not None and (run := _finished(out, recorded, plan.to_dict(), console)):
@@ -278,28 +282,50 @@ def _finished(out: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any], 
 
 
 def _open_data(
-    data: Recipe | ImageDataset | str | Path, settings: TrainSettings, show_progress: bool
+    data: RecipeLike | ImageDataset | Any, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and what settings.yaml says about it."""
     from formulavision.data.datasets import StoredDataset
-    from formulavision.recipes.recipe import Recipe
+    from formulavision.data.downstream.datasets import as_images, is_dataset
+    from formulavision.data.downstream.images import LabelledImages
+    from formulavision.recipes.recipe import Recipe, as_recipe
+    from formulavision.storage import Store
 
-    if isinstance(data, Recipe):
-        dataset: Any = _formula_dataset(data, settings, show_progress)
-    elif isinstance(data, str | Path):
-        dataset = StoredDataset(data)
-    else:
+    if isinstance(data, Store):
+        data = data.path
+    if isinstance(data, str | PathLike) and _is_store(data):
+        dataset: Any = StoredDataset(Path(data))
+    elif isinstance(data, Recipe | str | PathLike | Mapping):
+        dataset = _formula_dataset(as_recipe(data), settings, show_progress)
+    elif all(hasattr(data, name) for name in ("num_classes", "class_names", "__len__", "__getitem__")):
         dataset = data
+    elif is_dataset(data):
+        dataset = as_images(data)
+    else:
+        raise ConfigError(
+            f"data: a {type(data).__name__} is not allowed: must be a recipe (or its file, a mapping, a generator's "
+            "name), a store, or a dataset of images and labels"
+        )
     if dataset.num_classes < 2:
         raise ConfigError(f"data: has {dataset.num_classes} class, and must have at least 2 to tell apart")
     description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
-    if isinstance(data, str | Path):
+    if isinstance(data, str | PathLike) and isinstance(dataset, StoredDataset):
         description["store"] = str(Path(data).resolve())
         # As the manifest says it: a store can be trained on without the generator that drew it.
         description["recipe"] = dataset.store.manifest.recipe
     elif (recipe := getattr(dataset, "recipe", None)) is not None:
         description["recipe"] = recipe.to_dict()
+    elif isinstance(dataset, LabelledImages):
+        description["digest"] = dataset.digest()
     return dataset, description
+
+
+def _is_store(path: str | PathLike[str]) -> bool:
+    """Whether a path is meant to be a store's, and not a recipe's, or the name of a generator."""
+    from formulavision.generators.registry import plugins
+
+    recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml") or str(path) in plugins().generators
+    return Path(path).is_dir() or not recipe
 
 
 def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: bool) -> FormulaDataset:

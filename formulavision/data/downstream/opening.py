@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
+from formulavision.data.downstream.datasets import as_sides, is_dataset
 from formulavision.data.downstream.digits import open_digits
 from formulavision.data.downstream.folder import open_folder
 from formulavision.data.downstream.imagenet import open_imagenet
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.omniglot import open_omniglot
 from formulavision.data.downstream.places365 import open_places365
-from formulavision.data.downstream.settings import DownstreamSettings
+from formulavision.data.downstream.settings import PYTHON, DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import default_root, may_download, open_torchvision
 from formulavision.data.downstream.voc2012 import open_voc2012
 from formulavision.generators.streams import random_stream
-from formulavision.util.config import did_you_mean, identity
-from formulavision.util.errors import DownstreamError
+from formulavision.util.config import did_you_mean, identity, parse
+from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["Downstream", "open_downstream"]
+__all__ = ["Downstream", "DownstreamLike", "open_downstream"]
 
 _LOCAL = {"folder": open_folder, "imagenet": open_imagenet}
 _FETCHED = {"omniglot": open_omniglot, "places365": open_places365, "voc2012": open_voc2012}
@@ -76,21 +78,40 @@ class Downstream:
         }
 
 
-def open_downstream(settings: DownstreamSettings | str) -> Downstream:
+DownstreamLike = Downstream | DownstreamSettings | str | PathLike[str] | Mapping[str, Any] | Sequence[Any] | Any
+"""What public functions take for a downstream dataset; see :func:`open_downstream`."""
+
+
+def open_downstream(settings: DownstreamLike) -> Downstream:
     """Open a dataset and check that it can be used, without decoding its images.
 
     ``train_per_class`` and ``test_per_class`` take, for each class, n images that show it; with several labels an
     image, these are the images that any class chose, so a class may have more than n of them.
 
     Args:
-        settings: the settings, or their text form (``folder:/path``, ``imagenet:/path``, ``digits``, ``cifar10``).
+        settings: the settings, as a mapping or text too (``/path``, ``imagenet:/path``, ``digits``, ``cifar10``); or
+            a pair (training, test) of map-style datasets, such as torchvision's, whose items are (image, label); or one
+            such dataset, of which 20 % of each class are tested on. Their images are PIL images, uint8, or from 0 to 1,
+            without random transforms.
 
     Raises:
-        ConfigError: there is no such kind of dataset.
+        ConfigError: there is no such kind of dataset, or it is none of these.
         DownstreamError: the dataset is missing or cannot be used as it is, has no such class, or too few images.
     """
-    if isinstance(settings, str):
-        settings = DownstreamSettings.from_text(settings)
+    if isinstance(settings, Downstream):
+        return settings
+    if isinstance(settings, str | PathLike):
+        settings = DownstreamSettings.from_text(str(settings))
+    if isinstance(settings, Mapping):
+        settings = parse(DownstreamSettings, dict(settings), "downstream")
+    if is_dataset(settings):
+        name, sides = as_sides(settings)
+        return Downstream(name, DownstreamSettings.model_construct(kind=PYTHON), sides.train, sides.test, sides.note)
+    if not isinstance(settings, DownstreamSettings):
+        raise ConfigError(
+            f"downstream: a {type(settings).__name__} is not allowed: must be a name, a folder, settings, or a pair "
+            "(training, test) of datasets of images and labels"
+        )
     name = settings.kind if settings.root is None else f"{settings.kind}:{settings.root}"
     whole = _open(settings)
     labels = _labels_of(settings, whole, name)

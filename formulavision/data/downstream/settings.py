@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from formulavision.data.downstream.torchvision_sets import TORCHVISION
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 
-__all__ = ["DEFAULT_TEST_SHARE", "KINDS", "SPLITS", "DownstreamSettings"]
+__all__ = ["DEFAULT_TEST_SHARE", "KINDS", "PYTHON", "SPLITS", "DownstreamSettings"]
 
 DEFAULT_TEST_SHARE = 0.2
 
@@ -23,6 +23,9 @@ SPLITS = {
 """Usual names of a folder's parts, in lower case -> what they are for."""
 
 KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION)
+PYTHON = "python"
+"""Kind of a dataset that a Python program handed over, which no name opens."""
+
 _NEED_ROOT = ("folder", "imagenet")
 
 
@@ -75,6 +78,8 @@ class DownstreamSettings(Config):
     @classmethod
     def _known(cls, kind: str) -> str:
         if kind not in KINDS:
+            if kind == PYTHON:
+                raise ValueError("was a dataset of a Python program: give it again")
             if "/" in kind:
                 raise ValueError(f"{kind}: no such folder")
             raise ValueError(f"{kind!r} is not allowed: must be one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")

@@ -1,0 +1,171 @@
+"""Map-style datasets that a Python program hands over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, random_split
+from torchvision.datasets import FakeData, ImageFolder
+from torchvision.transforms import v2
+
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream.datasets import as_images
+from formulavision.util.errors import ConfigError, DownstreamError
+
+
+class Pictures:
+    """Images of one colour, as whatever ``make`` makes of them; label i mod 3."""
+
+    classes = ("red", "green", "blue")
+
+    def __init__(self, make: Any = Image.fromarray, count: int = 30) -> None:
+        self.make = make
+        self.count = count
+        self.targets = [i % 3 for i in range(count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        pixels = np.zeros((6, 8, 3), np.uint8)
+        pixels[..., index % 3] = 100 + index
+        return self.make(pixels), index % 3
+
+
+def chw(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+@pytest.mark.parametrize("make", [Image.fromarray, np.asarray, chw, lambda p: chw(p) / 255, v2.ToImage()])
+def test_images_of_any_usual_type_are_read_alike(make: Any) -> None:
+    images = as_images(Pictures(make))
+    assert images.class_names == ["red", "green", "blue"] and len(images) == 30
+    for index in (0, 4, 29):
+        image, label = images[index]
+        assert (image.dtype, tuple(image.shape), label) == (torch.uint8, (3, 6, 8), index % 3)
+        assert image[:, 2, 2].tolist() == [100 + index if channel == label else 0 for channel in range(3)]
+
+
+def test_gray_images_become_rgb() -> None:
+    values = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    for image in (Image.fromarray(values), values, torch.from_numpy(values)[None], torch.from_numpy(values)):
+        assert (as_images([(image, 0), (image, 1)])[1][0].numpy() == values).all()
+
+
+def test_a_pair_is_opened_as_it_is_divided(tmp_path: Path) -> None:
+    data = open_downstream((Pictures(), Pictures(count=9)))
+    assert (data.describe(), data.class_names) == (
+        "Pictures: 30 training and 9 test images of 3 classes", ["red", "green", "blue"],
+    )  # fmt: skip
+    assert data.identity()["test_digest"] != data.identity()["train_digest"]
+    assert data.identity() == open_downstream([Pictures(), Pictures(count=9)]).identity()
+    assert open_downstream(data) is data
+
+
+def test_one_dataset_is_divided_by_class() -> None:
+    data = open_downstream(Pictures())
+    assert [len(data.test.showing(label)) for label in range(3)] == [2, 2, 2]
+    assert set(data.train.indices) | set(data.test.indices) == set(range(30)) and len(data.train) == 24
+    assert open_downstream(Pictures()).identity() == data.identity()
+
+
+def test_parts_of_datasets_have_their_labels_and_classes() -> None:
+    first, second = random_split(Pictures(), [20, 10], torch.Generator().manual_seed(0))
+    data = open_downstream((first, Subset(second, range(5))))
+    assert data.class_names == ["red", "green", "blue"]
+    assert data.train.labels.tolist() == [i % 3 for i in first.indices]
+    assert [data.test[i][1] for i in range(5)] == [i % 3 for i in second.indices[:5]]
+    joined = as_images(ConcatDataset([Pictures(), Pictures(count=9)]))
+    assert len(joined) == 39 and joined.class_names == ["0", "1", "2"]
+    tensors = as_images(TensorDataset(torch.zeros(4, 3, 5, 5, dtype=torch.uint8), torch.tensor([0, 1, 1, 3])))
+    assert tensors.labels.tolist() == [0, 1, 1, 3] and tensors.num_classes == 4
+
+
+def test_labels_are_those_of_the_items() -> None:
+    class Renamed(Pictures):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            image, label = super().__getitem__(index)
+            return image, 2 - label
+
+    assert as_images(Renamed()).labels.tolist() == [2 - i % 3 for i in range(30)]
+
+
+def test_torchvisions_datasets_are_read(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (8, 8), (i, 2, 3)).save(tmp_path / name / f"{i}.png")
+    data = open_downstream((ImageFolder(str(tmp_path)), ImageFolder(str(tmp_path), transform=v2.PILToTensor())))
+    assert data.class_names == ["cat", "dog"]
+    assert all(torch.equal(data.train[i][0], data.test[i][0]) for i in range(10))
+    assert as_images(FakeData(6, (3, 8, 8), 4)).labels.tolist() == [FakeData(6, (3, 8, 8), 4)[i][1] for i in range(6)]
+
+
+class Broken(Pictures):
+    def __init__(self, item: Any) -> None:
+        super().__init__()
+        self.item = item
+
+    def __getitem__(self, index: int) -> Any:
+        return self.item(*super().__getitem__(index)) if callable(self.item) else self.item
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (Broken(lambda image, label: image), "item 0 is Image: an item must be"),
+        (Broken({"image": 1, "label": 2}), "item 0 is dict: an item must be"),
+        (Broken(lambda image, label: ("a.png", label)), "item 0 is <U5"),
+        (Broken(lambda image, label: (image, "cat")), "label of type str"),
+        (Broken(lambda image, label: (image, 0.5)), "label of type float"),
+        (Broken(lambda image, label: (image, torch.eye(3)[label])), "label of type Tensor"),
+        (Broken(lambda image, label: (image, label - 1)), "labels count from 0"),
+        (Broken(lambda image, label: (v2.functional.to_dtype(v2.functional.to_image(image), torch.float32) * 9, label)),
+         "float32 .* from 0 to 900: .*leave out Normalize"),
+        (Broken(lambda image, label: (np.zeros((4, 4), np.uint16), label)), "uint16"),
+        (Broken(lambda image, label: (np.zeros((4, 4, 7), np.uint8), label)), r"uint8 \[4, 4, 7\]"),
+        (Broken(lambda image, label: (torch.rand(3, 8, 8), label)), "differs when it is read again"),
+        (Broken(lambda image, label: 1 / 0), "cannot be read .ZeroDivisionError"),
+        (Pictures(count=0), "is empty"),
+        ([], "is empty"),
+        ((Pictures(), Broken(lambda image, label: (image, 3))), "has the label 3: the training images have 3 classes"),
+    ],
+)  # fmt: skip
+def test_items_that_cannot_be_used_are_named(data: Any, told: str) -> None:
+    with pytest.raises(DownstreamError, match=told) as refused:
+        open_downstream(data)
+    assert "\n" not in str(refused.value)
+
+
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+@pytest.mark.parametrize("data", [None, 3, Stream(), object(), {1, 2}, (x for x in [])])
+def test_what_is_no_dataset_is_refused_by_its_type(data: Any) -> None:
+    with pytest.raises(ConfigError, match=f"downstream: a {type(data).__name__} is not allowed: must be a name"):
+        open_downstream(data)
+
+
+def test_names_paths_and_mappings_are_taken(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (8, 8), (i, 2, 3)).save(tmp_path / name / f"{i}.png")
+    whole: Downstream = open_downstream(str(tmp_path))
+    for given in (
+        tmp_path,
+        {"kind": "folder", "root": str(tmp_path)},
+        DownstreamSettings(kind="folder", root=tmp_path),
+    ):
+        assert open_downstream(given).identity() == whole.identity()
+    with pytest.raises(ConfigError, match=r"downstream\.kind: is missing"):
+        open_downstream({})
+    with pytest.raises(ConfigError, match="was a dataset of a Python program: give it again"):
+        open_downstream({"kind": "python"})

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PICTURES
-from formulavision.comparison.results import FINDINGS, ArmFacts, Comparison, Entry, Findings
-from formulavision.comparison.tables import TABLE, print_table, write_tables
+from formulavision.comparison.results import ArmFacts, Comparison, Entry, Findings
+from formulavision.comparison.tables import REPORT_FILES, print_table, write_tables
 from formulavision.util.config import dump_yaml, parse_yaml
-from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.errors import ConfigError
+from formulavision.util.folders import OwnedFolder
 
 __all__ = ["join", "report"]
 
-_MARK = "comparison.yaml"
-_OURS = {FINDINGS, TABLE, "results.csv", "results.md", "report.html", "plots", "pictures"}
 _ALIKE = 5e-7
 """Scores that differ by less are equal in results.csv."""
 
@@ -49,34 +49,22 @@ def report(
         raise ConfigError("out: is missing: several comparisons are joined in a folder of their own")
     folder = paths[0] if out is None else Path(out)
     again = len(paths) == 1 and folder.resolve() == paths[0].resolve()
+    owned = OwnedFolder(folder, "joined report", last="report.html")
     if again:
         joined = found[0]
     else:
-        _check_folder(folder)
+        owned.state()  # refused before the work
         joined = join(found, paths, folder)
-    write_tables(joined, folder)
-    result = Comparison(None, folder, joined.rows, joined)
+    with nullcontext() if again else owned.writing({}, REPORT_FILES):
+        write_tables(joined, folder)
+        result = Comparison(None, folder, joined.rows, joined)
 
-    from formulavision.comparison.report import write_report
+        from formulavision.comparison.report import write_report
 
-    write_report(result)
+        write_report(result)
     if show_progress:
         print_table(result)
     return result
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{out}: is a file: give another --out")
-    there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if _MARK in there:
-        raise StoreError(f"{out}: holds a comparison of its own: give another --out")
-    if there and (FINDINGS not in there or there - _OURS):
-        raise StoreError(f"{out}: exists and holds no joined comparisons: give another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 def join(found: Sequence[Findings], folders: Sequence[Path], out: Path) -> Findings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from formulavision.comparison.arms import REMOTE, flatten_sweep
 from formulavision.comparison.checks import check_models
-from formulavision.comparison.claims import claimed
 from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, Row, write_text
 from formulavision.comparison.sizes import at_size, swept_otherwise, without_numbers_of_others
 from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
-from formulavision.comparison.tables import TABLE, print_table, rows_csv, say, write_tables
+from formulavision.comparison.tables import REPORT_FILES, print_table, rows_csv, say, write_tables
 from formulavision.comparison.timing import Clock, Job
 from formulavision.recipes.recipe import Recipe
-from formulavision.util.config import load_yaml, parse
+from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
+from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
 
 if TYPE_CHECKING:
     from formulavision.evaluation import Evaluation
@@ -41,8 +40,8 @@ _RESULT = "result.json"
 _KEYS = {"arm", "downstream", "freeze", "seed", "error"}
 
 _MARK = "comparison.yaml"
-_LOCK = "running.lock"
-_OURS = ("runs", "plots", "pictures", "results.csv", "results.md", TABLE, FINDINGS, "report.html", _MARK)
+_OURS = (_MARK, *REPORT_FILES, "logs/", "runs/*.lock", "runs/_stores/*.lock", "runs/_stores/*.json")
+"""What a comparison writes into its folder besides its stages, each of which has a folder with a marker of its own."""
 
 
 def compare(
@@ -67,8 +66,8 @@ def compare(
         size: one of the ``sizes`` that the configuration names, or ``full``: the configuration without an overlay.
         runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons that share it share
             what they have in common, also while they run at once. None: ``runs/`` in ``out``.
-        overwrite: throw away what a comparison left in ``out`` and start over; stages in another folder stay, and a
-            folder without a comparison is refused all the same.
+        overwrite: remove the files of the comparison in ``out`` and start over. Its stages in another folder and other
+            files in ``out`` stay, and a folder that FormulaVision did not write is refused all the same.
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
@@ -86,12 +85,14 @@ def compare(
     check_models(settings)
     datasets = Datasets(settings)
     folder = Path(out)
-    with _prepared(folder, overwrite):
-        # First of all: what stops after it has left a comparison.
+    owned = OwnedFolder(folder, "comparison", last="report.html")
+    with owned.writing({}, _OURS, overwrite=overwrite):
         write_text(folder / _MARK, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         _make(pool)
         runner = _Runner(settings, folder, pool, datasets, show_progress)
+        if runs is None:
+            owned.add((stage.relative_to(folder) / MARKER).as_posix() for stage in runner.folders())
         findings = runner.findings
         try:
             runner.run()
@@ -158,48 +159,6 @@ def _read(config: ComparisonSettings | Mapping[str, Any] | str | Path, size: str
     return parse(ComparisonSettings, without_numbers_of_others(at_size(config, size), config))
 
 
-@contextmanager
-def _prepared(out: Path, overwrite: bool) -> Iterator[None]:
-    """The comparison's folder, there and nobody else's while the block runs.
-
-    Raises:
-        StoreError: it holds something else, is taken, or cannot be written.
-    """
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{out}: is a file: give another --out")
-    there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if there - {_LOCK} and not _is_comparison(out / _MARK):
-        # Also with --overwrite: a folder may have a runs/ or plots/ that is none of ours.
-        raise StoreError(f"{out}: exists and holds no comparison: give another --out")
-
-    def refuse(holder: str) -> None:
-        raise StoreError(f"{out}: a comparison runs there ({holder}): give another --out, or wait for it")
-
-    _make(out)
-    with claimed(out / _LOCK, refuse):
-        for name in _OURS if overwrite else ():
-            _remove(out / name)
-        yield
-
-
-def _is_comparison(mark: Path) -> bool:
-    """Whether a file says that a comparison lies beside it."""
-    try:
-        return load_yaml(mark).keys() >= {"arms", "downstreams"}
-    except ConfigError:
-        return False
-
-
-def _remove(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be removed: {error.strerror or error}") from None
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -247,6 +206,15 @@ class _Runner:
         # A long comparison can be watched from outside, and joined before its end.
         write_text(self.out / "results.csv", rows_csv(self.findings))
         write_text(self.out / FINDINGS, self.findings.model_dump_json(indent=1))
+
+    def folders(self) -> Iterator[Path]:
+        """The folders of all stages, and of the stores that they train from."""
+        for stage in self.stages:
+            yield stage.folder
+            if isinstance(stage.start, Pretraining):
+                yield stage.start.folder
+                if stage.start.store is not None:
+                    yield stage.start.store
 
     # What there is to do ---------------------------------------------------------------------------------------------
 
@@ -318,7 +286,8 @@ class _Runner:
                     "computed": this_machine(self.settings, stage.arm).model_dump(),
                     "seconds": _took(started, (row.finetune_seconds or 0) + (row.evaluate_seconds or 0)),
                 }
-                write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
+                with adding(stage.folder, [_RESULT]):
+                    write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
                 self._recall(stage, entry)
         except Exception as error:
             if _disk_is_full(error):
@@ -333,11 +302,13 @@ class _Runner:
 
     def _compute(self, stage: Finetuning | Probing, checkpoint: Any, row: Row) -> None:
         from formulavision import evaluation
+        from formulavision.evaluation.scores import FILES
         from formulavision.training import finetune
 
         downstream = self.datasets[self.settings.downstreams[stage.downstream]]
         if isinstance(stage, Probing):
-            _clear_remains(stage.folder)
+            with OwnedFolder(stage.folder, "probe", last=_RESULT).writing({}, (*FILES, _RESULT), overwrite=True):
+                pass  # remains of one that was stopped
             found: Evaluation = evaluation.probe(
                 checkpoint,
                 downstream,
@@ -397,15 +368,12 @@ class _Runner:
 
         if _complete(out):
             return Run.load(out)
-        if not (out / "settings.yaml").is_file():
-            # It ended before its first file was whole.
-            _clear_remains(out)
-        return train(*what, out=out, resume=out.exists(), show_progress=self.show_progress, **settings)
+        return train(*what, out=out, resume=True, show_progress=self.show_progress, **settings)
 
     def _generate(self, recipe: Recipe, store: Path) -> Path:
         from formulavision.storage.generation import generate
 
-        with claimed(store.with_name(f"{store.name}.lock"), self._waiting_for(store)):
+        with locked(store.with_name(f"{store.name}.lock"), self._waiting_for(store)):
             if _generate_seconds(store) is None:
                 started = time.monotonic()
                 generate(recipe, out=store)
@@ -416,13 +384,13 @@ class _Runner:
     def _claimed(self, stage: AnyStage) -> Iterator[AnyStage]:
         """The stage, for this process alone while the block runs, in the folder that it has by now."""
         key = key_of(stage.folder)
-        with claimed(self.runs / f"{key}.lock", self._waiting_for(stage.folder)):
+        with locked(self.runs / f"{key}.lock", self._waiting_for(stage.folder)):
             # Another comparison may have made it since the plan, for an arm of another name.
             there = next(self.runs.glob(f"*/*-{key}"), stage.folder)
             yield replace(stage, folder=there)
 
-    def _waiting_for(self, folder: Path) -> Callable[[str], None]:
-        return lambda holder: self._say(f"{folder} is being computed by {holder}: waiting for it")
+    def _waiting_for(self, folder: Path) -> Callable[[], None]:
+        return lambda: self._say(f"{folder} is being computed by another process: waiting for it")
 
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path.resolve(), self.out.resolve())
@@ -451,11 +419,6 @@ def _history(folder: Path) -> list[dict[str, float | None]]:
     from formulavision.training import Run
 
     return Run.load(folder).history if _complete(folder) else []
-
-
-def _clear_remains(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _read_result(file: Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from formulavision.comparison.results import (
 )
 
 __all__ = [
+    "REPORT_FILES",
     "TABLE",
     "caption",
     "footnotes",
@@ -41,6 +42,11 @@ __all__ = [
 ]
 
 TABLE = "table.csv"
+REPORT_FILES = (
+    *(FINDINGS, "results.csv", TABLE, "results.md", "report.html"),
+    *("plots/*.svg", "plots/classes.csv", "pictures/*.png", "pictures/*.jpg"),
+)
+"""What the tables and the report of a comparison are written to, in the words of a marker's list."""
 
 Tests = dict[tuple[str, str, str], Difference]
 """Of each cell (arm, frozen layers, downstream), its test against the baseline."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from formulavision.training.state import write_json
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_text
+from formulavision.util.folders import adding
 
 __all__ = [
     "MEAN_AVERAGE_PRECISION",
@@ -166,14 +167,19 @@ def figures(outcomes: Outcomes, num_classes: int) -> dict[str, Any]:
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
+FILES = ("evaluation.json", "per_class.csv", "predictions.npz", "confusion_matrix.csv")
+"""All that an evaluation writes."""
+
+
 def make_folder(out: Path) -> Path:
-    """The folder, made where it is missing.
+    """The folder, made where it is missing; where it is a run's, with an evaluation's files on the list of its own.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be made, or somebody's file has the name of one of ours.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        with adding(out, FILES):
+            out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
     return out
@@ -189,6 +195,11 @@ def write_files(evaluation: Evaluation, outcomes: Outcomes, facts: Mapping[str, 
     Returns:
         The names of the files.
     """
+    with adding(evaluation.folder, FILES):
+        return _write_files(evaluation, outcomes, facts)
+
+
+def _write_files(evaluation: Evaluation, outcomes: Outcomes, facts: Mapping[str, Any]) -> list[str]:
     folder = evaluation.folder
     arrays: dict[str, Any] = {"label": outcomes.labels}
     if outcomes.predicted is not None:

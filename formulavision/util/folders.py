@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from formulavision.util.errors import FolderError
 from formulavision.util.files import PARTIAL, is_system_leftover, write_text
 
-__all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "locked", "record"]
+__all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "adding", "locked"]
 
 MARKER = ".formulavision"
 LOCK = ".formulavision.lock"
@@ -70,10 +70,12 @@ def locked(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: filelock makes a new file where the one that it waited for has lost its name.
-        if os.name != "nt":
-            lock.unlink(missing_ok=True)
-        file.release()
+        try:
+            # While it is held: who waited for a file that has lost its name makes another.
+            if os.name != "nt":
+                lock.unlink(missing_ok=True)
+        finally:
+            file.release()
 
 
 @dataclass(frozen=True)
@@ -229,30 +231,34 @@ class OwnedFolder:
                 f"{self.root}: holds {what} {self.kind} of another {' or '.join(marker.identity)}: "
                 "give another --out, or --overwrite"
             )
-        for path in list(_present(self.root, (MARKER, *(there or marker).ours), partial=True)):
-            _remove(path)
+        _remove_partial(self.root, there or marker)
         return state
 
     def _write(self, marker: Marker) -> None:
         write_text(self.root / MARKER, marker.text())
 
 
-def record(folder: Path, names: Iterable[str]) -> None:
-    """Put files on the list of the owned folder that ``folder`` is, or lies in, before they are written.
+@contextmanager
+def adding(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """Hold the owned folder that ``folder`` is, or lies in, to write files of these names into ``folder``.
 
-    Where there is no owned folder, nothing is to be done.
+    Waits for another process that holds it. Where there is no owned folder, nothing is to be held.
 
     Raises:
-        FolderError: one of them is there and is not ours, or the folder cannot be written.
+        FolderError: one of the files is there and is not ours, or the folder cannot be written.
     """
     for root, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
         marker = Marker.read(root)
         if marker is not None:
-            ours = [prefix + name for name in names]
-            if not set(ours) <= set(marker.ours):
-                with _told(root), locked(root / LOCK, lambda: None):
-                    OwnedFolder(root, marker.kind, last=marker.last).add(ours)
+            owned = OwnedFolder(root, marker.kind, last=marker.last)
+            with ExitStack() as stack:
+                with _told(root):
+                    stack.enter_context(locked(root / LOCK, lambda: None))
+                    owned.add([prefix + name for name in names])
+                    _remove_partial(root, marker)
+                yield
             return
+    yield
 
 
 @contextmanager
@@ -280,7 +286,8 @@ def _discard(root: Path, marker: Marker) -> None:
     write_text(root / MARKER, replace(marker, discarded=True).text())
     # First of all, so that no part of the content looks complete to a reader.
     (root / marker.last).unlink(missing_ok=True)
-    for path in [*_present(root, marker.ours), *_present(root, marker.ours, partial=True)]:
+    _remove_partial(root, marker)
+    for path in list(_present(root, marker.ours)):
         if path.name == MARKER:
             _discard_nested(path.parent)
         else:
@@ -297,6 +304,12 @@ def _discard_nested(root: Path) -> None:
     with _lock_folder(root):
         _discard(root, marker)
         (root / MARKER).unlink()
+
+
+def _remove_partial(root: Path, marker: Marker) -> None:
+    """Remove what writers that were killed left behind; only who holds the folder may."""
+    for path in list(_present(root, (MARKER, *marker.ours), partial=True)):
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -59,6 +59,7 @@ def test_the_table_is_written_for_people_and_for_git(first: Comparison) -> None:
 
 def test_nothing_is_left_lying_about(first: Comparison) -> None:
     assert {file.name for file in first.folder.iterdir()} - {"plots", "pictures"} == {
+        ".formulavision",
         "comparison.yaml",
         "report.html",
         "results.csv",
@@ -240,7 +241,7 @@ def test_a_stage_that_never_got_its_first_file_starts_over(
     folder = Path(first.findings.entries[0].folder or "").relative_to("runs")
     remains = tmp_path / "pool" / folder
     remains.mkdir(parents=True)
-    (remains / "classes.json.partial").write_text("[")
+    (remains / ".formulavision.0123456789abcdef.partial").write_text("[")
     assert not compare(small, out=tmp_path / "out", runs=tmp_path / "pool", show_progress=False).failures
 
 
@@ -276,10 +277,10 @@ def test_a_folder_of_something_else_is_left_alone(small: dict[str, Any], tmp_pat
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(StoreError, match="exists and holds no comparison: give another --out"):
+        with pytest.raises(StoreError, match=r"is not empty, and has no file \.formulavision .* give another --out"):
             compare(small, out=tmp_path, overwrite=overwrite, show_progress=False)
     (tmp_path / "comparison.yaml").write_text("prices: [1, 2]")
-    with pytest.raises(StoreError, match="holds no comparison"):
+    with pytest.raises(StoreError, match="is not empty, and has no file"):
         compare(small, out=tmp_path, overwrite=True, show_progress=False)
     assert (tmp_path / "runs" / "thesis.tex").read_text() == "years of work"
 
@@ -291,11 +292,12 @@ def test_overwriting_takes_away_what_a_comparison_left_and_nothing_else(
     settings["arms"] = {"scratch": {}}
     compare(settings, out=out, runs=first.folder / "runs", show_progress=False)
     (out / "notes.txt").write_text("mine")
-    (out / "runs/scratch").mkdir(parents=True)
+    (out / "runs").mkdir()
+    (out / "runs/thesis.tex").write_text("years of work")
     before = times_of(first.folder / "runs")
     compare(settings, out=out, runs=first.folder / "runs", overwrite=True, show_progress=False)
     assert (out / "notes.txt").read_text() == "mine"
-    assert not (out / "runs").exists()
+    assert (out / "runs/thesis.tex").read_text() == "years of work"
     assert times_of(first.folder / "runs") == before
 
 

@@ -209,7 +209,7 @@ def test_what_cannot_be_joined_is_refused_in_one_line(tmp_path: Path, out: Path)
         report([one, tmp_path / "three"], out=out)
     with pytest.raises(ConfigError, match="out: is missing"):
         report([one, two])
-    with pytest.raises(StoreError, match="two: holds a comparison of its own"):
+    with pytest.raises(StoreError, match="two: is not empty, and has no file"):
         report([one, two], out=two)
     with pytest.raises(ConfigError, match=f"holds no {FINDINGS}"):
         report([tmp_path], out=out)
@@ -218,6 +218,6 @@ def test_what_cannot_be_joined_is_refused_in_one_line(tmp_path: Path, out: Path)
         report([one, two], out=out)
     out.mkdir()
     (out / "thesis.tex").touch()
-    with pytest.raises(StoreError, match="holds no joined comparisons"):
+    with pytest.raises(StoreError, match="is not empty, and has no file"):
         report([one], out=out)
     assert [file.name for file in out.iterdir()] == ["thesis.tex"]

@@ -11,12 +11,12 @@ import pytest
 
 from formulavision import compare
 from formulavision.comparison import Comparison
-from formulavision.comparison.claims import claimed
 from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.folders import LOCK, locked
 
 
-def nobody(holder: str) -> None:
-    raise AssertionError(f"held by {holder}")
+def nobody() -> None:
+    raise AssertionError("held by somebody")
 
 
 def test_a_stage_that_another_computes_is_waited_for_and_taken(
@@ -53,7 +53,7 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     held = threading.Event()
 
     def other() -> None:
-        with claimed(lock, nobody):
+        with locked(lock, nobody):
             held.set()
             assert waits.wait(60)
             shutil.copytree(done, folder)
@@ -64,7 +64,7 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     result = compare(settings, out=tmp_path / "out", runs=pool)
     thread.join(10)
     assert result.rows[0].score == entry.row.score
-    assert f"{pool / 'scratch' / done.name} is being computed by process " in capsys.readouterr().err
+    assert f"{pool / 'scratch' / done.name} is being computed by another process: waiting" in capsys.readouterr().err
     assert result.findings.entries[0].folder == f"../pool/of-another-name/{done.name}"
     assert not lock.exists()
 
@@ -75,8 +75,8 @@ def test_two_comparisons_in_one_folder_are_refused(first: Comparison, settings: 
     compare(settings, out=out, runs=first.folder / "runs", show_progress=False)
     before = {file: file.stat().st_mtime_ns for file in out.iterdir()}
     with (
-        claimed(out / "running.lock", nobody),
-        pytest.raises(StoreError, match=r"a comparison runs there \(process .*\): give another --out"),
+        locked(out / LOCK, nobody),
+        pytest.raises(StoreError, match=r"out: another process writes there .* give another --out"),
     ):
         compare(settings, out=out, overwrite=True, show_progress=False)
     assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == before

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from formulavision.util.errors import ConfigError, FolderError, StoreError
-from formulavision.util.folders import LOCK, MARKER, Marker, OwnedFolder, State, locked, record
+from formulavision.util.folders import LOCK, MARKER, Marker, OwnedFolder, State, adding, locked
 
 IDENTITY = {"recipe": "1"}
 OURS = ("last.json", "a.txt", "data/part-*.bin", "data/index", "logs/", "runs/one/.formulavision")
@@ -194,13 +195,15 @@ def test_a_file_that_is_in_the_way_is_not_replaced(tmp_path: Path, there: str) -
 
 def test_files_that_come_later_are_recorded(tmp_path: Path) -> None:
     folder = whole(tmp_path / "store")
-    record(folder.root, ["evaluation.json"])
-    record(folder.root / "probe", ["evaluation.json"])
-    fill(folder.root, ["evaluation.json", "probe/evaluation.json", "probe/thesis.tex"])
+    for place in ("", "probe/"):
+        with adding(folder.root / place, ["evaluation.json"]):
+            fill(folder.root, [f"{place}evaluation.json"])
+    fill(folder.root, ["probe/thesis.tex"])
     with folder.writing(IDENTITY, [], overwrite=True):
         pass
     assert tree(folder.root) == [MARKER, "probe/thesis.tex"]
-    record(tmp_path / "elsewhere", ["evaluation.json"])
+    with adding(tmp_path / "elsewhere", ["evaluation.json"]):
+        pass
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -338,3 +341,46 @@ def test_a_writer_within_a_folder_that_is_overwritten_is_not_disturbed(tmp_path:
     ):
         pass
     assert (folder.root / "runs/one/run.json").is_file()
+
+
+def test_a_lock_that_nobody_holds_is_had_at_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    lock = tmp_path / "stages/one.lock"
+    for _ in range(2):
+        with locked(lock, pytest.fail):
+            assert lock.is_file()
+        assert list(lock.parent.iterdir()) == []
+
+
+def test_who_waits_for_a_lock_has_it_after_the_first_is_done(tmp_path: Path) -> None:
+    lock, waits, order = tmp_path / "one.lock", threading.Event(), []
+
+    def second() -> None:
+        with locked(lock, waits.set):
+            order.append("second")
+
+    with locked(lock, pytest.fail):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert not lock.exists()
+
+
+def test_of_many_that_wait_for_a_lock_one_has_it_at_a_time(tmp_path: Path) -> None:
+    lock, inside, most = tmp_path / "one.lock", [], []
+
+    def work() -> None:
+        for _ in range(20):
+            with locked(lock, lambda: None):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] * 120

@@ -1,0 +1,159 @@
+"""A store whose writers are killed, or two at once: it goes on to the same bytes, and foreign files stay."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from crash_points import contents, kill_everywhere, killed_before
+
+from formulavision import Recipe, generate, verify
+from formulavision.storage import FORMATS, formats
+from formulavision.util.errors import FolderError
+
+RECIPE = Recipe.from_dict(
+    {
+        "generator": {"name": "perlin", "grid": 2},
+        "categories": 2,
+        "instances": 2,
+        "canvas": {"size": 8, "padding": 0},
+    }
+)
+OTHER = Recipe.from_dict({**RECIPE.to_dict(), "seed": 9})
+FOREIGN = ("thesis.tex", "data/thesis.tex", "00000/thesis.tex", ".incomplete.txt")
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "SHARD_IMAGES", 2)
+
+
+def add_foreign(root: Path) -> dict[str, bytes]:
+    for name in FOREIGN:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(name)
+    return {name: name.encode() for name in FOREIGN}
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("state", ["new", "resumed", "overwritten", "overwritten unfinished"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_store_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
+    generate(RECIPE, tmp_path / "whole", format=format)
+    root, overwrite = tmp_path / "store", state.startswith("overwritten")
+    whole = contents(tmp_path / "whole")
+    before: dict[str, bytes] = {}
+
+    def fresh() -> None:
+        first = OTHER if overwrite else RECIPE
+        if state == "overwritten":
+            generate(first, root, format=format)
+        elif state != "new":
+            assert killed_before(30, lambda: generate(first, root, format=format), root)
+        if state != "new":
+            whole.update(add_foreign(root))
+        before.update(contents(root))
+
+    def write(overwrite: bool) -> None:
+        generate(RECIPE, root, format=format, overwrite=overwrite)
+
+    def plain_start() -> None:
+        if overwrite and before.items() <= contents(root).items():
+            with pytest.raises(FolderError, match="of another recipe or format"):
+                write(overwrite=False)
+            write(overwrite=True)
+        else:
+            write(overwrite=False)
+
+    ways_on = {"a plain start": plain_start, "--overwrite": lambda: write(overwrite=True)}
+    first = (FORMATS.index(format) + len(state)) % 3  # other points in each test
+    total = kill_everywhere(lambda: write(overwrite), root, fresh=fresh, ways_on=ways_on, whole=whole, first=first)
+    assert total > 20
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from crash_points import killed_before
+from test_killed_stores import RECIPE
+from formulavision import generate
+out = Path(sys.argv[3])
+killed_before(int(sys.argv[2]), lambda: generate(RECIPE, out, format="imagefolder"), out, for_good=True)
+"""
+
+
+@pytest.mark.parametrize("number", [5, 40])
+def test_a_process_that_is_killed_for_good(tmp_path: Path, number: int) -> None:
+    root, here = tmp_path / "store", Path(__file__).parent
+    command = [sys.executable, "-c", PROGRAM, str(here.parent), str(number), str(root)]
+    assert subprocess.run(command, cwd=here).returncode == 9
+    assert not (root / "manifest.json").exists()
+    shutil.copytree(root, tmp_path / "copy")
+    for folder, overwrite in ((root, False), (tmp_path / "copy", True)):
+        generate(RECIPE, folder, format="imagefolder", overwrite=overwrite)
+        assert verify(folder, sample=None).ok
+    assert contents(root) == contents(tmp_path / "copy")
+
+
+TWO = """
+import sys, time
+from formulavision import FormulaVisionError, Recipe, generate
+recipe = Recipe.from_dict({"generator": {"name": "perlin", "grid": 3}, "instances": 200,
+                           "canvas": {"size": 16, "padding": 0}})
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+try:
+    generate(recipe, sys.argv[1], format=sys.argv[3])
+except FormulaVisionError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize(("offset", "format"), [(0, "imagefolder"), (0.05, "parquet"), (0.1, "imagefolder")])
+def test_two_processes_that_write_one_store(tmp_path: Path, offset: float, format: str) -> None:
+    start = time.time() + 4
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, tmp_path / "store", str(start + late), format],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for late in (0, offset)
+    ]
+    told = [process.communicate(timeout=120)[0] for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes
+    for code, line in zip(codes, told, strict=True):
+        assert code in (0, 2)
+        assert ("another process writes there (it holds .formulavision.lock)" in line) == (code == 2)
+        assert line.count("\n") == (code == 2)
+    assert verify(tmp_path / "store", sample=None).ok
+
+
+# Stores of version 0.1 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["complete", "unfinished"])
+def test_a_store_of_version_0_1_is_read_and_never_changed(tmp_path: Path, state: str) -> None:
+    """It has no marker, and a folder .incomplete with its recipe's id as long as it is unfinished."""
+    root = tmp_path / "store"
+    generate(RECIPE, root, format="webdataset")
+    (root / ".formulavision").unlink()
+    if state == "complete":
+        assert verify(root, sample=None).ok
+    else:
+        (root / "manifest.json").unlink()
+        (root / ".incomplete").mkdir()
+        (root / ".incomplete/format").write_text("webdataset 1")
+        (root / ".incomplete/id").write_text(RECIPE.id)
+        (root / ".incomplete/recipe.yaml").write_text(RECIPE.to_yaml())
+    before = contents(root)
+    for overwrite in (False, True):
+        with pytest.raises(FolderError, match=r"\(version 0\.1 wrote none\): give another --out$"):
+            generate(RECIPE, root, format="webdataset", overwrite=overwrite)
+    assert contents(root) == before

@@ -8,7 +8,9 @@ import pytest
 from crash_points import contents, kill_everywhere
 
 from formulavision.comparison.run import _OURS
-from formulavision.training.runs import LAST_CHECKPOINT, claim, write_json
+from formulavision.training.runs import LAST_CHECKPOINT, claim
+from formulavision.training.settings import TrainSettings
+from formulavision.training.state import write_json
 from formulavision.util.files import commit, partial_path, write_text
 from formulavision.util.folders import OwnedFolder, adding, locked
 
@@ -18,7 +20,8 @@ FOREIGN = ("thesis.tex", "checkpoints/thesis.tex", "checkpoints/last.txt", "plot
 
 def train(out: Path, seed: int = 0, *, resume: bool = False, overwrite: bool = False) -> None:
     """A run as training writes it."""
-    with claim(out, {"seed": seed}, CLASSES, resume=resume, overwrite=overwrite):
+    settings = TrainSettings(seed=seed).model_dump(mode="json")
+    with claim(out, {"settings": settings}, CLASSES, resume=resume, overwrite=overwrite):
         (out / "logs").mkdir(exist_ok=True)
         (out / "logs/events").write_bytes(b"1")
         checkpoint = partial_path(out / LAST_CHECKPOINT)

@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="any setting of the recipe, as in generate")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--format", default="parquet")
+    parser.add_argument("--png", default="plain", help="plain or compact, as in generate")
     parser.add_argument("--out", type=Path, help="an empty or new folder")
     parser.add_argument("--results", type=Path, help="where to write .json and .png, without suffix")
     arguments = parser.parse_args()
@@ -126,7 +127,7 @@ def main() -> None:
     find_categories(recipe, workers=arguments.workers)
     search = time.perf_counter() - started
     watch = Watch()
-    store = generate(recipe, out, format=arguments.format, workers=arguments.workers, progress=watch)
+    store = generate(recipe, out, format=arguments.format, png=arguments.png, workers=arguments.workers, progress=watch)
     seconds = time.perf_counter() - watch.started
     watch.stop.set()
     watch.images(len(recipe), len(recipe))
@@ -136,6 +137,7 @@ def main() -> None:
         "recipe": recipe.to_dict(),
         "images": len(recipe),
         "format": arguments.format,
+        "png": arguments.png,
         "workers": arguments.workers,
         "search_seconds": round(search, 2),
         "seconds": round(seconds, 2),

@@ -48,9 +48,13 @@ def generate(
     formulavision generate --plugin ifs --out data/ifs
     """
     from formulavision.cli.console import say, size_text
+    from formulavision.recipes.categories import CATEGORIES
     from formulavision.storage.generation import generate as run
     from formulavision.util.progress import progress_bars
 
+    if categories_from and not categories_from.exists() and not overwrite and (out / CATEGORIES).is_file():
+        say(f"{categories_from} is not there: the categories are read from {out}")
+        categories_from = out
     recipe = o.make_recipe(
         config, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
         seed=seed, settings=settings,

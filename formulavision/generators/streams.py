@@ -41,7 +41,7 @@ class Stream(enum.IntEnum):
     SHOWN = 0
     """Images of a sheet of heat maps."""
     VERIFIED = 0
-    """Images that ``verify`` draws again."""
+    """Images that ``verify`` draws again: (0), and in which order: (1)."""
 
 
 def random_stream(*key: int) -> np.random.Generator:

@@ -19,14 +19,23 @@ from formulavision.generators.contract import Category, Generator
 from formulavision.generators.failures import blamed
 from formulavision.generators.registry import plugins
 from formulavision.util.config import identity
-from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError
+from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError, one_line
 from formulavision.util.files import atomic_write, cache_folder, is_system_leftover, write_text
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
 if TYPE_CHECKING:
     from formulavision.recipes.recipe import Recipe, RecipeLike
 
-__all__ = ["CATEGORIES", "digest", "find_categories", "holds_categories", "read_folder", "write_file", "write_folder"]
+__all__ = [
+    "CATEGORIES",
+    "check_digest",
+    "digest",
+    "find_categories",
+    "holds_categories",
+    "read_folder",
+    "write_file",
+    "write_folder",
+]
 
 CATEGORIES = "categories.json"
 """File with all categories of a store; a folder that has it is a folder of categories."""
@@ -57,8 +66,9 @@ def find_categories(
     count = recipe.num_categories
     generator = recipe.build()
     if recipe.categories.folder is not None:
-        read = read_folder(recipe.categories.folder, generator)
-        return [Category(i, name, read[name]) for i, name in enumerate(list(read)[:count])]
+        read = dict(list(read_folder(recipe.categories.folder, generator).items())[:count])
+        check_digest(recipe.categories.folder, read, recipe.categories.sha256)
+        return [Category(i, name, parameters) for i, (name, parameters) in enumerate(read.items())]
     if recipe.categories.sha256 is not None:
         raise ConfigError("categories.folder: is missing: the recipe's categories were read from files, not found")
     cache = _cache_file(generator)
@@ -111,7 +121,7 @@ def _flaw(table: Parameters, generator: Generator) -> str:
         try:
             generator.check_category(table)
         except ValueError as error:
-            return " ".join(str(error).split())
+            return one_line(error)
     return ""
 
 
@@ -256,6 +266,20 @@ def digest(categories: dict[str, Parameters]) -> str:
         total.update(f"{name}:{table.shape}\n".encode())
         total.update(np.ascontiguousarray(table, dtype="<f8").tobytes())
     return total.hexdigest()
+
+
+def check_digest(folder: Path, categories: dict[str, Parameters], sha256: str | None) -> None:
+    """Refuse other categories than those of a digest.
+
+    Raises:
+        ConfigError: the folder holds others.
+    """
+    found = digest(categories)
+    if found != sha256:
+        raise ConfigError(
+            f"categories.folder: {folder} holds other categories than the recipe was made with"
+            f" (sha256 {found[:12]}..., not {str(sha256)[:12]}...)"
+        )
 
 
 # The cache -----------------------------------------------------------------------------------------------------------

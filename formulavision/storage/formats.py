@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.util.config import did_you_mean
-from formulavision.util.errors import StoreError
+from formulavision.util.errors import StoreError, one_line
 
 if TYPE_CHECKING:
     from formulavision.storage.manifest import Layout
@@ -132,9 +132,9 @@ class ShardReader(Reader):
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             places = self.places(path, content)
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror or error}") from None
+            raise StoreError(f"{path}: {error.strerror or one_line(error)}") from None
         except ValueError as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from None
+            raise StoreError(f"{path}: cannot be read: {one_line(error)}") from None
         if len(places) != piece.count or places[-1].sum() > len(content):
             raise StoreError(f"{path}: is cut short: holds {len(places)} of {piece.count} images")
         return content, places
@@ -176,6 +176,14 @@ class Format(ABC):
 
     @abstractmethod
     def reader(self, root: Path, layout: Layout, pieces: list[Piece]) -> Reader: ...
+
+    @abstractmethod
+    def check(self, target: Path, piece: Piece, layout: Layout) -> Iterator[str]:
+        """What is wrong with the names and labels in a written piece, as other readers see them: one line each.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
 
     def files(self, target: Path) -> Iterator[Path]:
         """The files of a written piece, in a fixed order."""

@@ -17,20 +17,23 @@ import formulavision
 from formulavision.generators.contract import Category
 from formulavision.generators.failures import ask_for_names
 from formulavision.generators.registry import plugins
-from formulavision.recipes.categories import find_categories
+from formulavision.recipes.categories import CATEGORIES, find_categories, holds_categories, write_file
 from formulavision.recipes.drawing import Drawer, check_device
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage.formats import DEFAULT_FORMAT, Format, Piece, Sample, find_format
 from formulavision.storage.manifest import (
     INCOMPLETE,
     MANIFEST,
+    RECIPE,
     Layout,
     Manifest,
     PieceRecord,
+    file_checksums,
     write_manifest,
 )
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
 from formulavision.storage.store import Store
+from formulavision.util.config import dump_yaml
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.util.files import write_text
 from formulavision.util.folders import OwnedFolder, State
@@ -114,10 +117,13 @@ def generate(
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
     if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
         return Store(root)
+    # Read before anything is overwritten: their folder may be the store itself.
+    given = _given_categories(recipe, root)
+    files = (RECIPE, CATEGORIES, MANIFEST, f"{INCOMPLETE}/")
     try:
-        with folder.writing(identity, ("recipe.yaml", MANIFEST, f"{INCOMPLETE}/"), overwrite=overwrite) as state:
+        with folder.writing(identity, files, overwrite=overwrite) as state:
             if state is not State.COMPLETE:
-                _fill(folder, recipe, format, png, workers, device, progress)
+                _fill(folder, recipe, given, format, png, workers, device, progress)
             if (root / INCOMPLETE).exists():
                 shutil.rmtree(root / INCOMPLETE)
     except BrokenProcessPool:
@@ -130,20 +136,49 @@ def generate(
     return Store(root)
 
 
+def _given_categories(recipe: Recipe, root: Path) -> list[Category] | None:
+    """Categories that are read: from their folder, or, where it is gone, the store. None: the generator finds them."""
+    own = recipe.categories
+    if own.sha256 is None:
+        return None
+    if (own.folder is None or not holds_categories(own.folder)) and (root / CATEGORIES).is_file():
+        content = recipe.portable()
+        content["categories"]["folder"] = str(root)
+        recipe = Recipe.from_dict(content)
+    return find_categories(recipe)
+
+
+def _write_recipe(root: Path, recipe: Recipe, categories: list[Category]) -> None:
+    """The recipe and its categories, so that the store needs nothing outside of it."""
+    content = recipe.portable()
+    if recipe.categories.sha256 is not None:
+        content["categories"]["folder"] = "."  # the store, wherever it lies
+    write_file(categories, recipe.build(), root)
+    write_text(root / RECIPE, dump_yaml(content))
+
+
 # The folder ----------------------------------------------------------------------------------------------------------
 
 
 def _fill(
-    folder: OwnedFolder, recipe: Recipe, format: str, png: str, workers: int, device: str, progress: Progress
+    folder: OwnedFolder,
+    recipe: Recipe,
+    given: list[Category] | None,
+    format: str,
+    png: str,
+    workers: int,
+    device: str,
+    progress: Progress,
 ) -> None:
     """Draw what is missing in a store's folder, which this process holds."""
     root, store_format = folder.root, find_format(format)
     (root / INCOMPLETE).mkdir(exist_ok=True)
     for leftover in (root / INCOMPLETE).glob("*.partial"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    categories = find_categories(
+    categories = given or find_categories(
         recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
     )
+    _write_recipe(root, recipe, categories)
     drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
     job = _Job(recipe, categories, root, format, png, "cpu" if drawer.device_drawer is None else device)
     layout = job.layout
@@ -154,7 +189,6 @@ def _fill(
     done = sum(record.count for record in records.values())
     for piece, record in _run(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
         records[piece.number] = record
-    write_text(root / "recipe.yaml", recipe.to_yaml())
     write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
 
 
@@ -182,10 +216,11 @@ def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
         generator_package=plugins()[recipe.generator.name].origin,
         format=job.format,
         recipe_id=recipe.id,
-        recipe=recipe.to_dict(),
+        recipe=recipe.portable(),
         png=job.png,
         layout=job.layout,
         pieces=pieces,
+        files=file_checksums(job.root, (RECIPE, CATEGORIES)),
     )
 
 
@@ -293,7 +328,7 @@ def _run(
 
 def _pack(job: _Job) -> tuple[Any, ...]:
     categories = [(c.index, c.name, c.parameters) for c in job.categories]
-    return job.recipe.to_dict(), categories, job.root, job.format, job.png, job.device
+    return job.recipe.portable(), categories, job.root, job.format, job.png, job.device
 
 
 def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from formulavision.storage.formats import Format, Piece, Reader, Sample
 from formulavision.storage.manifest import INCOMPLETE, Layout
 from formulavision.util.errors import StoreError
-from formulavision.util.files import flush_everything, flush_folder, partial_path
+from formulavision.util.files import flush_everything, flush_folder, is_system_leftover, partial_path
 
 
 class ImageFolder(Format):
@@ -39,6 +39,12 @@ class ImageFolder(Format):
         else:
             partial.replace(target)
         flush_folder(target.parent)
+
+    def check(self, target: Path, piece: Piece, layout: Layout) -> Iterator[str]:
+        wanted = {layout.name(i).partition("/")[2] + ".png" for i in piece.indices}
+        there = {entry.name for entry in target.iterdir() if not is_system_leftover(entry.name)}
+        yield from (f"{target / name}: is missing" for name in sorted(wanted - there))
+        yield from (f"{target / name}: is no part of the store" for name in sorted(there - wanted))
 
     def files(self, target: Path) -> Iterator[Path]:
         yield from sorted(file for file in target.iterdir() if file.match(f"{glob.escape(target.name)}_*.png"))

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from formulavision.util.config import Config, parse
-from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.errors import StoreError, one_line
 from formulavision.util.files import write_text
 
-__all__ = ["INCOMPLETE", "MANIFEST", "Layout", "Manifest", "PieceRecord", "read_manifest", "write_manifest"]
+__all__ = [
+    "INCOMPLETE",
+    "MANIFEST",
+    "RECIPE",
+    "Layout",
+    "Manifest",
+    "PieceRecord",
+    "file_checksums",
+    "read_manifest",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.json"
+RECIPE = "recipe.yaml"
 INCOMPLETE = ".incomplete"
 """Folder inside a store that is there as long as the store is not complete; it records the pieces that are."""
 
@@ -22,10 +35,20 @@ INCOMPLETE = ".incomplete"
 class Layout(Config):
     """What is needed to find an image, without the generator that drew it."""
 
-    category_names: list[str]
-    instance_names: list[str]
-    size: int
-    channels: int
+    category_names: list[str] = Field(min_length=1)
+    instance_names: list[str] = Field(min_length=1)
+    size: int = Field(ge=1)
+    channels: Literal[1, 3]
+
+    @field_validator("category_names", "instance_names")
+    @classmethod
+    def _are_names(cls, names: list[str]) -> list[str]:
+        bad = next((name for name in names if not name or name.startswith(".") or set(name) & set("/\\\0")), None)
+        if bad is not None:
+            raise ValueError(f"{bad!r} is no name of a file")
+        if len(set(names)) < len(names):
+            raise ValueError("a name is there twice")
+        return names
 
     @property
     def instances(self) -> int:
@@ -46,9 +69,9 @@ class PieceRecord(Config):
     """A written piece: images ``first`` to ``first + count``."""
 
     path: str
-    first: int
-    count: int
-    bytes: int
+    first: int = Field(ge=0)
+    count: int = Field(ge=1)
+    bytes: int = Field(ge=0)
     sha256: str
 
 
@@ -65,7 +88,19 @@ class Manifest(Config):
     recipe_id: str
     recipe: dict[str, Any]
     layout: Layout
-    pieces: list[PieceRecord]
+    pieces: list[PieceRecord] = Field(min_length=1)
+    files: dict[str, str] | None = Field(
+        None, description="sha256 of each other file; None: the version that wrote it had no such files or did not say"
+    )
+
+    @model_validator(mode="after")
+    def _pieces_hold_all_images(self) -> Manifest:
+        count = self.pieces[0].count
+        if any(piece.first != n * count or piece.count > count for n, piece in enumerate(self.pieces)) or (
+            sum(piece.count for piece in self.pieces) != self.layout.images
+        ):
+            raise ValueError(f"its pieces are not those of {self.layout.images} images")
+        return self
 
     @property
     def bytes(self) -> int:
@@ -84,10 +119,38 @@ def read_manifest(root: Path) -> Manifest:
             raise StoreError(f"{root}: is not complete; run the same 'formulavision generate' again to finish it")
         raise StoreError(f"{root}: is no store: there is no {MANIFEST}" if root.is_dir() else f"{root}: no such folder")
     try:
-        return parse(Manifest, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ConfigError) as error:
-        raise StoreError(f"{path}: is damaged: {error}") from None
+        content = path.read_bytes()
+        data = json.loads(content)
+        if isinstance(data, dict) and (CHECKSUM in data or "files" in data):
+            checksum = str(data.pop(CHECKSUM, ""))
+            if _checksum(content.replace(checksum.encode(), _NO_CHECKSUM)) != checksum:
+                raise ValueError("its bytes are not those that were written (checksum)")
+        return parse(Manifest, data)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: is damaged: {one_line(error)}") from None
+
+
+CHECKSUM = "sha256"
+"""Key of the manifest's own checksum: sha256 of the file with this value as zeros."""
+_NO_CHECKSUM = b"0" * 64
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    write_text(root / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    data = {**manifest.model_dump(mode="json"), CHECKSUM: _NO_CHECKSUM.decode()}
+    head, zeros, tail = (json.dumps(data, indent=1) + "\n").rpartition(_NO_CHECKSUM.decode())
+    write_text(root / MANIFEST, head + _checksum((head + zeros + tail).encode()) + tail)
+
+
+def file_checksums(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """sha256 of files of a store, by their names.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    return {name: _checksum((root / name).read_bytes()) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from formulavision.storage.formats import Format, Piece, Places, Reader, Sample, ShardReader
 from formulavision.storage.manifest import Layout
-from formulavision.util.errors import StoreError
+from formulavision.util.errors import StoreError, one_line
 from formulavision.util.files import atomic_write
 
 try:
@@ -54,6 +54,22 @@ class Parquet(Format):
                 labels = pa.array([sample.label for sample in rows], pa.int64())
                 writer.write_table(pa.table([images, labels], schema=schema))
 
+    def check(self, target: Path, piece: Piece, layout: Layout) -> Iterator[str]:
+        try:
+            with pq.ParquetFile(target) as file:
+                schema = file.schema_arrow
+                table = file.read(columns=["label", "image.path"])
+        except pa.ArrowException as error:
+            raise ValueError(error) from None
+        if not schema.equals(_schema(layout.category_names), check_metadata=True):
+            yield f"{target}: its columns or class names are not the store's"
+            return
+        paths = [row["path"] for row in table["image"].to_pylist()]
+        if paths != [f"{layout.name(i)}.png" for i in piece.indices]:
+            yield f"{target}: its images are not those of the recipe, in its order"
+        if table["label"].to_pylist() != [i // layout.instances for i in piece.indices]:
+            yield f"{target}: its labels are not the recipe's"
+
     def reader(self, root: Path, layout: Layout, pieces: list[Piece]) -> Reader:
         return _ParquetReader(root, layout, pieces)
 
@@ -79,7 +95,7 @@ class _ParquetReader(ShardReader):
         try:
             groups = pq.read_metadata(path)
         except pa.ArrowException as error:
-            raise ValueError(" ".join(str(error).split())[:80]) from None
+            raise ValueError(one_line(error)[:80]) from None
         places = []
         for number in range(groups.num_row_groups):
             group = groups.row_group(number)

@@ -12,7 +12,8 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import Piece, Reader, find_format
 from formulavision.storage.manifest import Manifest, read_manifest
 from formulavision.storage.png import decode_image
-from formulavision.util.errors import StoreError
+from formulavision.util.errors import StoreError, one_line
+from formulavision.util.indices import positions
 
 __all__ = ["Store"]
 
@@ -31,12 +32,16 @@ class Store:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe.
+        """The recipe, with its categories from the store where they are not its generator's own.
 
         Raises:
-            ConfigError: its generator is not installed, or in another version.
+            ConfigError: its generator is not installed, or in another version; or the store's categories are damaged.
         """
-        return Recipe.from_dict(self.manifest.recipe)
+        data = self.manifest.recipe
+        categories = data.get("categories")
+        if isinstance(categories, dict) and "sha256" in categories and "folder" not in categories:
+            data = {**data, "categories": {**categories, "folder": str(self.path.absolute())}}
+        return Recipe.from_dict(data)
 
     @cached_property
     def reader(self) -> Reader:
@@ -47,19 +52,29 @@ class Store:
         return self.layout.images
 
     def label(self, index: int) -> int:
-        return index // self.layout.instances
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The image, uint8 [size, size, channels].
+        """The label of an image; a negative index counts from the end.
 
         Raises:
             IndexError: there is no such index.
+            TypeError: the index is no whole number.
+        """
+        return int(positions([index], len(self))[0]) // self.layout.instances
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The image, uint8 [size, size, channels]; a negative index counts from the end.
+
+        Raises:
+            IndexError: there is no such index.
+            TypeError: the index is no whole number.
             StoreError: the image is missing or damaged.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} images")
-        data = self.reader.read(index)
+        place = int(positions([index], len(self))[0])
+        data = self.reader.read(place)
+        layout = self.layout
         try:
-            return decode_image(data, self.layout.channels)
+            image = decode_image(data, layout.channels)
+            if image.shape != (layout.size, layout.size, layout.channels):
+                raise ValueError(f"it has shape {list(image.shape)}, not {[layout.size, layout.size, layout.channels]}")
         except (OSError, SyntaxError, ValueError) as error:
-            raise StoreError(f"{self.path}: image {self.layout.name(index)} is damaged: {error}") from None
+            raise StoreError(f"{self.path}: image {layout.name(place)} is damaged: {one_line(error)}") from None
+        return image

@@ -1,20 +1,26 @@
-"""Prove a store right: checksums, and its images drawn again."""
+"""Prove a store right: its files by checksum, what they say of themselves, and its images drawn again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from formulavision.generators.contract import Category
+from formulavision.generators.failures import ask_for_names
 from formulavision.generators.streams import Stream, random_stream
-from formulavision.recipes.drawing import Drawer
-from formulavision.storage.formats import Format, find_format
-from formulavision.storage.manifest import MANIFEST
+from formulavision.recipes.categories import CATEGORIES, find_categories, read_folder
+from formulavision.recipes.recipe import Recipe
+from formulavision.storage.formats import Format, Piece, find_format
+from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums
+from formulavision.storage.redrawing import redraw
 from formulavision.storage.store import Store
-from formulavision.util.errors import StoreError
-from formulavision.util.folders import LOCK, MARKER
+from formulavision.util.errors import ConfigError, FolderError, StoreError, one_line
+from formulavision.util.files import is_system_leftover
+from formulavision.util.folders import LOCK, MARKER, Marker
 
 __all__ = ["Verification", "verify"]
 
@@ -41,84 +47,146 @@ class Verification:
 def verify(
     path: str | Path, *, sample: int | None = 1000, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Verification:
-    """Compare a store with its manifest (all bytes) and with its recipe (images drawn again).
+    """Compare a store with its manifest (all bytes, names and labels) and with its recipe (images drawn again).
+
+    Images are drawn in another order than ``generate`` draws them in, and in another process, unless their generator
+    is known to this process alone. What operating systems leave in folders is no part of a store, and no problem.
 
     Args:
         sample: images to draw again, spread at random over the store; None: all.
         progress: called with pieces and images done, and their total.
 
     Raises:
-        StoreError: there is no store, it is not complete, or its recipe is not the one of the manifest.
+        StoreError: there is no store, it is not complete, its manifest is damaged, or its recipe is not the one of the
+            manifest.
         ConfigError: the recipe's generator is not installed, or in another version.
+        PluginError: the generator raised.
     """
     store = Store(path)
-    recipe = store.recipe
-    if recipe.id != store.manifest.recipe_id:
-        raise StoreError(f"{path}: the recipe in the manifest has id {recipe.id}, not {store.manifest.recipe_id}")
-    result = Verification(store)
     store_format = find_format(store.manifest.format)
-    drawer = Drawer(recipe)
-    result.problems += _structure(store, drawer, store_format)
-    if result.problems:
-        return result  # its images cannot even be found
-    total = len(store)
+    result = Verification(store)
+    damaged = _damaged_files(store)
+    result.problems += damaged.values()
+    result.problems += _strangers(store)
+    # Where the categories are damaged, there may be no recipe to draw.
+    drawable = CATEGORIES not in damaged
+    if drawable and store.recipe.id != store.manifest.recipe_id:
+        raise StoreError(f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}")
+    total, pieces = len(store), len(store.manifest.pieces)
     count = total if sample is None else min(sample, total)
-    indices = (
-        np.arange(total)
-        if count == total
-        else np.sort(random_stream(0, Stream.VERIFIED).choice(total, count, replace=False))
-    )
-    steps = len(store.manifest.pieces) + count
-    for number, record in enumerate(store.manifest.pieces):
-        progress(number, steps)
-        target = store.path / record.path
-        try:
-            size, sha256 = store_format.measure(target)
-        except OSError as error:
-            result.problems.append(f"{target}: {error.strerror}")
-            continue
-        result.pieces += 1
-        if size != record.bytes:
-            result.problems.append(f"{target}: holds {size} bytes, not {record.bytes}")
-        elif sha256 != record.sha256:
-            result.problems.append(f"{target}: its bytes are not those that were written (checksum)")
-    for start in range(0, count, drawer.batch_size):
-        progress(len(store.manifest.pieces) + start, steps)
-        batch = indices[start : start + drawer.batch_size]
-        images, _ = drawer.draw_batch(batch)
-        for index, image in zip(batch.tolist(), images, strict=True):
-            result.images += 1
-            try:
-                stored = store.read(index)
-            except StoreError as error:
-                result.problems.append(str(error))
-                continue
-            if stored.shape != image.shape:
-                result.problems.append(f"{store.layout.name(index)}: is {stored.shape}, not {image.shape}")
-            elif not np.array_equal(stored, image):
-                pixels = int(np.any(stored != image, axis=-1).sum())
-                result.problems.append(f"{store.layout.name(index)}: {pixels} pixels differ from the formula's")
-    progress(steps, steps)
+    wrong = set()
+    for number in range(pieces):
+        progress(number, pieces + count)
+        problems = _piece(store, store_format, number, result)
+        result.problems += problems
+        wrong |= {number} if problems else set()
+    if not drawable:
+        return result
+    categories = find_categories(store.recipe)
+    problems = [*_categories(store, categories), *_structure(store, categories, store_format)]
+    result.problems += problems
+    if problems:
+        return result  # what would be drawn is not what was written
+    random = random_stream(0, Stream.VERIFIED)
+    indices = np.arange(total) if count == total else random.choice(total, count, replace=False)
+    for done, problems in redraw(store, categories, np.sort(indices), damaged=wrong):
+        result.images += done
+        result.problems += problems
+        progress(pieces + result.images, pieces + count)
     return result
 
 
-def _structure(store: Store, drawer: Drawer, store_format: Format) -> list[str]:
-    """What is wrong with names and pieces, before any image is looked at."""
-    layout, path = store.layout, store.path
+def _damaged_files(store: Store) -> dict[str, str]:
+    """What is wrong with the bytes of the files beside the images, by their names."""
+    result = {}
+    for name, sha256 in (store.manifest.files or {}).items():
+        file = store.path / name
+        try:
+            if file_checksums(store.path, [name])[name] != sha256:
+                result[name] = f"{file}: its bytes are not those that were written (checksum): the file is damaged"
+        except OSError as error:
+            result[name] = f"{file}: {error.strerror or error}"
+    try:
+        Marker.read(store.path)
+    except FolderError as error:
+        result[MARKER] = str(error)
+    return result
+
+
+def _strangers(store: Store) -> Iterator[str]:
+    """Files and folders that are no part of the store; those in the folder of a piece are its format's to find."""
+    path, manifest = store.path, store.manifest
+    pieces = {Path(record.path) for record in manifest.pieces}
+    folders = {piece.parent for piece in pieces}
+    known = {*map(Path, (MANIFEST, RECIPE, MARKER, LOCK, *(manifest.files or ()))), *pieces, *folders}
+    for folder, inner, files in os.walk(path):
+        there = Path(folder).relative_to(path)
+        for name in sorted([*inner, *files]):
+            if not is_system_leftover(name) and there / name not in known:
+                yield f"{path / there / name}: is no part of the store"
+        inner[:] = [name for name in inner if there / name in folders - pieces]
+
+
+def _categories(store: Store, found: list[Category]) -> Iterator[str]:
+    """How the categories in the store differ from those that the generator finds."""
+    if CATEGORIES not in (store.manifest.files or ()):
+        return
+    try:
+        own = read_folder(store.path, store.recipe.build())
+    except ConfigError as error:
+        yield str(error)
+        return
+    for name, category in zip(own, found, strict=False):
+        if name != category.name or own[name].tobytes() != category.parameters.tobytes():
+            yield (
+                f"{store.path / CATEGORIES}: category {name} is not the one that '{store.recipe.generator.name}' finds "
+                "here: another version of it, or of the libraries that it needs, found it"
+            )
+            return
+    if len(own) != len(found):
+        yield f"{store.path / CATEGORIES}: holds {len(own)} categories, not {len(found)}"
+
+
+def _structure(store: Store, categories: list[Category], store_format: Format) -> Iterator[str]:
+    """What is wrong with what the store says of itself, before any image is looked at."""
+    layout, recipe, path = store.layout, store.recipe, store.path
+    try:
+        written = Recipe.load(path / RECIPE)
+        if written.portable() != recipe.portable():
+            yield f"{path / RECIPE}: is not the recipe of {MANIFEST}"
+    except ConfigError as error:
+        yield str(error)
+    if (layout.size, layout.channels) != (recipe.canvas.size, recipe.canvas.channels):
+        yield (
+            f"{path}: its layout says {layout.size} pixels and {layout.channels} channels, its recipe "
+            f"{recipe.canvas.size} and {recipe.canvas.channels}"
+        )
+    if layout.category_names != [category.name for category in categories]:
+        yield f"{path}: its categories are named otherwise than the recipe's"
+    if layout.instance_names != ask_for_names(recipe.build(), recipe.num_instances):
+        yield f"{path}: its instances are named otherwise than the recipe's"
+    planned = store_format.plan(layout)
+    records = [(record.path, record.first, record.count) for record in store.manifest.pieces]
+    if records != [(store_format.path(piece, layout, len(planned)), piece.first, piece.count) for piece in planned]:
+        yield f"{path}: its pieces are not those of its format's plan"
+
+
+def _piece(store: Store, store_format: Format, number: int, result: Verification) -> list[str]:
+    """What is wrong with a piece's bytes, names and labels."""
+    record = store.manifest.pieces[number]
+    target = store.path / record.path
     problems = []
-    if layout.category_names != [category.name for category in drawer.categories]:
-        problems.append(f"{path}: its categories are named otherwise than the recipe's")
-    if layout.instance_names != drawer.instance_names():
-        problems.append(f"{path}: its instances are named otherwise than the recipe's")
-    planned = [(piece.first, piece.count) for piece in store_format.plan(layout)]
-    if [(record.first, record.count) for record in store.manifest.pieces] != planned:
-        problems.append(f"{path}: its pieces are not those of its format's plan")
-    known = {
-        MANIFEST,
-        MARKER,
-        LOCK,
-        "recipe.yaml",
-        *(record.path.partition("/")[0] for record in store.manifest.pieces),
-    }
-    problems += [f"{entry}: is no part of the store" for entry in sorted(path.iterdir()) if entry.name not in known]
+    try:
+        size, sha256 = store_format.measure(target)
+        result.pieces += 1
+        if size != record.bytes:
+            problems.append(f"{target}: holds {size} bytes, not {record.bytes}: the file is damaged")
+        elif sha256 != record.sha256:
+            problems.append(f"{target}: its bytes are not those that were written (checksum): the file is damaged")
+        if not problems or target.is_dir():  # a damaged shard is for no reader; in a folder, names are to be told
+            problems += store_format.check(target, Piece(number, record.first, record.count), store.layout)
+    except OSError as error:
+        problems.append(f"{target}: {error.strerror or one_line(error)}")
+    except ValueError as error:
+        problems.append(f"{target}: cannot be read: {one_line(error)}")
     return problems

@@ -42,3 +42,8 @@ class DownstreamError(FormulaVisionError):
 
 class CheckpointError(FormulaVisionError):
     """A checkpoint is missing, is not one, or does not fit the model."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of somebody else's exception, without its line breaks."""
+    return " ".join(str(error).split())

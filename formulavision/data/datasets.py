@@ -15,6 +15,7 @@ from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
+from formulavision.util.indices import positions
 
 __all__ = ["FormulaDataset", "ImageDataset", "StoredDataset"]
 
@@ -24,6 +25,9 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 class ImageDataset(Dataset[Item]):
     """Map-style, with any sampler and any number of workers: index -> (uint8 [channels, size, size], label).
+
+    Indices are those of a list: negative ones count from the end, others that are not there raise IndexError, and what
+    is no whole number raises TypeError.
 
     Attributes:
         class_names: names of the labels, in their order.
@@ -123,7 +127,7 @@ class FormulaDataset(ImageDataset):
         """
         epochs, indices = np.array(keys, dtype=np.int64).reshape(-1, 2).T
         count = self.recipe.num_instances
-        labels, instances = np.divmod(indices, count)
+        labels, instances = np.divmod(positions(indices, len(self)), count)
         return labels, labels, instances + (1 + epochs) * count if fresh else instances
 
 
@@ -144,12 +148,13 @@ class HeldOut(ImageDataset):
         return len(self.class_names) * self.count
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        _, labels, instances = self.places([(0, index) for index in indices], fresh=False)
+        _, labels, instances = self.places([(0, index) for index in positions(indices, len(self))], fresh=False)
         return _items(self.drawer.draw_instances(labels, instances), labels.tolist())
 
     def places(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> Places:
         """Where the items of (epoch, index) are, in every epoch the same ones."""
-        labels, instances = np.divmod(np.array(keys, dtype=np.int64).reshape(-1, 2)[:, 1], self.count)
+        indices = np.array(keys, dtype=np.int64).reshape(-1, 2)[:, 1]
+        labels, instances = np.divmod(positions(indices, len(self)), self.count)
         return labels, labels, instances + self.first
 
 
@@ -173,10 +178,11 @@ class StoredDataset(ImageDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         layout = self.store.layout
+        indices = positions(indices, len(self)).tolist()
         images = np.empty((len(indices), layout.size, layout.size, layout.channels), np.uint8)
         for image, index in zip(images, indices, strict=True):
-            image[:] = self.store.read(int(index))
-        return _items(images, [self.store.label(int(index)) for index in indices])
+            image[:] = self.store.read(index)
+        return _items(images, [self.store.label(index) for index in indices])
 
 
 def _items(images: NDArray[np.uint8], labels: list[int]) -> list[Item]:

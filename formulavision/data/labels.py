@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
+from formulavision.util.indices import positions
 
 if TYPE_CHECKING:
     import torch
@@ -135,6 +136,7 @@ class Relabelled:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
+        indices = positions(indices, len(self)).tolist()
         fetch = getattr(self.source, "__getitems__", None)
         items = fetch(indices) if fetch else [self.source[index] for index in indices]
         if self.clusters is not None:

@@ -14,6 +14,7 @@ from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.util.errors import PluginError
+from formulavision.util.indices import positions
 
 if TYPE_CHECKING:
     from formulavision.recipes.device import DeviceDrawer
@@ -97,7 +98,7 @@ class Drawer:
         Raises:
             PluginError: the generator raised.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = positions(indices, len(self))
         labels, instances = np.divmod(wanted, self.recipe.num_instances)
         with blamed(self.generator.name, "while sharing work"):
             shared = np.asarray(self.generator.shared_work(instances), dtype=np.int64)
@@ -117,14 +118,13 @@ class Drawer:
             start = stop
 
     def locate(self, index: int) -> tuple[Category, int]:
-        """Category and instance of an index.
+        """Category and instance of an index; a negative one counts from the end.
 
         Raises:
             IndexError: there is no such index.
+            TypeError: the index is no whole number.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} images")
-        category, instance = divmod(index, self.recipe.num_instances)
+        category, instance = divmod(int(positions([index], len(self))[0]), self.recipe.num_instances)
         return self.categories[category], instance
 
     def name(self, index: int) -> str:
@@ -154,7 +154,7 @@ class Drawer:
     def draw_batch(
         self, indices: ArrayLike, out: NDArray[np.uint8] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images, uint8 [n, size, size, channels], and labels, int64 [n].
+        """Images, uint8 [n, size, size, channels], and labels, int64 [n]; negative indices count from the end.
 
         Indices of one category are drawn together, whatever their order, so that a generator can share work.
 
@@ -165,11 +165,7 @@ class Drawer:
             IndexError: there is no such index.
             PluginError: the generator raised.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
-        outside = wanted[(wanted < 0) | (wanted >= len(self))]
-        if outside.size:
-            raise IndexError(f"index {outside[0]} of {len(self)} images")
-        labels, instances = np.divmod(wanted, self.recipe.num_instances)
+        labels, instances = np.divmod(positions(indices, len(self)), self.recipe.num_instances)
         return self.draw_instances(labels, instances, out), labels
 
     def draw_instances(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["positions"]
 
 
-def positions(indices: Iterable[int], length: int) -> NDArray[np.int64]:
+def positions(indices: ArrayLike, length: int) -> NDArray[np.int64]:
     """Indices of a dataset as places from 0, int64 [n]; negative ones count from the end, as those of a list.
 
     Args:
@@ -25,7 +25,8 @@ def positions(indices: Iterable[int], length: int) -> NDArray[np.int64]:
     if isinstance(indices, np.ndarray) and indices.dtype.kind in "iu":
         given = indices.reshape(-1)
     else:
-        given = np.array([_whole(index) for index in indices] or np.empty(0, np.int64))
+        alone = np.ndim(indices) == 0
+        given = np.array([_whole(index) for index in ([indices] if alone else indices)] or np.empty(0, np.int64))  # type: ignore[union-attr]
     outside = given[(given < -length) | (given >= length)]
     if outside.size:
         raise IndexError(f"index {outside[0]} of {length} images")
@@ -33,7 +34,7 @@ def positions(indices: Iterable[int], length: int) -> NDArray[np.int64]:
     return np.where(places < 0, places + length, places)
 
 
-def _whole(index: int) -> int:
+def _whole(index: Any) -> int:
     if isinstance(index, bool | np.bool_) or str(getattr(index, "dtype", "")) == "torch.bool":
         raise TypeError(f"index {index} is a truth value, not a whole number")
     return operator.index(index)

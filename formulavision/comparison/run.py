@@ -371,12 +371,12 @@ class _Runner:
         return train(*what, out=out, resume=True, show_progress=self.show_progress, **settings)
 
     def _generate(self, recipe: Recipe, store: Path) -> Path:
-        from formulavision.storage.generation import generate
+        from formulavision.storage.generation import Silent, generate
 
         with locked(store.with_name(f"{store.name}.lock"), self._waiting_for(store)):
             if _generate_seconds(store) is None:
                 started = time.monotonic()
-                generate(recipe, out=store)
+                generate(recipe, out=store, progress=Silent())
                 write_text(_seconds_file(store), json.dumps({"seconds": time.monotonic() - started}))
         return store
 

@@ -24,7 +24,7 @@ from formulavision.recipes.drawing import Drawer, check_device
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage import Store
 from formulavision.storage.formats import DEFAULT_FORMAT, SHARD_IMAGES, Sample, find_format
-from formulavision.storage.generation import generate
+from formulavision.storage.generation import Silent, generate
 from formulavision.storage.png import decode_image, encode_png
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
@@ -151,7 +151,7 @@ def _measure(
         each = round(min(_STORE_IMAGES, seconds / (on_demand + encode)) / len(categories))
         instances = min(max(1, each), sample.num_instances)
         stored = Recipe.from_dict(sample.to_dict(), [f"instances={instances}"])
-        store = generate(stored, root / "store", device=device)
+        store = generate(stored, root / "store", device=device, progress=Silent())
         write, image_bytes = _write(store, root / "piece", seconds)
         read = _read(store, min(_BATCH, drawer.batch_size), seconds)
         step()

@@ -14,8 +14,10 @@ from formulavision.generators.contract import CONTRACT_VERSION, Generator, Param
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import PluginError
 
-__all__ = ["Registered", "Registry", "plugins", "register"]
+__all__ = ["THIS_PROCESS", "Registered", "Registry", "plugins", "register"]
 
+THIS_PROCESS = "this process"
+"""The package of a generator that has none."""
 ENTRY_POINT_GROUP = hookspecs.PROJECT
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
@@ -45,7 +47,7 @@ class Registry:
     generators: dict[str, Registered] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
-    def add(self, generator: type[Generator], package: str = "this process", package_version: str = "") -> None:
+    def add(self, generator: type[Generator], package: str = THIS_PROCESS, package_version: str = "") -> None:
         """Take a generator in.
 
         Raises:
@@ -54,7 +56,7 @@ class Registry:
         flaw = _flaw(generator)
         if not flaw and generator.name in self.generators:
             taken = self.generators[generator.name]
-            if taken.generator is not generator:
+            if not _is_newer(generator, taken.generator):
                 flaw = f"the name '{generator.name}' is taken by {taken.origin}"
         if flaw:
             raise PluginError(f"{getattr(generator, '__name__', generator)}: {flaw}")
@@ -68,6 +70,12 @@ class Registry:
             f"there is no generator '{name}'{did_you_mean(name, self.generators)}"
             f"; installed: {', '.join(sorted(self.generators)) or 'none'}" + (f"; {broken}" if broken else "")
         )
+
+
+def _is_newer(generator: type[Generator], taken: type[Generator]) -> bool:
+    """Whether a class is another one's after its notebook cell has run again, or its module was loaded again."""
+    place = generator.__module__
+    return place == taken.__module__ and (place == "__main__" or generator.__qualname__ == taken.__qualname__)
 
 
 def _flaw(generator: object) -> str:
@@ -130,6 +138,9 @@ def plugins() -> Registry:
 
 def register(generator: type[Generator]) -> type[Generator]:
     """Make a generator of this process known without packaging it; usable as a decorator.
+
+    A notebook's cell can run again: a class of ``__main__``, or the same class of a module that was loaded again,
+    replaces the one of its name. Recipes that exist draw with the new one.
 
     Raises:
         PluginError: it is no generator, was written for another contract, or its name is bad or taken.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category, Generator
 from formulavision.generators.failures import blamed
-from formulavision.generators.registry import plugins
+from formulavision.generators.registry import THIS_PROCESS, plugins
 from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError, one_line
 from formulavision.util.files import atomic_write, cache_folder, is_system_leftover, write_text
@@ -72,7 +72,9 @@ def find_categories(
     if recipe.categories.sha256 is not None:
         raise ConfigError("categories.folder: is missing: the recipe's categories were read from files, not found")
     cache = _cache_file(generator)
-    found = _read_cache(cache)
+    # A notebook's cell may run again with another search, which its version does not tell.
+    kept = plugins()[generator.name].package != THIS_PROCESS
+    found = _read_cache(cache) if kept else []
     if len(found) < count:
         started = time.monotonic()
         found = []
@@ -81,7 +83,7 @@ def find_categories(
             if found[-1].shape[1] != found[0].shape[1]:
                 raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
             progress(len(found))
-        if time.monotonic() - started > _CACHE_WORTH_S:
+        if kept and time.monotonic() - started > _CACHE_WORTH_S:
             _write_cache(cache, found)
     return [Category(i, category_name(i), found[i]) for i in range(count)]
 

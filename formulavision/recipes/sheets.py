@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import RecipeLike
+from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.util.errors import ConfigError, StoreError
 from formulavision.util.files import atomic_write
+from formulavision.util.progress import is_watched, progress_bars
 
 __all__ = ["contact_sheet", "preview"]
 
@@ -88,7 +89,7 @@ def preview(
     instances: int = 10,
     overwrite: bool = False,
     workers: int = 1,
-    progress: Callable[[int], None] = lambda found: None,
+    progress: Callable[[int], None] | None = None,
     device: str = "cpu",
     note: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -101,7 +102,7 @@ def preview(
         instances: columns, spread evenly over a category's instances.
         overwrite: replace a file that is there.
         workers: processes to search categories with.
-        progress: called with the number of categories found so far.
+        progress: called with the number of categories found so far; None: a bar on a terminal and in a notebook.
         device: what draws: cpu, or cuda (cuda:N), where the generator can draw there.
         note: called with a line of text where the generator cannot draw there, and the CPU draws.
 
@@ -118,7 +119,11 @@ def preview(
         raise StoreError(f"{out}: is a folder; name a file, such as {out / 'sheet.png'}")
     if out.exists() and not overwrite:
         raise StoreError(f"{out}: exists already; give another --out, or --overwrite")
-    drawer = Drawer(recipe, workers=workers, progress=progress, device=device, note=note)
+    recipe = as_recipe(recipe)
+    with progress_bars(show=progress is None and is_watched()) as bars:
+        total = recipe.num_categories
+        found = progress or (lambda n: bars.categories(n, total))
+        drawer = Drawer(recipe, workers=workers, progress=found, device=device, note=note)
     sheet = contact_sheet(drawer, categories=categories, instances=instances)
     try:
         with atomic_write(out) as file:

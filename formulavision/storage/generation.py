@@ -38,8 +38,9 @@ from formulavision.util.errors import ConfigError, FormulaVisionError, StoreErro
 from formulavision.util.files import write_text
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.processes import BROKEN_POOL, CONTEXT, worker_pool
+from formulavision.util.progress import is_watched, progress_bars
 
-__all__ = ["Progress", "generate"]
+__all__ = ["Progress", "Silent", "generate"]
 
 _WINDOW_IMAGES, _WINDOW_BYTES = 1024, 200_000_000
 """Images of a category, and bytes of them before encoding, that are kept until the first of them is written: all of a
@@ -61,7 +62,9 @@ class Progress(Protocol):
         """Something to know about the run, in a line of text."""
 
 
-class _Silent(Progress):
+class Silent(Progress):
+    """Tells nothing."""
+
     def categories(self, found: int, total: int) -> None:
         pass
 
@@ -92,6 +95,7 @@ def generate(
         workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
         overwrite: remove the files of a store that is in the way, finished or not. Other files in its folder stay, and
             a folder that FormulaVision did not write is refused all the same.
+        progress: is told how far the work is; None: bars on a terminal and in a notebook, nothing elsewhere.
         device: what draws: cpu, or cuda (cuda:N), where the generator can draw there; each process then draws on the
             GPU and encodes on a core. The pixels do not depend on it.
         png: plain: 8-bit gray or RGB files, which every reader reads alike; compact: 1-bit palette files for gray
@@ -104,7 +108,12 @@ def generate(
         PluginError: the generator raised; what was drawn before stays and is resumed.
     """
     recipe = as_recipe(recipe)
-    progress = progress or _Silent()
+    if progress is None and is_watched():
+        with progress_bars() as bars:
+            return generate(
+                recipe, out, format=format, workers=workers, overwrite=overwrite, progress=bars, device=device, png=png
+            )
+    progress = progress or Silent()
     if len(recipe) > _MAX_IMAGES:
         raise ConfigError(f"instances: {len(recipe):,} images are more than a store holds, {_MAX_IMAGES:,}")
     if not 1 <= workers <= _MAX_WORKERS:

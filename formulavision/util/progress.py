@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["Bars", "progress_bars"]
+__all__ = ["Bars", "is_watched", "progress_bars"]
 
 
 class _Rate(ProgressColumn):
@@ -41,6 +42,11 @@ class Bars:
 
     def note(self, line: str) -> None:
         self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees bars: on a terminal, or in a notebook."""
+    return sys.stderr.isatty() or Console(stderr=True).is_jupyter
 
 
 @contextmanager

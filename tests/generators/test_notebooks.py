@@ -1,0 +1,92 @@
+"""A notebook's cells: they run again, and long work shows how far it is."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from formulavision import Drawer, Recipe, generate, plugins, preview, register
+from formulavision.recipes import categories
+from formulavision.util.errors import PluginError
+
+CELL = """
+import numpy as np
+from formulavision import Generator
+
+class {name}(Generator):
+    name = "cell-test"
+    def category(self, index):
+        return [index + {shift}]
+    def render(self, category, instance):
+        return np.full((self.canvas.size, self.canvas.size), {level}, np.uint8)
+"""
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    plugins().generators.pop("cell-test", None)
+
+
+def cell(module: str = "__main__", name: str = "Cell", level: int = 1, shift: int = 0) -> type:
+    namespace: dict[str, Any] = {"__name__": module}
+    exec(CELL.format(name=name, level=level, shift=shift), namespace)
+    return namespace[name]
+
+
+def recipe() -> Recipe:
+    return Recipe.from_dict({"generator": "cell-test", "categories": 2, "instances": 3, "canvas": {"size": 16}})
+
+
+def test_a_cell_that_runs_again_replaces_its_generator() -> None:
+    register(cell(level=1))
+    before = recipe()
+    assert Drawer(before).draw(0)[0].max() == 1
+    register(cell(level=2))
+    assert Drawer(recipe()).draw(0)[0].max() == 2 == Drawer(before).draw(0)[0].max()
+    register(cell(name="Renamed", level=3))  # the cell was edited
+    assert Drawer(recipe()).draw(0)[0].max() == 3
+
+
+def test_a_module_that_is_loaded_again_replaces_its_own_class_only() -> None:
+    register(cell("my_module"))
+    register(cell("my_module", level=2))
+    for other in (cell("my_module", name="Other"), cell("another_module"), cell()):
+        with pytest.raises(PluginError, match="the name 'cell-test' is taken by this process"):
+            register(other)
+    assert Drawer(recipe()).draw(0)[0].max() == 2
+
+
+def test_a_cell_does_not_replace_what_is_installed() -> None:
+    impostor = cell()
+    impostor.name = "perlin"  # type: ignore[attr-defined]
+    with pytest.raises(PluginError, match="the name 'perlin' is taken by formulavision"):
+        register(impostor)
+
+
+def test_categories_of_a_cell_are_searched_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(categories, "_CACHE_WORTH_S", -1)
+    for shift in (1, 2):
+        register(cell(shift=shift))
+        assert Drawer(recipe()).categories[0].parameters.tolist() == [[shift]]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_progress_is_shown_where_somebody_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    register(cell())
+    errors = io.StringIO()
+    errors.isatty = lambda: watched  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", errors)
+    generate(recipe(), tmp_path / "store")
+    assert ("images" in errors.getvalue()) == watched
+    preview(recipe(), tmp_path / "sheet.png")
+    assert ("categories" in errors.getvalue()) == watched
+    if not watched:
+        assert errors.getvalue() == ""

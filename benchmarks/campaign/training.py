@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from campaign.stores import kill, wait_until, wrong_interruption
+from campaign.stores import CRASHED, crash_at, kill, wait_until, wrong_interruption
 from campaign.trial import Process, Trial, change_bytes, cli, damage, kept, run, tail, wrong_end
 
 RECIPE = """generator: {name: perlin, grid: 2}
@@ -144,6 +144,52 @@ def figures(out: Path) -> list[dict[str, str]]:
     return [
         {k: v for k, v in row.items() if "second" not in k and "minute" not in k and "time" not in k} for row in rows
     ]
+
+
+# Killed before every file operation ----------------------------------------------------------------------------------
+
+STATES = ("new", "resumed", "overwrite complete")
+
+
+def begun(state: str, out: Path) -> Callable[[], None]:
+    """Bring ``out`` into a state; returns the command that is then crashed."""
+    if state != "new":
+        shutil.copytree(unfinished("pretrain") if state == "resumed" else complete("pretrain"), out)
+    option = {"new": [], "resumed": ["--resume"], "overwrite complete": ["--overwrite"]}[state]
+    return pretrain(out, "--set", "checkpoint_minutes=0", *option)
+
+
+def crash_points() -> list[tuple[str, int]]:
+    """State and number of every operation before which pre-training is killed."""
+
+    def count(folder: Path) -> None:
+        for state in STATES:
+            out = folder / state
+            ended = run(crash_at(0, begun(state, out), out), out)
+            (folder / f"{state}.count").write_text(ended.output.rpartition("operations: ")[2])
+
+    counts = kept("operations-pretrain", count)
+    return [(s, k) for s in STATES for k in range(1, int((counts / f"{s}.count").read_text()) + 1)]
+
+
+def crash_training(random: random.Random, seed: int, folder: Path) -> str | None:
+    points = crash_points()
+    state, operation = points[seed * 1009 % len(points)]
+    out, copy = folder / "out", folder / "copy"
+    ended = run(crash_at(operation, begun(state, out), out), out)
+    where = f"{state}, before operation {operation}"
+    if ended.status not in (0, CRASHED):
+        return f"{where}: {wrong_end(ended, CRASHED)}"
+    for way in ("--resume", "--overwrite"):
+        shutil.rmtree(copy, ignore_errors=True)
+        if out.exists():
+            shutil.copytree(out, copy)
+        flaw = wrong_end(run(pretrain(copy, way), copy), 0)
+        if flaw is None and weights(copy) != weights(complete("pretrain")):
+            flaw = "its weights are others"
+        if flaw:
+            return f"{where}, {way}: {flaw}"
+    return None
 
 
 # Damaged runs --------------------------------------------------------------------------------------------------------
@@ -333,6 +379,13 @@ TRIALS = [
         "pretrain, finetune and compare killed at random moments, and resumed",
         100,
         kill_training,
+        short=2,
+    ),
+    Trial(
+        "crash-training",
+        "pretrain killed before every file operation, new, resumed, overwriting",
+        lambda: len(crash_points()),
+        crash_training,
         short=2,
     ),
     Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run),

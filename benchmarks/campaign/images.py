@@ -32,8 +32,6 @@ def images(random: random.Random, seed: int, folder: Path) -> str | None:
 
 def write_odd_image(random: random.Random, path: Path) -> tuple[Path, dict[str, Any]]:
     """Replace an image by an odd or damaged one; returns its path, and what it must be read as, where that is sure."""
-    import numpy as np
-
     suffix = random.choice([".png", ".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm"])
     target = path.with_suffix(suffix)
     path.unlink()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
-import os
-import platform
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from formulavision.comparison.arms import Arm
 from formulavision.comparison.config import ComparisonSettings
@@ -15,11 +11,12 @@ from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.results import ArmFacts, Computed, Entry, Findings, Row
 from formulavision.comparison.stages import Stage
 from formulavision.generators.registry import plugins
+from formulavision.util.machine import cores, processor, versions
+
+if TYPE_CHECKING:
+    from formulavision.training.settings import TrainSettings
 
 __all__ = ["first_findings", "this_machine"]
-
-_PACKAGES = ("formulavision", "torch", "torchvision", "timm", "lightning", "numpy", "numba")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def first_findings(settings: ComparisonSettings, stages: Sequence[Stage], datasets: Datasets) -> Findings:
@@ -80,35 +77,25 @@ def _labels(arm: Arm) -> str:
     return f"{100 * arm.labels.noise:g} % of the labels replaced"
 
 
-def this_machine(settings: ComparisonSettings, arm: str) -> Computed:
-    """Where and by what a row of an arm is computed."""
-    versions = {"Python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+def this_machine(settings: ComparisonSettings, arm: str, trained: TrainSettings) -> Computed:
+    """Where and by what a row of an arm, trained by these settings, is computed."""
+    found = versions()
     recipe = settings.variants[arm].arm.recipe
     if recipe is not None:
         origin = plugins()[recipe.generator.name]
-        versions.setdefault(origin.package, origin.package_version)
-    return Computed(machine=_machine(), versions=versions)
+        found.setdefault(origin.package, origin.package_version)
+    return Computed(machine=_machine(trained), versions=found)
 
 
-@functools.cache
-def _machine() -> str:
-    """Processor, cores that this process may use, and accelerator."""
+def _machine(trained: TrainSettings) -> str:
+    """Processor, cores that this process may use, threads, accelerator, precision and device."""
     import torch
 
-    names = (
-        line.partition(":")[2].strip()
-        for line in (_CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else ())
-        if line.startswith("model name")
-    )
-    processor = next(names, platform.processor() or platform.machine())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = [processor, f"{cores} cores"]
+    from formulavision.training.fit import resolve_device, resolve_precision
+
+    parts = [processor(), f"{cores()} cores", f"{torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         parts += [f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices)]
-    return ", ".join(parts)
+    device = resolve_device(trained.device)
+    return ", ".join([*parts, f"{resolve_precision(trained.precision, device)} on {device.type}"])

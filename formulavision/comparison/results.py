@@ -99,7 +99,7 @@ class Computed(BaseModel, frozen=True):
     """Where rows were computed.
 
     Attributes:
-        machine: processor, cores and accelerator, in words.
+        machine: processor, cores, threads, accelerator, precision and device, in words.
         versions: of Python and of the packages that matter, by name.
     """
 

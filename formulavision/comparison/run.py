@@ -26,6 +26,8 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
+from formulavision.util.logs import logged, note, write_traceback
+from formulavision.util.machine import versions
 
 if TYPE_CHECKING:
     from formulavision.evaluation import Evaluation
@@ -95,7 +97,9 @@ def compare(
             owned.add((stage.relative_to(folder) / MARKER).as_posix() for stage in runner.folders())
         findings = runner.findings
         try:
-            runner.run()
+            with logged(folder):
+                note(f"formulavision {versions()['formulavision']}: {settings.name}")
+                runner.run()
         except KeyboardInterrupt:
             write_tables(findings, folder)
             done = sum(row.score is not None for row in findings.rows)
@@ -164,6 +168,10 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+class _StartFailed(FormulaVisionError):
+    """The pre-training that a row starts from failed; its traceback is kept."""
 
 
 class _Runner:
@@ -283,7 +291,7 @@ class _Runner:
                 self._compute(stage, stage.start if pretraining is None else pretraining.folder, row)
                 content = {
                     "row": {key: value for key, value in asdict(row).items() if key not in _KEYS},
-                    "computed": this_machine(self.settings, stage.arm).model_dump(),
+                    "computed": this_machine(self.settings, stage.arm, stage.settings).model_dump(),
                     "seconds": _took(started, (row.finetune_seconds or 0) + (row.evaluate_seconds or 0)),
                 }
                 with adding(stage.folder, [_RESULT]):
@@ -295,7 +303,7 @@ class _Runner:
                 raise StoreError(
                     f"{planned.folder}: {os.strerror(errno.ENOSPC)}: make room, and the same comparison goes on"
                 ) from error
-            entry.row.error = _one_line(error)
+            entry.row.error = str(error) if isinstance(error, _StartFailed) else self._failure(planned, error)
             self._say(f"{stage.arm} on {stage.downstream}, seed {stage.seed} failed: {entry.row.error}")
         finally:
             self.clock.finish(planned.folder)
@@ -337,13 +345,19 @@ class _Runner:
             except Exception as error:
                 if _disk_is_full(error):
                     raise
-                self.pretrained[stage.folder] = _one_line(error)
+                self.pretrained[stage.folder] = self._failure(stage, error)
             finally:
                 self.clock.finish(stage.folder)
         result = self.pretrained[stage.folder]
         if isinstance(result, str):
-            raise FormulaVisionError(result)
+            raise _StartFailed(result)
         return result
+
+    def _failure(self, stage: Pretraining | Finetuning | Probing, error: Exception) -> str:
+        """One line on what failed; its traceback is in the file that the line names."""
+        file = Path("logs") / f"{stage.folder.parent.name}-{stage.folder.name}.txt"
+        write_traceback(self.out / file, error)
+        return f"{_one_line(error)} (traceback: {file})"
 
     def _train(self, stage: Pretraining) -> Run:
         from formulavision.training import Run, pretrain
@@ -396,6 +410,7 @@ class _Runner:
         return os.path.relpath(path.resolve(), self.out.resolve())
 
     def _say(self, line: str) -> None:
+        note(line)
         if self.show_progress:
             say(line)
 

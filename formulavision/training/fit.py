@@ -40,6 +40,8 @@ from formulavision.training.settings import TrainSettings
 from formulavision.training.state import find_checkpoint, write_result
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.util.interrupts import held_back, interrupt, stoppable
+from formulavision.util.logs import logged, note
+from formulavision.util.machine import cores, processor, versions
 
 __all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
 
@@ -159,7 +161,8 @@ def fit(
     # Of several processes the first one writes.
     first = torchrun is None or torchrun.rank == 0
     claimed = claim(out, plan.to_dict(), train.class_names, resume=resume, overwrite=overwrite)
-    with claimed if first else nullcontext():
+    with claimed if first else nullcontext(), logged(out) if first else nullcontext():
+        note(f"versions: {versions()}; {cores()} cores of {processor()}; settings: {plan.to_dict()}")
         if resume:
             job = replace(job, checkpoint=find_checkpoint(out, lambda line: say(console, line)))
         if ranks > 1 and torchrun is None:
@@ -252,6 +255,7 @@ def _train(job: _Job, rank: int, torchrun: Processes | None, console: Console) -
     precision = resolve_precision(settings.precision, job.device)
     if rank:
         console = Console(quiet=True)
+    note(f"{torch.get_num_threads()} threads, {device_name(job.device)}, {precision}")
     loaders = [job.loader(job.train, torchrun, console, training=True)]
     if job.test is not None:
         loaders.append(job.loader(job.test, torchrun, console, training=False))
@@ -338,6 +342,9 @@ def _finish(job: _Job, module: Classifier, recorder: Recorder, precision: str, d
             "drawn_on": drawn_on,
             "processes": job.ranks,
             "precision": precision,
+            "threads": torch.get_num_threads(),
+            "cores": cores(),
+            "versions": versions(),
             "formulavision": __version__,
         },
     )
@@ -408,7 +415,8 @@ def _take_part(rank: int, job: _Job, quiet: bool, port: int, outcomes: Any) -> N
     # Sent to another process, a tensor's memory is shared with it.
     job = replace(job, model=copy.deepcopy(job.model))
     try:
-        _train(job, rank, launched(), Console(quiet=quiet))
+        with logged(job.out) if rank == 0 else nullcontext():
+            _train(job, rank, launched(), Console(quiet=quiet))
         # Threads of the group that still run when the interpreter ends may abort the process.
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -438,6 +446,9 @@ def _interruptible(job: _Job, recorder: Recorder, console: Console) -> Iterator[
         # Lightning answers a KeyboardInterrupt by leaving the process.
         found = error if isinstance(error, KeyboardInterrupt) else error.__context__
         if not isinstance(found, KeyboardInterrupt):
+            if isinstance(error, FormulaVisionError) and "DataLoader worker" in str(error):
+                # The loader makes one message of the worker's traceback, which ends with the message that is meant.
+                raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
             raise
         epoch, batch = recorder.position
         within = f" and {batch:,} of {len(recorder.loader):,} steps of the next" if batch else ""

@@ -15,6 +15,7 @@ from formulavision.data.loading import Prepared
 from formulavision.training.module import Classifier
 from formulavision.training.runs import Row, Run
 from formulavision.training.settings import TrainSettings
+from formulavision.util.logs import note
 
 __all__ = ["Bar", "announce", "conclude", "describe_model", "epoch_line", "say"]
 
@@ -23,7 +24,8 @@ _LOSS_EVERY_S = 1.0
 
 
 def say(console: Console, line: str) -> None:
-    """Print one line as it is."""
+    """Print one line as it is, and add it to the run's log."""
+    note(line)
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -125,7 +125,8 @@ class Recorder(lightning.Callback):
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.history) + 1)
-            self._write_table()
+            if self.history:  # what a damaged or older table lacks
+                self._write_table()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.loader.batches.epoch, self.loader.batches.start = trainer.current_epoch, 0

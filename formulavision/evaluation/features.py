@@ -11,9 +11,12 @@ from rich.console import Console
 
 from formulavision.data.loading import ImageDataset
 from formulavision.evaluation.inference import choose_device, over_dataset
+from formulavision.training.progress import say
 from formulavision.training.settings import TrainSettings
 
 __all__ = ["Features", "extract_features"]
+
+_WORTH_TELLING = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,10 @@ def extract_features(
         return model.forward_head(model.forward_features(inputs), pre_logits=True).float(), labels  # type: ignore[operator]
 
     doing = f"features of {len(images):,} images"
+    size: Any = getattr(model, "head_hidden_size", None) or model.num_features
+    needed = len(images) * size * torch.float32.itemsize
+    if needed > _WORTH_TELLING:
+        say(console, f"{doing}, {size:,} numbers each: {needed / 1e9:.1f} GB of the machine's memory")
     return Features(
         *over_dataset(features, images, settings, device=device, workers=workers, console=console, doing=doing)
     )

@@ -8,9 +8,9 @@ from contextlib import nullcontext
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from formulavision.data.loading import ImageDataset, Prepared, make_loader
+from formulavision.evaluation.progress import steps
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
@@ -21,6 +21,8 @@ __all__ = ["BATCH_SIZE", "choose_device", "over_dataset", "without_augmentation"
 BATCH_SIZE = 256
 
 _LOADERS_ON_CUDA = 16
+_ON_DEVICE_BYTES = 1 << 28
+"""Results that wait on the device to be moved to the CPU."""
 
 
 def choose_device(settings: TrainSettings) -> torch.device:
@@ -47,7 +49,7 @@ def over_dataset(
 ) -> list[torch.Tensor]:
     """Apply a function to all batches of a dataset, and join what it returns.
 
-    What it returns stays on the device until all batches are through, so that nothing waits for it.
+    What it returns is moved to the CPU a part at a time, so that the device holds little of it and seldom waits.
 
     Args:
         step: (inputs float32 [b, 3, crop, crop], labels) -> tensors whose first dimension is that of the batch.
@@ -73,9 +75,31 @@ def over_dataset(
     # What a GPU trained in half precision is evaluated in full precision on a CPU, which has it not.
     precision = "32-true" if (settings.precision, device.type) == ("16-mixed", "cpu") else settings.precision
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(precision, device))
+    joined: list[torch.Tensor] = []
     batches: list[tuple[torch.Tensor, ...]] = []
-    with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
-        for pixels, labels in track(loader, doing, console=console, transient=True, disable=not console.is_terminal):
+    moved = 0
+
+    def move() -> None:
+        nonlocal moved
+        parts = [torch.cat(each) for each in zip(*batches, strict=True)]
+        if not joined:
+            with torch.inference_mode(False):  # so that they may be used everywhere
+                joined.extend(torch.empty((len(images), *part.shape[1:]), dtype=part.dtype) for part in parts)
+        for whole, part in zip(joined, parts, strict=True):
+            whole[moved : moved + len(part)] = part
+        moved += len(parts[0])
+        batches.clear()
+
+    # Its processes are started before any thread is.
+    loaded = iter(loader)
+    half = torch.autocast(device.type, dtype) if dtype else nullcontext()
+    with torch.inference_mode(), half, steps(console, doing, len(loader)) as advance:
+        for pixels, labels in loaded:
             inputs = to_input(pixels.to(device, non_blocking=True), mean, std)
             batches.append(step(inputs, labels.to(device, non_blocking=True)))
-    return [torch.cat(parts).cpu() for parts in zip(*batches, strict=True)]
+            if sum(tensor.nbytes for batch in batches for tensor in batch) > _ON_DEVICE_BYTES:
+                move()
+            advance()
+        if batches:
+            move()
+    return joined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +19,7 @@ from formulavision.data.downstream import Downstream, DownstreamSettings, Labell
 from formulavision.evaluation.classification import binary_loss, summary
 from formulavision.evaluation.features import Features, extract_features
 from formulavision.evaluation.inference import choose_device
+from formulavision.evaluation.progress import steps
 from formulavision.evaluation.scores import (
     TOP_K,
     Evaluation,
@@ -57,6 +58,12 @@ _PUBLISHED = ("timm:", "torchvision:")
 
 _CELLS = 1 << 25
 """Similarities at a time: 128 MB."""
+_KNOWN_BYTES = 1 << 30
+"""Features of training images that are on the device at a time."""
+_VOTING = 4096
+"""Test images whose neighbours vote at a time."""
+_WORTH_TELLING = 1 << 30
+"""Bytes of memory that a line tells of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +156,25 @@ def probe(
     draws = [train] if choices is None else [train[np.searchsorted(np.unique(choices), each)] for each in choices]
     device = choose_device(chosen)
     outcomes, penalties = [], []
-    for i, images in enumerate(draws):
-        if method == "linear":
-            found, penalty = classify_linearly(images, test, opened.num_classes, seed=seed + i)
-        else:
-            found, penalty = classify_by_neighbours(images, test, opened.num_classes, device=device), None
-        outcomes.append(found)
-        penalties.append(penalty)
+    size = f"{len(draws[0]):,} x {train.values.shape[1]:,} features"
+    if method == "linear":
+        count = (len(PENALTIES) + 1) * len(draws) * (1 if train.labels.ndim == 1 else opened.num_classes)
+        doing = f"fitting logistic regressions to {size}"
+        # A copy of what is fitted to, once more in double precision, and with several labels an image a part of that.
+        more = draws[0].values.nbytes * (3 if train.labels.ndim == 1 else 5)
+        if more > _WORTH_TELLING:
+            say(console, f"{doing} takes up to {more / 1e9:.1f} GB more of the machine's memory")
+    else:
+        count, doing = len(draws), f"nearest of {size} to {len(test):,} images"
+    with steps(console, doing, count) as advance:
+        for i, images in enumerate(draws):
+            if method == "linear":
+                found, penalty = classify_linearly(images, test, opened.num_classes, seed=seed + i, advance=advance)
+            else:
+                found, penalty = classify_by_neighbours(images, test, opened.num_classes, device=device), None
+                advance()
+            outcomes.append(found)
+            penalties.append(penalty)
     results = [figures(each, opened.num_classes) for each in outcomes]
     scores = [result["score"] for result in results]
     result = Probe(
@@ -215,8 +234,13 @@ def feature_settings(
     return parse(TrainSettings, {**weights.run.settings["settings"], **told})
 
 
-def classify_linearly(train: Features, test: Features, num_classes: int, *, seed: int = 0) -> tuple[Outcomes, float]:
+def classify_linearly(
+    train: Features, test: Features, num_classes: int, *, seed: int = 0, advance: Callable[[], None] = lambda: None
+) -> tuple[Outcomes, float]:
     """Logistic regression on standardised features; see :func:`probe`.
+
+    Args:
+        advance: called after each fit.
 
     Returns:
         What it says of the test images, and the penalty that was chosen.
@@ -226,14 +250,14 @@ def classify_linearly(train: Features, test: Features, num_classes: int, *, seed
     penalty = _PENALTY_OF_FEW
     if held_out.any():
         part, rest = train[held_out], train[~held_out]
-        candidates = fit(rest, part.values, num_classes, PENALTIES)
+        candidates = fit(rest, part.values, num_classes, PENALTIES, advance)
         # Of equals the first, which is the simplest.
         best = max(
             range(len(PENALTIES)),
             key=lambda i: figures(_outcomes(part.labels, candidates[i]), num_classes)["score"],
         )
         penalty = PENALTIES[best]
-    (scores,) = fit(train, test.values, num_classes, [penalty])
+    (scores,) = fit(train, test.values, num_classes, [penalty], advance)
     return _outcomes(test.labels, scores), penalty
 
 
@@ -242,13 +266,26 @@ def classify_by_neighbours(
 ) -> Outcomes:
     """The weighted votes of the nearest training images; see :func:`probe`."""
     neighbours = min(NEIGHBOURS, len(train))
-    known, labels = normalize(train.values.to(device)), train.labels.to(device)
+    labels = train.labels.to(device)
+    rows = min(len(train), max(neighbours, _KNOWN_BYTES // (4 * train.values.shape[1])))
+    # One part where all fit on the device, and otherwise part by part for all test images.
+    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for start in range(0, len(train), rows):
+        known = normalize(train.values[start : start + rows].to(device))
+        found = [
+            (normalize(chunk.to(device)) @ known.T).topk(min(neighbours, len(known)))
+            for chunk in test.values.split(max(1, _CELLS // len(known)))
+        ]
+        parts.append((torch.cat([f.values for f in found]), torch.cat([f.indices for f in found]) + start))
+    similar, places = parts[0]
+    for values, indices in parts[1:]:
+        similar, order = torch.cat([similar, values], 1).topk(neighbours)
+        places = torch.cat([places, indices], 1).gather(1, order)
     votes = []
-    for chunk in test.values.split(max(1, _CELLS // len(train))):
-        similar, nearest = (normalize(chunk.to(device)) @ known.T).topk(neighbours)
-        weights = (similar / TEMPERATURE).exp()
+    for closeness, nearest in zip(similar.split(_VOTING), places.split(_VOTING), strict=True):
+        weights = (closeness / TEMPERATURE).exp()
         if labels.ndim == 1:
-            votes.append(weights.new_zeros(len(chunk), num_classes).scatter_add_(1, labels[nearest], weights).cpu())
+            votes.append(weights.new_zeros(len(nearest), num_classes).scatter_add_(1, labels[nearest], weights).cpu())
         else:
             counted = weights[:, :, None] * (labels[nearest] >= 0)
             present = (counted * (labels[nearest] == 1)).sum(1)
@@ -267,7 +304,7 @@ def classify_by_neighbours(
 
 
 def _fit_classes(
-    train: Features, test: torch.Tensor, num_classes: int, penalties: Sequence[float]
+    train: Features, test: torch.Tensor, num_classes: int, penalties: Sequence[float], advance: Callable[[], None]
 ) -> list[NDArray[np.float32]]:
     """Logits of the test features, float32 [n, classes], by each penalty."""
     fitted, seen = _standardised(train.values, test)
@@ -276,11 +313,12 @@ def _fit_classes(
         logits = model.decision_function(seen)
         # Of two classes there is one: how much more likely the second is.
         scores.append((logits if num_classes > 2 else np.stack([0 * logits, logits], 1)).astype(np.float32))
+        advance()
     return scores
 
 
 def _fit_labels(
-    train: Features, test: torch.Tensor, num_classes: int, penalties: Sequence[float]
+    train: Features, test: torch.Tensor, num_classes: int, penalties: Sequence[float], advance: Callable[[], None]
 ) -> list[NDArray[np.float32]]:
     """Logits of the test features, float32 [n, classes], by each penalty; entries that do not count are left out."""
     fitted, seen = _standardised(train.values, test)
@@ -290,6 +328,7 @@ def _fit_labels(
         counted = labels >= 0
         for column, model in zip(scores, _regressions(fitted[counted], labels[counted], penalties), strict=True):
             column[:, c] = model.decision_function(seen)
+            advance()
     return scores
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import probe
 from formulavision.evaluation.features import Features, extract_features
-from formulavision.evaluation.inference import without_augmentation
+from formulavision.evaluation.inference import over_dataset, without_augmentation
 from formulavision.evaluation.probes import classify_by_neighbours, classify_linearly, feature_settings
 from formulavision.evaluation.scores import average_precision, figures
 from formulavision.training import Checkpoint, load_checkpoint
@@ -108,6 +110,60 @@ def test_new_weights_are_probed_as_those_of_a_checkpoint(
     assert other.loss != new.loss
     with pytest.raises(ConfigError, match="out: is missing: new weights has no folder"):
         probe(None, colours, settings=settings)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("rows", [1, 20, 33, 99])
+def test_neighbours_are_the_same_whatever_fits_on_the_device(
+    monkeypatch: pytest.MonkeyPatch, several: bool, rows: int
+) -> None:
+    sides = [blobs(images, 3, distance=0.5, seed=seed) for images, seed in ((100, 1), (40, 2))]
+    if several:
+        sides = [Features(s.values, torch.nn.functional.one_hot(s.labels, 3).to(torch.int8)) for s in sides]
+    whole = classify_by_neighbours(*sides, 3)
+    monkeypatch.setattr("formulavision.evaluation.probes._KNOWN_BYTES", rows * 4 * 12)
+    monkeypatch.setattr("formulavision.evaluation.probes._VOTING", 7)
+    parts = classify_by_neighbours(*sides, 3)
+    for name in ("predicted", "among", "scores"):
+        if getattr(whole, name) is not None:
+            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-5)
+
+
+def test_features_leave_the_device_part_by_part_and_stay_the_same(
+    monkeypatch: pytest.MonkeyPatch, colours: Downstream
+) -> None:
+    settings = TrainSettings(model="test_resnet", crop=32, device="cpu")
+    model: Any = timm.create_model("test_resnet")
+    quiet = Console(quiet=True)
+
+    def extract() -> Features:
+        return extract_features(model, colours.train, settings, console=quiet)
+
+    small = functools.partial(over_dataset, batch_size=5)
+    monkeypatch.setattr("formulavision.evaluation.features.over_dataset", small)
+    whole = extract()
+    monkeypatch.setattr("formulavision.evaluation.inference._ON_DEVICE_BYTES", 1)
+    parts = extract()
+    assert torch.equal(whole.values, parts.values) and torch.equal(whole.labels, parts.labels)
+    assert len(parts) == 36 and not parts.values.is_inference()
+
+
+def test_what_takes_long_is_told_in_lines_and_memory_too(
+    monkeypatch: pytest.MonkeyPatch,
+    make_run: Callable[..., Path],
+    colours: Downstream,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("formulavision.evaluation.progress._FIRST_LINE_S", 0.001)
+    monkeypatch.setattr("formulavision.evaluation.progress._NEXT_LINES_S", 0.001)
+    for module in ("features", "probes"):
+        monkeypatch.setattr(f"formulavision.evaluation.{module}._WORTH_TELLING", 0)
+    probe(make_run(tmp_path / "run", ["a", "b"]), colours)
+    told = capsys.readouterr().out
+    assert re.search(r"^fitting logistic regressions to 36 x \d+ features: \d of 6 done after 0 s$", told, re.MULTILINE)
+    assert "features of 36 images: 0 of 1 done" in told
+    assert "GB of the machine's memory" in told and "GB more of the machine's memory" in told
 
 
 # Linear probe

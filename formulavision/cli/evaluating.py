@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -144,6 +142,7 @@ def per_class(
     from formulavision.cli.console import console
     from formulavision.evaluation import per_class_difference
     from formulavision.util.files import write_text
+    from formulavision.util.text import csv_text
 
     if out is not None:
         _check_absent(out, overwrite)
@@ -160,10 +159,8 @@ def per_class(
     console.print(table)
     typer.echo(f"{first} is better than {second} on {len(better)} of {len(differences)} classes")
     if out is not None:
-        text = io.StringIO(newline="")
         rows = ([r.name, r.images, r.first, r.second, r.difference, "" if r.p is None else r.p] for r in differences)
-        csv.writer(text).writerows([["class", "images", "first", "second", "difference", "p"], *rows])
-        write_text(out, text.getvalue())
+        write_text(out, csv_text([["class", "images", "first", "second", "difference", "p"], *rows]))
         typer.echo(f"written to {out}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +14,8 @@ from formulavision.util.errors import FormulaVisionError
 
 if TYPE_CHECKING:
     from formulavision.evaluation import ClassDifference
+
+from formulavision.util.text import csv_text
 
 __all__ = ["ClassLine", "Classes", "by_class", "classes_csv"]
 
@@ -120,12 +120,12 @@ def _line(name: str, differences: list[ClassDifference]) -> ClassLine:
 
 def classes_csv(found: Iterable[Classes]) -> str:
     """A line a class, arm and downstream; shares from 0 to 1, p-values not corrected for the number of classes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "baseline", "downstream", "frozen", "class", "score", "baseline_score", "difference", "p"])
+    rows: list[list[str]] = [
+        ["arm", "baseline", "downstream", "frozen", "class", "score", "baseline_score", "difference", "p"]
+    ]
     for each in found:
         where = (each.arm, each.baseline, each.downstream, each.freeze)
         for line in each.lines:
             numbers = (line.arm, line.baseline, line.difference, line.p)
-            writer.writerow([*where, line.name, *("" if number is None else f"{number:.6g}" for number in numbers)])
-    return text.getvalue()
+            rows.append([*where, line.name, *("" if number is None else f"{number:.6g}" for number in numbers)])
+    return csv_text(rows)

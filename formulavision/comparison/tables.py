@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -27,6 +25,7 @@ from formulavision.comparison.results import (
     table,
     write_text,
 )
+from formulavision.util.text import csv_text, markdown_text
 
 __all__ = [
     "REPORT_FILES",
@@ -156,11 +155,11 @@ def to_markdown(findings: Findings, tests: Tests) -> str:
 def _markdown(findings: Findings, tests: Tests) -> Iterator[str]:
     lines = table(findings)
     grid = _grid(findings, lines, tests)
-    yield f"# {findings.name}"
+    yield f"# {markdown_text(findings.name)}"
     yield ""
-    yield caption(findings)
+    yield markdown_text(caption(findings))
     yield ""
-    yield "| " + " | ".join(grid.headings) + " |"
+    yield "| " + " | ".join(map(_escaped, grid.headings)) + " |"
     yield "|" + "|".join(" --- " if i < grid.texts else " ---: " for i in range(len(grid.headings))) + "|"
     for i, row in enumerate(grid.rows):
         texts = [_escaped(text) for text in row]
@@ -173,7 +172,7 @@ def _markdown(findings: Findings, tests: Tests) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     # A lone star would be the start of italics.
-    return text.replace(_STAR, f"\\{_STAR}")
+    return markdown_text(text).replace(_STAR, f"\\{_STAR}")
 
 
 def print_table(comparison: Comparison) -> None:
@@ -252,12 +251,9 @@ def table_csv(findings: Findings, tests: Tests) -> str:
 
 
 def _csv(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue()
+    values = ([row.get(column, "") for column in columns] for row in rows)
+    shortened = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in values)
+    return csv_text([columns, *shortened])
 
 
 def write_tables(findings: Findings, folder: Path) -> None:

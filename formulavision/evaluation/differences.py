@@ -17,6 +17,8 @@ from formulavision.util.errors import ConfigError
 if TYPE_CHECKING:
     from formulavision.evaluation.scores import Evaluation
 
+from formulavision.util.text import from_cell
+
 __all__ = ["ClassDifference", "mcnemar", "per_class_difference"]
 
 
@@ -114,7 +116,7 @@ def _read(source: Evaluation | str | Path) -> _Results:
             table = list(csv.DictReader(stream))
         # Columns: class, images, ..., and last the share.
         rows = {
-            row["class"]: {"images": int(row["images"]), "share": float(share) if share else None}
+            from_cell(row["class"]): {"images": int(row["images"]), "share": float(share) if share else None}
             for row in table
             for share in [list(row.values())[-1]]
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from formulavision.training.state import write_json
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_text
 from formulavision.util.folders import adding
+from formulavision.util.text import csv_text
 
 __all__ = [
     "MEAN_AVERAGE_PRECISION",
@@ -252,6 +251,4 @@ def _class_rows(evaluation: Evaluation, outcomes: Outcomes) -> list[list[Any]]:
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows(rows)
-    write_text(path, table.getvalue())
+    write_text(path, csv_text(rows))

@@ -206,3 +206,14 @@ def test_one_cause_at_several_places_is_one_note(tmp_path: Path) -> None:
     for i, row in enumerate(found.rows):
         row.error = f"runs/bad/digits-0123456789abcde{i}/run.json: No space left on device"
     assert markdown(found, tmp_path).count("No space left on device") == 1
+
+
+def test_names_and_errors_of_others_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    found = findings({"scratch": [0.5], "ifs": [None]}, name="=a <script>x</script> | b\n# c")
+    broken = found.entries[1].model_copy(update={"error": "<img src=x> [y](javascript:1) | z"})
+    found = found.model_copy(update={"entries": [found.entries[0], broken]})
+    text = markdown(found, tmp_path)
+    assert text.startswith("# =a &lt;script>x&lt;/script> \\| b # c\n")
+    assert "<img" not in text and "<script" not in text and "](javascript" not in text.replace("\\[y](javascript", "")
+    rows = list(csv.reader(io.StringIO(rows_csv(found), newline="")))
+    assert len({len(row) for row in rows}) == 1

@@ -137,3 +137,13 @@ def test_models_that_agree_on_every_image_do_not_differ() -> None:
 def test_mcnemar_needs_the_same_images() -> None:
     with pytest.raises(ValueError, match="2 images and 3"):
         mcnemar([True, False], [True, False, True])
+
+
+def test_class_names_that_a_spreadsheet_would_run_are_text_in_the_files_and_read_back(tmp_path: Path) -> None:
+    names = ["=HYPERLINK(1)", "@sum", "-x"]
+    first, second = (evaluated(tmp_path / str(i), [i], names=names) for i in (1, 2))
+    for file in ("per_class.csv", "confusion_matrix.csv"):
+        cells = [cell for line in (first.folder / file).read_text().splitlines() for cell in line.split(",")]
+        assert {cell for cell in cells if cell.lstrip("'")[:1] in "=@-"} - {""} == {f"'{name}" for name in names}
+    assert sorted(row.name for row in per_class_difference(tmp_path / "1", tmp_path / "2")) == sorted(names)
+    assert second.class_names == names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import multiprocessing
 import re
 from dataclasses import dataclass, field
 
@@ -66,6 +67,11 @@ class Registry:
         if name in self.generators:
             return self.generators[name]
         broken = "; ".join(f"{plugin} failed: {line}" for plugin, line in self.problems.items())
+        if multiprocessing.parent_process() is not None:
+            raise PluginError(
+                f"there is no generator '{name}' in a worker process: one that a notebook registers is drawn with "
+                "workers=1, others come from a module that can be imported"
+            )
         raise PluginError(
             f"there is no generator '{name}'{did_you_mean(name, self.generators)}"
             f"; installed: {', '.join(sorted(self.generators)) or 'none'}" + (f"; {broken}" if broken else "")

@@ -342,7 +342,6 @@ def _pack(job: _Job) -> tuple[Any, ...]:
 
 def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: Any) -> None:
     recipe, categories, *settings = packed
-    job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], *settings)
     checked = time.monotonic()
 
     def count(n: int) -> None:
@@ -358,6 +357,7 @@ def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: An
 
     global _worker
     try:
+        job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], *settings)
         _worker = _Worker(job, Drawer(job.recipe, categories=job.categories, device=job.device), count, stopped)
     except FormulaVisionError as error:
         # Such as a GPU whose memory does not do for all workers: what fails here would be told with a traceback.

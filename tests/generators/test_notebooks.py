@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,26 @@ def test_a_cell_does_not_replace_what_is_installed() -> None:
     impostor.name = "perlin"  # type: ignore[attr-defined]
     with pytest.raises(PluginError, match="the name 'perlin' is taken by formulavision"):
         register(impostor)
+
+
+@pytest.mark.parametrize(("categories", "instances"), [(1, 5000), (2, 2500)])
+def test_workers_that_do_not_know_the_generator_say_so_in_one_line(
+    tmp_path: Path, categories: int, instances: int
+) -> None:
+    code = (
+        "from formulavision import Recipe, generate, register\n"
+        f"{CELL.format(name='Cell', level=1, shift=0)}\n"
+        "register(Cell)\n"
+        f"recipe = {{'generator': 'cell-test', 'categories': {categories}, 'instances': {instances}}}\n"
+        "recipe = Recipe.from_dict({**recipe, 'canvas': {'size': 16}})\n"
+        "try:\n"
+        f"    generate(recipe, {str(tmp_path / 'store')!r}, workers=2)\n"
+        "except Exception as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert "there is no generator 'cell-test' in a worker process" in done.stdout and "workers=1" in done.stdout
+    assert done.stderr == ""
 
 
 def test_categories_of_a_cell_are_searched_anew(monkeypatch: pytest.MonkeyPatch) -> None:

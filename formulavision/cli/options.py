@@ -23,7 +23,7 @@ Plugin = Annotated[
 ]
 CategoryCount = Annotated[int | None, typer.Option("--categories", help="Number of categories.")]
 CategoryFolder = Annotated[
-    Path | None, typer.Option("--categories-from", help="Folder of category CSVs in the published layout.")
+    Path | None, typer.Option("--categories-from", help="Folder of category CSVs in the published layout, or a store.")
 ]
 Instances = Annotated[int | None, typer.Option("--instances", help="Images a category.")]
 Size = Annotated[int | None, typer.Option("--size", help="Width and height in pixels.")]

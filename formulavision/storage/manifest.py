@@ -95,11 +95,10 @@ class Manifest(Config):
 
     @model_validator(mode="after")
     def _pieces_hold_all_images(self) -> Manifest:
-        count = self.pieces[0].count
-        if any(piece.first != n * count or piece.count > count for n, piece in enumerate(self.pieces)) or (
-            sum(piece.count for piece in self.pieces) != self.layout.images
-        ):
-            raise ValueError(f"its pieces are not those of {self.layout.images} images")
+        count, total = self.pieces[0].count, self.layout.images
+        expected = [(first, min(count, total - first)) for first in range(0, total, count)]
+        if [(piece.first, piece.count) for piece in self.pieces] != expected:
+            raise ValueError(f"its pieces are not those of {total} images")
         return self
 
     @property

@@ -61,10 +61,10 @@ def redraw(
     if generator.__module__ == "__main__" or file is None:
         yield from _Redrawing(*job).run()  # this process alone knows the generator
     else:
-        yield from _in_a_process((generator.__module__, file, generator.__qualname__), job)
+        yield from _in_a_process((generator.name, generator.__module__, file, generator.__qualname__), job)
 
 
-def _in_a_process(place: tuple[str, str, str], job: tuple[Any, ...]) -> Iterator[Found]:
+def _in_a_process(place: tuple[str, str, str, str], job: tuple[Any, ...]) -> Iterator[Found]:
     # Not one of multiprocessing's: it would run the user's script again, up to the call of verify.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     process = subprocess.Popen(
@@ -117,15 +117,15 @@ def main() -> None:
             say(str(error))
 
 
-def _draw(say: Callable[[Any], None], place: tuple[str, str, str], job: tuple[Any, ...]) -> bool:
-    if Store(job[0]).manifest.recipe["generator"]["name"] not in plugins().generators:
+def _draw(say: Callable[[Any], None], place: tuple[str, str, str, str], job: tuple[Any, ...]) -> bool:
+    name, module, file, path = place
+    if name not in plugins().generators:
         # The other process registered it without a package.
-        module, file, name = place
         try:
             found = importlib.import_module(module)
         except ImportError:
             return UNKNOWN
-        generator = getattr(found, name, None)
+        generator = getattr(found, path, None)
         if getattr(found, "__file__", None) != file or generator is None:
             return UNKNOWN
         plugins().add(generator)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import wayward
+from typer.testing import CliRunner
 
 from formulavision import FormulaVisionError, Generator, Recipe, Store, generate, plugins, verify
+from formulavision.cli import app
 from formulavision.recipes.categories import CATEGORIES, find_categories, read_folder, write_file, write_folder
 from formulavision.storage import FORMATS, formats, manifest
 from formulavision.storage.manifest import MANIFEST, RECIPE
@@ -109,6 +111,10 @@ def test_an_image_of_another_size_is_refused_by_the_reader(tmp_path: Path) -> No
 # Manifests that were made to pass
 
 
+def nested(depth: int) -> dict[str, Any]:
+    return {"deeper": nested(depth - 1)} if depth else {}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -123,6 +129,10 @@ def test_an_image_of_another_size_is_refused_by_the_reader(tmp_path: Path) -> No
         (lambda m: m["layout"]["instance_names"].reverse(), "named otherwise"),
         (lambda m: m.update(pieces=[]), "pieces"),
         (lambda m: m["pieces"].pop(), "its pieces are not those"),
+        (lambda m: m["pieces"].reverse(), "its pieces are not those"),
+        (lambda m: m.update(recipe=nested(300)), "no such setting"),
+        (lambda m: m["recipe"].update(generator=nested(300)), "generator"),
+        (lambda m: m["recipe"].update(categories=[]), "categories"),
         (lambda m: m["pieces"][0].update(path="elsewhere"), "elsewhere"),
         (lambda m: m.update(recipe_id="0" * 16), "has id"),
         (lambda m: m["recipe"].update(seed=5), "has id"),
@@ -145,6 +155,11 @@ def test_a_manifest_that_is_none_is_told_in_one_line(store: Path, text: str) -> 
     (store / MANIFEST).write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(StoreError, match=r"^[^\n]*manifest\.json: is damaged[^\n]*$"):
         Store(store)
+
+
+def test_a_recipe_that_names_its_generator_alone_is_drawn_again(store: Path) -> None:
+    edit(store, lambda m: m["recipe"].update(generator={"name": "perlin", "grid": 2}))
+    assert problems_of(store, None) == []
 
 
 def test_a_recipe_file_that_says_something_else_is_found(store: Path) -> None:
@@ -362,6 +377,28 @@ def test_an_unfinished_store_goes_on_without_the_folder_of_its_categories(
     resumed = generate(recipe, tmp_path / "store", format=format)
     assert (resumed.path / MANIFEST).read_bytes() == (whole.path / MANIFEST).read_bytes()
     assert verify(resumed.path, sample=None).ok
+
+
+def test_the_same_command_goes_on_without_the_folder_of_its_categories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formulavision.storage import generation
+
+    def stop(*arguments: object) -> None:
+        raise StoreError("stopped")
+
+    own_categories(tmp_path)
+    settings = ["--plugin", "ifs", "--set", "generator.dots=1000", "--instances", "4", "--size", "16", "--workers", "1"]
+    command = ["generate", *settings, "--categories-from", str(tmp_path / "cats"), "--out", str(tmp_path / "store")]
+    with monkeypatch.context() as patch:
+        patch.setattr(generation._Worker, "write", stop)
+        assert CliRunner().invoke(app, command).exit_code == 2
+    shutil.rmtree(tmp_path / "cats")
+    ended = CliRunner().invoke(app, command)
+    assert ended.exit_code == 0, ended.output
+    assert "the categories are read from" in ended.output
+    assert verify(tmp_path / "store", sample=None).ok
+    assert CliRunner().invoke(app, [*command[:-1], str(tmp_path / "other")]).exit_code == 2
 
 
 def test_categories_that_changed_since_the_recipe_was_made_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from formulavision.generators.registry import THIS_PROCESS, plugins
 from formulavision.util.config import identity
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, StoreError, one_line
 from formulavision.util.files import atomic_write, cache_folder, is_system_leftover, write_text
+from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
 if TYPE_CHECKING:
@@ -243,21 +244,22 @@ def write_file(categories: list[Category], generator: Generator, folder: Path) -
 def write_folder(categories: list[Category], folder: str | Path, *, overwrite: bool = False) -> Path:
     """One CSV a category in the published FractalDB layout: no header, ``%.18e``, which float64 survives unchanged.
 
+    Args:
+        overwrite: remove the categories that were written there before; other files stay.
+
     Raises:
-        StoreError: the folder holds CSV files already and ``overwrite`` is not set.
+        StoreError: the folder holds categories already and ``overwrite`` is not set, or it holds other files.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.glob("*.csv")) and not overwrite:
+    files = [f"{category.name}.csv" for category in categories]
+    owned = OwnedFolder(folder, "set of categories", last=files[-1])
+    if owned.state() is not State.NEW and not overwrite:
         raise StoreError(f"{folder}: holds categories already; give another --out, or --overwrite")
-    written = set()
-    for category in categories:
-        text = io.StringIO()
-        np.savetxt(text, category.parameters, delimiter=",")
-        path = folder / f"{category.name}.csv"
-        write_text(path, text.getvalue())
-        written.add(path)
-    for old in set(folder.glob("*.csv")) - written:
-        old.unlink()
+    with owned.writing({}, files, overwrite=overwrite):
+        for category, file in zip(categories, files, strict=True):
+            text = io.StringIO()
+            np.savetxt(text, category.parameters, delimiter=",")
+            write_text(folder / file, text.getvalue())
     return folder
 
 

@@ -17,8 +17,9 @@ from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.runs import Run, is_complete
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
-from formulavision.util.errors import ConfigError, FormulaVisionError
+from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
 from formulavision.util.files import atomic_write, write_text
+from formulavision.util.folders import OwnedFolder, State
 
 __all__ = ["Layout", "export_model", "write_card"]
 
@@ -42,12 +43,12 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
 
     Args:
         run: a complete run, or its folder.
-        out: a folder, which must be new or empty unless ``overwrite`` is set.
+        out: a folder, which must be new or empty; with ``overwrite`` it may hold an export.
         layout: ``timm``: ``model.safetensors`` and ``config.json``, which
             ``timm.create_model("local-dir:OUT", pretrained=True)`` loads, and ``class_map.txt``, a class a line, for
             ``--class-map`` of timm's scripts; ``torchvision``: ``model.pth``, the state
             dict of torchvision's ResNet of the same name, and ``classes.json``, the names of its outputs.
-        overwrite: replace an earlier export in ``out``.
+        overwrite: remove the files of an earlier export in ``out`` first; other files stay.
 
     Returns:
         The folder.
@@ -69,10 +70,18 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
             f"layout: torchvision has no model with the weights of {run.folder}, a '{_model(run)}': "
             "only its ResNets, ResNeXts and wide ResNets are the same there; use timm"
         )
-    _check_out(out, run, overwrite=overwrite)
+    if out.resolve() == run.folder.resolve():
+        raise ConfigError(f"out: {out}: is the run's own folder: give another --out")
+    owned = OwnedFolder(out, "model export", last=_CARD)
+    if owned.state() is not State.NEW and not overwrite:
+        raise FolderError(f"{out}: holds an export already: give another --out, or --overwrite")
+    with owned.writing({}, sorted(_WRITTEN), overwrite=overwrite):
+        _write_export(run, out, layout, weights)
+    return out
+
+
+def _write_export(run: Run, out: Path, layout: Layout, weights: Checkpoint) -> None:
     try:
-        for name in _WRITTEN:
-            (out / name).unlink(missing_ok=True)
         if layout == "timm":
             for name in (_WEIGHTS["timm"], "config.json"):
                 _copy(run.folder / name, out / name)
@@ -85,7 +94,6 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
         write_text(out / _CARD, _card(run, layout, in_torchvision=_is_in_torchvision(run, weights)))
     except OSError as error:
         raise ConfigError(f"out: {error.filename or out}: cannot be written: {error.strerror}") from None
-    return out
 
 
 def write_card(run: Run | str | Path) -> Path:
@@ -99,21 +107,6 @@ def write_card(run: Run | str | Path) -> Path:
     in_torchvision = _is_in_torchvision(run, load_checkpoint(run.folder))
     write_text(run.folder / _CARD, _card(run, "timm", in_torchvision=in_torchvision))
     return run.folder / _CARD
-
-
-def _check_out(out: Path, run: Run, *, overwrite: bool) -> None:
-    if out.resolve() == run.folder.resolve():
-        raise ConfigError(f"out: {out}: is the run's own folder: give another --out")
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError(f"out: {out}: is a file: give another --out")
-    found = sorted(path.name for path in out.iterdir())
-    others = [name for name in found if name not in _WRITTEN]
-    if others:
-        raise ConfigError(f"out: {out}: holds other files than an export's ({others[0]}): give another --out")
-    if found and not overwrite:
-        raise ConfigError(f"out: {out}: holds files already: give another --out, or --overwrite")
 
 
 def _fits_a_class_map(names: Sequence[str]) -> bool:

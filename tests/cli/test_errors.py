@@ -130,9 +130,20 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
 
 
 def test_categories_in_the_way_stay(refused: Refused, tmp_path: Path) -> None:
+    """Somebody's own are never overwritten; those that were written here, when that is asked for."""
     (tmp_path / "00000.csv").write_text("1,2\n")
-    assert "--overwrite" in refused("categories", "--plugin", "perlin", "--out", tmp_path)
+    for overwrite in ([], ["--overwrite"]):
+        told = refused("categories", "--plugin", "perlin", "--out", tmp_path, *overwrite)
+        assert "is not empty, and has no file .formulavision" in told
     assert (tmp_path / "00000.csv").read_text() == "1,2\n"
+
+    own = tmp_path / "own"
+    command = ["categories", "--plugin", "perlin", "--out", str(own)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (own / "mine.csv").write_text("1,2\n")
+    assert "holds categories already; give another --out, or --overwrite" in refused(*command)
+    assert CliRunner().invoke(app, [*command, "--categories", "2", "--overwrite"]).exit_code == 0
+    assert {file.name for file in own.iterdir()} == {".formulavision", "00000.csv", "00001.csv", "mine.csv"}
 
 
 @pytest.mark.parametrize("what", ["absent", "empty"])

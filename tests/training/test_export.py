@@ -98,6 +98,7 @@ def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_p
     model = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True)
     assert torch.equal(answers(model), answers_of(run))
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
+        ".formulavision",
         "README.md",
         "class_map.txt",
         "config.json",
@@ -113,7 +114,9 @@ def test_torchvision_alone_gives_the_runs_outputs(request: pytest.FixtureRequest
     model.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True), strict=True)
     torch.testing.assert_close(answers(model), answers_of(run), rtol=1e-5, atol=1e-5)
     assert json.loads((tmp_path / "classes.json").read_text()) == run.class_names
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "classes.json", "model.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(".formulavision", "README.md", "classes.json", "model.pth")
+    ]
 
 
 @pytest.mark.parametrize("layout", ["timm", "torchvision"])
@@ -367,22 +370,29 @@ def test_a_run_whose_weights_are_damaged_is_refused(resnet: Run, tmp_path: Path)
 
 def test_an_export_is_replaced_only_when_asked(resnet: Run, tmp_path: Path) -> None:
     export_model(resnet, tmp_path)
-    with pytest.raises(ConfigError, match="holds files already: give another --out, or --overwrite"):
+    with pytest.raises(ConfigError, match="holds an export already: give another --out, or --overwrite"):
         export_model(resnet, tmp_path, layout="torchvision")
     assert (tmp_path / "model.safetensors").is_file()
     export_model(resnet, tmp_path, layout="torchvision", overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "classes.json", "model.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(".formulavision", "README.md", "classes.json", "model.pth")
+    ]
 
 
 def test_somebody_elses_files_and_the_run_itself_are_never_touched(resnet: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"holds other files than an export's \(thesis.tex\)"):
+        with pytest.raises(ConfigError, match="is not empty, and has no file"):
             export_model(resnet, tmp_path, overwrite=overwrite)
         with pytest.raises(ConfigError, match="is the run's own folder"):
             export_model(resnet, resnet.folder, overwrite=overwrite)
         with pytest.raises(ConfigError, match="is a file"):
             export_model(resnet, tmp_path / "thesis.tex", overwrite=overwrite)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/README.md").write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty, and has no file"):
+        export_model(resnet, tmp_path / "theirs", overwrite=True)
+    assert (tmp_path / "theirs/README.md").read_text() == "years of work"
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

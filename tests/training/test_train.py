@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -204,6 +205,26 @@ def test_a_complete_run_is_overwritten_only_when_asked(
     assert pretrain(stripes(), out=out, settings=small, resume=True, show_progress=False).history == pretrained.history
     run = pretrain(stripes(), out=out, settings={**small, "epochs": 1}, overwrite=True, show_progress=False)
     assert len(run.history) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no permissions of this kind")
+def test_a_runs_files_can_be_read_by_whom_the_umask_lets(pretrained: Run) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    modes = {path: path.stat().st_mode & 0o777 for path in pretrained.folder.rglob("*") if path.is_file()}
+    assert {path.name for path in modes} >= {"model.safetensors", "run.json", "last.ckpt", ".formulavision"}
+    assert {path.name: mode for path, mode in modes.items() if mode != 0o666 & ~umask} == {}
+
+
+@pytest.mark.parametrize("theirs", ["settings.yaml", "run.json", "classes.json"])
+def test_a_foreign_folder_with_a_file_of_our_names_is_never_touched(
+    stripes: Any, small: Any, tmp_path: Path, theirs: str
+) -> None:
+    (tmp_path / theirs).write_text("{}")
+    for choice in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ConfigError, match=r"has no file \.formulavision .*: give another --out$"):
+            pretrain(stripes(), out=tmp_path, settings=small, **choice)
+    assert [path.name for path in tmp_path.iterdir()] == [theirs]
 
 
 def test_a_folder_of_other_files_is_never_touched(stripes: Any, small: Any, tmp_path: Path) -> None:

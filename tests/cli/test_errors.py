@@ -215,8 +215,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(refused: Refused, tmp_p
 @pytest.mark.parametrize(
     ("classes", "parts", "told"),
     [
-        ({}, (), "train"),
-        ({"cat": [(8, 8)]}, (), "there must be at least two"),
+        ({}, (), "holds no classes"),
+        ({"cat": [(8, 8)]}, (), "it must have a subfolder a class, at least two"),
         ({"cat": [(8, 8)], "dog": [(8, 8)]}, ("train",), "test"),
         ({"cat": [(8, 8)], "dog": []}, (), "dog"),
     ],

@@ -77,7 +77,7 @@ def test_no_module_numbers_a_stream_by_itself() -> None:
         if match[2] is None or not match[2].startswith(("Stream.", "generator_key"))
     ]
     # A subset of a downstream dataset is numbered by the class.
-    assert found == [("opening.py", "label")]
+    assert found == [("opening.py", "numbers")]
 
 
 def test_integers_of_all_sizes_have_streams_of_their_own() -> None:

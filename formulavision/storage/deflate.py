@@ -1,6 +1,6 @@
 """zlib streams of gray images of two values, 0 and another, straight from their pixels.
 
-Such an image is what most fractals are: one value on black. zlib's formats are RFC 1950 (the stream) and RFC 1951
+Fractals are such images: one value on black. zlib's formats are RFC 1950 (the stream) and RFC 1951
 (deflate, its blocks). A stream here is one block whose Huffman codes are the same for all images; the block begins with
 their lengths (RFC 1951, section 3.2.7). The codes that RFC 1951 itself fixes (section 3.2.6) have 8 bits for a pixel:
 27,000 bytes for an image of FractalDB, where the ones below take 9,000, and the best ones for each image 8,950.
@@ -172,6 +172,7 @@ def _tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64
 
 
 _HEAD_BYTES = 18
+"""The heads of all values differ within these."""
 
 
 @lru_cache

@@ -22,6 +22,7 @@ from PIL import Image
 from formulavision import ConfigError, Drawer, Recipe, Store, generate, verify
 from formulavision.storage import deflate
 from formulavision.storage.deflate import compress_two_values, decompress_two_values
+from formulavision.storage.manifest import CHECKSUM
 from formulavision.storage.png import ENCODINGS, LEVEL, decode_image, encode_png
 from formulavision.util.errors import FolderError
 
@@ -199,6 +200,12 @@ def test_compact_images_are_the_bytes_of_the_first_version() -> None:
         assert hashlib.sha256(encode_png(image, "compact")).hexdigest() == digest
 
 
+def test_plain_images_are_the_same_bytes_on_every_machine() -> None:
+    lit = ((np.arange(37 * 53) * 2654435761 >> 7) % 3 == 0).reshape(37, 53, 1)
+    digest = "d4c19a086935f1b8ca25a7b6e5112279f7e00ea805a185e8d37b343f7bb04c04"
+    assert hashlib.sha256(encode_png(lit * np.uint8(127))).hexdigest() == digest
+
+
 def test_fractals_are_smaller_than_with_the_run_lengths_of_zlib() -> None:
     recipe = Recipe.from_dict({"generator": {"name": "ifs"}, "categories": 6, "canvas": {"size": 256}})
     drawn, _ = Drawer(recipe).draw_batch(range(0, len(recipe), 1000))
@@ -330,6 +337,7 @@ def test_any_change_of_a_stream_of_two_values_is_seen() -> None:
 
 
 def test_codes_are_complete_and_fit_their_tables() -> None:
+    assert len(deflate._values()) == 255
     for value in range(1, 256):
         assert sum(2.0**-length for length in deflate._code_lengths(value).values()) == 1
         codes = deflate._huffman_codes(deflate._code_lengths(value))
@@ -508,10 +516,22 @@ def test_a_compact_store_says_so_and_is_of_the_same_recipe(recipe: Recipe, tmp_p
     assert all(np.array_equal(plain.read(i), compact.read(i)) for i in range(6))
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_worker_processes_write_the_same_bytes(recipe: Recipe, tmp_path: Path, encoding: str) -> None:
+    stores = [
+        generate(recipe, tmp_path / str(workers), format="imagefolder", workers=workers, png=encoding)
+        for workers in (1, 2)
+    ]
+    assert stores[0].manifest == stores[1].manifest
+    assert [stores[0].reader.read(i) for i in range(6)] == [stores[1].reader.read(i) for i in range(6)]
+
+
 def test_a_store_from_before_there_was_a_choice_is_compact(recipe: Recipe, tmp_path: Path) -> None:
     store = generate(recipe, tmp_path / "store", png="compact")
     manifest = json.loads((store.path / "manifest.json").read_text())
-    del manifest["png"]
+    for later in ("png", "files", CHECKSUM):
+        del manifest[later]
+    (store.path / "categories.json").unlink()
     (store.path / "manifest.json").write_text(json.dumps(manifest))
     assert verify(store.path).problems == []
     assert Store(store.path).manifest.png == "compact"

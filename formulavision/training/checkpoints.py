@@ -423,7 +423,7 @@ def _read(file: Path) -> Any:
         if file.suffix == ".safetensors":
             return load_file(file)
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of files that others wrote
+            warnings.filterwarnings("ignore", ".*(pickle protocol|TorchScript archive)")  # of files that others wrote
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -70,6 +70,8 @@ def evaluate(
     model.eval().to(device)
     folder = make_folder(Path(out) if out is not None else run.folder)
     console = Console(quiet=not show_progress)
+    if opened.note:
+        say(console, opened.describe())
     k = min(TOP_K, opened.num_classes)
 
     def outcome(inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -144,6 +144,8 @@ def probe(
     loaded = None if weights is None else weights.load_into(model)
     folder = make_folder(Path(out) if out is not None else _default_folder(source, opened, method, shots))
     console = Console(quiet=not show_progress)
+    if opened.note:
+        say(console, opened.describe())
     if weights is not None and loaded is not None:
         say(console, f"checkpoint {source}: {loaded.describe()}")
         if seen := weights.describe_preprocessing(chosen):

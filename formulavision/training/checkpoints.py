@@ -9,6 +9,7 @@ import math
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -422,9 +423,13 @@ def _read(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
+        if zipfile.is_zipfile(file):
+            _check_sums(file)
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
             warnings.filterwarnings("ignore", ".*(pickle protocol|TorchScript archive)")  # of files that others wrote
             return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if "operand" in str(error):
@@ -441,6 +446,17 @@ def _read(file: Path) -> Any:
                 f"{file}: is a TorchScript archive: save its weights alone, by torch.save(model.state_dict(), FILE)"
             ) from None
         raise damaged from None
+
+
+def _check_sums(file: Path) -> None:
+    """Refuse a file of ``torch.save`` whose bytes have changed: ``torch.load`` does not look at the CRC-32 in it."""
+    with zipfile.ZipFile(file) as content:
+        damaged = content.testzip()
+    if damaged is not None:
+        raise CheckpointError(
+            f"{file}: is damaged: the checksum of {damaged!r} in it is wrong (or torch.serialization.set_crc32_options "
+            "was off where it was saved: save it again)"
+        )
 
 
 def _tensors(content: Any, file: Path) -> State:

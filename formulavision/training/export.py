@@ -20,6 +20,7 @@ from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
 from formulavision.util.files import atomic_write, write_text
 from formulavision.util.folders import OwnedFolder, State
+from formulavision.util.text import markdown_text
 
 __all__ = ["Layout", "export_model", "write_card"]
 
@@ -169,7 +170,7 @@ def _title(run: Run, generator: str | None) -> str:
     if run.kind == "pretrain":
         return drawn
     origin = "from scratch" if run.settings.get("checkpoint") is None else drawn
-    return f"{origin}, trained on {_without_folders(run.settings['downstream']['name'])}"
+    return f"{origin}, trained on {markdown_text(_without_folders(run.settings['downstream']['name']))}"
 
 
 def _training(run: Run, recipe: Mapping[str, Any] | None) -> list[str]:
@@ -205,7 +206,7 @@ def _figures(run: Run) -> list[str]:
     sections = ["## Figures", "After the last epoch:", _table(rows)]
     evaluation = _evaluation(run)
     if evaluation:
-        name = _without_folders(evaluation["downstream"]["name"])
+        name = markdown_text(_without_folders(evaluation["downstream"]["name"]))
         sections += [f"`formulavision evaluate` on the {evaluation['images']:,} test images of {name}:"]
         sections.append(_table(_scores(evaluation)))
     return sections

@@ -166,6 +166,8 @@ def finetune(
         settings = weights.complete(settings)
     check_model(settings)
     opened = open_downstream(downstream)
+    if opened.note:
+        say(console, opened.describe())
     source = weights.identity() if weights else source
     plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})
     if recorded is not None and (run := _finished(out, recorded, plan.to_dict(), console)):

@@ -410,6 +410,17 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
         load_checkpoint(tmp_path / name)
 
 
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+def test_a_changed_byte_in_a_file_of_torch_is_found(tmp_path: Path, place: float) -> None:
+    file = tmp_path / "a.pth"
+    torch.save(model_of().state_dict(), file)
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged: the checksum of"):
+        load_checkpoint(file)
+
+
 class Payload:
     ran = False
 

@@ -321,6 +321,16 @@ def test_no_path_of_this_machine_is_in_a_card(tuned: Run, resnet: Run, tmp_path:
     assert tuned.settings["checkpoint"]["sha256"] in card(tmp_path / "export")
 
 
+def test_a_dataset_of_an_odd_name_is_shown_and_not_obeyed_in_a_card(tuned: Run, tmp_path: Path) -> None:
+    run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
+    settings = yaml.safe_load((run.folder / "settings.yaml").read_text())
+    settings["downstream"]["name"] = "<script>x</script> [y](javascript:1)\n# z"
+    write_settings(run.folder, settings, run.class_names)
+    write_card(run.folder)
+    title = next(line for line in card(run.folder).splitlines() if line.startswith("# "))
+    assert title.endswith("&lt;script>x&lt;/script> \\[y](javascript:1) # z")
+
+
 def test_the_recipe_is_left_out_where_the_pretraining_run_is_gone(tuned: Run, resnet: Run, tmp_path: Path) -> None:
     run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
     settings = yaml.safe_load((run.folder / "settings.yaml").read_text())

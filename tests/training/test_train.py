@@ -12,9 +12,10 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
-from formulavision import __version__
+from formulavision import __version__, evaluate
 from formulavision.training import Run, finetune, pretrain
 from formulavision.training.recorder import COLUMNS
 from formulavision.util.errors import CheckpointError, ConfigError, FormulaVisionError
@@ -303,6 +304,20 @@ def test_finetuning_takes_the_weights_and_the_model_of_a_run(
     assert run.settings["settings"]["model"] == "test_resnet"
     assert len(run.frozen) == len(dict(timm.create_model("test_resnet").named_parameters())) - 2
     assert all(0 <= row["validation_accuracy"] <= 1 for row in run.history)  # type: ignore[operator]
+
+
+def test_files_that_are_left_out_of_a_dataset_are_told_in_training_and_in_evaluation(
+    small: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(6):
+            Image.new("L", (40, 40), 20 * i).save(tmp_path / "data" / label / f"{i}.png")
+        (tmp_path / "data" / label / "notes.txt").write_text("x")
+    finetune(None, tmp_path / "data", out=tmp_path / "run", settings=small)
+    assert "2 files skipped" in capsys.readouterr().out
+    evaluate(tmp_path / "run", tmp_path / "data")
+    assert "2 files skipped" in capsys.readouterr().out
 
 
 def test_another_model_than_the_runs_is_refused(small: Any, pretrained: Run, tmp_path: Path) -> None:

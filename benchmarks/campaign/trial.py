@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from formulavision.__main__ import main as command_line
+
 __all__ = [
     "Ended",
     "Process",
@@ -193,10 +195,8 @@ def cli(*arguments: object) -> Callable[[], None]:
     """The command line with these arguments, to be run in a forked process."""
 
     def call() -> None:
-        from formulavision.cli import main
-
         sys.argv = ["formulavision", *map(str, arguments)]
-        main()
+        command_line()
 
     return call
 

@@ -195,7 +195,7 @@ def export(
     from formulavision.training.export import Layout, export_model
 
     export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
-    say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}\nnext: README.md says how to load it")
+    say(f"{out}: the model is written\nnext: README.md in it says how to load it")
 
 
 def divided(settings: list[str]) -> tuple[list[str], list[str]]:

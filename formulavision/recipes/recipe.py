@@ -82,7 +82,11 @@ class Categories(Config):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, data: Any) -> Any:
-        return {"count": data} if isinstance(data, int) and not isinstance(data, bool) else data
+        if isinstance(data, int) and not isinstance(data, bool):
+            return {"count": data}
+        if not isinstance(data, Mapping | Categories):
+            raise ValueError(f"{repr(data)[:60]} is not allowed: must be a number, or a mapping with count or folder")
+        return data
 
 
 class Recipe(Config):

@@ -108,8 +108,8 @@ def _damaged_files(store: Store) -> dict[str, str]:
             result[name] = f"{file}: {error.strerror or error}"
     try:
         Marker.read(store.path)
-    except FolderError as error:
-        result[MARKER] = str(error)
+    except FolderError:
+        result[MARKER] = f"{store.path / MARKER}: is damaged, or a newer version of FormulaVision wrote it"
     return result
 
 

@@ -30,7 +30,7 @@ Row = dict[str, float | None]
 
 _OURS = (
     *(SETTINGS, CLASSES, RESULT, LAST_CHECKPOINT.as_posix(), PREVIOUS_CHECKPOINT.as_posix()),
-    *("metrics.csv", "tensorboard/", "logs/", "model.safetensors", "config.json", "README.md"),
+    *("metrics.csv", "tensorboard/events.out.tfevents.*", "logs/", "model.safetensors", "config.json", "README.md"),
 )
 """All that a run writes into its folder; what else is put there is never removed."""
 
@@ -193,10 +193,12 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
             f"resume: settings.epochs is {now} and was {before} in the run, whose cosine schedule ends with it: "
             "a longer run has other learning rates from its first step: start it in another --out"
         )
+    if now < before:
+        raise ConfigError(f"epochs: is {now} and was {before} in the run: it can be raised, not lowered")
     differences = [
         f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
         for key in sorted({*old, *new} - _FREE_TO_CHANGE)
-        if old.get(key) != new.get(key) and (key != "settings.epochs" or now < before)
+        if old.get(key) != new.get(key) and key != "settings.epochs"
     ]
     if differences:
         raise ConfigError(*differences)

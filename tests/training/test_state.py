@@ -247,7 +247,7 @@ def test_fine_tuning_is_resumed_by_its_folder_alone_without_its_checkpoint(
     [
         (["--learning-rate", "0.5"], "resume: settings.learning_rate is 0.5 and was 0.05 in the run"),
         (["--set", "crop=24"], "resume: settings.crop is 24 and was 32 in the run"),
-        (["--epochs", "1"], "resume: settings.epochs is 1 and was 2 in the run"),
+        (["--epochs", "1"], "epochs: is 1 and was 2 in the run: it can be raised, not lowered"),
         (["--preset", "vit"], "resume: settings.preset is vit and was resnet in the run"),
         (["--set", "wieght_decay=0"], "did you mean 'weight_decay'?"),
         (["--plugin", "perlin"], "resume: data.classes is"),

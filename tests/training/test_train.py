@@ -204,8 +204,12 @@ def test_a_complete_run_is_overwritten_only_when_asked(
         pretrain(stripes(), out=out, settings=small)
     assert same(weights(out), weights(pretrained.folder))
     assert pretrain(stripes(), out=out, settings=small, resume=True, show_progress=False).history == pretrained.history
+    theirs = [out / "thesis.tex", out / "checkpoints" / "thesis.tex", out / "tensorboard" / "thesis.tex"]
+    for path in theirs:
+        path.write_text("mine")
     run = pretrain(stripes(), out=out, settings={**small, "epochs": 1}, overwrite=True, show_progress=False)
     assert len(run.history) == 1
+    assert [path.read_text() for path in theirs] == ["mine"] * 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no permissions of this kind")

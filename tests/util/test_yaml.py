@@ -180,6 +180,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         ("seed=on", "seed: 'on' is not allowed"),
         ("seed={a: 1}", "seed: {'a': 1} is not allowed"),
         ("categories=[1]", "categories: [1] is not allowed"),
+        ("categories=yes", "categories: 'yes' is not allowed: must be a number, or a mapping with count or folder"),
         ("categories.folder=~nobody-has-this-name/x", "no such folder"),
         ("seed=", "seed: None is not allowed"),
     ],

@@ -134,7 +134,10 @@ class Recipe(Config):
 
         given = self.categories
         assert given.folder is not None
-        folder = given.folder.absolute()
+        try:
+            folder = user_path(given.folder).absolute()
+        except ConfigError as error:
+            raise ConfigError(f"categories.folder: {error}") from None
         if given.count is not None and given.sha256 is not None and not categories.holds_categories(folder):
             # Away from its categories the recipe can be read, not drawn.
             return given.model_copy(update={"folder": folder})
@@ -252,7 +255,7 @@ def as_recipe(recipe: RecipeLike) -> Recipe:
         return recipe
     if isinstance(recipe, Mapping):
         return Recipe.from_dict(dict(recipe))
-    if isinstance(recipe, str) and not Path(recipe).exists():
+    if isinstance(recipe, str) and not user_path(recipe).exists():
         known = plugins().generators
         if recipe in known:
             return Recipe.from_dict({"generator": recipe})

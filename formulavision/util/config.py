@@ -207,12 +207,16 @@ def user_path(text: str | Path) -> Path:
     """A path that a user wrote, ``~`` as the home folder.
 
     Raises:
-        ConfigError: there is no such user.
+        ConfigError: there is no such user, or the system refuses to look at such a path: a name that is too long.
     """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.exists()
     except RuntimeError:
         raise ConfigError(f"{text}: there is no such user's home folder") from None
+    except OSError as error:
+        raise ConfigError(f"{_short(str(text))}: cannot be a path here: {error.strerror or error}") from None
+    return path
 
 
 def _copy(value: Any) -> Any:

@@ -6,14 +6,16 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml as of_version_1_1
 
-from formulavision import Recipe
+from formulavision import Recipe, compare, generate
 from formulavision.comparison import ComparisonSettings
+from formulavision.data.downstream import DownstreamSettings
 from formulavision.util.config import Config, apply_settings, dump_yaml, load_yaml, parse, parse_yaml
 from formulavision.util.errors import ConfigError
 
@@ -181,7 +183,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         ("seed={a: 1}", "seed: {'a': 1} is not allowed"),
         ("categories=[1]", "categories: [1] is not allowed"),
         ("categories=yes", "categories: 'yes' is not allowed: must be a number, or a mapping with count or folder"),
-        ("categories.folder=~nobody-has-this-name/x", "no such folder"),
+        ("categories.folder=~nobody-has-this-name/x", "folder: ~nobody-has-this-name/x: there is no such user"),
         ("seed=", "seed: None is not allowed"),
     ],
 )
@@ -273,3 +275,20 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
             indent = b" " * chance.randint(1, 4)
             content = b"".join([*lines[:i], indent + lines[i], *lines[i + 1 :]])
     return content
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda name: Recipe.from_dict({"generator": "ifs", "categories": {"folder": name}}),
+        lambda name: DownstreamSettings.from_text(name),
+        lambda name: DownstreamSettings.from_text(f"folder:{name}"),
+        lambda name: generate(name, "never-written"),
+        lambda name: compare(name, out="never-written"),
+    ],
+    ids=["categories", "dataset", "folder", "recipe", "comparison"],
+)
+def test_a_name_that_is_too_long_for_a_path_is_told_in_one_line(use: Callable[[str], object]) -> None:
+    with pytest.raises(ConfigError, match="File name too long") as caught:
+        use("x" * 5000)
+    assert "\n" not in str(caught.value)

@@ -192,10 +192,11 @@ def export(
     from typing import cast
 
     from formulavision.cli.console import say
-    from formulavision.training.export import Layout, export_model
+    from formulavision.training.export import WRITTEN, Layout, export_model
 
     export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
-    say(f"{out}: the model is written\nnext: README.md in it says how to load it")
+    written = ", ".join(sorted(name for name in WRITTEN if (out / name).is_file()))
+    say(f"{out}: {written}\nnext: README.md says how to load it")
 
 
 def divided(settings: list[str]) -> tuple[list[str], list[str]]:

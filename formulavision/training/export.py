@@ -22,7 +22,7 @@ from formulavision.util.files import atomic_write, write_text
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.text import markdown_text
 
-__all__ = ["Layout", "export_model", "write_card"]
+__all__ = ["WRITTEN", "Layout", "export_model", "write_card"]
 
 Layout = Literal["timm", "torchvision"]
 
@@ -30,7 +30,7 @@ _CARD = "README.md"
 _CLASSES = "classes.json"
 _CLASS_MAP = "class_map.txt"
 _WEIGHTS: dict[Layout, str] = {"timm": "model.safetensors", "torchvision": "model.pth"}
-_WRITTEN = {_CARD, _CLASSES, _CLASS_MAP, "config.json", *_WEIGHTS.values()}
+WRITTEN = {_CARD, _CLASSES, _CLASS_MAP, "config.json", *_WEIGHTS.values()}
 
 _FIGURES = {
     "train_loss": "loss on training images, as trained",
@@ -76,7 +76,7 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
     owned = OwnedFolder(out, "model export", last=_CARD)
     if owned.state() is not State.NEW and not overwrite:
         raise FolderError(f"{out}: holds an export already: give another --out, or --overwrite")
-    with owned.writing({}, sorted(_WRITTEN), overwrite=overwrite):
+    with owned.writing({}, sorted(WRITTEN), overwrite=overwrite):
         _write_export(run, out, layout, weights)
     return out
 

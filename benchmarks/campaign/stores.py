@@ -367,6 +367,6 @@ TRIALS = [
         crash_generate,
         short=8,
     ),
-    Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store),
+    Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=3),
     Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=2),
 ]

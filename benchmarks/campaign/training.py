@@ -391,6 +391,6 @@ TRIALS = [
         crash_training,
         short=2,
     ),
-    Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run),
-    Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints),
+    Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run, short=1),
+    Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints, short=4),
 ]

@@ -136,7 +136,10 @@ class Generator:
         raise NotImplementedError(f"{type(self).__name__} implements neither category() nor categories()")
 
     def categories_are_independent(self) -> bool:
-        """Whether ``category(i)`` may be called for any i, in any process. Otherwise ``categories`` is iterated."""
+        """Whether ``category(i)`` may be called for any i, in any process: then it is, and ``categories`` is not.
+
+        Otherwise, and for a generator without ``category``, ``categories`` is iterated.
+        """
         return True
 
     def categories(self, count: int) -> Iterator[ArrayLike]:

@@ -131,8 +131,8 @@ def _flaw(table: Parameters, generator: Generator) -> str:
 def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
     name = generator.name
     with blamed(name, "in categories_are_independent()"):
-        in_parallel = generator.categories_are_independent() and workers > 1 and count > 1
-    if in_parallel:
+        independent = generator.categories_are_independent() and type(generator).category is not Generator.category
+    if independent and workers > 1 and count > 1:
         pool = worker_pool(workers, _start, recipe.to_dict())
         try:
             yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
@@ -140,6 +140,10 @@ def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> I
             raise PluginError(BROKEN_POOL) from None
         finally:
             end_workers(pool)
+        return
+    if independent:  # asked as worker processes ask, so that their number changes nothing
+        for index in range(count):
+            yield _ask(generator, index)
         return
     with blamed(name, "while finding categories"):
         found = iter(generator.categories(count))
@@ -167,8 +171,12 @@ def _start(recipe: dict[str, object]) -> None:
 def _one(index: int) -> object:
     if isinstance(_generator, FormulaVisionError):
         raise _generator
-    with blamed(_generator.name, f"while finding category {index}"):
-        return _generator.category(index)
+    return _ask(_generator, index)
+
+
+def _ask(generator: Generator, index: int) -> object:
+    with blamed(generator.name, f"while finding category {index}"):
+        return generator.category(index)
 
 
 _generator: Generator | FormulaVisionError

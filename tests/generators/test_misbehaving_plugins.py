@@ -72,6 +72,11 @@ def recurse() -> None:
     recurse()
 
 
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator's categories come out of ``categories()`` one after the other."""
+    monkeypatch.setattr(Wrong, "categories_are_independent", lambda self: False)
+
+
 def use(tmp_path: Path, method: str) -> None:
     data = recipe() if method != "default_categories" else recipe(categories={})
     if method == "device_renderer":
@@ -88,6 +93,8 @@ def test_what_a_method_raises_is_told_with_method_file_and_line(
         return LEAVES[raised]()
 
     monkeypatch.setattr(Wrong, method, fail)
+    if method == "categories":
+        in_order(monkeypatch)
     with pytest.raises(PluginError) as caught:
         use(tmp_path, method)
     line = str(caught.value)
@@ -254,7 +261,26 @@ def test_one_name_for_two_instances_is_told(tmp_path: Path, monkeypatch: pytest.
         generate(recipe(), tmp_path / "store")
 
 
+@pytest.mark.parametrize(("independent", "workers"), [(True, 1), (False, 1), (False, 2)])  # two call category() alone
+def test_categories_are_asked_for_in_one_way_whatever_the_number_of_workers(
+    monkeypatch: pytest.MonkeyPatch, independent: bool, workers: int
+) -> None:
+    monkeypatch.setattr(Wrong, "categories_are_independent", lambda self: independent)
+    monkeypatch.setattr(Wrong, "categories", lambda self, count: ([100 + index] for index in range(count)))
+    found = [float(category.parameters[0, 0]) for category in find_categories(recipe(), workers=workers)]
+    assert found == ([0, 1] if independent else [100, 101])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_generator_with_categories_alone_is_asked_for_them(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.delattr(Wrong, "category")
+    monkeypatch.setattr(Wrong, "categories", lambda self, count: ([100 + index] for index in range(count)))
+    found = [float(category.parameters[0, 0]) for category in find_categories(recipe(), workers=workers)]
+    assert found == [100, 101]
+
+
 def test_categories_that_end_too_early_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_order(monkeypatch)
     monkeypatch.setattr(Wrong, "categories", lambda self, count: iter([[0.0]]))
     with pytest.raises(PluginError, match=r"while finding category 1: ValueError: categories\(\) ended after 1 of 2"):
         find_categories(recipe())

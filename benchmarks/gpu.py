@@ -1,4 +1,5 @@
-"""What drawing on a GPU gives, and what it costs a training that draws where it trains: needs a GPU, under 8 minutes.
+"""What drawing on a GPU gives, and what it costs a training that draws where it trains: needs a GPU, under 8 minutes
+(3 on an H100: docs/results/gpu).
 
     python benchmarks/gpu.py
 

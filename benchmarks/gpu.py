@@ -49,7 +49,8 @@ from numpy.typing import NDArray
 from formulavision import Drawer, FormulaDataset, Recipe
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.data.loading import Prepared, make_loader
-from formulavision.recipes.device import DeviceDrawer, device_name
+from formulavision.recipes.device import device_name
+from formulavision.recipes.drawing import DeviceDrawer
 from formulavision.training.models import to_input
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

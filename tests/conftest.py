@@ -44,7 +44,8 @@ def official(shared_data: Path) -> Path:
 @pytest.fixture
 def cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """``device="cuda"`` draws as on a GPU, but in the CPU's memory: in plain torch that is all the same."""
-    monkeypatch.setattr("formulavision.recipes.device.find_device", lambda name: torch.device("cpu"))
+    for module in ("device", "drawing"):
+        monkeypatch.setattr(f"formulavision.recipes.{module}.find_device", lambda name: torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)

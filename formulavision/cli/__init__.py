@@ -84,7 +84,7 @@ comparing.add_to(app)
 @app.callback(invoke_without_command=True)
 def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
-        from formulavision import __version__
+        from formulavision.util.version import __version__
 
         typer.echo(__version__)
         raise typer.Exit

@@ -47,7 +47,7 @@ def bench(
     from formulavision.cli.console import console, say
     from formulavision.data.bench import bench as run
     from formulavision.generators.registry import plugins
-    from formulavision.recipes.drawing import check_device
+    from formulavision.recipes.device import check_device
     from formulavision.util.progress import progress_bars
 
     check_device(device)

@@ -48,7 +48,7 @@ def generate(
     formulavision generate --plugin ifs --out data/ifs
     """
     from formulavision.cli.console import say, size_text
-    from formulavision.recipes.categories import CATEGORIES
+    from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
     from formulavision.util.progress import progress_bars
 
@@ -94,7 +94,8 @@ def categories(
     formulavision categories configs/fractaldb-1k.yaml --out cats
     """
     from formulavision.cli.console import say
-    from formulavision.recipes.categories import find_categories, write_folder
+    from formulavision.recipes.categories import find_categories
+    from formulavision.recipes.category_files import write_folder
     from formulavision.util.progress import progress_bars
 
     recipe = o.make_recipe(config, plugin, categories=count, size=size, seed=seed, settings=settings)

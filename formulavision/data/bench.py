@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category
 from formulavision.generators.registry import plugins
-from formulavision.recipes.categories import category_name, read_folder, write_folder
-from formulavision.recipes.drawing import Drawer, check_device
+from formulavision.recipes.categories import category_name
+from formulavision.recipes.category_files import read_folder, write_folder
+from formulavision.recipes.device import check_device
+from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage import Store
 from formulavision.storage.formats import DEFAULT_FORMAT, SHARD_IMAGES, Sample, find_format
@@ -29,7 +31,7 @@ from formulavision.storage.png import decode_image, encode_png
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
 if TYPE_CHECKING:
-    from formulavision.recipes.device import DeviceDrawer
+    from formulavision.recipes.drawing import DeviceDrawer
 
 __all__ = ["Figures", "bench"]
 

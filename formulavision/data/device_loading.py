@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from formulavision.data.loading import Batch, EpochBatches, EpochLoader, ImageDataset, Key, Prepared, make_batches
-from formulavision.recipes.device import DeviceDrawer
-from formulavision.recipes.drawing import Drawer
+from formulavision.recipes.drawing import DeviceDrawer, Drawer
 from formulavision.rendering.triton_support import upload
 
 __all__ = ["DeviceLoader", "DrawnOnDevice", "device_drawer", "make_device_loader"]

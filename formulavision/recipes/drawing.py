@@ -8,30 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from formulavision.generators.contract import Category
+from formulavision.generators.contract import Category, DeviceRenderer
 from formulavision.generators.failures import ask_for_names, blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
+from formulavision.recipes.device import current_device, find_device
 from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.util.errors import PluginError
 from formulavision.util.indices import positions
 
 if TYPE_CHECKING:
-    from formulavision.recipes.device import DeviceDrawer
+    import torch
 
-__all__ = ["Drawer", "check_device"]
-
-
-def check_device(name: str) -> None:
-    """Whether there is such a device to draw on; asked before anything else is done, and at no cost for the CPU.
-
-    Raises:
-        ConfigError: there is no device of the name, or not on this machine.
-    """
-    if name != "cpu":
-        from formulavision.recipes.device import find_device
-
-        find_device(name)
+__all__ = ["DeviceDrawer", "Drawer"]
 
 
 class Drawer:
@@ -67,8 +56,6 @@ class Drawer:
         self.generator = self.recipe.build()
         self.device_drawer: DeviceDrawer | None = None
         if device != "cpu":
-            from formulavision.recipes.device import DeviceDrawer, find_device
-
             place = find_device(device)
         self.categories = categories or find_categories(self.recipe, workers=workers, progress=progress)
         if device != "cpu":
@@ -211,3 +198,83 @@ class Drawer:
                 for instance in np.sort(instances):
                     self._draw(category, np.array([instance]), np.zeros_like(out[:1]))
             raise
+
+
+class DeviceDrawer:
+    """Draws instances of a recipe into tensors on a device.
+
+    It holds there what the generator needs of the categories; beyond that, a call takes the memory of its images and
+    the generator's scratch memory, and gives the latter back.
+
+    Args:
+        drawer: the recipe and its categories.
+        device: where the images shall be.
+
+    Attributes:
+        native: whether the generator draws on the device itself.
+
+    Raises:
+        PluginError: the generator raised.
+    """
+
+    def __init__(self, drawer: Drawer, device: torch.device) -> None:
+        import torch
+
+        self.drawer = drawer
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())  # which may be another one later
+        self.device = device
+        # Kernels that a generator launches go to the current device, which need not be this one.
+        with blamed(drawer.generator.name, f"while preparing to draw on {device}"), current_device(device):
+            self._renderer = drawer.generator.device_renderer(drawer.categories, device)
+        self.native = self._renderer is not None
+
+    def draw_instances(self, labels: NDArray[np.int64], instances: NDArray[np.int64]) -> torch.Tensor:
+        """Images of any instances, also beyond the recipe's: uint8 [n, size, size, channels], on the device.
+
+        What draws is put on torch's current stream; nothing waits for it.
+
+        Args:
+            labels, instances: int64 [n].
+
+        Raises:
+            PluginError: the generator raised.
+        """
+        import torch
+
+        if self._renderer is None:
+            images = torch.from_numpy(self.drawer.draw_instances(labels, instances))
+            return images.to(self.device)
+        out = torch.empty((len(labels), *self.drawer.recipe.canvas.shape), dtype=torch.uint8, device=self.device)
+        if not len(labels):
+            return out
+        try:
+            with blamed(self.drawer.generator.name, f"while drawing on {self.device}"), current_device(self.device):
+                self._renderer(labels, instances, out)
+        except PluginError as error:
+            # After an error of the device itself, every image fails.
+            if not isinstance(error.__cause__, torch.AcceleratorError):
+                self._draw_one_by_one(self._renderer, labels, instances, out)
+            raise
+        return out
+
+    def _draw_one_by_one(
+        self,
+        renderer: DeviceRenderer,
+        labels: NDArray[np.int64],
+        instances: NDArray[np.int64],
+        out: torch.Tensor,
+    ) -> None:
+        """Raises what is raised for one of the images alone, to say which."""
+        name = self.drawer.generator.name
+        for i, (label, instance) in enumerate(zip(labels, instances, strict=True)):
+            image = f"category {self.drawer.categories[label].name}, instance {instance}"
+            with blamed(name, f"while drawing {image} on {self.device}"), current_device(self.device):
+                renderer(labels[i : i + 1], instances[i : i + 1], out[i : i + 1])
+
+    def wait(self) -> None:
+        """Return when the device has drawn what it was asked for."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

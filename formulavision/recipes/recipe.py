@@ -14,6 +14,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, model_serializer, mo
 from formulavision.generators.contract import Canvas, Generator, Params
 from formulavision.generators.failures import ask_for_number, blamed
 from formulavision.generators.registry import plugins
+from formulavision.recipes.category_files import check_digest, digest, holds_categories, read_folder
 from formulavision.util.config import (
     WRITTEN_OUT,
     Config,
@@ -130,25 +131,23 @@ class Recipe(Config):
 
     def _read_categories(self, generator: Generator) -> Categories:
         """The folder's categories with their number and digest, the folder as an absolute path."""
-        from formulavision.recipes import categories
-
         given = self.categories
         assert given.folder is not None
         try:
             folder = user_path(given.folder).absolute()
         except ConfigError as error:
             raise ConfigError(f"categories.folder: {error}") from None
-        if given.count is not None and given.sha256 is not None and not categories.holds_categories(folder):
+        if given.count is not None and given.sha256 is not None and not holds_categories(folder):
             # Away from its categories the recipe can be read, not drawn.
             return given.model_copy(update={"folder": folder})
-        parameters = categories.read_folder(folder, generator)
+        parameters = read_folder(folder, generator)
         count = given.count or len(parameters)
         if count > len(parameters):
             raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")
         first = dict(list(parameters.items())[:count])
-        digest = categories.digest(first) if given.sha256 is None else given.sha256
-        categories.check_digest(folder, first, digest)
-        return given.model_copy(update={"folder": folder, "count": count, "sha256": digest})
+        sha256 = digest(first) if given.sha256 is None else given.sha256
+        check_digest(folder, first, sha256)
+        return given.model_copy(update={"folder": folder, "count": count, "sha256": sha256})
 
     def __len__(self) -> int:
         return self.num_categories * self.num_instances

@@ -26,9 +26,9 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from formulavision import __version__
 from formulavision.util.files import cache_folder
 from formulavision.util.interrupts import held_back
+from formulavision.util.version import __version__
 
 __all__ = ["kernel"]
 

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import formulavision
 from formulavision.generators.contract import Category
 from formulavision.generators.failures import ask_for_names
 from formulavision.generators.registry import plugins
-from formulavision.recipes.categories import CATEGORIES, find_categories, holds_categories, write_file
-from formulavision.recipes.drawing import Drawer, check_device
+from formulavision.recipes.categories import find_categories
+from formulavision.recipes.category_files import CATEGORIES, holds_categories, write_file
+from formulavision.recipes.device import check_device
+from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage.formats import DEFAULT_FORMAT, Format, Piece, Sample, find_format
 from formulavision.storage.manifest import (
@@ -39,6 +40,7 @@ from formulavision.util.files import write_text
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.processes import BROKEN_POOL, CONTEXT, worker_pool
 from formulavision.util.progress import is_watched, progress_bars
+from formulavision.util.version import __version__
 
 __all__ = ["Progress", "Silent", "generate"]
 
@@ -221,7 +223,7 @@ def _read_record(root: Path, store_format: Format, piece: Piece) -> PieceRecord 
 def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
     recipe = job.recipe
     return Manifest(
-        formulavision=formulavision.__version__,
+        formulavision=__version__,
         generator_package=plugins()[recipe.generator.name].origin,
         format=job.format,
         recipe_id=recipe.id,

@@ -12,7 +12,8 @@ import numpy as np
 from formulavision.generators.contract import Category
 from formulavision.generators.failures import ask_for_names
 from formulavision.generators.streams import Stream, random_stream
-from formulavision.recipes.categories import CATEGORIES, find_categories, read_folder
+from formulavision.recipes.categories import find_categories
+from formulavision.recipes.category_files import CATEGORIES, read_folder
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import Format, Piece, find_format
 from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums

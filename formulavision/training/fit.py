@@ -23,7 +23,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from formulavision import __version__
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.data.labels import Relabelled
 from formulavision.data.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
@@ -42,6 +41,7 @@ from formulavision.util.errors import ConfigError, FormulaVisionError, PluginErr
 from formulavision.util.interrupts import held_back, interrupt, stoppable
 from formulavision.util.logs import logged, note
 from formulavision.util.machine import cores, processor, versions
+from formulavision.util.version import __version__
 
 __all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
 

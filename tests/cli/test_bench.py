@@ -17,7 +17,7 @@ from formulavision import Category, Generator, Recipe, find_categories
 from formulavision.cli import app
 from formulavision.data.bench import Figures, bench
 from formulavision.generators.registry import Registered, plugins
-from formulavision.recipes.categories import write_folder
+from formulavision.recipes.category_files import write_folder
 
 IFS = {"generator": {"name": "ifs", "dots": 1000, "fill_rate": 0.01}, "canvas": {"size": 32}}
 PUBLISHED = {"search": "published", "orbit": "published", "weights": "table"}
@@ -158,7 +158,7 @@ def test_a_device_is_measured_by_what_it_draws(monkeypatch: pytest.MonkeyPatch, 
 def test_on_demand_a_device_draws_256_images_that_share_no_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from formulavision.recipes.device import DeviceDrawer
+    from formulavision.recipes.drawing import DeviceDrawer
 
     seen: list[set[tuple[int, int]]] = []
     draw = DeviceDrawer.draw_instances

@@ -3,7 +3,7 @@ import torch
 from discs import Discs
 
 from formulavision import Drawer, Recipe, register
-from formulavision.recipes.device import DeviceDrawer
+from formulavision.recipes.drawing import DeviceDrawer
 
 
 def test_the_device_draws_what_the_cpu_draws():

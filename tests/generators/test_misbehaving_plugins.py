@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from formulavision import Drawer, Generator, Params, Recipe, find_categories, generate, plugins
-from formulavision.recipes.device import DeviceDrawer
+from formulavision.recipes.drawing import DeviceDrawer
 from formulavision.util.errors import PluginError
 
 

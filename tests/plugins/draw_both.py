@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from formulavision import Drawer, Recipe
-from formulavision.recipes.device import DeviceDrawer
+from formulavision.recipes.drawing import DeviceDrawer
 
 
 def draw_both(

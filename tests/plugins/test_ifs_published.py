@@ -14,7 +14,7 @@ from formulavision_plugins.ifs import published_search, weight_table
 from PIL import Image
 
 from formulavision import Drawer, Recipe, generate
-from formulavision.recipes.device import DeviceDrawer
+from formulavision.recipes.drawing import DeviceDrawer
 
 
 def published(official: Path, *, size: int, dots: int, patch: str, channels: int = 1, count: int = 100) -> Recipe:

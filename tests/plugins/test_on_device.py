@@ -11,8 +11,8 @@ from draw_both import draw_both
 from numpy.typing import NDArray
 
 from formulavision import Category, Drawer, Recipe
-from formulavision.recipes.categories import write_folder
-from formulavision.recipes.device import DeviceDrawer
+from formulavision.recipes.category_files import write_folder
+from formulavision.recipes.drawing import DeviceDrawer
 from formulavision.rendering import triton_support
 
 HUNDRED = 100

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from formulavision import Category, ConfigError, Drawer, Generator, Recipe, plugins
-from formulavision.recipes.categories import CATEGORIES, find_categories, read_folder, write_file
+from formulavision.recipes.categories import find_categories
+from formulavision.recipes.category_files import CATEGORIES, read_folder, write_file
 from formulavision.util.errors import PluginError
 
 SYSTEM = [0.5, 0.1, -0.1, 0.5, 0.2, 0.3]

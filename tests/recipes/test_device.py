@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from formulavision import Category, ConfigError, Drawer, Generator, Recipe, register
 from formulavision.generators.contract import DeviceRenderer
-from formulavision.recipes.device import DeviceDrawer, device_name, find_device
+from formulavision.recipes.device import device_name, find_device
+from formulavision.recipes.drawing import DeviceDrawer
 from formulavision.util.errors import PluginError
 
 CPU = torch.device("cpu")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from formulavision import ConfigError, Drawer, Recipe
-from formulavision.recipes.categories import find_categories, write_folder
+from formulavision.recipes.categories import find_categories
+from formulavision.recipes.category_files import write_folder
 
 SMALL = {
     "generator": {"name": "ifs", "dots": 2000},

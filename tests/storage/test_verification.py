@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from formulavision import FormulaVisionError, Generator, Recipe, Store, generate, plugins, verify
 from formulavision.cli import app
-from formulavision.recipes.categories import CATEGORIES, find_categories, read_folder, write_file, write_folder
+from formulavision.recipes.categories import find_categories
+from formulavision.recipes.category_files import CATEGORIES, read_folder, write_file, write_folder
 from formulavision.storage import FORMATS, formats, manifest
 from formulavision.storage.manifest import MANIFEST, RECIPE
 from formulavision.util.errors import ConfigError, StoreError

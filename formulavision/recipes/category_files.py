@@ -1,0 +1,163 @@
+"""Categories in files: ``categories.json`` of a store, or one CSV file per category (the published layout)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formulavision.generators.contract import Category, Generator
+from formulavision.generators.failures import blamed
+from formulavision.util.errors import ConfigError, StoreError, one_line
+from formulavision.util.files import is_system_leftover, write_text
+from formulavision.util.folders import OwnedFolder, State
+
+__all__ = [
+    "CATEGORIES",
+    "Parameters",
+    "check_digest",
+    "digest",
+    "holds_categories",
+    "parameter_flaw",
+    "read_folder",
+    "write_file",
+    "write_folder",
+]
+
+CATEGORIES = "categories.json"
+"""File with all categories of a store; a folder that has it is a folder of categories."""
+
+Parameters = NDArray[np.float64]
+"""Parameters of one category, float64 [rows, columns]."""
+
+
+def holds_categories(folder: Path) -> bool:
+    """Whether there is anything in a folder that :func:`read_folder` would read."""
+    return (folder / CATEGORIES).is_file() or any(_csv_files(folder))
+
+
+def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
+    """Categories by name, from a store's ``categories.json`` in their order, or from ``folder/*.csv`` in the order of
+    their names.
+
+    Raises:
+        ConfigError: there is no such folder, no categories in it, or one that is no category of the generator.
+    """
+    file = folder / CATEGORIES
+    if file.is_file():
+        try:
+            tables = json.loads(file.read_bytes())["categories"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"categories.folder: {file}: is damaged ({type(error).__name__})") from None
+        return {name: _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
+    files = _csv_files(folder)
+    if not files:
+        raise ConfigError(
+            f"categories.folder: {folder}: holds no CSV file"
+            if folder.is_dir()
+            else f"categories.folder: {folder}: no such folder"
+        )
+    result: dict[str, Parameters] = {}
+    for file in files:
+        if "." in file.stem:
+            raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
+        result[file.stem] = _read_table(_csv_rows(file), str(file), generator)
+    return result
+
+
+def _csv_files(folder: Path) -> list[Path]:
+    # By stem, as readers of image folders sort the classes.
+    files = (file for file in folder.glob("*.csv") if not is_system_leftover(file.name))
+    return sorted(files, key=lambda file: file.stem)
+
+
+def _csv_rows(file: Path) -> list[list[str]]:
+    try:
+        return [line.split(",") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"categories.folder: {file}: cannot be read ({error})") from None
+
+
+def _read_table(rows: object, where: str, generator: Generator) -> Parameters:
+    try:
+        table = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"categories.folder: {where}: is not a table of numbers ({error})") from None
+    if flaw := parameter_flaw(table, generator):
+        raise ConfigError(f"categories.folder: {where}: the parameters {flaw}")
+    return table
+
+
+def write_file(categories: list[Category], generator: Generator, folder: Path) -> None:
+    """All categories into ``folder/categories.json``, one a line, which float64 survives unchanged."""
+    lines = (f"{json.dumps(c.name)}: {json.dumps(c.parameters.tolist(), allow_nan=False)}" for c in categories)
+    columns = json.dumps(list(generator.columns))
+    write_text(folder / CATEGORIES, f'{{"columns": {columns}, "categories": {{\n' + ",\n".join(lines) + "\n}}\n")
+
+
+def write_folder(categories: list[Category], folder: str | Path, *, overwrite: bool = False) -> Path:
+    """One CSV a category in the published FractalDB layout: no header, ``%.18e``, which float64 survives unchanged.
+
+    Args:
+        overwrite: remove the categories that were written there before; other files stay.
+
+    Raises:
+        StoreError: the folder holds categories already and ``overwrite`` is not set, or it holds other files.
+    """
+    folder = Path(folder)
+    files = [f"{category.name}.csv" for category in categories]
+    owned = OwnedFolder(folder, "set of categories", last=files[-1])
+    if owned.state() is not State.NEW and not overwrite:
+        raise StoreError(f"{folder}: holds categories already; give another --out, or --overwrite")
+    with owned.writing({}, files, overwrite=overwrite):
+        for category, file in zip(categories, files, strict=True):
+            text = io.StringIO()
+            np.savetxt(text, category.parameters, delimiter=",")
+            write_text(folder / file, text.getvalue())
+    return folder
+
+
+def digest(categories: dict[str, Parameters]) -> str:
+    """sha256 over names and parameters."""
+    total = hashlib.sha256()
+    for name, table in categories.items():
+        total.update(f"{name}:{table.shape}\n".encode())
+        total.update(np.ascontiguousarray(table, dtype="<f8").tobytes())
+    return total.hexdigest()
+
+
+def check_digest(folder: Path, categories: dict[str, Parameters], sha256: str | None) -> None:
+    """Refuse other categories than those of a digest.
+
+    Raises:
+        ConfigError: the folder holds others.
+    """
+    found = digest(categories)
+    if found != sha256:
+        raise ConfigError(
+            f"categories.folder: {folder} holds other categories than the recipe was made with"
+            f" (sha256 {found[:12]}..., not {str(sha256)[:12]}...)"
+        )
+
+
+def parameter_flaw(table: Parameters, generator: Generator) -> str:
+    """Why a table cannot hold parameters of the generator: the end of a sentence that begins with "the parameters".
+
+    Empty where nothing is wrong.
+    """
+    columns = generator.columns
+    if table.ndim != 2 or table.size == 0 or (columns and table.shape[1] != len(columns)):
+        named = f" ({', '.join(columns)})" if columns else ""
+        return f"have shape {list(table.shape)}, not [rows, {len(columns) or 'columns'}]{named}"
+    if not np.isfinite(table).all():
+        return "must be finite numbers"
+    with blamed(generator.name, "in check_category()"):
+        try:
+            generator.check_category(table)
+        except ValueError as error:
+            return one_line(error)
+    return ""

@@ -1,7 +1,13 @@
+"""How all tests are run: on every core, each process with one thread, apart from the user's own folders."""
+
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+# Libraries read this when they are imported, and subprocesses inherit it. A process for each core leaves no core for
+# second threads: two processes with two threads each, on two cores, are ten times slower than with one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -16,7 +22,28 @@ elif not torch.cuda.is_available():
     # Kernels for GPUs are interpreted. Triton asks when it is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
+MOST_PROCESSES = 8
+"""Each of them holds torch in its memory."""
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the tests in one process for each core, unless the command line says otherwise.
+
+    Tests run in this process with ``-n 0``, ``-p no:xdist``, ``-s`` (which shows prints), ``--pdb``, and where a single
+    test is named. pytest-xdist takes its options later in this hook.
+    """
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    single = len(config.args) == 1 and "::" in config.args[0]
+    if option.numprocesses is None and not (single or option.usepdb or option.capture == "no"):
+        option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        if option.dist == "no":
+            # Each process begins with a run of neighbouring tests, which share fixtures; later it takes over others'.
+            option.dist = "worksteal"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +77,7 @@ def cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found categories are cached for the length of the test run, apart from the user's own."""
+    """Found categories are cached for the length of the test run, by each of its processes, apart from the user's."""
     monkeypatch.setenv("FORMULAVISION_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

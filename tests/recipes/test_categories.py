@@ -108,7 +108,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Recipe:
         1j,
         [[1], [1, 2]],
     ],
-    ids=str,
+    ids=lambda given: "an object" if type(given) is object else str(given),
 )
 def test_categories_that_are_no_numbers_are_told_in_one_line(
     odd: Recipe, given: Any, monkeypatch: pytest.MonkeyPatch

@@ -99,8 +99,13 @@ class Process:
             return
         sys.stdout.flush()
         sys.stderr.flush()
+        # Signals wait until the child is ready for them: before that they would end the campaign's own code in it.
+        kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
         self.pid = os.fork()
-        if self.pid == 0:
+        if self.pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        else:
             status = 70
             try:
                 os.setsid()
@@ -112,8 +117,9 @@ class Process:
                     os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
                 # Worker processes would import the campaign as their main module.
                 sys.modules["__main__"] = types.ModuleType("__main__")
-                for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                for kind in kinds:
                     signal.signal(kind, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, kinds)
                 _limit(limits or {})
                 status = _exit_status(call)
                 multiprocessing.util._exit_function()  # type: ignore[attr-defined]

@@ -44,10 +44,11 @@ def bench(
 
     formulavision bench configs/fractaldb-1k.yaml
     """
-    from formulavision.cli.console import console, say
     from formulavision.data.bench import bench as run
     from formulavision.generators.registry import plugins
     from formulavision.recipes.device import check_device
+    from formulavision.util.console import STDERR, STDOUT, say
+    from formulavision.util.machine import cores as count_cores
     from formulavision.util.progress import progress_bars
 
     check_device(device)
@@ -67,7 +68,7 @@ def bench(
             bars.show("bench", before * total + done, len(recipes) * total)
 
         def compiling(generator: str) -> None:
-            typer.echo(f"compiling {generator}, once an installation", err=True)
+            say(f"compiling {generator}, once an installation", STDERR)
 
         for i, (name, recipe) in enumerate(recipes):
             with _noted(problems, named):
@@ -76,13 +77,13 @@ def bench(
                     note=problems.append,
                 )  # fmt: skip
                 measured.append((name, figures))
-    cores = o.count_workers(0)
-    across = max(1, (console.width - _LABELS) // _COLUMN)
+    cores = count_cores()
+    across = max(1, (STDOUT.width - _LABELS) // _COLUMN)
     devices = sorted({figures.device for _, figures in measured}, key=lambda name: name == "cpu")
     for drew in devices:
         shown = [(name, figures) for name, figures in measured if figures.device == drew]
         for start in range(0, len(shown), across):
-            console.print(_table(shown[start : start + across], cores, drew))
+            STDOUT.print(_table(shown[start : start + across], cores, drew))
     for problem in problems:
         say(problem)
     gpu = any(drew != "cpu" for drew in devices)
@@ -117,7 +118,7 @@ def _table(measured: list[tuple[str, Figures]], cores: int, device: str) -> Tabl
     from rich.markup import escape
     from rich.table import Table
 
-    from formulavision.cli.console import size_text
+    from formulavision.util.text import byte_size, counted, duration
 
     gpu = device != "cpu"
     table = Table(box=box.SIMPLE_HEAD)
@@ -143,10 +144,10 @@ def _table(measured: list[tuple[str, Figures]], cores: int, device: str) -> Tabl
     table.add_row("  into a store", *(f"{1 / f.generate_seconds(1, 1):,.0f}" for f in figures))
     table.add_row("bytes an image", *(f"{f.image_bytes:,.0f}" for f in figures))
     table.add_section()
-    machine = ("one GPU and " if gpu else "") + f"{cores} {'core' if cores == 1 else 'cores'}"
+    machine = ("one GPU and " if gpu else "") + counted(cores, "core")
     table.add_row(f"1,000 x 1,000 images on {machine}")
-    table.add_row("  time", *(_duration(f.generate_seconds(1_000_000, cores)) for f in figures))
-    table.add_row("  size", *(size_text(1_000_000 * f.image_bytes) for f in figures))
+    table.add_row("  time", *(duration(f.generate_seconds(1_000_000, cores)) for f in figures))
+    table.add_row("  size", *(byte_size(1_000_000 * f.image_bytes) for f in figures))
     return table
 
 
@@ -155,11 +156,3 @@ def _digits(value: float) -> str:
     if value >= 10:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:#.2g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -47,10 +47,11 @@ def generate(
 
     formulavision generate --plugin ifs --out data/ifs
     """
-    from formulavision.cli.console import say, size_text
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
+    from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
+    from formulavision.util.text import byte_size, counted, duration
 
     if categories_from and not categories_from.exists() and not overwrite and (out / CATEGORIES).is_file():
         say(f"{categories_from} is not there: the categories are read from {out}")
@@ -72,7 +73,7 @@ def generate(
         )  # fmt: skip
     seconds = time.perf_counter() - started
     say(
-        f"{out}: {len(store):,} images, {size_text(store.manifest.bytes)}, complete, in {seconds:.1f} s\n"
+        f"{out}: {counted(len(store), 'image')}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
         f"next: formulavision verify {out}\n"
         f"      formulavision pretrain --data {out} --model resnet18 --out runs/{out.name}",
     )
@@ -93,10 +94,11 @@ def categories(
 
     formulavision categories configs/fractaldb-1k.yaml --out cats
     """
-    from formulavision.cli.console import say
     from formulavision.recipes.categories import find_categories
     from formulavision.recipes.category_files import write_folder
+    from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
+    from formulavision.util.text import counted
 
     recipe = o.make_recipe(config, plugin, categories=count, size=size, seed=seed, settings=settings)
     total = recipe.num_categories
@@ -104,7 +106,7 @@ def categories(
         found = find_categories(recipe, workers=o.count_workers(workers), progress=lambda n: bars.categories(n, total))
     write_folder(found, out, overwrite=overwrite)
     say(
-        f"{out}: {len(found):,} categories\nnext: formulavision generate --plugin {recipe.generator.name} "
+        f"{out}: {counted(len(found), 'category')}\nnext: formulavision generate --plugin {recipe.generator.name} "
         f"--categories-from {out} --out data/{out.name}",
     )
 
@@ -126,8 +128,8 @@ def preview(
 
     formulavision preview --plugin perlin --out sheet.png
     """
-    from formulavision.cli.console import say
     from formulavision.recipes.sheets import preview as run
+    from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
 
     recipe = o.make_recipe(
@@ -151,9 +153,10 @@ def verify(
 
     formulavision verify data/ifs
     """
-    from formulavision.cli.console import say
     from formulavision.storage import verify as run
+    from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
+    from formulavision.util.text import counted
 
     with progress_bars() as bars:
         result = run(path, sample=None if every else sample, progress=lambda n, total: bars.show("verify", n, total))
@@ -165,7 +168,7 @@ def verify(
     say(
         f"{path}: {result.pieces:,} of {len(result.store.manifest.pieces):,} pieces read, "
         f"{result.images:,} of {total:,} images drawn again: "
-        + ("all as the recipe says" if result.ok else f"{len(result.problems):,} problems"),
+        + ("all as the recipe says" if result.ok else counted(len(result.problems), "problem")),
     )
     if not result.ok:
         raise typer.Exit(1)

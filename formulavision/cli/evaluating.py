@@ -139,10 +139,9 @@ def per_class(
     from rich.markup import escape
     from rich.table import Table
 
-    from formulavision.cli.console import console
     from formulavision.evaluation import per_class_difference
-    from formulavision.util.files import write_text
-    from formulavision.util.text import csv_text
+    from formulavision.util.console import STDOUT, say
+    from formulavision.util.text import counted, write_csv
 
     if out is not None:
         _check_absent(out, overwrite)
@@ -156,12 +155,12 @@ def per_class(
         table.add_row(
             escape(row.name), f"{row.images:,}", f"{row.first:.1%}", f"{row.second:.1%}", f"{row.difference:+.1%}", p
         )
-    console.print(table)
-    typer.echo(f"{first} is better than {second} on {len(better)} of {len(differences)} classes")
+    STDOUT.print(table)
+    say(f"{first} is better than {second} on {len(better)} of {counted(len(differences), 'class')}")
     if out is not None:
-        rows = ([r.name, r.images, r.first, r.second, r.difference, "" if r.p is None else r.p] for r in differences)
-        write_text(out, csv_text([["class", "images", "first", "second", "difference", "p"], *rows]))
-        typer.echo(f"written to {out}")
+        rows = ([row.name, row.images, row.first, row.second, row.difference, row.p] for row in differences)
+        write_csv(out, [["class", "images", "first", "second", "difference", "p"], *rows])
+        say(f"written to {out}")
 
 
 def only_downstream(text: str, settings: list[str] | None) -> DownstreamSettings:
@@ -189,8 +188,9 @@ def _check_absent(out: Path, overwrite: bool) -> None:
 
 
 def _save(picture: Image.Image, out: Path) -> None:
+    from formulavision.util.console import say
     from formulavision.util.files import atomic_write
 
     with atomic_write(out) as file:
         picture.save(file, "PNG")
-    typer.echo(f"written to {out}: {picture.width} x {picture.height} pixels")
+    say(f"written to {out}: {picture.width} x {picture.height} pixels")

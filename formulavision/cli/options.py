@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,9 +55,9 @@ Workers = Annotated[int, typer.Option("--workers", help="Processes to draw with;
 
 def count_workers(workers: int) -> int:
     """0 stands for one worker a core that this process may use."""
-    if workers:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from formulavision.util.machine import cores
+
+    return workers or cores()
 
 
 def make_downstream(text: str, settings: list[str] | None) -> tuple[DownstreamSettings, list[str]]:

@@ -30,8 +30,8 @@ def list_plugins(context: typer.Context) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from formulavision.cli.console import console, say
     from formulavision.generators.registry import plugins
+    from formulavision.util.console import STDOUT, say
 
     found = plugins()
     table = Table(box=box.SIMPLE_HEAD)
@@ -40,10 +40,10 @@ def list_plugins(context: typer.Context) -> None:
     for name, entry in sorted(found.generators.items()):
         generator, gpu = entry.generator, "yes" if entry.draws_on_devices else "no"
         table.add_row(name, str(generator.version), gpu, escape(entry.origin), escape(summary(generator)))
-    console.print(table)
+    STDOUT.print(table)
     for plugin, line in found.problems.items():
         say(f"not loaded {plugin}: {line}")
-    console.print("Parameters: [bold]formulavision plugins show NAME[/bold]")
+    STDOUT.print("Parameters: [bold]formulavision plugins show NAME[/bold]")
 
 
 @plugins.command("show")
@@ -52,20 +52,20 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
     from rich.markup import escape
     from rich.padding import Padding
 
-    from formulavision.cli.console import console
     from formulavision.generators.contract import Canvas
     from formulavision.generators.registry import plugins
+    from formulavision.util.console import STDOUT
 
     entry = plugins()[name]
     generator = entry.generator
-    console.print(f"[bold]{name}[/bold], pixel version {generator.version}, from {entry.origin}")
-    console.print(escape(summary(generator)))
-    console.print(f"draws on the CPU{', and on a GPU (--device cuda)' if entry.draws_on_devices else ' only'}")
+    STDOUT.print(f"[bold]{name}[/bold], pixel version {generator.version}, from {entry.origin}")
+    STDOUT.print(escape(summary(generator)))
+    STDOUT.print(f"draws on the CPU{', and on a GPU (--device cuda)' if entry.draws_on_devices else ' only'}")
     for title, model in (("generator", generator.Params), ("canvas", Canvas)):
-        console.print(f"\n--set {title}.PARAMETER=VALUE", style="dim")
+        STDOUT.print(f"\n--set {title}.PARAMETER=VALUE", style="dim")
         for parameter, facts, description in describe(model):
-            console.print(f"[bold]{parameter}[/bold]  [cyan]{escape(facts)}[/cyan]", soft_wrap=True)
-            console.print(Padding(escape(description), (0, 0, 0, 4)))
+            STDOUT.print(f"[bold]{parameter}[/bold]  [cyan]{escape(facts)}[/cyan]", soft_wrap=True)
+            STDOUT.print(Padding(escape(description), (0, 0, 0, 4)))
 
 
 def describe(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:

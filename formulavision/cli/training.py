@@ -191,8 +191,8 @@ def export(
     """
     from typing import cast
 
-    from formulavision.cli.console import say
     from formulavision.training.export import WRITTEN, Layout, export_model
+    from formulavision.util.console import say
 
     export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
     written = ", ".join(sorted(name for name in WRITTEN if (out / name).is_file()))

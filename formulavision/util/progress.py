@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from formulavision.util.console import say
+
 __all__ = ["Bars", "is_watched", "progress_bars"]
 
 
@@ -41,7 +43,7 @@ class Bars:
         self.show("images", done, total)
 
     def note(self, line: str) -> None:
-        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line, self._bars.console)
 
 
 def is_watched() -> bool:

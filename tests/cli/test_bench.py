@@ -41,7 +41,7 @@ def recipe_file(path: Path, data: dict[str, object]) -> str:
 
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("formulavision.cli.console.console._width", 200)
+    monkeypatch.setattr("formulavision.util.console.STDOUT._width", 200)
 
 
 @pytest.mark.usefixtures("wide")
@@ -57,7 +57,7 @@ def test_every_recipe_is_named_with_what_it_means_for_a_large_dataset(tmp_path: 
 
 
 def test_many_recipes_fit_on_a_narrow_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("formulavision.cli.console.console._width", 80)
+    monkeypatch.setattr("formulavision.util.console.STDOUT._width", 80)
     files = [recipe_file(tmp_path / f"recipe-{n}.yaml", BEZIER) for n in range(3)]
     result = CliRunner().invoke(app, ["bench", *files, "--seconds", "0.001"])
     assert result.exit_code == 0, result.output

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_for_run
 from formulavision.evaluation.inference import BATCH_SIZE, choose_device, over_dataset
 from formulavision.evaluation.scores import (
     TOP_K,
@@ -61,7 +61,7 @@ def evaluate(
         ConfigError: an argument is out of range, or ``out`` cannot be written.
     """
     weights, run = open_finetuned(checkpoint)
-    opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
+    opened = open_for_run(downstream, run)
     check_classes(run, opened)
     settings = TrainSettings.model_validate(run.settings["settings"])
     device = choose_device(settings)

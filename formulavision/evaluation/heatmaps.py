@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import interpolate
 
-from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_for_run
 from formulavision.data.loading import centre, to_square
 from formulavision.evaluation.classification import check_classes, open_finetuned
 from formulavision.evaluation.inference import choose_device, without_augmentation
@@ -209,7 +209,9 @@ def grad_cam_sheet(
         raise ConfigError("checkpoints: give at least one fine-tuned run")
     if count < 1:
         raise ConfigError(f"count: {count} is not allowed: must be at least 1")
-    opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
+    opened: Any = downstream
+    for checkpoint in checkpoints.values():
+        opened = open_for_run(opened, open_finetuned(checkpoint)[1])
     models = {name: _Model.open(checkpoint, opened) for name, checkpoint in checkpoints.items()}
     known = opened.test.labels
     showing = np.flatnonzero((known == 1).any(axis=1)) if known.ndim == 2 else np.arange(len(known))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch.nn.functional import cross_entropy, normalize
 
-from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
+from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_for_run
 from formulavision.evaluation.classification import binary_loss, summary
 from formulavision.evaluation.features import Features, extract_features
 from formulavision.evaluation.inference import choose_device
@@ -137,7 +137,7 @@ def probe(
         raise ConfigError(f"out: is missing: {source} has no folder to write into")
     weights = None if checkpoint is None else load_checkpoint(checkpoint)
     chosen = feature_settings(weights, source, settings)
-    opened = downstream if isinstance(downstream, Downstream) else open_downstream(downstream)
+    opened = open_for_run(downstream, weights.run if weights else None)
     _check_labels(opened)
     choices = None if shots is None else _draw(opened, shots, seed)
     model = new_model(chosen, opened.num_classes)
@@ -416,7 +416,7 @@ def _draw(opened: Downstream, shots: int, seed: int) -> NDArray[np.int64]:
 
 
 def _part(images: LabelledImages, chosen: NDArray[np.int64]) -> LabelledImages:
-    return LabelledImages(images.read, images.indices[chosen], images.labels[chosen], images.class_names)
+    return LabelledImages(images.source, images.indices[chosen], images.labels[chosen], images.class_names)
 
 
 def _check_labels(opened: Downstream) -> None:

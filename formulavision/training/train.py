@@ -134,7 +134,7 @@ def finetune(
         CheckpointError: the checkpoint is none, or of another architecture.
         DownstreamError: the dataset cannot be used as it is.
     """
-    from formulavision.data.downstream import open_downstream
+    from formulavision.data.downstream import open_for_run
 
     out = Path(out)
     _check_folder(out, resume=resume, overwrite=overwrite)
@@ -165,7 +165,7 @@ def finetune(
     if weights is not None:
         settings = weights.complete(settings)
     check_model(settings)
-    opened = open_downstream(downstream)
+    opened = open_for_run(downstream, weights.run if weights else None)
     if opened.note:
         say(console, opened.describe())
     source = weights.identity() if weights else source

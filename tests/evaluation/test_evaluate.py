@@ -48,7 +48,7 @@ def only(data: Downstream, classes: list[int], names: list[str] | None = None) -
         keep = np.isin(images.labels, classes)
         labels = np.searchsorted(classes, images.labels[keep])
         kept = names or [images.class_names[c] for c in classes]
-        return LabelledImages(images.read, images.indices[keep], labels, kept)
+        return LabelledImages(images.source, images.indices[keep], labels, kept)
 
     return Downstream(data.name, data.settings, side(data.train), side(data.test))
 
@@ -112,7 +112,7 @@ def test_top_5_of_three_classes_is_top_3_and_says_so(digits: Downstream, tmp_pat
 
 def test_a_class_without_test_images_has_no_accuracy(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
     keep = digits.test.labels != 3
-    test = LabelledImages(digits.test.read, digits.test.indices[keep], digits.test.labels[keep], digits.class_names)
+    test = LabelledImages(digits.test.source, digits.test.indices[keep], digits.test.labels[keep], digits.class_names)
     data = Downstream(digits.name, digits.settings, digits.train, test)
     evaluation = evaluate(finetuned.folder, data, out=tmp_path, show_progress=False)
     assert evaluation.per_class[3] is None and evaluation.per_class.count(None) == 1

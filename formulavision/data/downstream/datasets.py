@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from formulavision.data.downstream.images import LabelledImages, Sides
-from formulavision.data.downstream.settings import DEFAULT_TEST_SHARE
+from formulavision.data.downstream.images import DEFAULT_TEST_SHARE, LabelledImages, Sides, divide, spread_evenly
 from formulavision.util.errors import DownstreamError
 
-__all__ = ["as_images", "as_sides", "is_dataset"]
+__all__ = ["DatasetImages", "as_images", "as_sides", "find_labels", "is_dataset"]
 
 _CONTENTS = 300
 _COMPARED = 8
@@ -24,8 +24,8 @@ def is_dataset(value: object) -> bool:
     return all(hasattr(value, name) for name in ("__len__", "__getitem__")) and not hasattr(value, "keys")
 
 
-class _Items:
-    """Index -> image of a dataset whose items are (image, label).
+class DatasetImages:
+    """An :class:`~formulavision.data.downstream.images.ImageSource` of a dataset whose items are (image, label).
 
     An image is a PIL image, a uint8 array [h, w] or [h, w, c], or a tensor [c, h, w]: uint8, or floating-point from 0
     to 1 (as torchvision's ``ToTensor`` makes), which is scaled by 255 and rounded.
@@ -61,9 +61,9 @@ class _Items:
         return int(label.reshape(()))
 
     def content(self, indices: NDArray[np.int64]) -> bytes:
-        """The numbers of the images, and the pixels of 300 that lie evenly over them."""
+        """The numbers of the images, and the pixels of 300 at even distances."""
         pixels = hashlib.sha256()
-        for index in _evenly(indices, _CONTENTS):
+        for index in spread_evenly(indices, _CONTENTS):
             image = np.asarray(self(int(index)))
             pixels.update(f"{image.dtype} {image.shape}".encode() + image.tobytes())
         return indices.tobytes() + pixels.digest()
@@ -82,39 +82,39 @@ class _Items:
         return DownstreamError(f"{self.name}: item {index} {problem}")
 
 
-def as_images(dataset: Any, class_names: list[str] | None = None) -> LabelledImages:
+def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
     """A map-style dataset as labelled images.
 
-    Its labels are read from ``targets`` or ``labels`` where it has them and they are those of its items, else from all
-    items; classes are named by its ``classes``, else by their numbers.
+    The labels are the dataset's ``targets`` or ``labels`` where these are the labels of its items; otherwise all items
+    are read. The classes are named by its ``classes``, or by their numbers.
 
     Args:
-        dataset: has a length; items are (image, label), an image as ``_Items`` says and the label an int from 0.
-        class_names: of the classes, where they are known.
+        dataset: has a length; an item is (image, label), with an image as of :class:`DatasetImages` and an int from 0.
+        class_names: the classes, where they are known.
 
     Raises:
-        DownstreamError: it is empty, an item is something else, or an image differs when it is read again.
+        DownstreamError: the dataset is empty, an item is something else, or an image differs when it is read again.
     """
     name = type(dataset).__name__
-    read, count = _Items(dataset, name), len(dataset)
+    source, count = DatasetImages(dataset, name), len(dataset)
     if count == 0:
         raise DownstreamError(f"{name}: is empty")
-    if np.asarray(read(0)).tobytes() != np.asarray(read(0)).tobytes():
+    if np.asarray(source(0)).tobytes() != np.asarray(source(0)).tobytes():
         raise DownstreamError(f"{name}: item 0 differs when it is read again: leave random transforms to the settings")
-    labels = _listed(dataset)
-    compared = _evenly(np.arange(count), _COMPARED)
-    if labels is None or any(read.label(int(index)) != labels[index] for index in compared):
-        labels = np.array([read.label(index) for index in range(count)], dtype=np.int64)
+    labels = find_labels(dataset)
+    compared = spread_evenly(np.arange(count), _COMPARED)
+    if labels is None or any(source.label(int(index)) != labels[index] for index in compared):
+        labels = np.array([source.label(index) for index in range(count)], dtype=np.int64)
     if labels.min() < 0:
         raise DownstreamError(f"{name}: item {labels.argmin()} has the label {labels.min()}: labels count from 0")
-    names = class_names or _classes(dataset) or []
+    if class_names and len(class_names) <= labels.max():
+        raise DownstreamError(
+            f"{name}: has the label {labels.max()}: the training images have {len(class_names)} classes"
+        )
+    names = class_names or _classes(dataset)
     if len(names) <= labels.max():
-        if class_names:
-            raise DownstreamError(
-                f"{name}: has the label {labels.max()}: the training images have {len(names)} classes"
-            )
         names = [str(label) for label in range(int(labels.max()) + 1)]
-    return LabelledImages(read, np.arange(count), labels, names)
+    return LabelledImages(source, np.arange(count), labels, names)
 
 
 def as_sides(data: Any) -> tuple[str, Sides]:
@@ -129,32 +129,23 @@ def as_sides(data: Any) -> tuple[str, Sides]:
     if isinstance(data, tuple | list) and len(data) == 2 and all(map(is_dataset, data)) and not _is_item(data[0]):
         train = as_images(data[0])
         return type(data[0]).__name__, Sides(train, as_images(data[1], train.class_names))
-    whole, name = as_images(data), type(data).__name__
-    tested = np.zeros(len(whole), bool)
-    for label in np.unique(whole.labels):
-        of_class = whole.showing(int(label))
-        if len(of_class) < 2:
-            raise DownstreamError(
-                f"{name}: class '{whole.class_names[label]}' has one image: give a pair (training, test)"
-            )
-        order = sorted(of_class.tolist(), key=lambda index: hashlib.sha256(str(index).encode()).digest())
-        tested[order[: min(max(round(DEFAULT_TEST_SHARE * len(order)), 1), len(order) - 1)]] = True
-    train, test = (
-        LabelledImages(whole.read, whole.indices[side], whole.labels[side], whole.class_names)
-        for side in (~tested, tested)
-    )
-    return name, Sides(train, test, note=f"{DEFAULT_TEST_SHARE:.0%} of each class put aside to test on")
+    name = type(data).__name__
+    return name, divide(as_images(data), DEFAULT_TEST_SHARE, key=lambda index: str(index).encode(), name=name, note="")
 
 
 def _is_item(value: Any) -> bool:
-    """Whether it is an (image, label) of a list of two items, and not a dataset of a pair."""
+    """Whether a value is the (image, label) of a list of two items, and not a dataset of a pair."""
     return isinstance(value, tuple | list) and len(value) == 2 and not is_dataset(value[1])
 
 
-def _listed(dataset: Any) -> NDArray[np.int64] | None:
-    """The labels as the dataset lists them, or the one that it is a ``torch.utils.data.Subset`` of."""
+def find_labels(dataset: Any) -> NDArray[np.int64] | None:
+    """Labels as a dataset of torchvision's lists them, or the one that it is a ``torch.utils.data.Subset`` of.
+
+    Returns:
+        int64 [n]; None where the dataset lists none.
+    """
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        whole = _listed(dataset.dataset)
+        whole = find_labels(dataset.dataset)
         return None if whole is None else whole[np.asarray(dataset.indices)]
     for name in ("targets", "labels", "_labels"):
         try:
@@ -166,12 +157,8 @@ def _listed(dataset: Any) -> NDArray[np.int64] | None:
     return None
 
 
-def _classes(dataset: Any) -> list[str] | None:
+def _classes(dataset: Any) -> list[str]:
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         return _classes(dataset.dataset)
     names = getattr(dataset, "classes", None)
-    return [str(name) for name in names] if isinstance(names, list | tuple) else None
-
-
-def _evenly(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    return indices[np.unique(np.linspace(0, len(indices) - 1, most).round().astype(np.int64))]
+    return [str(name) for name in names] if isinstance(names, list | tuple) else []

@@ -12,8 +12,8 @@ __all__ = ["open_digits"]
 _TEST_SHARE = 0.25
 
 
-class _Arrays:
-    """Gives images out of an array, uint8 [n, h, w]."""
+class _ArrayImages:
+    """An :class:`~formulavision.data.downstream.images.ImageSource` of an array, uint8 [n, h, w]."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self.images = images
@@ -26,16 +26,15 @@ class _Arrays:
 
 
 def open_digits() -> Sides:
-    """1,797 digits of 8 x 8 pixels and 17 levels, scaled to bytes; always split alike, a quarter for testing."""
+    """1,797 digits of 8 x 8 pixels and 17 levels, scaled to bytes; the test images are always the same quarter."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    read = _Arrays(np.round(digits.images * (255 / 16)).astype(np.uint8))
     labels = digits.target.astype(np.int64)
-    sides = train_test_split(
-        np.arange(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=0, shuffle=True
-    )
-    names = [str(name) for name in digits.target_names]
-    train, test = (LabelledImages(read, side, labels[side], names) for side in map(np.sort, sides))
+    everything = np.arange(len(labels))
+    sides = train_test_split(everything, test_size=_TEST_SHARE, stratify=labels, random_state=0, shuffle=True)
+    source = _ArrayImages(np.round(digits.images * (255 / 16)).astype(np.uint8))
+    whole = LabelledImages(source, everything, labels, [str(name) for name in digits.target_names])
+    train, test = (whole.part(np.sort(side)) for side in sides)
     return Sides(train, test)

@@ -1,54 +1,96 @@
-"""Any folder of images with a subfolder a class: divided into ``train/`` and others, or divided here."""
+"""Folders with a subfolder a class: with ``train/`` and ``test/`` or ``val/``, or undivided."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from formulavision.data.downstream.files import labelled, list_classes, open_class_folders, subfolders, told
-from formulavision.data.downstream.images import Sides
-from formulavision.data.downstream.settings import DEFAULT_TEST_SHARE, SPLITS, DownstreamSettings
+import numpy as np
+
+from formulavision.data.downstream.files import ImageFiles, images_in, subfolders
+from formulavision.data.downstream.images import DEFAULT_TEST_SHARE, LabelledImages, Sides, divide
+from formulavision.data.downstream.settings import SPLITS, DownstreamSettings
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import DownstreamError
 
-__all__ = ["open_folder"]
+__all__ = ["open_class_folders", "open_folder"]
 
 
 def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
-    """The classes are the sorted names of the subfolders; images may lie deeper.
+    """A folder of images. The classes are the sorted names of the subfolders; images may lie deeper.
 
     A folder is divided where it holds ``train/`` and ``test/`` or ``val/``, by one of their usual names in any case.
-    The tested one is ``test_split``; unset, it is ``test/``, or ``val/`` where ``test/`` has none of the classes. Any
-    other folder, or ``train/`` alone, is divided here: ``test_share`` of each class, rounded, at least 1 image on each
-    side, are tested on. Which ones follows from ``test_seed`` and the images' names alone.
+    The tested part is ``test_split``; unset, it is ``test/``, or ``val/`` where ``test/`` has none of the classes. Any
+    other folder, or ``train/`` alone, is divided by :func:`divide`; ``test_seed`` and the images' names decide which
+    images are tested on.
 
     Raises:
-        DownstreamError: the folder is missing or has not that layout, or an image cannot be used.
+        DownstreamError: the folder is missing or has another layout, or an image cannot be used.
     """
     if not root.is_dir():
         raise DownstreamError(f"{root}: no such folder")
     splits = _splits(root)
     train, test = splits.get("train"), _tested(root, splits, settings)
-    known = subfolders(root if train is None else root / train)
+    trained = root if train is None else root / train
+    known = subfolders(trained)
     for name in (*(settings.classes or ()), *settings.exclude):
         if name not in known:
             raise DownstreamError(f"{root}: has no class '{name}'{did_you_mean(name, known)}")
-    if train is not None and test is not None:
-        if settings.test_share is not None:
-            raise DownstreamError(f"{root}: is divided into {train}/ and {test}/: test_share is for what is not")
-        sides = open_class_folders(root / train, root / test, settings.keeps)
-        others = [name for split, name in splits.items() if split != "train" and name != test]
-        note = "; ".join(part for part in (f"tested on {test}/" if others else "", sides.note) if part)
-        return replace(sides, note=note)
-    return _divided(root if train is None else root / train, settings)
+    if test is None:
+        return _divided(trained, settings)
+    if settings.test_share is not None:
+        raise DownstreamError(f"{root}: has {train}/ and {test}/: test_share is for a folder without test images")
+    sides = open_class_folders(trained, root / test, settings.keeps)
+    others = [name for split, name in splits.items() if split != "train" and name != test]
+    return replace(sides, note="; ".join(filter(None, (f"tested on {test}/" if others else "", sides.note))))
+
+
+def open_class_folders(train: Path, test: Path, keep: Callable[[str], bool] = lambda name: True) -> Sides:
+    """Two folders with the same subfolders, a subfolder a class; the labels are those of the sorted names.
+
+    Args:
+        train, test: the folders.
+        keep: tells by its name whether a class is used; folders of other classes are not opened.
+
+    Raises:
+        DownstreamError: a folder has another layout, a class is in one of them only, or an image cannot be used.
+    """
+    skipped: Counter[str] = Counter()
+    first, second = (_list_classes(folder, keep, skipped) for folder in (train, test))
+    if list(first) != list(second):
+        other = min(set(first) ^ set(second))
+        where = (train if other in first else test).name
+        raise DownstreamError(
+            f"{train.parent}: class '{other}' has images in {where}/ only: both sides must have the same classes"
+        )
+    sides = _labelled(train, first), _labelled(test, second)
+    return Sides(*sides, numbers=_numbers(train, first), note=_describe(skipped))
+
+
+def _divided(folder: Path, settings: DownstreamSettings) -> Sides:
+    if settings.test_split is not None:
+        raise DownstreamError(f"{folder}: has no train/ and test/ or val/: test_split is for a folder with these")
+    skipped: Counter[str] = Counter()
+    classes = _list_classes(folder, settings.keeps, skipped)
+    whole = _labelled(folder, classes)
+    names = whole.source.names  # type: ignore[attr-defined]
+    seed = settings.test_seed
+    return divide(
+        whole,
+        DEFAULT_TEST_SHARE if settings.test_share is None else settings.test_share,
+        key=lambda index: f"{seed}:".encode() + names[index],
+        name=str(folder),
+        note="; ".join(filter(None, (f" (test_share), by test_seed {seed}", _describe(skipped)))),
+        numbers=_numbers(folder, classes),
+    )
 
 
 def _splits(root: Path) -> dict[str, str]:
-    """Names of the folders that are parts of the dataset, by what they are for; none where it is not divided.
+    """Names of the folders of the dataset's parts, by the parts (train, val, test); none where it is not divided.
 
-    A class may be called ``train``, too: of a dataset's parts, ``train/`` holds folders, or all folders are parts.
+    A class may be called ``train``, too: in a divided dataset, ``train/`` holds folders, or all folders are parts.
     """
     names = subfolders(root)
     found: dict[str, str] = {}
@@ -76,30 +118,41 @@ def _tested(root: Path, splits: dict[str, str], settings: DownstreamSettings) ->
     classes = set(subfolders(root / splits["train"]))
     candidates = {splits[split]: subfolders(root / splits[split]) for split in ("test", "val") if split in splits}
     with_labels = (name for name, found in candidates.items() if classes & set(found))
-    # Where neither is, folders of other names are a mistake, and images alone are none: they have no labels.
+    # Where none has a class of train/: subfolders of other names are a mistake, and images without any have no labels.
     return next(with_labels, next((name for name, found in candidates.items() if found), None))
 
 
-def _divided(folder: Path, settings: DownstreamSettings) -> Sides:
-    if settings.test_split is not None:
-        raise DownstreamError(f"{folder}: is not divided into train/ and others: test_split is for what is")
-    share = DEFAULT_TEST_SHARE if settings.test_share is None else settings.test_share
-    skipped: Counter[str] = Counter()
-    classes = list_classes(folder, settings.keeps, skipped)
-    train, test = {}, {}
-    for name, files in classes.items():
-        if len(files) < 2:
-            raise DownstreamError(f"{folder / name}: holds one image: a class must have two, to train and to test on")
-        count = min(max(round(share * len(files)), 1), len(files) - 1)
-        tested = set(sorted(files, key=lambda file: _place(settings.test_seed, f"{name}/{file}"))[:count])
-        train[name] = [file for file in files if file not in tested]
-        test[name] = sorted(tested)
-    numbers = list(map(subfolders(folder).index, classes))
-    note = f"{share:.0%} of each class put aside to test on (test_share), by test_seed {settings.test_seed}"
-    note = "; ".join(filter(None, (note, told(skipped))))
-    return Sides(labelled(folder, train), labelled(folder, test), note=note, numbers=numbers)
+def _list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[str]) -> dict[str, list[str]]:
+    """Paths of the images of each class that is kept and has any, by the class's name, relative to its subfolder.
+
+    Raises:
+        DownstreamError: there are not two such classes, or a folder cannot be listed.
+    """
+    found = {name: images_in(folder / name, skipped) for name in subfolders(folder) if keep(name)}
+    classes = {name: images for name, images in found.items() if images}
+    if len(classes) < 2:
+        empty = [name for name in found if name not in classes]
+        held = f"the one class '{next(iter(classes))}'" if classes else "no classes"
+        without = f" ({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}: no images)" if empty else ""
+        raise DownstreamError(f"{folder}: holds {held}{without}: it must have a subfolder a class, at least two")
+    return classes
 
 
-def _place(seed: int, file: str) -> bytes:
-    """Where an image stands in the order that a class is divided by: new images change nothing for others' order."""
-    return hashlib.sha256(f"{seed}:{file}".encode("utf-8", "surrogateescape")).digest()
+def _labelled(folder: Path, classes: dict[str, list[str]]) -> LabelledImages:
+    source = ImageFiles(folder, [f"{name}/{file}" for name, files in classes.items() for file in files])
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
+    return LabelledImages(source, np.arange(len(labels)), labels, list(classes))
+
+
+def _numbers(folder: Path, classes: dict[str, list[str]]) -> list[int]:
+    """Numbers of the classes among all subfolders, which do not depend on which classes are kept."""
+    return list(map(subfolders(folder).index, classes))
+
+
+def _describe(skipped: Counter[str]) -> str:
+    """The number of files that are no images, in words; nothing where there are none."""
+    if not skipped:
+        return ""
+    kinds = ", ".join(sorted(skipped, key=lambda kind: (-skipped[kind], kind))[:3]) + ", ..." * (len(skipped) > 3)
+    count = skipped.total()
+    return f"{count:,} {'file' if count == 1 else 'files'} skipped: no images ({kinds})"

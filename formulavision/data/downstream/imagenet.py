@@ -1,12 +1,14 @@
-"""ImageNet-1k (ILSVRC 2012), as torchvision and most people have it on disk, and subsets of its classes."""
+"""ImageNet-1k (ILSVRC 2012) in torchvision's layout, and subsets of its classes."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from formulavision.data.downstream.files import open_class_folders, subfolders
+from formulavision.data.downstream.files import subfolders
+from formulavision.data.downstream.folder import open_class_folders
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.settings import DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import torchvision_set
@@ -21,13 +23,13 @@ _WNID = re.compile(r"n\d{8}")
 def open_imagenet(root: Path, settings: DownstreamSettings) -> Sides:
     """``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``; labels in the order of the wnids (WordNet ids).
 
-    What is missing is unpacked by torchvision from ``ILSVRC2012_img_train.tar`` and ``ILSVRC2012_img_val.tar``, with
-    ``ILSVRC2012_devkit_t12.tar.gz``, where they are in ``root``. Where there is the ``meta.bin`` that torchvision
-    writes, classes are named by the first word of their synset, and by the wnid too where several have the same one;
-    otherwise by their wnid.
+    A missing side is unpacked by torchvision from ``ILSVRC2012_img_train.tar`` or ``ILSVRC2012_img_val.tar``, with
+    ``ILSVRC2012_devkit_t12.tar.gz``, where these are in ``root``. Classes are named by their wnid or, where ``root``
+    holds the ``meta.bin`` that torchvision writes, by the first word of their synset, with the wnid where several
+    classes have the same word.
 
     Raises:
-        DownstreamError: the folder is missing or has not that layout, or an image cannot be used.
+        DownstreamError: the folder is missing or has another layout, or an image cannot be used.
     """
     if not root.is_dir():
         raise DownstreamError(f"{root}: no such folder")
@@ -61,9 +63,9 @@ def open_imagenet(root: Path, settings: DownstreamSettings) -> Sides:
     wnids = sides.train.class_names
     names = [called[wnid] for wnid in wnids]
     train, test = (
-        LabelledImages(side.read, side.indices, side.labels, names, wnids) for side in (sides.train, sides.test)
+        LabelledImages(side.source, side.indices, side.labels, names, wnids) for side in (sides.train, sides.test)
     )
-    return Sides(train, test, {wnid: label for label, wnid in enumerate(wnids)}, sides.note, sides.numbers)
+    return replace(sides, train=train, test=test, aliases={wnid: label for label, wnid in enumerate(wnids)})
 
 
 def _read_meta(file: Path) -> dict[str, tuple[str, ...]]:

@@ -1,9 +1,9 @@
-"""The two sides of a downstream dataset, whatever it is read from."""
+"""Labelled images of a downstream dataset, whatever they are read from, and their division into training and test."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,24 +12,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision.data.downstream.pixels import to_rgb
+from formulavision.util.errors import DownstreamError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LabelledImages", "Labels", "Reader", "Sides"]
+__all__ = ["DEFAULT_TEST_SHARE", "ImageSource", "LabelledImages", "Labels", "Sides", "divide", "spread_evenly"]
+
+DEFAULT_TEST_SHARE = 0.2
+"""Share of each class that is tested on where a dataset has no test images."""
 
 Labels = NDArray[np.integer[Any]]
-"""int64 [n]; of a dataset with several labels an image int8 [n, classes]: 1 present, 0 absent, -1 not to be counted."""
+"""int64 [n]; with several labels an image int8 [n, classes]: 1 present, 0 absent, -1 not counted."""
 
 
-class Reader(Protocol):
-    """Gives images of a set by their index."""
+class ImageSource(Protocol):
+    """Reads the images of a whole dataset by their index."""
 
     def __call__(self, index: int, /) -> Image.Image | NDArray[np.uint8]:
-        """Image ``index``: a PIL image, or uint8 [h, w]."""
+        """Image ``index``: a PIL image, or uint8 [h, w] or [h, w, 3]."""
 
     def content(self, indices: NDArray[np.int64], /) -> bytes:
-        """What tells these images from others of the same kind, without reading more than some hundred of them."""
+        """Bytes that differ where the images differ. No more than some hundred images are read for them."""
 
 
 class LabelledImages:
@@ -38,22 +42,22 @@ class LabelledImages:
     The label is an int; with several labels an image, an int8 tensor [classes] (1 present, 0 absent, -1 not counted).
 
     Args:
-        read: gives image ``i`` of the whole set.
-        indices: which images of the whole set these are, int64 [n].
+        source: reads image ``i`` of the whole dataset.
+        indices: which images of the whole dataset these are, int64 [n].
         labels: of the images that ``indices`` names, int64 [n] or int8 [n, classes].
-        class_names: in the order of the labels.
-        class_ids: what the classes are known by on every machine, where their names may differ; None: the names.
+        class_names: names of the classes, in the order of the labels.
+        class_ids: names of the classes that are the same on every machine; None: ``class_names``.
     """
 
     def __init__(
         self,
-        read: Reader,
+        source: ImageSource,
         indices: NDArray[np.int64],
         labels: Labels,
         class_names: Sequence[str],
         class_ids: Sequence[str] | None = None,
     ) -> None:
-        self.read = read
+        self.source = source
         self.indices = indices
         self.labels = labels
         self.class_names = list(class_names)
@@ -74,41 +78,86 @@ class LabelledImages:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         import torch
 
-        image = self.read(int(self.indices[index]))
+        image = self.source(int(self.indices[index]))
         if isinstance(image, Image.Image):
             # Copied, because torch warns of memory that may not be written to.
             image = np.array(image if image.mode == "RGB" else to_rgb(image))
         elif image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
-        # A view: bytes that lie pixel by pixel are resized twice as fast, to the same values.
+        # A view: torchvision resizes bytes that lie pixel by pixel twice as fast, to the same values.
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         return pixels, torch.from_numpy(self.labels[index]) if self.multi_label else int(self.labels[index])
 
+    def part(self, chosen: NDArray[Any]) -> LabelledImages:
+        """Some of the images, by their positions (int64) or a mask (bool [n]); the classes stay the same."""
+        return LabelledImages(self.source, self.indices[chosen], self.labels[chosen], self.class_names, self.class_ids)
+
     def showing(self, label: int) -> NDArray[np.int64]:
-        """Positions of the images of a class, or of those in which it is present, int64 [n]."""
+        """Positions of the images of a class; with several labels, of those in which it is present: int64 [n]."""
         return np.flatnonzero(self.labels[:, label] == 1 if self.multi_label else self.labels == label)
 
     def digest(self) -> str:
-        """A hash of which images these are, of their labels and of their classes; the same on every machine."""
+        """A hash of the images, their labels and their classes; the same on every machine."""
         result = hashlib.sha256("\0".join(self.class_ids).encode())
         result.update(self.labels.tobytes())
-        result.update(self.read.content(self.indices))
+        result.update(self.source.content(self.indices))
         return result.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Sides:
-    """A whole dataset, as its kind reads it.
+    """The training and the test images of a whole dataset.
 
     Attributes:
-        train, test: its sides, with the same classes.
+        train, test: the two sides, with the same classes.
         aliases: further names of the classes -> label.
-        numbers: of the classes in the dataset that these are a part of, which images are chosen by; None: the labels.
-        note: what its kind has decided or left out, for the line that says what was opened.
+        numbers: numbers of the classes in the whole dataset, by which ``train_per_class`` draws images; None: the
+            labels.
+        note: a remark for the line that describes the dataset: the tested part, the division, files left out.
+        divided: whether the dataset had no test images, and :func:`divide` chose them.
     """
 
     train: LabelledImages
     test: LabelledImages
     aliases: Mapping[str, int] = field(default_factory=dict)
-    note: str = ""
     numbers: Sequence[int] | None = None
+    note: str = ""
+    divided: bool = False
+
+
+def divide(
+    whole: LabelledImages, share: float, *, key: Callable[[int], bytes], name: str, note: str, **known: Any
+) -> Sides:
+    """Divide a dataset that has no test images: of each class ``share`` of the images, rounded, are tested on.
+
+    On each side there is at least one image of each class. The tested images are those whose keys have the lowest
+    SHA-256, so the order of the others stays where images are added.
+
+    Args:
+        whole: all images, one label each.
+        key: gives bytes that identify image ``i``, with the seed of the division.
+        name: of the dataset, for the error message.
+        note, known: attributes of the result.
+
+    Raises:
+        DownstreamError: a class has one image only.
+    """
+    tested = np.zeros(len(whole), bool)
+    for label in np.unique(whole.labels):
+        of_class = whole.showing(label)
+        if len(of_class) < 2:
+            raise DownstreamError(
+                f"{name}: class '{whole.class_names[label]}' has one image: it must have two, one to train and one to "
+                "test on"
+            )
+        order = sorted(of_class.tolist(), key=lambda index: hashlib.sha256(key(index)).digest())
+        tested[order[: min(max(round(share * len(order)), 1), len(order) - 1)]] = True
+    note = f"{share:.0%} of each class put aside to test on{note}"
+    return Sides(whole.part(~tested), whole.part(tested), note=note, divided=True, **known)
+
+
+def spread_evenly(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """All of the indices, or ``most`` of them at even distances, from the first to the last."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formulavision.data.downstream.files import Files, images_in, subfolders
+from formulavision.data.downstream.files import ImageFiles, images_in, subfolders
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.torchvision_sets import fetch
 from formulavision.util.errors import DownstreamError
@@ -29,12 +29,12 @@ def open_omniglot(root: Path, download: bool) -> Sides:
     ``images_background_small1/`` or ``_small2/``, torchvision's ``omniglot-py/`` with the former two, or the alphabets
     themselves.
 
-    The paper does not say how it divides the images. Here drawers are divided, so that no hand is both trained on and
-    tested on: of each alphabet, drawers 1 to 15 train and 16 to 20 test. ``train_per_class`` makes that one, five or
-    ten images a character.
+    The paper does not say how it divides the images. Here drawers are divided, so that no drawer is both trained on
+    and tested on: of each alphabet, drawers 1 to 15 are trained on and 16 to 20 tested on. ``train_per_class`` takes
+    fewer images a character.
 
     Raises:
-        DownstreamError: it is absent and cannot be downloaded, has not that layout, or an image cannot be used.
+        DownstreamError: the dataset is absent and cannot be downloaded, has another layout, or an image cannot be used.
     """
     folders = _folders(root)
     if not folders:
@@ -45,7 +45,7 @@ def open_omniglot(root: Path, download: bool) -> Sides:
 
 
 def _folders(root: Path) -> list[str]:
-    """Where alphabets are, from ``root``."""
+    """Folders that hold alphabets, relative to ``root``; none where the dataset is absent."""
     downloaded = [f"{_DOWNLOADED}/{part}" for part in _ALL if (root / _DOWNLOADED / part).is_dir()]
     if len(downloaded) == len(_ALL):
         return downloaded
@@ -58,10 +58,10 @@ def _folders(root: Path) -> list[str]:
 
 def _read(root: Path, folders: list[str]) -> Sides:
     names: list[str] = []
-    known: list[str] = []
+    labels: list[int] = []
     files: list[str] = []
+    known_as: list[str] = []
     drawers: list[int] = []
-    counts: list[int] = []
     for folder in folders:
         for name in _characters(root / folder):
             found = images_in(root / folder / name)
@@ -71,19 +71,16 @@ def _read(root: Path, folders: list[str]) -> Sides:
                     f"{root / folder / name}: holds {len(found)} images: it must hold those of {_DRAWERS} drawers, "
                     f"as {_FILES}"
                 )
+            labels += [len(names)] * len(found)
             names.append(name)
             files += [f"{folder}/{name}/{file}" for file in found]
-            known += [f"{name}/{file}" for file in found]
+            known_as += [f"{name}/{file}" for file in found]
             drawers += of_class
-            counts.append(len(found))
     if len(set(names)) < max(2, len(names)):
         raise DownstreamError(f"{root}: must hold at least two characters, each once, as {_FILES}")
-    read = Files(root, files, known_as=known)
-    read.check()
-    labels = np.repeat(np.arange(len(names)), counts)
+    whole = LabelledImages(ImageFiles(root, files, known_as), np.arange(len(files)), np.array(labels), names)
     trained = np.array(drawers) <= _TRAIN_DRAWERS
-    train, test = (LabelledImages(read, np.flatnonzero(side), labels[side], names) for side in (trained, ~trained))
-    return Sides(train, test)
+    return Sides(whole.part(trained), whole.part(~trained))
 
 
 def _characters(folder: Path) -> list[str]:

@@ -1,11 +1,12 @@
-"""From settings to a dataset that can be used: opened, reduced to the wanted classes and images."""
+"""Downstream datasets by their settings: opened, and reduced to the wanted classes and images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,10 +24,10 @@ from formulavision.generators.streams import random_stream
 from formulavision.util.config import did_you_mean, identity, parse
 from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["Downstream", "DownstreamLike", "open_downstream"]
+__all__ = ["Downstream", "DownstreamLike", "open_downstream", "open_for_run"]
 
 _LOCAL = {"folder": open_folder, "imagenet": open_imagenet}
-_FETCHED = {"omniglot": open_omniglot, "places365": open_places365, "voc2012": open_voc2012}
+_DOWNLOADED = {"omniglot": open_omniglot, "places365": open_places365, "voc2012": open_voc2012}
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Downstream:
     """An opened downstream dataset.
 
     Attributes:
-        name: what it was opened by (``cifar10``, ``folder:/path``).
-        settings: as it was opened.
-        train, test: its two sides, with the same classes.
-        note: what was decided or left out in opening it: the tested part, the division, files that are no images.
+        name: the dataset's name (``cifar10``, ``folder:/path``).
+        settings: the settings that it was opened by.
+        train, test: its training and its test images, with the same classes.
+        note: a remark on how it was opened: the tested part, the division, files that are no images.
+        divided: whether the dataset has no test images of its own, and a share of each class was put aside.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Downstream:
     train: LabelledImages
     test: LabelledImages
     note: str = ""
+    divided: bool = False
 
     @property
     def class_names(self) -> list[str]:
@@ -56,18 +59,18 @@ class Downstream:
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image has several labels: int8 [classes], 1 present, 0 absent, -1 not to be counted."""
+        """Whether an image has several labels: int8 [classes], 1 present, 0 absent, -1 not counted."""
         return self.train.multi_label
 
     def describe(self) -> str:
-        """In one line, what it holds."""
+        """The numbers of images and classes, and the note, in one line."""
         sides = f"{len(self.train):,} training and {len(self.test):,} test images"
         several = ", several an image" if self.multi_label else ""
         note = f" ({self.note})" if self.note else ""
         return f"{self.name}: {sides} of {self.num_classes} classes{several}{note}"
 
     def identity(self) -> dict[str, Any]:
-        """What a run records about it, in plain values: which images and labels, wherever they lie."""
+        """The dataset as a run records it, in plain values: which images and labels, wherever the files are."""
         return {
             "name": self.name,
             **{name: value for name, value in identity(self.settings).items() if name not in ("root", "download")},
@@ -79,14 +82,14 @@ class Downstream:
 
 
 DownstreamLike = Downstream | DownstreamSettings | str | PathLike[str] | Mapping[str, Any] | Sequence[Any] | Any
-"""What public functions take for a downstream dataset; see :func:`open_downstream`."""
+"""All that public functions take for a downstream dataset; see :func:`open_downstream`."""
 
 
 def open_downstream(settings: DownstreamLike) -> Downstream:
     """Open a dataset and check that it can be used, without decoding its images.
 
-    ``train_per_class`` and ``test_per_class`` take, for each class, n images that show it; with several labels an
-    image, these are the images that any class chose, so a class may have more than n of them.
+    ``train_per_class`` and ``test_per_class`` take, for each class, n images that show it. With several labels an
+    image, the images of all classes are put together, so a class may have more than n of them.
 
     Args:
         settings: the settings, as a mapping or text too (``/path``, ``imagenet:/path``, ``digits``, ``cifar10``); or
@@ -95,7 +98,7 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
             without random transforms.
 
     Raises:
-        ConfigError: there is no such kind of dataset, or it is none of these.
+        ConfigError: there is no such kind of dataset, or the argument is of another type.
         DownstreamError: the dataset is missing or cannot be used as it is, has no such class, or too few images.
     """
     if isinstance(settings, Downstream):
@@ -105,8 +108,9 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
     if isinstance(settings, Mapping):
         settings = parse(DownstreamSettings, dict(settings), "downstream")
     if is_dataset(settings):
-        name, sides = as_sides(settings)
-        return Downstream(name, DownstreamSettings.model_construct(kind=PYTHON), sides.train, sides.test, sides.note)
+        name, whole = as_sides(settings)
+        chosen = DownstreamSettings.model_construct(kind=PYTHON)
+        return Downstream(name, chosen, whole.train, whole.test, whole.note, whole.divided)
     if not isinstance(settings, DownstreamSettings):
         raise ConfigError(
             f"downstream: a {type(settings).__name__} is not allowed: must be a name, a folder, settings, or a pair "
@@ -115,13 +119,77 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
     name = settings.kind if settings.root is None else f"{settings.kind}:{settings.root}"
     whole = _open(settings)
     labels = _labels_of(settings, whole, name)
-    return Downstream(
-        name,
-        settings,
-        _reduce(whole.train, labels, whole.numbers, settings, "train_per_class"),
-        _reduce(whole.test, labels, whole.numbers, settings, "test_per_class"),
-        whole.note,
+    train, test = (
+        _reduce(side, labels, whole.numbers or range(side.num_classes), settings, setting)
+        for side, setting in ((whole.train, "train_per_class"), (whole.test, "test_per_class"))
     )
+    return Downstream(name, settings, train, test, whole.note, whole.divided)
+
+
+class TrainedRun(Protocol):
+    """A :class:`formulavision.training.Run`, as far as :func:`open_for_run` looks at it."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def class_names(self) -> list[str]: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+
+def open_for_run(downstream: DownstreamLike, run: TrainedRun | None) -> Downstream:
+    """Open a dataset for a run, so that no test image is one that the run was fine-tuned on.
+
+    A dataset without test images is divided, a folder by ``test_share`` and ``test_seed``. Where the settings leave
+    these out, the run's are taken, and ``Downstream.note`` says so. Where it cannot be told which images the run was
+    trained on (the folder has changed since, or is another one with the same classes), the note says that.
+
+    Args:
+        downstream: as of :func:`open_downstream`.
+        run: the run, which records the dataset that it was fine-tuned on; None: as :func:`open_downstream`.
+
+    Raises:
+        ConfigError, DownstreamError: as of :func:`open_downstream`.
+        DownstreamError: the run was trained on a test image.
+    """
+    opened = open_downstream(downstream)
+    recorded = None if run is None else run.settings.get("downstream")
+    if run is None or recorded is None or not opened.divided or opened.test.digest() == recorded.get("test_digest"):
+        return opened
+    trained: LabelledImages | None = None
+    if opened.settings.kind == recorded["kind"] == "folder":
+        division = {"test_share": recorded.get("test_share"), "test_seed": recorded.get("test_seed", 0)}
+        left_out = {name: value for name, value in division.items() if not getattr(opened.settings, name)}
+        taken = opened.settings.model_copy(update=left_out)
+        if taken != opened.settings and not isinstance(downstream, Downstream):
+            opened = open_downstream(taken)
+            opened = replace(opened, note=f"{opened.note}; divided as for {run.folder}")
+        trained = _trained_images(opened.settings.model_copy(update=division), recorded)
+    if trained is None:
+        if opened.class_names == run.class_names:
+            warning = f"{run.folder} had other test images, and may have been trained on some of these"
+            opened = replace(opened, note=f"{opened.note}; {warning}")
+    elif seen := _file_names(trained) & _file_names(opened.test):
+        raise DownstreamError(
+            f"{opened.name}: {run.folder} was trained on {len(seen):,} of the {len(opened.test):,} test images: "
+            "leave out test_share and test_seed, and it is tested on its own test images"
+        )
+    return opened
+
+
+def _trained_images(settings: DownstreamSettings, recorded: Mapping[str, Any]) -> LabelledImages | None:
+    """The images of a folder that a run was trained on; None where the folder holds others now."""
+    chosen = {name: recorded.get(name) for name in ("classes", "train_per_class")}
+    chosen |= {"exclude": recorded.get("exclude", ()), "subset_seed": recorded["subset_seed"]}
+    try:
+        trained = open_downstream(settings.model_copy(update=chosen)).train
+    except DownstreamError:  # a class is not there, or has too few images
+        return None
+    return trained if trained.digest() == recorded.get("train_digest") else None
+
+
+def _file_names(images: LabelledImages) -> set[bytes]:
+    return set(images.source.names[images.indices].tolist())  # type: ignore[attr-defined]
 
 
 def _open(settings: DownstreamSettings) -> Sides:
@@ -132,8 +200,8 @@ def _open(settings: DownstreamSettings) -> Sides:
         assert settings.root is not None
         return _LOCAL[kind](settings.root, settings)
     root, download = settings.root or default_root(), may_download(kind, settings.download)
-    if kind in _FETCHED:
-        return _FETCHED[kind](root, download)
+    if kind in _DOWNLOADED:
+        return _DOWNLOADED[kind](root, download)
     return open_torchvision(kind, root, download=download)
 
 
@@ -141,7 +209,7 @@ def _labels_of(settings: DownstreamSettings, whole: Sides, name: str) -> list[in
     """Labels in the whole dataset of the classes that are kept, in the order of ``classes``."""
     names = whole.train.class_names
     known = {**whole.aliases, **{known: label for label, known in enumerate(names)}}
-    # Folders that are left out were not even opened.
+    # Folders of excluded classes were not even opened.
     excluded = settings.exclude if settings.kind not in _LOCAL else ()
     classes = settings.classes
     unknown = [wanted for wanted in (*(classes or ()), *excluded) if wanted not in known]
@@ -154,46 +222,46 @@ def _labels_of(settings: DownstreamSettings, whole: Sides, name: str) -> list[in
         if len(kept) < 2:
             raise DownstreamError(f"{name}: exclude leaves {len(kept)} of {len(names)} classes, and must leave two")
         return kept
-    labels = [known[wanted] for wanted in classes]
-    if (wanted := next((c for c, label in zip(classes, labels, strict=True) if label in left_out), None)) is not None:
-        raise DownstreamError(f"{name}: class '{wanted}' is in classes and in exclude")
-    twice = next((wanted for i, wanted in enumerate(classes) if labels[i] in labels[:i]), None)
-    if twice is not None:
-        raise DownstreamError(f"{name}: classes names '{names[known[twice]]}' more than once, by '{twice}' too")
-    return labels
+    chosen: dict[int, str] = {}
+    for wanted in classes:
+        label = known[wanted]
+        if label in left_out:
+            raise DownstreamError(f"{name}: class '{wanted}' is in classes and in exclude")
+        if label in chosen:
+            raise DownstreamError(f"{name}: classes names '{names[label]}' more than once, by '{wanted}' too")
+        chosen[label] = wanted
+    return list(chosen)
 
 
 def _reduce(
-    images: LabelledImages, labels: list[int], numbers: Sequence[int] | None, settings: DownstreamSettings, setting: str
+    images: LabelledImages, labels: list[int], numbers: Sequence[int], settings: DownstreamSettings, setting: str
 ) -> LabelledImages:
+    """The images of some classes, and of each class as many as the setting says.
+
+    Args:
+        labels: of the classes that are kept, in their new order.
+        numbers: of all classes, which the random choice depends on: not on which classes are kept.
+        setting: ``train_per_class`` or ``test_per_class``.
+    """
     per_class: int | None = getattr(settings, setting)
-    names = [images.class_names[label] for label in labels]
-    ids = [images.class_ids[label] for label in labels]
-    everything = labels == list(range(images.num_classes))
-    if everything and per_class is None:
-        return images
     if per_class is not None:
-        streams = {label: random_stream(settings.subset_seed, numbers[label] if numbers else label) for label in labels}
-        chosen = [_chosen(images, label, per_class, stream, setting) for label, stream in streams.items()]
-        keep = np.unique(np.concatenate(chosen))
+        chosen = []
+        for label in labels:
+            of_class = images.showing(label)
+            if per_class > len(of_class):
+                name = images.class_names[label]
+                raise DownstreamError(f"{setting} is {per_class}: class '{name}' has only {len(of_class)} images")
+            chosen.append(random_stream(settings.subset_seed, numbers[label]).permutation(of_class)[:per_class])
+        kept = images.part(np.unique(np.concatenate(chosen)))
     elif images.multi_label:
-        # An image with none of these classes is an example of their absence.
-        keep = np.arange(len(images))
+        kept = images  # an image with none of these classes is an example of their absence
     else:
-        keep = np.flatnonzero(np.isin(images.labels, labels))
+        kept = images.part(np.isin(images.labels, labels))
     if images.multi_label:
-        return LabelledImages(images.read, images.indices[keep], images.labels[keep][:, labels].copy(), names, ids)
-    renumbered = np.zeros(images.num_classes, np.int64)
-    renumbered[labels] = np.arange(len(labels))
-    return LabelledImages(images.read, images.indices[keep], renumbered[images.labels[keep]], names, ids)
-
-
-def _chosen(
-    images: LabelledImages, label: int, per_class: int, stream: np.random.Generator, setting: str
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Positions of ``per_class`` images of a class, which do not depend on what other classes are kept."""
-    of_class = images.showing(label)
-    if per_class > len(of_class):
-        name = images.class_names[label]
-        raise DownstreamError(f"{setting} is {per_class}: class '{name}' has only {len(of_class)} images")
-    return stream.permutation(of_class)[:per_class]
+        new = kept.labels[:, labels].copy()
+    else:
+        renumbered = np.zeros(images.num_classes, np.int64)
+        renumbered[labels] = np.arange(len(labels))
+        new = renumbered[kept.labels]
+    names, ids = ([each[label] for label in labels] for each in (images.class_names, images.class_ids))
+    return LabelledImages(kept.source, kept.indices, new, names, ids)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formulavision.data.downstream.files import Files, read_text
+from formulavision.data.downstream.files import ImageFiles, read_text
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.torchvision_sets import fetch
 from formulavision.util.errors import DownstreamError
@@ -22,13 +22,13 @@ _LAYOUT = f"{_CATEGORIES}, {', '.join(_LISTS)} and {' or '.join(f'{train}/ with 
 def open_places365(root: Path, download: bool) -> Sides:
     """The lists ``categories_places365.txt``, ``places365_train_standard.txt`` and ``places365_val.txt``, and images.
 
-    These are in ``data_256_standard/`` and ``val_256/``, or in ``data_large_standard/`` and ``val_large/``; where both
-    are there the small ones are taken, which have the 256 pixels that the paper resizes to, and which are what is
-    downloaded. Trained on train-standard, tested on val, whose labels are public. A class is called ``airfield`` or
-    ``apartment_building/outdoor``, without the ``/a/`` of the lists.
+    The images are in ``data_256_standard/`` and ``val_256/``, or in ``data_large_standard/`` and ``val_large/``. Where
+    both are there, the small images are taken: they have the 256 pixels that the paper resizes to. A download fetches
+    the small images. The training images are train-standard, the test images val, whose labels are public. A class is
+    named ``airfield`` or ``apartment_building/outdoor``, without the ``/a/`` of the lists.
 
     Raises:
-        DownstreamError: it is absent and cannot be downloaded, has not that layout, or an image cannot be used.
+        DownstreamError: the dataset is absent and cannot be downloaded, has another layout, or an image cannot be used.
     """
     lists = [root / _CATEGORIES, *(root / name for name in _LISTS)]
     folders = _folders(root)
@@ -62,6 +62,5 @@ def _read_side(folder: Path, file: Path, names: list[str]) -> LabelledImages:
     images, labels = _read_list(file)
     if not images or labels.min() < 0 or labels.max() >= len(names):
         raise DownstreamError(f"{file}: must hold images with labels from 0 to {len(names) - 1}, as {_CATEGORIES} has")
-    read = Files(folder, [image.lstrip("/") for image in images])
-    read.check()
-    return LabelledImages(read, np.arange(len(images)), labels, names)
+    source = ImageFiles(folder, [image.lstrip("/") for image in images])
+    return LabelledImages(source, np.arange(len(images)), labels, names)

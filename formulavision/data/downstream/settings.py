@@ -1,4 +1,4 @@
-"""Which downstream dataset, and how much of it."""
+"""Settings of a downstream dataset: its kind, its place, its division, and which of its classes and images."""
 
 from __future__ import annotations
 
@@ -11,62 +11,68 @@ from pydantic import Field, field_validator, model_validator
 from formulavision.data.downstream.torchvision_sets import TORCHVISION
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 
-__all__ = ["DEFAULT_TEST_SHARE", "KINDS", "PYTHON", "SPLITS", "DownstreamSettings"]
+__all__ = ["KINDS", "PYTHON", "SPLITS", "DownstreamSettings"]
 
-DEFAULT_TEST_SHARE = 0.2
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Usual names of a folder's parts, in lower case -> what they are for."""
+"""Usual names of the parts of a divided folder, in lower case -> the part."""
 
 KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION)
 PYTHON = "python"
-"""Kind of a dataset that a Python program handed over, which no name opens."""
+"""Kind of a dataset that is an object of a Python program."""
 
 _NEED_ROOT = ("folder", "imagenet")
 
 
 class DownstreamSettings(Config):
-    """Which downstream dataset, and how much of it.
+    """A downstream dataset, and which of its classes and images are used.
 
-    ``classes`` given as a path is read when the settings are made, so that they say what they stand for.
+    A file that ``classes`` or ``exclude`` names is read when the settings are made; the settings hold its content.
     """
 
     kind: str = Field(description=f"one of {', '.join(KINDS)}")
     root: Path | None = Field(
-        None, description="the folder that holds it; for what can be downloaded, where it is kept; unset: the cache"
+        None, description="folder that holds the dataset, or that it is downloaded into; unset: the user's cache folder"
     )
     classes: tuple[str, ...] | None = Field(
         None,
         min_length=2,
-        description="keep these only, label i is the i-th of them: names (or wnids), or a text file with one a line",
+        description="classes to keep, in the order of their labels: names (or wnids), or a text file with one a line",
     )
     exclude: tuple[str, ...] = Field(
         (),
-        description="leave these classes out: names, or a text file with one a line",
+        description="classes to leave out: names (or wnids), or a text file with one a line",
         json_schema_extra={"neutral": []},
     )
     test_split: Literal["val", "test"] | None = Field(
         None,
-        description="of a folder, what to test on; unset: test, or val where test has no labels",
+        description="part of a folder to test on; unset: test, or val where test has no labels",
         json_schema_extra={"neutral": None},
     )
     test_share: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="of a folder that is not divided, the share of each class to test on; unset: 0.2",
+        description="share of each class to test on, for a folder without test images; unset: 0.2",
         json_schema_extra={"neutral": None},
     )
-    test_seed: int = Field(0, ge=0, lt=2**31, description="seed of that division", json_schema_extra={"neutral": 0})
+    test_seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of the choice of these test images", json_schema_extra={"neutral": 0}
+    )
     train_per_class: int | None = Field(None, ge=1, description="training images a class; unset: all")
     test_per_class: int | None = Field(None, ge=1, description="test images a class; unset: all")
-    subset_seed: int = Field(0, ge=0, lt=2**31, description="seed that chooses them; fewer are a part of more")
+    subset_seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="seed that chooses train_per_class and test_per_class images; fewer are a part of more",
+    )
     download: bool | None = Field(
-        None, description="whether the dataset may be downloaded where it is absent; unset: if it is at most 200 MB"
+        None, description="whether an absent dataset may be downloaded; unset: if it has at most 200 MB"
     )
 
     @model_validator(mode="before")
@@ -79,7 +85,7 @@ class DownstreamSettings(Config):
     def _known(cls, kind: str) -> str:
         if kind not in KINDS:
             if kind == PYTHON:
-                raise ValueError("was a dataset of a Python program: give it again")
+                raise ValueError("was a dataset of a Python program: give the dataset again")
             if "/" in kind:
                 raise ValueError(f"{kind}: no such folder")
             raise ValueError(f"{kind!r} is not allowed: must be one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
@@ -95,7 +101,7 @@ class DownstreamSettings(Config):
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str | Path):
             return _read_classes(user_path(value))
-        if isinstance(value, list):  # of names that are numbers, which YAML reads as such
+        if isinstance(value, list):  # YAML reads the names 1 and 2 as numbers
             return [str(name) if type(name) is int else name for name in value]
         return value
 
@@ -112,16 +118,16 @@ class DownstreamSettings(Config):
             raise ValueError(f"root: is missing: which folder? ({self.kind}:/path)")
         given = [name for name in ("test_split", "test_share", "test_seed") if getattr(self, name)]
         if self.kind != "folder" and given:
-            raise ValueError(f"{given[0]}: is for kind folder: {self.kind} is divided already")
+            raise ValueError(f"{given[0]}: is for kind folder: {self.kind} has test images of its own")
         return self
 
     def keeps(self, name: str) -> bool:
-        """Whether a class is used: it is in ``classes``, where these are given, and not in ``exclude``."""
+        """Whether a class is used: it is in ``classes`` (if given) and not in ``exclude``."""
         return (self.classes is None or name in self.classes) and name not in self.exclude
 
     @classmethod
     def from_text(cls, text: str) -> DownstreamSettings:
-        """Settings from a folder's path, ``folder:/path``, ``imagenet:/path``, ``digits``, ``cifar10``,
+        """Settings from text: a folder's path, ``folder:/path``, ``imagenet:/path``, ``digits``, ``cifar10``,
         ``cifar10:/root``.
 
         Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formulavision.data.downstream.files import Files, read_text
+from formulavision.data.downstream.files import ImageFiles, read_text
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.torchvision_sets import fetch
 from formulavision.util.errors import DownstreamError
@@ -23,17 +23,17 @@ _IMAGES = "JPEGImages"
 _LISTS = "ImageSets/Main"
 _LAYOUT = f"VOCdevkit/VOC2012/ with {_IMAGES}/ and {_LISTS}/<class>_train.txt and <class>_val.txt"
 _STATES = {"1": 1, "0": -1, "-1": 0}
-"""In the lists: present, present in difficult instances only, absent; in our labels: 1, -1 (not counted), 0."""
+"""Words of the lists -> our labels: present 1, absent 0; present in difficult instances only, -1: not counted."""
 
 
 def open_voc2012(root: Path, download: bool) -> Sides:
     """``VOCdevkit/VOC2012/`` with ``JPEGImages/*.jpg`` and ``ImageSets/Main/<class>_{train,val}.txt``.
 
-    Trained on train (5,717 images) and tested on val (5,823). The paper does not say which split its figures are of;
-    the labels of the challenge's test set are not public. ``root`` may also be ``VOC2012`` itself.
+    The training images are train (5,717), the test images val (5,823). The paper does not say which split its figures
+    are of; the labels of the challenge's test set are not public. ``root`` may also be ``VOC2012`` itself.
 
     Raises:
-        DownstreamError: it is absent and cannot be downloaded, has not that layout, or an image cannot be used.
+        DownstreamError: the dataset is absent and cannot be downloaded, has another layout, or an image cannot be used.
     """
     base = _base(root)
     if base is None:
@@ -57,9 +57,8 @@ def _read_side(base: Path, split: str) -> LabelledImages:
         if list(column) != images:
             raise DownstreamError(f"{file}: does not list the images that {lists[0].name} lists")
     labels = np.array([list(column.values()) for column in columns], dtype=np.int8).T.copy()
-    read = Files(base / _IMAGES, [f"{image}.jpg" for image in images])
-    read.check()
-    return LabelledImages(read, np.arange(len(images)), labels, CLASSES)
+    source = ImageFiles(base / _IMAGES, [f"{image}.jpg" for image in images])
+    return LabelledImages(source, np.arange(len(images)), labels, CLASSES)
 
 
 def _read_list(file: Path) -> dict[str, int]:

@@ -167,5 +167,5 @@ def test_names_paths_and_mappings_are_taken(tmp_path: Path) -> None:
         assert open_downstream(given).identity() == whole.identity()
     with pytest.raises(ConfigError, match=r"downstream\.kind: is missing"):
         open_downstream({})
-    with pytest.raises(ConfigError, match="was a dataset of a Python program: give it again"):
+    with pytest.raises(ConfigError, match="was a dataset of a Python program: give the dataset again"):
         open_downstream({"kind": "python"})

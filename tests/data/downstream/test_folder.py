@@ -191,7 +191,7 @@ def test_of_many_files_some_hundred_are_read_to_tell_them_from_others(
     data = open_downstream(f"folder:{root}")
     monkeypatch.setattr("formulavision.data.downstream.files._CONTENTS", 5)
     read: list[int] = []
-    monkeypatch.setattr(type(data.train.read), "_bytes", lambda self, index: read.append(int(index)) or b"")
+    monkeypatch.setattr(type(data.train.source), "_bytes", lambda self, index: read.append(int(index)) or b"")
     data.train.digest()
     assert read == [0, 4, 8, 13, 17]
 

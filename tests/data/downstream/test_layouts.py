@@ -27,7 +27,7 @@ def opened(root: Path, **settings: object) -> Downstream:
 
 def files(data: Downstream, side: str) -> set[str]:
     images = getattr(data, side)
-    return {images.read.path(int(i)) for i in images.indices}
+    return {images.source.path(int(i)) for i in images.indices}
 
 
 # Divided folders
@@ -76,8 +76,12 @@ def test_a_test_set_without_labels_alone_is_left_out(tmp_path: Path) -> None:
         (["train/cat", "train/dog", "test/cow", "test/eel"], {}, "class 'cat' has images in train/ only"),
         (["train/cat", "train/dog", "Training/cat"], {}, "holds Training/ and train/"),
         (["train/cat", "train/dog", "val/cat", "val/dog"], {"test_split": "test"}, "has no test/ beside train/"),
-        (["train/cat", "train/dog", "val/cat", "val/dog"], {"test_share": 0.1}, "test_share is for what is not"),
-        (["cat", "dog"], {"test_split": "val"}, "is not divided"),
+        (
+            ["train/cat", "train/dog", "val/cat", "val/dog"],
+            {"test_share": 0.1},
+            "test_share is for a folder without test images",
+        ),
+        (["cat", "dog"], {"test_split": "val"}, "test_split is for a folder with these"),
         (["val/cat", "val/dog", "test/cat"], {}, "has no train/"),
         (["test/cat", "test/dog"], {}, "has no train/"),
         (["train", "test"], {}, "train: holds no classes"),
@@ -134,7 +138,7 @@ def test_each_side_has_an_image_of_each_class(tmp_path: Path, share: float, coun
 
 def test_a_class_of_one_image_cannot_be_divided(tmp_path: Path) -> None:
     fill(fill(tmp_path, "cat"), "dog", images=1)
-    with pytest.raises(DownstreamError, match=r"dog: holds one image: a class must have two"):
+    with pytest.raises(DownstreamError, match=r"class .dog. has one image: it must have two"):
         opened(tmp_path)
 
 
@@ -146,7 +150,7 @@ def test_a_share_is_between_0_and_1(tmp_path: Path, share: object) -> None:
 
 def test_the_division_is_for_folders(tmp_path: Path) -> None:
     for name, value in [("test_split", "val"), ("test_share", 0.3), ("test_seed", 1)]:
-        with pytest.raises(ConfigError, match=f"{name}: is for kind folder: digits is divided already"):
+        with pytest.raises(ConfigError, match=f"{name}: is for kind folder: digits has test images of its own"):
             parse(DownstreamSettings, {"kind": "digits", name: value})
 
 

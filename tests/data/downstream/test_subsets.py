@@ -15,7 +15,9 @@ from formulavision.util.errors import DownstreamError
 
 def sides(*names: str) -> Sides:
     digits = open_downstream("digits")
-    train, test = (LabelledImages(side.read, side.indices, side.labels, names) for side in (digits.train, digits.test))
+    train, test = (
+        LabelledImages(side.source, side.indices, side.labels, names) for side in (digits.train, digits.test)
+    )
     return Sides(train, test)
 
 
@@ -65,7 +67,7 @@ def test_which_images_a_class_of_a_folder_keeps_does_not_depend_on_the_folders_t
         settings = {"kind": "folder", "root": str(tmp_path), "train_per_class": 4, **given}
         data = open_downstream(DownstreamSettings.model_validate(settings))
         images = data.train
-        return {images.read.path(int(i)) for i in images.indices[images.labels == data.class_names.index("dog")]}
+        return {images.source.path(int(i)) for i in images.indices[images.labels == data.class_names.index("dog")]}
 
     make_folder(tmp_path, classes=("cat", "cow", "dog"), images=20)
     assert len(of_dog()) == 4

@@ -18,7 +18,6 @@ PACKAGES = {"formulavision": "formulavision", "formulavision_plugins": "plugins"
 """Packages by their import names, with their folders in the repository."""
 
 KNOWN_CIRCLES: set[frozenset[str]] = {
-    frozenset(f"formulavision.storage.{name}" for name in ("formats", "imagefolder", "parquet", "webdataset")),
     frozenset({"formulavision_plugins.ifs", "formulavision_plugins.ifs.on_device"}),
     frozenset({"formulavision_plugins.bezier", "formulavision_plugins.bezier.on_device"}),
 }

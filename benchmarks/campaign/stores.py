@@ -31,10 +31,10 @@ def small_shards(call: Callable[[], None]) -> Callable[[], None]:
     """A command whose stores have several pieces of few images."""
 
     def with_small_shards() -> None:
-        from formulavision.storage import formats
+        from formulavision.storage.formats import format as format_module
 
-        assert formats.SHARD_IMAGES
-        formats.SHARD_IMAGES = 4
+        assert format_module.SHARD_IMAGES
+        format_module.SHARD_IMAGES = 4
         call()
 
     return with_small_shards

@@ -25,8 +25,10 @@ from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage import Store
-from formulavision.storage.formats import DEFAULT_FORMAT, SHARD_IMAGES, Sample, find_format
+from formulavision.storage.formats import DEFAULT_FORMAT, find_format
+from formulavision.storage.formats.format import SHARD_IMAGES, Piece, Sample
 from formulavision.storage.generation import Silent, generate
+from formulavision.storage.pieces import write_piece
 from formulavision.storage.png import decode_image, encode_png
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
@@ -318,15 +320,16 @@ def _write(store: Store, target: Path, seconds: float) -> tuple[float, float]:
     """Seconds to write an image of the store, and its bytes, in a piece as long as those of a large store."""
     size = store.manifest.bytes / len(store)
     number = max(len(store), min(SHARD_IMAGES, int(_PIECE_BYTES / size)))
-    samples = [Sample(store.layout.name(i), store.label(i), store.reader.read(i)) for i in range(len(store))]
-    piece = list(islice(cycle(samples), number))
-    store_format = find_format(DEFAULT_FORMAT)
+    samples = [Sample(store.layout.name(i), store.label(i), store.encoded(i)) for i in range(len(store))]
+    samples = list(islice(cycle(samples), number))
+    store_format, piece = find_format(DEFAULT_FORMAT), Piece(0, 0, number, "piece")
+
+    sizes: list[int] = []
 
     def write() -> None:
-        store_format.write(target, piece, store.layout)
-        store_format.measure(target)
+        sizes.append(write_piece(target, store_format, piece, samples, store.layout).bytes)
 
-    return _median(write, seconds) / number, store_format.measure(target)[0] / number
+    return _median(write, seconds) / number, sizes[0] / number
 
 
 def _read(store: Store, batch: int, seconds: float) -> float:

@@ -1,7 +1,11 @@
-"""Stores: a recipe materialised on disk, one file a format."""
+"""Stores: a recipe rendered to disk, in one of several formats, with a manifest that proves it right.
 
-from formulavision.storage.formats import FORMATS, Format, Piece, Sample, find_format
+``generation.py`` writes stores, ``store.py`` reads them, ``verification.py`` verifies them, ``manifest.py`` describes
+them; ``formats/`` has a file per format, and ``png.py`` encodes images.
+"""
+
+from formulavision.storage.formats import FORMATS
 from formulavision.storage.store import Store
 from formulavision.storage.verification import Verification, verify
 
-__all__ = ["FORMATS", "Format", "Piece", "Sample", "Store", "Verification", "find_format", "verify"]
+__all__ = ["FORMATS", "Store", "Verification", "verify"]

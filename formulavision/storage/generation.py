@@ -1,12 +1,17 @@
-"""Recipe to store: a plan of independent pieces, drawn and written by local processes, resumed where it stopped."""
+"""``generate``: draws a recipe into a store, by worker processes; an interrupted run is resumed.
+
+The store is planned as independent pieces. A worker draws the images of a piece, encodes them, and hands them to
+``write_piece``; a record of each written piece in the folder ``.incomplete`` tells a later run what is left to do. The
+manifest is written last.
+"""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,24 +19,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from formulavision.generators.contract import Category
-from formulavision.generators.failures import ask_for_names
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.category_files import CATEGORIES, holds_categories, write_file
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
-from formulavision.storage.formats import DEFAULT_FORMAT, Format, Piece, Sample, find_format
+from formulavision.storage.formats import DEFAULT_FORMAT, find_format
+from formulavision.storage.formats.format import Format, Piece, Sample
 from formulavision.storage.manifest import (
     INCOMPLETE,
     MANIFEST,
     RECIPE,
-    Layout,
     Manifest,
     PieceRecord,
+    StoreLayout,
     file_checksums,
     write_manifest,
 )
+from formulavision.storage.pieces import files_of_piece, write_piece
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
 from formulavision.storage.store import Store
 from formulavision.util.config import dump_yaml
@@ -45,27 +51,27 @@ from formulavision.util.version import __version__
 __all__ = ["Progress", "Silent", "generate"]
 
 _WINDOW_IMAGES, _WINDOW_BYTES = 1024, 200_000_000
-"""Images of a category, and bytes of them before encoding, that are kept until the first of them is written: all of a
-FractalDB category."""
+"""Maximum number of images, and of their bytes before encoding, that a worker draws before it writes them in the order
+of their indices: all images of a FractalDB category."""
 _MAX_WORKERS = 1024
 _MAX_IMAGES = 1_000_000_000
 
 
 class Progress(Protocol):
-    """What ``generate`` tells while it works; :class:`formulavision.util.progress.Bars` shows it."""
+    """What ``generate`` reports while it works; :class:`formulavision.util.progress.Bars` shows it."""
 
     def categories(self, found: int, total: int) -> None:
-        """Categories found so far."""
+        """Number of categories found so far."""
 
     def images(self, done: int, total: int) -> None:
-        """Images written so far, those of earlier runs included."""
+        """Number of images written so far, those of earlier runs included."""
 
     def note(self, line: str) -> None:
-        """Something to know about the run, in a line of text."""
+        """A line of text for the user, such as that the CPU draws instead of the GPU."""
 
 
-class Silent(Progress):
-    """Tells nothing."""
+class Silent:
+    """Shows no progress."""
 
     def categories(self, found: int, total: int) -> None:
         pass
@@ -88,34 +94,28 @@ def generate(
     device: str = "cpu",
     png: str = DEFAULT_ENCODING,
 ) -> Store:
-    """Draw a recipe into a store. A run that was stopped goes on where it was, and ends in the same bytes.
+    """Draw a recipe into a store. An interrupted run is resumed by the same call, and ends in the same bytes.
 
     Args:
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         out: the store's folder: new, empty, or an unfinished store of the same recipe, format and encoding.
         format: parquet, webdataset or imagefolder.
-        workers: processes to draw with; with 1, this process draws. The pixels do not depend on it.
-        overwrite: remove the files of a store that is in the way, finished or not. Other files in its folder stay, and
-            a folder that FormulaVision did not write is refused all the same.
-        progress: is told how far the work is; None: bars on a terminal and in a notebook, nothing elsewhere.
-        device: what draws: cpu, or cuda (cuda:N), where the generator can draw there; each process then draws on the
-            GPU and encodes on a core. The pixels do not depend on it.
+        workers: number of processes that draw; with 1, this process draws. The pixels do not depend on it.
+        overwrite: remove the files of a store that is in the folder, finished or not. Other files stay there, and a
+            folder that FormulaVision did not write is still refused.
+        progress: receives progress reports; None shows bars on a terminal and in a notebook, and nothing elsewhere.
+        device: cpu, or cuda (cuda:N) to draw on a GPU where the generator can; each process then draws on the GPU and
+            encodes on a CPU core. The pixels do not depend on it.
         png: plain: 8-bit gray or RGB files, which every reader reads alike; compact: 1-bit palette files for gray
-            images of two values, a little smaller, of which numpy, torchvision's ``decode_image`` and Hugging Face
-            datasets get wrong values. ``Store`` reads both.
+            images of two values, a little smaller, but numpy, torchvision's ``decode_image`` and Hugging Face
+            datasets get wrong values from them. ``Store`` reads both.
 
     Raises:
         ConfigError: a number is out of range, or there is no such device or encoding.
         StoreError: the folder holds something else, another process writes there, or the disk is full or read-only.
-        PluginError: the generator raised; what was drawn before stays and is resumed.
+        PluginError: the generator raised; images that were written before are kept for the next run.
     """
     recipe = as_recipe(recipe)
-    if progress is None and is_watched():
-        with progress_bars() as bars:
-            return generate(
-                recipe, out, format=format, workers=workers, overwrite=overwrite, progress=bars, device=device, png=png
-            )
-    progress = progress or Silent()
     if len(recipe) > _MAX_IMAGES:
         raise ConfigError(f"instances: {len(recipe):,} images are more than a store holds, {_MAX_IMAGES:,}")
     if not 1 <= workers <= _MAX_WORKERS:
@@ -128,13 +128,14 @@ def generate(
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
     if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
         return Store(root)
-    # Read before anything is overwritten: their folder may be the store itself.
+    # The categories are read before anything is overwritten: their folder may be the store itself.
     given = _given_categories(recipe, root)
     files = (RECIPE, CATEGORIES, MANIFEST, f"{INCOMPLETE}/")
+    bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
     try:
-        with folder.writing(identity, files, overwrite=overwrite) as state:
+        with bars as shown, folder.writing(identity, files, overwrite=overwrite) as state:
             if state is not State.COMPLETE:
-                _fill(folder, recipe, given, format, png, workers, device, progress)
+                _fill(folder, recipe, given, format, png, workers, device, shown)
             if (root / INCOMPLETE).exists():
                 shutil.rmtree(root / INCOMPLETE)
     except BrokenProcessPool:
@@ -148,7 +149,10 @@ def generate(
 
 
 def _given_categories(recipe: Recipe, root: Path) -> list[Category] | None:
-    """Categories that are read: from their folder, or, where it is gone, the store. None: the generator finds them."""
+    """Categories that a recipe reads from files: from their folder, or from the store where that folder is missing.
+
+    None where the generator finds the categories.
+    """
     own = recipe.categories
     if own.sha256 is None:
         return None
@@ -157,18 +161,6 @@ def _given_categories(recipe: Recipe, root: Path) -> list[Category] | None:
         content["categories"]["folder"] = str(root)
         recipe = Recipe.from_dict(content)
     return find_categories(recipe)
-
-
-def _write_recipe(root: Path, recipe: Recipe, categories: list[Category]) -> None:
-    """The recipe and its categories, so that the store needs nothing outside of it."""
-    content = recipe.portable()
-    if recipe.categories.sha256 is not None:
-        content["categories"]["folder"] = "."  # the store, wherever it lies
-    write_file(categories, recipe.build(), root)
-    write_text(root / RECIPE, dump_yaml(content))
-
-
-# The folder ----------------------------------------------------------------------------------------------------------
 
 
 def _fill(
@@ -181,111 +173,115 @@ def _fill(
     device: str,
     progress: Progress,
 ) -> None:
-    """Draw what is missing in a store's folder, which this process holds."""
+    """Write the missing pieces and the manifest of a store whose folder this process has locked."""
     root, store_format = folder.root, find_format(format)
     (root / INCOMPLETE).mkdir(exist_ok=True)
-    for leftover in (root / INCOMPLETE).glob("*.partial"):
+    for leftover in (root / INCOMPLETE).glob("*.partial"):  # of writers that were killed
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     categories = given or find_categories(
         recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
     )
     _write_recipe(root, recipe, categories)
     drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
-    job = _Job(recipe, categories, root, format, png, "cpu" if drawer.device_drawer is None else device)
-    layout = job.layout
+    layout = StoreLayout(
+        category_names=[category.name for category in categories],
+        instance_names=drawer.instance_names(),
+        size=recipe.canvas.size,
+        channels=recipe.canvas.channels,
+    )
     pieces = store_format.plan(layout)
-    folder.add(store_format.files_of(store_format.path(piece, layout, len(pieces))) for piece in pieces)
-    records = {piece.number: record for piece in pieces if (record := _read_record(root, store_format, piece))}
-    missing = [piece for piece in pieces if piece.number not in records]
+    folder.add(store_format.pattern(piece) for piece in pieces)
+    job = _Job(root, format, layout, png, "cpu" if drawer.device_drawer is None else device)
+    records = {piece: record for piece in pieces if (record := _read_record(job, piece))}
+    missing = [piece for piece in pieces if piece not in records]
     done = sum(record.count for record in records.values())
-    for piece, record in _run(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
-        records[piece.number] = record
-    write_manifest(root, _manifest(job, [records[piece.number] for piece in pieces]))
-
-
-def _record_file(root: Path, piece: Piece) -> Path:
-    return root / INCOMPLETE / f"{piece.number:06d}.json"
-
-
-def _read_record(root: Path, store_format: Format, piece: Piece) -> PieceRecord | None:
-    """The record of a piece that was written; None where there is none, or where the piece is not as it says."""
-    path = _record_file(root, piece)
-    if not path.is_file():
-        return None
-    try:
-        record = PieceRecord.model_validate_json(path.read_text())
-        size = sum(file.stat().st_size for file in store_format.files(root / record.path))
-    except (ValueError, OSError):
-        return None
-    return record if (record.first, record.count, record.bytes) == (piece.first, piece.count, size) else None
-
-
-def _manifest(job: _Job, pieces: list[PieceRecord]) -> Manifest:
-    recipe = job.recipe
-    return Manifest(
-        formulavision=__version__,
-        generator_package=plugins()[recipe.generator.name].origin,
-        format=job.format,
-        recipe_id=recipe.id,
-        recipe=recipe.portable(),
-        png=job.png,
-        layout=job.layout,
-        pieces=pieces,
-        files=file_checksums(job.root, (RECIPE, CATEGORIES)),
+    for piece, record in _write_pieces(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
+        records[piece] = record
+    write_manifest(
+        root,
+        Manifest(
+            formulavision=__version__,
+            generator_package=plugins()[recipe.generator.name].origin,
+            format=format,
+            recipe_id=recipe.id,
+            recipe=recipe.portable(),
+            png=png,
+            layout=layout,
+            pieces=[records[piece] for piece in pieces],
+            files=file_checksums(root, (RECIPE, CATEGORIES)),
+        ),
     )
 
 
-# The work ------------------------------------------------------------------------------------------------------------
+def _write_recipe(root: Path, recipe: Recipe, categories: list[Category]) -> None:
+    """Write the recipe and its categories, so that the store depends on no file outside of it."""
+    content = recipe.portable()
+    if recipe.categories.sha256 is not None:
+        content["categories"]["folder"] = "."  # the store itself, wherever it is moved
+    write_file(categories, recipe.build(), root)
+    write_text(root / RECIPE, dump_yaml(content))
+
+
+# Pieces --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Job:
-    recipe: Recipe
-    categories: list[Category]
+    """What a process needs to know to write pieces, besides the drawer."""
+
     root: Path
     format: str
+    layout: StoreLayout
     png: str
     device: str
 
-    @property
-    def layout(self) -> Layout:
-        return Layout(
-            category_names=[category.name for category in self.categories],
-            instance_names=ask_for_names(self.recipe.build(), self.recipe.num_instances),
-            size=self.recipe.canvas.size,
-            channels=self.recipe.canvas.channels,
-        )
+    def record_file(self, piece: Piece) -> Path:
+        return self.root / INCOMPLETE / f"{piece.number:06d}.json"
+
+
+def _read_record(job: _Job, piece: Piece) -> PieceRecord | None:
+    """The record of a piece that an earlier run wrote; None where there is none, or where the files' size differs."""
+    path = job.record_file(piece)
+    if not path.is_file():
+        return None
+    try:
+        record = PieceRecord.model_validate_json(path.read_text())
+        files = files_of_piece(job.root, find_format(job.format), piece, job.layout)
+        size = sum(file.stat().st_size for file in files)
+    except (ValueError, OSError):
+        return None
+    expected = (piece.path, piece.first, piece.count, size)
+    return record if (record.path, record.first, record.count, record.bytes) == expected else None
 
 
 class _Stopped(Exception):
-    """The run was interrupted; the piece at hand is given up."""
+    """The run was interrupted: a worker gives up its piece."""
 
 
-class _Worker:
-    """Draws and writes pieces, in this process or in one of its own."""
+class _PieceWriter:
+    """Draws, encodes and writes pieces.
 
-    def __init__(self, job: _Job, drawer: Drawer, count: Callable[[int], None], stopped: Callable[[], bool]) -> None:
+    Args:
+        report: called with the number of images that were drawn since the last call; may raise to stop.
+    """
+
+    def __init__(self, job: _Job, drawer: Drawer, report: Callable[[int], None]) -> None:
         self.job = job
-        self.layout = job.layout
         self.format: Format = find_format(job.format)
-        self.pieces = len(self.format.plan(self.layout))
         self.drawer = drawer
-        self.images = np.empty((drawer.batch_size, *job.recipe.canvas.shape), np.uint8)
-        self.count = count
-        self.stopped = stopped
+        # Memory that all batches share: new pages for each would cost as much as the drawing.
+        self.images = np.empty((drawer.batch_size, *drawer.recipe.canvas.shape), np.uint8)
+        self.report = report
 
     def write(self, piece: Piece) -> PieceRecord:
-        path = self.format.path(piece, self.layout, self.pieces)
-        target = self.job.root / path
-        self.format.write(target, self._samples(piece), self.layout)
-        size, sha256 = self.format.measure(target)
-        record = PieceRecord(path=path, first=piece.first, count=piece.count, bytes=size, sha256=sha256)
-        write_text(_record_file(self.job.root, piece), record.model_dump_json())
+        record = write_piece(self.job.root, self.format, piece, self._samples(piece), self.job.layout)
+        write_text(self.job.record_file(piece), record.model_dump_json())
         return record
 
     def _samples(self, piece: Piece) -> Iterator[Sample]:
-        """The samples of a piece in order. They are drawn in windows, in each in the order that shares most work."""
-        window = min(self.layout.instances, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
+        """The samples of a piece in order. A window of them at a time is drawn in the order that shares most work."""
+        layout = self.job.layout
+        window = min(layout.instances, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
         for start in range(0, piece.count, window):
             indices = piece.indices[start : start + window]
             pngs = [b""] * len(indices)
@@ -293,84 +289,79 @@ class _Worker:
                 images, _ = self.drawer.draw_batch(batch, self.images[: len(batch)])
                 for index, image in zip(batch.tolist(), images, strict=True):
                     pngs[index - indices[0]] = encode_png(image, self.job.png)
-                self.count(len(batch))
-                if self.stopped():
-                    raise _Stopped
+                self.report(len(batch))
             for index, png in zip(indices, pngs, strict=True):
-                yield Sample(self.layout.name(index), index // self.layout.instances, png)
+                yield Sample(layout.name(index), index // layout.instances, png)
 
 
-def _run(
+def _write_pieces(
     job: _Job, drawer: Drawer, pieces: list[Piece], workers: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[Piece, PieceRecord]]:
+    """Write pieces, in this process or in several, in any order.
+
+    Args:
+        progress: called with the number of images drawn so far.
+    """
     if workers == 1 or len(pieces) <= 1:
         done = 0
 
-        def count(n: int) -> None:
+        def report(drawn: int) -> None:
             nonlocal done
-            done += n
+            done += drawn
             progress(done)
 
-        worker = _Worker(job, drawer, count, lambda: False)
+        writer = _PieceWriter(job, drawer, report)
         for piece in pieces:
-            yield piece, worker.write(piece)
+            yield piece, writer.write(piece)
         return
-    counter, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.Event(), CONTEXT.Event()
-    pool = worker_pool(min(workers, len(pieces)), _start_worker, _pack(job), counter, stop, compiled)
+    # No lock guards the mark to stop: a worker that is killed while it holds one would stop all others.
+    drawn, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.RawValue("b", 0), CONTEXT.Event()
+    start = (drawer.recipe.portable(), drawer.categories, job, drawn, stop, compiled)
+    pool = worker_pool(min(workers, len(pieces)), _start_worker, *start)
     try:
-        futures: dict[Future[PieceRecord], Piece] = {pool.submit(_write_piece, piece): piece for piece in pieces}
-        # What numba and Triton have to compile after an installation they compile once, here, while the workers start;
-        # these wait for it and read it from the caches.
+        futures = {pool.submit(_write_in_worker, piece): piece for piece in pieces}
+        # numba and Triton compile once, here, while the workers start; these wait, and read from the caches.
         encode_png(drawer.draw(0)[0], job.png)
         compiled.set()
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            progress(counter.get_obj().value)  # a worker that was killed may hold the lock
+            progress(drawn.get_obj().value)  # without its lock, for the same reason
             for future in finished:
                 yield futures[future], future.result()
     except BaseException:
-        stop.set()
+        stop.value = 1
         raise
     finally:
         compiled.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pack(job: _Job) -> tuple[Any, ...]:
-    categories = [(c.index, c.name, c.parameters) for c in job.categories]
-    return job.recipe.portable(), categories, job.root, job.format, job.png, job.device
+def _start_worker(
+    recipe: dict[str, Any], categories: list[Category], job: _Job, drawn: Any, stop: Any, compiled: Any
+) -> None:
+    def report(images: int) -> None:
+        with drawn.get_lock():
+            drawn.value += images
+        if stop.value:
+            raise _Stopped
 
-
-def _start_worker(packed: tuple[Any, ...], counter: Any, stop: Any, compiled: Any) -> None:
-    recipe, categories, *settings = packed
-    checked = time.monotonic()
-
-    def count(n: int) -> None:
-        with counter.get_lock():
-            counter.value += n
-
-    def stopped() -> bool:
-        nonlocal checked
-        if time.monotonic() - checked < 0.1:
-            return False
-        checked = time.monotonic()
-        return bool(stop.is_set())
-
-    global _worker
+    global _writer
     try:
-        job = _Job(Recipe.from_dict(recipe), [Category(*c) for c in categories], *settings)
-        _worker = _Worker(job, Drawer(job.recipe, categories=job.categories, device=job.device), count, stopped)
+        drawer = Drawer(Recipe.from_dict(recipe), categories=categories, device=job.device)
+        _writer = _PieceWriter(job, drawer, report)
     except FormulaVisionError as error:
-        # Such as a GPU whose memory does not do for all workers: what fails here would be told with a traceback.
-        _worker = error
+        # For example, the GPU's memory is too small for all workers. The first piece raises it: raised here, the user
+        # would see a traceback.
+        _writer = error
     compiled.wait()
 
 
-def _write_piece(piece: Piece) -> PieceRecord:
-    if isinstance(_worker, FormulaVisionError):
-        raise _worker
-    return _worker.write(piece)
+def _write_in_worker(piece: Piece) -> PieceRecord:
+    if isinstance(_writer, FormulaVisionError):
+        raise _writer
+    return _writer.write(piece)
 
 
-_worker: _Worker | FormulaVisionError
+_writer: _PieceWriter | FormulaVisionError
+"""Of a worker process."""

@@ -1,4 +1,7 @@
-"""What a store says of itself: its recipe, its layout, and checksums. It is the last file to be written."""
+"""The manifest of a store, ``manifest.json``: its recipe, its layout and all checksums. It is written last.
+
+It lists the sha256 of every other file and of itself, so that any damage is found.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ __all__ = [
     "INCOMPLETE",
     "MANIFEST",
     "RECIPE",
-    "Layout",
     "Manifest",
     "PieceRecord",
+    "StoreLayout",
     "file_checksums",
     "read_manifest",
     "write_manifest",
@@ -29,11 +32,14 @@ __all__ = [
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"
 INCOMPLETE = ".incomplete"
-"""Folder inside a store that is there as long as the store is not complete; it records the pieces that are."""
+"""Folder inside of an unfinished store, with a record of each piece that is written."""
+CHECKSUM = "sha256"
+"""Key of the manifest's own checksum: sha256 of the file with 64 zeros in place of the value."""
+_ZEROS = "0" * 64
 
 
-class Layout(Config):
-    """What is needed to find an image, without the generator that drew it."""
+class StoreLayout(Config):
+    """Names, size and channels of a store's images: enough to find and read them without the generator."""
 
     category_names: list[str] = Field(min_length=1)
     instance_names: list[str] = Field(min_length=1)
@@ -52,6 +58,7 @@ class Layout(Config):
 
     @property
     def instances(self) -> int:
+        """Images per category."""
         return len(self.instance_names)
 
     @property
@@ -59,14 +66,14 @@ class Layout(Config):
         return len(self.category_names) * len(self.instance_names)
 
     def name(self, index: int) -> str:
-        """Path of an image without its suffix."""
+        """Path of an image in the store without its suffix: ``CATEGORY/CATEGORY_INSTANCE``."""
         category, instance = divmod(index, len(self.instance_names))
         folder = self.category_names[category]
         return f"{folder}/{folder}_{self.instance_names[instance]}"
 
 
 class PieceRecord(Config):
-    """A written piece: images ``first`` to ``first + count``."""
+    """A written piece: its file or folder, its images ``first`` to ``first + count``, its size and checksum."""
 
     path: str
     first: int = Field(ge=0)
@@ -76,9 +83,9 @@ class PieceRecord(Config):
 
 
 class Manifest(Config):
-    """A complete store."""
+    """The content of ``manifest.json``."""
 
-    formulavision: str = Field(description="version that wrote it")
+    formulavision: str = Field(description="version that wrote the store")
     generator_package: str = Field(description="package and version that the generator came from")
     format: str
     png: Literal["plain", "compact"] = Field(
@@ -87,7 +94,7 @@ class Manifest(Config):
     )
     recipe_id: str
     recipe: dict[str, Any]
-    layout: Layout
+    layout: StoreLayout
     pieces: list[PieceRecord] = Field(min_length=1)
     files: dict[str, str] | None = Field(
         None, description="sha256 of each other file; None: the version that wrote it had no such files or did not say"
@@ -103,6 +110,7 @@ class Manifest(Config):
 
     @property
     def bytes(self) -> int:
+        """Size of all images' files."""
         return sum(piece.bytes for piece in self.pieces)
 
 
@@ -122,7 +130,7 @@ def read_manifest(root: Path) -> Manifest:
         data = json.loads(content)
         if isinstance(data, dict) and (CHECKSUM in data or "files" in data):
             checksum = str(data.pop(CHECKSUM, ""))
-            if _checksum(content.replace(checksum.encode(), _NO_CHECKSUM)) != checksum:
+            if _checksum(content.replace(checksum.encode(), _ZEROS.encode())) != checksum:
                 raise ValueError("its bytes are not those that were written (checksum)")
         return parse(Manifest, data)
     except OSError as error:
@@ -131,18 +139,9 @@ def read_manifest(root: Path) -> Manifest:
         raise StoreError(f"{path}: is damaged: {one_line(error)}") from None
 
 
-CHECKSUM = "sha256"
-"""Key of the manifest's own checksum: sha256 of the file with this value as zeros."""
-_NO_CHECKSUM = b"0" * 64
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    data = {**manifest.model_dump(mode="json"), CHECKSUM: _NO_CHECKSUM.decode()}
-    head, zeros, tail = (json.dumps(data, indent=1) + "\n").rpartition(_NO_CHECKSUM.decode())
+    data = {**manifest.model_dump(mode="json"), CHECKSUM: _ZEROS}
+    head, zeros, tail = (json.dumps(data, indent=1) + "\n").rpartition(_ZEROS)
     write_text(root / MANIFEST, head + _checksum((head + zeros + tail).encode()) + tail)
 
 
@@ -150,6 +149,10 @@ def file_checksums(root: Path, names: Sequence[str]) -> dict[str, str]:
     """sha256 of files of a store, by their names.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     return {name: _checksum((root / name).read_bytes()) for name in names}
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,6 +1,6 @@
-"""Draws images of a store again, in another order and another process than they were drawn in, and compares them.
+"""Draws images of a store again, in another order and another process than ``generate``, and compares them.
 
-So an image that depends on anything but the recipe and its index is found: on what was drawn before, on a clock, on a
+So an image is found that depends on anything but the recipe and its index: on images drawn before it, on a clock, on a
 global random generator, on the process.
 """
 
@@ -13,7 +13,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,25 @@ from formulavision.util.errors import FormulaVisionError, PluginError, StoreErro
 __all__ = ["redraw"]
 
 Found = tuple[int, list[str]]
+"""Number of images that were drawn, and problems with them, one line each."""
 
 _ALONE = 100
-"""Images that are drawn one by one; the others share work, as they did when they were written."""
+"""Number of images that are drawn one by one; the others are drawn in batches, as ``generate`` does."""
 _EXPLAINED = 3
-"""Differing images whose cause is looked for."""
+"""Number of differing images whose cause is looked for."""
 
 
 def redraw(
-    store: Store, categories: list[Category], indices: NDArray[np.int64], *, damaged: set[int]
+    store: Store, categories: list[Category], indices: NDArray[np.int64], *, damaged_pieces: set[int]
 ) -> Iterator[Found]:
     """Draw images again and compare them with the stored ones.
 
     Args:
-        indices: int64 [n].
-        damaged: numbers of the pieces whose files are known to be damaged, which explains what differs there.
+        indices: int64 [n], of the images.
+        damaged_pieces: numbers of pieces whose files are known to be damaged, which explains differences there.
 
     Yields:
-        How many more were drawn, and what is wrong with them, one line each.
+        The number of images that were drawn since the last time, and problems with them, one line each.
 
     Raises:
         PluginError: the generator raised.
@@ -55,17 +57,48 @@ def redraw(
     """
     if len(indices) == 0:
         return
-    job = store.path, categories, indices, damaged
     generator = plugins()[store.recipe.generator.name].generator
     file = getattr(sys.modules.get(generator.__module__), "__file__", None)
-    if generator.__module__ == "__main__" or file is None:
-        yield from _Redrawing(*job).run()  # this process alone knows the generator
+    source = _Source(generator.name, generator.__module__, file, generator.__qualname__)
+    comparison = _Comparison(store.path, categories, indices, damaged_pieces)
+    if source.module == "__main__" or file is None:
+        yield from comparison.run()  # no other process can import the generator
     else:
-        yield from _in_a_process((generator.name, generator.__module__, file, generator.__qualname__), job)
+        yield from _in_new_process(source, comparison)
 
 
-def _in_a_process(place: tuple[str, str, str, str], job: tuple[Any, ...]) -> Iterator[Found]:
-    # Not one of multiprocessing's: it would run the user's script again, up to the call of verify.
+# Another process -----------------------------------------------------------------------------------------------------
+
+DONE, UNKNOWN_GENERATOR = "done", "unknown generator"
+"""Last message of the process that draws."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The class of a generator, as another process finds it."""
+
+    name: str
+    module: str
+    file: str | None
+    qualname: str
+
+    def register(self) -> bool:
+        """Make the generator known to this process; False where it cannot be imported here."""
+        if self.name in plugins().generators:
+            return True
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError:
+            return False
+        generator = getattr(module, self.qualname, None)
+        if getattr(module, "__file__", None) != self.file or generator is None:
+            return False
+        plugins().add(generator)
+        return True
+
+
+def _in_new_process(source: _Source, comparison: _Comparison) -> Iterator[Found]:
+    # Not by multiprocessing, which would run the user's script again, up to its call of verify.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-c", f"from {__name__} import main; main()"],
@@ -75,92 +108,81 @@ def _in_a_process(place: tuple[str, str, str, str], job: tuple[Any, ...]) -> Ite
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    message: dict[str, Any] = {}
     with process:
         try:
-            process.stdin.write(pickle.dumps((place, job)))
+            process.stdin.write(pickle.dumps((source, comparison)))
             process.stdin.close()
-            message: Any = None
             for line in process.stdout:
                 message = json.loads(line)
-                if isinstance(message, str):
-                    raise PluginError(message)
-                if isinstance(message, list):
-                    yield message[0], message[1]
+                if "error" in message:
+                    raise PluginError(message["error"])
+                if "drawn" in message:
+                    yield message["drawn"], message["problems"]
         except BrokenPipeError:
-            message = None
+            message = {}
         finally:
             process.kill()
-    if message is UNKNOWN:
-        yield from _Redrawing(*job).run()
-    elif message is not DONE:
-        raise StoreError(f"{job[0]}: the process that draws images again ended abruptly ({process.returncode})")
-
-
-DONE, UNKNOWN = True, False
-"""Last messages of the process that draws: all is drawn, or it does not find the generator."""
+    if message.get("end") == UNKNOWN_GENERATOR:
+        yield from comparison.run()
+    elif message.get("end") != DONE:
+        raise StoreError(
+            f"{comparison.path}: the process that draws images again ended abruptly ({process.returncode})"
+        )
 
 
 def main() -> None:
-    """Read the job from standard input, write what is found to standard output, a line of JSON each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what becomes of the work
-    place, job = pickle.load(sys.stdin.buffer)
-    # Whatever a plugin prints goes to standard error.
+    """The process that draws: reads its work from standard input and writes a line of JSON for each message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides about Ctrl-C
+    source, comparison = pickle.load(sys.stdin.buffer)
+    # Text that a plugin prints goes to standard error, and does not mix with the messages.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
 
-        def say(message: Any) -> None:
+        def send(**message: Any) -> None:
             print(json.dumps(message), file=out, flush=True)
 
         try:
-            say(_draw(say, place, job))
+            known = source.register()
+            for drawn, problems in comparison.run() if known else ():
+                send(drawn=drawn, problems=problems)
+            send(end=DONE if known else UNKNOWN_GENERATOR)
         except FormulaVisionError as error:
-            say(str(error))
+            send(error=str(error))
 
 
-def _draw(say: Callable[[Any], None], place: tuple[str, str, str, str], job: tuple[Any, ...]) -> bool:
-    name, module, file, path = place
-    if name not in plugins().generators:
-        # The other process registered it without a package.
-        try:
-            found = importlib.import_module(module)
-        except ImportError:
-            return UNKNOWN
-        generator = getattr(found, path, None)
-        if getattr(found, "__file__", None) != file or generator is None:
-            return UNKNOWN
-        plugins().add(generator)
-    for problems in _Redrawing(*job).run():
-        say(problems)
-    return DONE
+# The comparison ------------------------------------------------------------------------------------------------------
 
 
-class _Redrawing:
-    """Draws and compares, in this process."""
+@dataclass
+class _Comparison:
+    """Draws images of a store again, in this process, and compares them."""
 
-    def __init__(self, path: Path, categories: list[Category], indices: NDArray[np.int64], damaged: set[int]) -> None:
-        self.store = Store(path)
-        self.categories = categories
-        self.indices = indices
-        self.damaged = damaged
-        self.explained = 0
-
-    def drawer(self) -> Drawer:
-        return Drawer(self.store.recipe, categories=self.categories)
+    path: Path
+    categories: list[Category]
+    indices: NDArray[np.int64]
+    damaged_pieces: set[int]
+    explained: int = 0
 
     def run(self) -> Iterator[Found]:
-        drawer = self.drawer()
+        self.store = Store(self.path)
+        drawer = self.new_drawer()
         shuffled = random_stream(0, Stream.VERIFIED, 1).permutation(self.indices)
         alone = shuffled[:_ALONE].tolist()
         for index in alone:
             yield 1, self.problems(index, drawer.draw(index)[0])
         for batch in reversed(list(drawer.batches(np.sort(shuffled[_ALONE:])))):
             images, _ = drawer.draw_batch(batch[::-1])
-            found = zip(batch[::-1].tolist(), images, strict=True)
-            yield len(batch), [problem for index, image in found for problem in self.problems(index, image)]
-        # Once more: if a store holds one image, it was the first that was drawn, and so it was here.
+            pairs = zip(batch[::-1].tolist(), images, strict=True)
+            yield len(batch), [problem for index, image in pairs for problem in self.problems(index, image)]
+        # The first image once more, now after others: in a store of one image it was the first drawn image, too.
         yield 0, self.problems(alone[0], drawer.draw(alone[0])[0])
 
+    def new_drawer(self) -> Drawer:
+        return Drawer(self.store.recipe, categories=self.categories)
+
     def problems(self, index: int, drawn: NDArray[np.uint8]) -> list[str]:
+        """The difference between an image and the stored one, in one line; nothing where they are equal."""
         try:
             stored = self.store.read(index)
         except StoreError as error:
@@ -173,20 +195,19 @@ class _Redrawing:
         return [f"{self.store.layout.name(index)}: {pixels} pixels differ from the formula's{cause}"]
 
     def cause(self, index: int, stored: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> str:
-        """Why an image is drawn otherwise than it is stored, most likely."""
-        manifest = self.store.manifest
-        if index // manifest.pieces[0].count in self.damaged:
+        """The most likely reason for a difference, found by drawing the image alone, again, and after others."""
+        if index // self.store.pieces[0].count in self.damaged_pieces:
             return "its file is damaged"
-        first, second = (self.drawer().draw(index)[0] for _ in range(2))
-        others = self.drawer()
+        first, second = (self.new_drawer().draw(index)[0] for _ in range(2))
+        after_others = self.new_drawer()
         for other in {0, max(index - 1, 0), min(index + 1, len(self.store) - 1), len(self.store) - 1} - {index}:
-            others.draw(other)
-        later = others.draw(index)[0]
+            after_others.draw(other)
+        later = after_others.draw(index)[0]
         if not np.array_equal(first, second):
             return "it is drawn otherwise each time: by a clock, global random numbers, or by what was drawn before it"
         if np.array_equal(first, stored) or not np.array_equal(first, drawn) or not np.array_equal(first, later):
             return "it is drawn otherwise after other images: a generator must keep nothing that changes its images"
-        origin, written = plugins()[self.store.recipe.generator.name].origin, manifest.generator_package
+        origin, written = plugins()[self.store.recipe.generator.name].origin, self.store.manifest.generator_package
         if origin != written:
             return f"{written} wrote the store, and {origin}, which is installed, draws other pixels"
         return (

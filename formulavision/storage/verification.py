@@ -1,4 +1,4 @@
-"""Prove a store right: its files by checksum, what they say of themselves, and its images drawn again."""
+"""``verify``: compares a store with its manifest (files, names, labels) and with its recipe (images drawn again)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.category_files import CATEGORIES, read_folder
 from formulavision.recipes.recipe import Recipe
-from formulavision.storage.formats import Format, Piece, find_format
+from formulavision.storage.formats import find_format
+from formulavision.storage.formats.format import Format, Piece
 from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums
+from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.storage.redrawing import redraw
 from formulavision.storage.store import Store
 from formulavision.util.errors import ConfigError, FolderError, StoreError, one_line
@@ -28,11 +30,12 @@ __all__ = ["Verification", "verify"]
 
 @dataclass
 class Verification:
-    """What ``verify`` found.
+    """The result of ``verify``.
 
     Attributes:
-        pieces, images: how many were checked by checksum, and how many were drawn again.
-        problems: one line each.
+        pieces: number of pieces whose bytes were compared with their checksum.
+        images: number of images that were drawn again.
+        problems: one line each; empty where the store is right.
     """
 
     store: Store
@@ -50,12 +53,12 @@ def verify(
 ) -> Verification:
     """Compare a store with its manifest (all bytes, names and labels) and with its recipe (images drawn again).
 
-    Images are drawn in another order than ``generate`` draws them in, and in another process, unless their generator
-    is known to this process alone. What operating systems leave in folders is no part of a store, and no problem.
+    Images are drawn in another order than ``generate`` draws them, and in a new process, unless only this process
+    knows their generator. Files that operating systems leave in folders (``.DS_Store``) are ignored.
 
     Args:
-        sample: images to draw again, spread at random over the store; None: all.
-        progress: called with pieces and images done, and their total.
+        sample: number of images to draw again, chosen at random from the whole store; None draws all.
+        progress: called with the number of pieces and images that are done, and their total.
 
     Raises:
         StoreError: there is no store, it is not complete, its manifest is damaged, or its recipe is not the one of the
@@ -68,37 +71,38 @@ def verify(
     result = Verification(store)
     damaged = _damaged_files(store)
     result.problems += damaged.values()
-    result.problems += _strangers(store)
-    # Where the categories are damaged, there may be no recipe to draw.
+    result.problems += _foreign_files(store, store_format)
+    # Damaged categories may leave no recipe that can be drawn.
     drawable = CATEGORIES not in damaged
     if drawable and store.recipe.id != store.manifest.recipe_id:
         raise StoreError(f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}")
-    total, pieces = len(store), len(store.manifest.pieces)
+    total, pieces = len(store), len(store.pieces)
     count = total if sample is None else min(sample, total)
-    wrong = set()
-    for number in range(pieces):
-        progress(number, pieces + count)
-        problems = _piece(store, store_format, number, result)
+    damaged_pieces = set()
+    for piece in store.pieces:
+        progress(piece.number, pieces + count)
+        problems = _piece(store, store_format, piece, result)
         result.problems += problems
-        wrong |= {number} if problems else set()
+        if problems:
+            damaged_pieces.add(piece.number)
     if not drawable:
         return result
     categories = find_categories(store.recipe)
     problems = [*_categories(store, categories), *_structure(store, categories, store_format)]
     result.problems += problems
     if problems:
-        return result  # what would be drawn is not what was written
+        return result  # images of another recipe would be compared
     random = random_stream(0, Stream.VERIFIED)
     indices = np.arange(total) if count == total else random.choice(total, count, replace=False)
-    for done, problems in redraw(store, categories, np.sort(indices), damaged=wrong):
-        result.images += done
+    for drawn, problems in redraw(store, categories, np.sort(indices), damaged_pieces=damaged_pieces):
+        result.images += drawn
         result.problems += problems
         progress(pieces + result.images, pieces + count)
     return result
 
 
 def _damaged_files(store: Store) -> dict[str, str]:
-    """What is wrong with the bytes of the files beside the images, by their names."""
+    """Problems with the files beside the images, by the files' names."""
     result = {}
     for name, sha256 in (store.manifest.files or {}).items():
         file = store.path / name
@@ -114,22 +118,42 @@ def _damaged_files(store: Store) -> dict[str, str]:
     return result
 
 
-def _strangers(store: Store) -> Iterator[str]:
-    """Files and folders that are no part of the store; those in the folder of a piece are its format's to find."""
-    path, manifest = store.path, store.manifest
-    pieces = {Path(record.path) for record in manifest.pieces}
-    folders = {piece.parent for piece in pieces}
-    known = {*map(Path, (MANIFEST, RECIPE, MARKER, LOCK, *(manifest.files or ()))), *pieces, *folders}
-    for folder, inner, files in os.walk(path):
-        there = Path(folder).relative_to(path)
-        for name in sorted([*inner, *files]):
-            if not is_system_leftover(name) and there / name not in known:
-                yield f"{path / there / name}: is no part of the store"
-        inner[:] = [name for name in inner if there / name in folders - pieces]
+def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
+    """Files and folders in the store's folder that do not belong to the store."""
+    known = {MANIFEST, RECIPE, MARKER, LOCK, *(store.manifest.files or ())}
+    known.update(name for piece in store.pieces for name in store_format.files(piece, store.layout))
+    folders = {"", *(name.rpartition("/")[0] for name in known)}
+    for folder, inner, files in os.walk(store.path):
+        inside = Path(folder).relative_to(store.path).as_posix()
+        names = {name: name if inside == "." else f"{inside}/{name}" for name in sorted([*inner, *files])}
+        for name, path in names.items():
+            if path not in known and path not in folders and not is_system_leftover(name):
+                yield f"{store.path / path}: is no part of the store"
+        inner[:] = [name for name in inner if names[name] in folders]
+
+
+def _piece(store: Store, store_format: Format, piece: Piece, result: Verification) -> list[str]:
+    """Problems with a piece's bytes, and with the names and labels in it."""
+    record, target = store.manifest.pieces[piece.number], store.path / piece.path
+    files = files_of_piece(store.path, store_format, piece, store.layout)
+    try:
+        if missing := [file for file in files if not file.is_file()]:
+            return [f"{file}: is missing" for file in missing]
+        size, sha256 = measure(files)
+        result.pieces += 1
+        if size != record.bytes:
+            return [f"{target}: holds {size} bytes, not {record.bytes}: the file is damaged"]
+        if sha256 != record.sha256:
+            return [f"{target}: its bytes are not those that were written (checksum): the file is damaged"]
+        return list(store_format.check(store.path, piece, store.layout))
+    except OSError as error:
+        return [f"{target}: {error.strerror or one_line(error)}"]
+    except ValueError as error:
+        return [f"{target}: cannot be read: {one_line(error)}"]
 
 
 def _categories(store: Store, found: list[Category]) -> Iterator[str]:
-    """How the categories in the store differ from those that the generator finds."""
+    """Differences between the categories in the store and those that the generator finds."""
     if CATEGORIES not in (store.manifest.files or ()):
         return
     try:
@@ -149,7 +173,7 @@ def _categories(store: Store, found: list[Category]) -> Iterator[str]:
 
 
 def _structure(store: Store, categories: list[Category], store_format: Format) -> Iterator[str]:
-    """What is wrong with what the store says of itself, before any image is looked at."""
+    """Differences between the recipe's file, the manifest's layout and pieces, and the recipe."""
     layout, recipe, path = store.layout, store.recipe, store.path
     try:
         written = Recipe.load(path / RECIPE)
@@ -167,27 +191,6 @@ def _structure(store: Store, categories: list[Category], store_format: Format) -
     if layout.instance_names != ask_for_names(recipe.build(), recipe.num_instances):
         yield f"{path}: its instances are named otherwise than the recipe's"
     planned = store_format.plan(layout)
-    records = [(record.path, record.first, record.count) for record in store.manifest.pieces]
-    if records != [(store_format.path(piece, layout, len(planned)), piece.first, piece.count) for piece in planned]:
-        yield f"{path}: its pieces are not those of its format's plan"
-
-
-def _piece(store: Store, store_format: Format, number: int, result: Verification) -> list[str]:
-    """What is wrong with a piece's bytes, names and labels."""
-    record = store.manifest.pieces[number]
-    target = store.path / record.path
-    problems = []
-    try:
-        size, sha256 = store_format.measure(target)
-        result.pieces += 1
-        if size != record.bytes:
-            problems.append(f"{target}: holds {size} bytes, not {record.bytes}: the file is damaged")
-        elif sha256 != record.sha256:
-            problems.append(f"{target}: its bytes are not those that were written (checksum): the file is damaged")
-        if not problems or target.is_dir():  # a damaged shard is for no reader; in a folder, names are to be told
-            problems += store_format.check(target, Piece(number, record.first, record.count), store.layout)
-    except OSError as error:
-        problems.append(f"{target}: {error.strerror or one_line(error)}")
-    except ValueError as error:
-        problems.append(f"{target}: cannot be read: {one_line(error)}")
-    return problems
+    if store.pieces != planned:
+        different = next((piece.path for piece in store.pieces if piece not in planned), "the number of pieces")
+        yield f"{path}: its pieces are not those of the format '{store_format.name}': {different}"

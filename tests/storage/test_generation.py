@@ -29,7 +29,8 @@ from formulavision import (
     register,
     verify,
 )
-from formulavision.storage import FORMATS, formats
+from formulavision.storage import FORMATS
+from formulavision.storage.formats import format as format_module
 
 RECIPE = {
     "generator": {"name": "perlin", "grid": 3},
@@ -46,7 +47,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "SHARD_IMAGES", 40)
+    monkeypatch.setattr(format_module, "SHARD_IMAGES", 40)
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -104,7 +105,7 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
 
     resumed_from: list[int] = []
 
-    class Watch(generation.Progress):
+    class Watch(generation.Silent):
         def images(self, done: int, total: int) -> None:
             resumed_from.append(done)
 
@@ -197,7 +198,7 @@ def test_a_piece_that_went_missing_before_the_end_is_drawn_again(
     with pytest.raises(Interrupted):
         generate(recipe, tmp_path / "store", format="webdataset")
     monkeypatch.undo()
-    monkeypatch.setattr(formats, "SHARD_IMAGES", 40)
+    monkeypatch.setattr(format_module, "SHARD_IMAGES", 40)
     (tmp_path / "store" / "shard-000001.tar").unlink()
     (tmp_path / "store" / ".incomplete" / "000002.json").write_text("{")
     generate(recipe, tmp_path / "store", format="webdataset")
@@ -208,8 +209,8 @@ def test_a_piece_that_went_missing_before_the_end_is_drawn_again(
 def test_reading_many_shards_keeps_few_files_open(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
-    monkeypatch.setattr(formats, "SHARD_IMAGES", 2)
-    monkeypatch.setattr(formats.ShardReader, "OPEN", 10)
+    monkeypatch.setattr(format_module, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(Store, "OPEN_PIECES", 10)
     store = generate(recipe, tmp_path / "store", format=format)
     images, _ = Drawer(recipe).draw_batch(range(len(recipe)))
     before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
@@ -241,9 +242,9 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_what_was_written(
 ) -> None:
     import errno
 
-    from formulavision.storage import imagefolder
+    from formulavision.storage import pieces
 
-    real, calls = imagefolder.flush_everything, []
+    real, calls = pieces.flush_everything, []
 
     def full_at_the_third() -> None:
         calls.append(1)
@@ -251,7 +252,7 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_what_was_written(
             raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
         real()
 
-    monkeypatch.setattr(imagefolder, "flush_everything", full_at_the_third)
+    monkeypatch.setattr(pieces, "flush_everything", full_at_the_third)
     with pytest.raises(FormulaVisionError, match="No space left on device; what was written so far is kept"):
         generate(recipe, tmp_path / "store", format="imagefolder")
     monkeypatch.undo()
@@ -373,7 +374,7 @@ class Notes:
 def test_where_the_generator_cannot_draw_there_it_is_told_once_and_the_cpu_draws(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(formats, "SHARD_IMAGES", 4096)  # as in worker processes
+    monkeypatch.setattr(format_module, "SHARD_IMAGES", 4096)  # as in worker processes
     monkeypatch.setattr(plugins()["perlin"].generator, "device_renderer", Generator.device_renderer)
     notes = Notes()
     store = {"format": "imagefolder", "workers": workers, "progress": notes}
@@ -474,7 +475,7 @@ def test_verify_names_a_missing_piece(recipe: Recipe, tmp_path: Path) -> None:
     store = generate(recipe, tmp_path / "store", format="webdataset")
     (tmp_path / "store" / store.manifest.pieces[2].path).unlink()
     problems = verify(tmp_path / "store", sample=10).problems
-    assert any("shard-000002.tar: No such file" in problem for problem in problems)
+    assert any("shard-000002.tar: is missing" in problem for problem in problems)
 
 
 def test_verify_names_what_is_no_part_of_the_store(recipe: Recipe, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from crash_points import contents, kill_everywhere, killed_before
 
 from formulavision import Recipe, generate, verify
-from formulavision.storage import FORMATS, formats
+from formulavision.storage import FORMATS
+from formulavision.storage.formats import format as format_module
 from formulavision.util.errors import FolderError
 
 RECIPE = Recipe.from_dict(
@@ -29,7 +30,7 @@ FOREIGN = ("thesis.tex", "data/thesis.tex", "00000/thesis.tex", ".incomplete.txt
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(format_module, "SHARD_IMAGES", 2)
 
 
 def add_foreign(root: Path) -> dict[str, bytes]:

@@ -511,7 +511,7 @@ def test_a_compact_store_says_so_and_is_of_the_same_recipe(recipe: Recipe, tmp_p
     assert (plain.manifest.png, compact.manifest.png) == ("plain", "compact")
     assert plain.manifest.recipe_id == compact.manifest.recipe_id
     for store, depth in ((plain, 8), (compact, 1)):
-        assert store.reader.read(0)[24] == depth
+        assert store.encoded(0)[24] == depth
         assert verify(store.path).problems == []
     assert all(np.array_equal(plain.read(i), compact.read(i)) for i in range(6))
 
@@ -523,7 +523,7 @@ def test_worker_processes_write_the_same_bytes(recipe: Recipe, tmp_path: Path, e
         for workers in (1, 2)
     ]
     assert stores[0].manifest == stores[1].manifest
-    assert [stores[0].reader.read(i) for i in range(6)] == [stores[1].reader.read(i) for i in range(6)]
+    assert [stores[0].encoded(i) for i in range(6)] == [stores[1].encoded(i) for i in range(6)]
 
 
 def test_a_store_from_before_there_was_a_choice_is_compact(recipe: Recipe, tmp_path: Path) -> None:

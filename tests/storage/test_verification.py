@@ -19,7 +19,8 @@ from formulavision import FormulaVisionError, Generator, Recipe, Store, generate
 from formulavision.cli import app
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.category_files import CATEGORIES, read_folder, write_file, write_folder
-from formulavision.storage import FORMATS, formats, manifest
+from formulavision.storage import FORMATS, manifest
+from formulavision.storage.formats import format as format_module
 from formulavision.storage.manifest import MANIFEST, RECIPE
 from formulavision.util.errors import ConfigError, StoreError
 from formulavision.util.folders import MARKER
@@ -29,7 +30,7 @@ DATA = {"generator": {"name": "perlin", "grid": 2}, "instances": 6, "canvas": {"
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "SHARD_IMAGES", 12)
+    monkeypatch.setattr(format_module, "SHARD_IMAGES", 12)
 
 
 @pytest.fixture(params=FORMATS)
@@ -193,7 +194,7 @@ def test_labels_and_names_inside_of_shards_are_compared(tmp_path: Path, monkeypa
 
 
 def test_class_names_inside_of_parquet_files_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from formulavision.storage import parquet
+    from formulavision.storage.formats import parquet
 
     real = parquet._schema
     with monkeypatch.context() as patch:
@@ -230,7 +231,7 @@ def test_what_operating_systems_leave_behind_is_no_problem(
             generate(recipe, path, format=format)
         litter(path)
         with monkeypatch.context() as patch:
-            patch.setattr(generation._Worker, "write", stop)  # all pieces are there
+            patch.setattr(generation._PieceWriter, "write", stop)  # all pieces are there
             generate(recipe, path, format=format)
         result = verify(path, sample=0)
         assert result.problems == []
@@ -372,7 +373,7 @@ def test_an_unfinished_store_goes_on_without_the_folder_of_its_categories(
     recipe = own_categories(tmp_path)
     whole = generate(recipe, tmp_path / "whole", format=format)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation._Worker, "write", stop)
+        patch.setattr(generation._PieceWriter, "write", stop)
         generate(recipe, tmp_path / "store", format=format)
     shutil.rmtree(tmp_path / "cats")
     resumed = generate(recipe, tmp_path / "store", format=format)
@@ -392,7 +393,7 @@ def test_the_same_command_goes_on_without_the_folder_of_its_categories(
     settings = ["--plugin", "ifs", "--set", "generator.dots=1000", "--instances", "4", "--size", "16", "--workers", "1"]
     command = ["generate", *settings, "--categories-from", str(tmp_path / "cats"), "--out", str(tmp_path / "store")]
     with monkeypatch.context() as patch:
-        patch.setattr(generation._Worker, "write", stop)
+        patch.setattr(generation._PieceWriter, "write", stop)
         assert CliRunner().invoke(app, command).exit_code == 2
     shutil.rmtree(tmp_path / "cats")
     ended = CliRunner().invoke(app, command)

@@ -1,0 +1,79 @@
+"""Tar shards in the layout of the webdataset package: ``NAME.png`` and ``NAME.cls`` (the label in digits) per image.
+
+The standard library's tarfile writes them, because ``webdataset.TarWriter`` imports torch. The tests read them with the
+webdataset package and with timm.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formulavision.storage.formats.format import Create, Piece, Sample, ShardFormat
+from formulavision.storage.manifest import StoreLayout
+from formulavision.util.errors import StoreError
+
+_BLOCK = 512
+
+
+class WebDataset(ShardFormat):
+    name = "webdataset"
+
+    def path(self, number: int, pieces: int, layout: StoreLayout) -> str:
+        return f"shard-{number:06d}.tar"
+
+    def write(self, samples: Iterable[Sample], create: Create, piece: Piece, layout: StoreLayout) -> None:
+        with create(piece.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for sample in samples:
+                _add(tar, f"{sample.name}.png", sample.png)
+                _add(tar, f"{sample.name}.cls", str(sample.label).encode())
+
+    def byte_ranges(self, content: mmap.mmap) -> NDArray[np.int64]:
+        ranges = [(start, size) for name, start, size in _members(content) if name.endswith(".png")]
+        return np.array(ranges, np.int64).reshape(-1, 2)
+
+    def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
+        path = root / piece.path
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            members = [(name, content[start : start + size]) for name, start, size in _members(content)]
+        images, labels = members[::2], members[1::2]
+        names = [layout.name(index) for index in piece.indices]
+        if [name for name, _ in images] != [f"{name}.png" for name in names]:
+            yield f"{path}: its images are not those of the recipe, in its order"
+        expected = [b"%d" % (index // layout.instances) for index in piece.indices]
+        if labels != [(f"{name}.cls", label) for name, label in zip(names, expected, strict=True)]:
+            yield f"{path}: its labels are not the recipe's"
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    try:
+        tar.addfile(member, io.BytesIO(content))
+    except ValueError as error:
+        raise StoreError(f"{name}: {error} for --format webdataset: use parquet") from None
+
+
+def _members(content: mmap.mmap) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size in bytes of each file in a tar archive, read from the headers alone.
+
+    Raises:
+        ValueError: the content is no tar archive.
+    """
+    start = 0
+    while start + _BLOCK <= len(content) and content[start]:
+        header = content[start : start + _BLOCK]
+        try:
+            size = int(header[124:135], 8)
+        except ValueError:
+            raise ValueError("is no tar shard") from None
+        # A name has two fields; each ends at a zero byte, or is full.
+        name, prefix = (header[i:j].partition(b"\0")[0] for i, j in ((0, 100), (345, 500)))
+        yield (prefix + b"/" + name if prefix else name).decode(errors="replace"), start + _BLOCK, size
+        start += _BLOCK - (-size // _BLOCK) * _BLOCK

@@ -1,0 +1,97 @@
+"""Writes and measures the pieces of a store in a local folder, for all formats.
+
+A piece is written into a folder of its own below ``.incomplete``, flushed to the disk, and moved to its place. So a
+piece is there as a whole or not at all, and two processes that write the same piece do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from formulavision.storage.formats.format import Format, Piece, Sample
+from formulavision.storage.manifest import INCOMPLETE, PieceRecord, StoreLayout
+from formulavision.util.files import flush_everything, flush_folder, partial_path
+
+__all__ = ["files_of_piece", "measure", "write_piece"]
+
+
+def write_piece(
+    root: Path, store_format: Format, piece: Piece, samples: Iterable[Sample], layout: StoreLayout
+) -> PieceRecord:
+    """Write a piece of the store in ``root``, in whole or not at all, replacing files of the same names.
+
+    Args:
+        samples: all images of the piece, in the order of their indices.
+
+    Returns:
+        The piece's size and checksum, for the manifest.
+
+    Raises:
+        OSError: a file cannot be written.
+        StoreError: the format cannot hold a sample.
+    """
+    temporary = partial_path(root / INCOMPLETE / f"{piece.number:06d}")
+    made = {temporary}
+    temporary.mkdir(parents=True)
+
+    def create(name: str) -> BinaryIO:
+        path = temporary / name
+        if path.parent not in made:
+            path.parent.mkdir(parents=True)
+            made.add(path.parent)
+        return path.open("wb")
+
+    store_format.write(samples, create, piece, layout)
+    _flush(temporary / name for name in store_format.files(piece, layout))
+    target = root / piece.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _move(temporary, root)
+    flush_folder(target.parent)
+    size, sha256 = measure(files_of_piece(root, store_format, piece, layout))
+    return PieceRecord(path=piece.path, first=piece.first, count=piece.count, bytes=size, sha256=sha256)
+
+
+def _flush(files: Iterable[Path]) -> None:
+    """Write files from the system's memory to the disk."""
+    files = list(files)
+    if len(files) > 1:
+        flush_everything()  # costs less than flushing each of some thousand small files
+        return
+    with files[0].open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder to its place. Into a folder that is there already, its entries are moved one by one."""
+    if source.is_dir() and target.is_dir():
+        for entry in source.iterdir():
+            _move(entry, target / entry.name)
+        source.rmdir()
+    else:
+        source.replace(target)
+
+
+def files_of_piece(root: Path, store_format: Format, piece: Piece, layout: StoreLayout) -> list[Path]:
+    """The files of a piece of the store in ``root``, in the order in which :func:`measure` takes them."""
+    return [root / name for name in store_format.files(piece, layout)]
+
+
+def measure(files: Sequence[Path]) -> tuple[int, str]:
+    """Size of files in bytes, and the sha256 over their names and contents.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    size, total = 0, hashlib.sha256()
+    block = memoryview(bytearray(1 << 18))
+    for path in files:
+        total.update(path.name.encode() + b"\0")
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(block):
+                size += count
+                total.update(block[:count])
+    return size, total.hexdigest()

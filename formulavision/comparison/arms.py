@@ -1,23 +1,25 @@
-"""The rows of a comparison: where an arm's weights come from, and what a sweep makes of it."""
+"""The arms of a comparison: where the weights of each come from, and how a sweep turns one arm into several."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from formulavision.data.downstream import DownstreamSettings
+from formulavision.data.labels import LabelSettings
 from formulavision.recipes.recipe import Recipe
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
-__all__ = ["REMOTE", "Arm", "Variant", "expand", "flatten_sweep", "swept_names"]
+__all__ = ["REMOTE", "Arm", "Dataset", "Variant", "expand", "flatten_sweep", "swept_names"]
 
 REMOTE = ("timm:", "torchvision:")
-"""What a checkpoint begins with that is a published model's name and no path."""
+"""Prefixes of a checkpoint that is the name of a published model, not a path."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _RECIPE = re.compile(r"(generator|canvas)\..+|categories(\..+)?|instances|seed")
@@ -25,51 +27,50 @@ _SWEEPABLE = "generator.*, canvas.*, categories, instances, seed, labels.*, pret
 _OF_AN_ARM = ("recipe.", "images.", "labels.", "pretrain.")
 
 
-class Arm(Config):
-    """One row of a comparison, by where its weights come from: one of recipe, images and checkpoint, or none."""
+def _read_recipe(value: Any) -> Any:
+    if isinstance(value, str | Path):
+        return Recipe.load(value)
+    return Recipe.from_dict(value) if isinstance(value, dict) else value
 
-    recipe: Recipe | None = Field(
+
+def _absolute_path(value: Any) -> Any:
+    if isinstance(value, Path) or (isinstance(value, str) and not value.startswith(REMOTE)):
+        return str(user_path(value).absolute())
+    return value
+
+
+def _absolute_root(settings: DownstreamSettings) -> DownstreamSettings:
+    return settings if settings.root is None else settings.model_copy(update={"root": settings.root.absolute()})
+
+
+Dataset = Annotated[DownstreamSettings, AfterValidator(_absolute_root)]
+"""A real dataset, its root as an absolute path."""
+
+
+class Arm(Config):
+    """One arm: its weights are pre-trained on a recipe or on images, read from a checkpoint, or random."""
+
+    recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] | None = Field(
         None, description="formula to pre-train on: a recipe, or the path of a recipe's YAML file"
     )
-    images: Any = Field(None, description="real images to pre-train on: a downstream's settings; its training side")
-    checkpoint: str | None = Field(
+    images: Dataset | None = Field(
+        None, description="real images to pre-train on: settings of a downstream dataset, of which the training side"
+    )
+    checkpoint: Annotated[str, BeforeValidator(_absolute_path)] | None = Field(
         None,
         description="weights that were pre-trained elsewhere: a run's folder, a file, timm:NAME or torchvision:NAME",
     )
-    labels: Any = Field(
+    labels: LabelSettings | None = Field(
         None, description="other labels than the images' own: {noise: 0.25}, a share replaced; or {clusters: 1000}"
     )
     pretrain: dict[str, Any] = Field(
         default_factory=dict, description="pre-training settings of this arm, over those of the comparison"
     )
 
-    @field_validator("recipe", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _read_recipe(cls, value: Any) -> Any:
-        if isinstance(value, str | Path):
-            return Recipe.load(value)
-        return Recipe.from_dict(value) if isinstance(value, dict) else value
-
-    @field_validator("images", mode="before")
-    @classmethod
-    def _read_images(cls, value: Any) -> Any:
-        return None if value is None else read_dataset(value, "")
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _read_labels(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        from formulavision.data.labels import LabelSettings
-
-        return parse(LabelSettings, value)
-
-    @field_validator("checkpoint", mode="before")
-    @classmethod
-    def _absolute(cls, value: Any) -> Any:
-        if isinstance(value, Path) or (isinstance(value, str) and not value.startswith(REMOTE)):
-            return str(user_path(value).absolute())
-        return value
+    def _empty(cls, data: Any) -> Any:
+        return {} if data is None else data
 
     @model_validator(mode="after")
     def _one_source(self) -> Arm:
@@ -91,23 +92,22 @@ class Arm(Config):
         """Whether the arm starts from random weights."""
         return not self.pretrained_here and self.checkpoint is None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, without what is not set."""
+    def to_dict(self, *, resolved: bool = True) -> dict[str, Any]:
+        """Plain values only, without settings that are not set.
+
+        Args:
+            resolved: with the recipe's numbers of categories and instances also where they are not set and follow from
+                the generator's parameters.
+        """
         data = self.model_dump(mode="json", exclude={"recipe"}, exclude_none=True)
         data = {key: value for key, value in data.items() if value != {}}
-        return data if self.recipe is None else {"recipe": self.recipe.to_dict(), **data}
-
-
-def read_dataset(value: Any, path: str) -> Any:
-    """A downstream dataset's settings, with its root as an absolute path, from a mapping or a text.
-
-    Raises:
-        ConfigError: they are wrong; one line a problem, under ``path``.
-    """
-    from formulavision.data.downstream import DownstreamSettings
-
-    settings = value if isinstance(value, DownstreamSettings) else parse(DownstreamSettings, value, path)
-    return settings if settings.root is None else settings.model_copy(update={"root": settings.root.absolute()})
+        if self.recipe is None:
+            return data
+        recipe = self.recipe.to_dict()
+        if not resolved:
+            for key in {"categories", "instances"} - self.recipe.model_fields_set:
+                del recipe[key]
+        return {"recipe": recipe, **data}
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ class Variant:
     """An arm as it runs: as it stands in the file, or at one point of a sweep.
 
     Attributes:
-        name: of the row: the arm's, or ``ARM-SETTING-VALUE``, the setting with its parents where two swept ones
-            end alike.
+        name: the arm's name in the table: its name in the file, or ``ARM-SETTING-VALUE`` at a point of a sweep.
         base: the arm's name in the file.
         finetune: fine-tuning settings of this point, over those of the comparison.
         path: the swept setting; None where nothing is swept.
@@ -134,7 +133,7 @@ class Variant:
 def flatten_sweep(value: Any) -> Any:
     """``{generator: {fill_rate: [...]}}`` as ``{generator.fill_rate: [...]}``; dotted keys stay as they are."""
     if not isinstance(value, Mapping):
-        return value
+        return {} if value is None else value
     result: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):
@@ -150,7 +149,8 @@ def swept_names(arms: Iterable[str], sweep: Mapping[str, Iterable[Any]]) -> set[
 
 
 def _swept_name(arm: str, path: str, value: Any, sweep: Iterable[str]) -> str:
-    """Name of an arm at a point of a sweep, from as much of the path as tells it from the others that are swept.
+    """Name of an arm at a point of a sweep: the arm, the shortest end of the path that no other swept path has, the
+    value.
 
     ``fractaldb-fill_rate-0.05``; ``fractaldb-pretrain.learning_rate-0.1``, where ``finetune.learning_rate`` varies too.
     """
@@ -168,42 +168,37 @@ def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str,
     Raises:
         ConfigError: a swept setting is unknown, touches no arm, or has a value that does not fit.
     """
-    touched = {path: dict(_touched(arms, path)) for path in sweep}
+    touched = {path: _touched(arms, path) for path in sweep}
     result: dict[str, Variant] = {}
     problems: list[str] = []
     for base, arm in arms.items():
         points = [
-            (path, inner[base], value) for path, inner in touched.items() if base in inner for value in sweep[path]
+            (path, settings[base], value)
+            for path, settings in touched.items()
+            if base in settings
+            for value in sweep[path]
         ]
         if not points:
             result[base] = Variant(base, base, arm)
         for path, setting, value in points:
+            name = _swept_name(base, path, value, sweep)
+            if name in result or name in arms:
+                problems.append(f"sweep.{path}: there are two arms of the name '{name}'")
             try:
-                variant = _at(base, arm, path, setting, value, _swept_name(base, path, value, sweep))
+                result[name] = _at_point(name, base, arm, path, setting, value)
             except ConfigError as error:
                 problems += [f"sweep.{path}: {base} at {value}: {problem}" for problem in error.problems]
-                continue
-            if variant.name in result or variant.name in arms:
-                problems.append(f"sweep.{path}: there are two arms of the name '{variant.name}'")
-            result[variant.name] = variant
     if problems:
         raise ConfigError(*problems)
     return result
 
 
-def _touched(arms: Mapping[str, Arm], path: str) -> Iterator[tuple[str, str]]:
-    """Which arms a swept setting touches, and what it is called inside the arm: ``recipe.generator.fill_rate``.
+def _touched(arms: Mapping[str, Arm], path: str) -> dict[str, str]:
+    """By the name of each arm that a swept path touches, the setting inside the arm: ``recipe.generator.fill_rate``.
 
     Raises:
-        ConfigError: it is nothing that can be swept, or touches no arm.
+        ConfigError: the path cannot be swept, or touches no arm.
     """
-    found = list(_matches(arms, path))
-    if not found:
-        raise ConfigError(f"sweep.{path}: no arm has this setting")
-    yield from found
-
-
-def _matches(arms: Mapping[str, Arm], path: str) -> Iterator[tuple[str, str]]:
     if path.startswith("arms."):
         # Names may hold dots themselves.
         name = max((n for n in arms if path.startswith(f"arms.{n}.")), key=len, default=None)
@@ -212,23 +207,22 @@ def _matches(arms: Mapping[str, Arm], path: str) -> Iterator[tuple[str, str]]:
         setting = path.removeprefix(f"arms.{name}.")
         if not setting.startswith(_OF_AN_ARM):
             raise ConfigError(f"sweep.{path}: must go on with {', '.join(_OF_AN_ARM)}")
-        yield name, setting
-        return
-    for name, arm in arms.items():
-        if path.startswith("finetune."):
-            yield name, path
-        elif _RECIPE.fullmatch(path):
-            if arm.recipe is not None:
-                yield name, f"recipe.{path}"
-        elif path.startswith(("labels.", "pretrain.")):
-            if arm.pretrained_here:
-                yield name, path
-        else:
-            raise ConfigError(f"sweep.{path}: is nothing to sweep: must be {_SWEEPABLE}")
+        return {name: setting}
+    if path.startswith("finetune."):
+        found = dict.fromkeys(arms, path)
+    elif _RECIPE.fullmatch(path):
+        found = {name: f"recipe.{path}" for name, arm in arms.items() if arm.recipe is not None}
+    elif path.startswith(("labels.", "pretrain.")):
+        found = {name: path for name, arm in arms.items() if arm.pretrained_here}
+    else:
+        raise ConfigError(f"sweep.{path}: cannot be swept: must be {_SWEEPABLE}")
+    if not found:
+        raise ConfigError(f"sweep.{path}: no arm has this setting")
+    return found
 
 
-def _at(base: str, arm: Arm, path: str, setting: str, value: Any, name: str) -> Variant:
-    """An arm at one point of a sweep, by its name there.
+def _at_point(name: str, base: str, arm: Arm, path: str, setting: str, value: Any) -> Variant:
+    """An arm with one of its settings at a value.
 
     Raises:
         ConfigError: the value does not fit.
@@ -236,15 +230,13 @@ def _at(base: str, arm: Arm, path: str, setting: str, value: Any, name: str) -> 
     if not isinstance(value, str | int | float):
         raise ConfigError("must be a number, a word, or true or false")
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' is no name of an arm: letters, digits, '.', '_', '+' and '-'")
+        raise ConfigError(f"'{name}' cannot name an arm: must be letters, digits, '.', '_', '+' and '-'")
     if setting.startswith("finetune."):
-        return Variant(name, base, arm, {setting.partition(".")[2]: value}, path, value)
-    data = arm.to_dict()
-    if arm.recipe is not None:
-        data["recipe"] = _open_recipe(arm.recipe, setting)
-    *parents, last = setting.split(".")
-    if setting == "recipe.categories":
-        parents, last = ["recipe", "categories"], "count"
+        return Variant(name, base, arm, {setting.removeprefix("finetune."): value}, path, value)
+    data = arm.to_dict(resolved=False)
+    if setting.startswith("recipe.categories"):
+        data["recipe"].get("categories", {}).pop("sha256", None)
+    *parents, last = f"{setting}.count".split(".") if setting == "recipe.categories" else setting.split(".")
     node = data
     for key in parents:
         node = node.setdefault(key, {})
@@ -252,14 +244,3 @@ def _at(base: str, arm: Arm, path: str, setting: str, value: Any, name: str) -> 
             raise ConfigError(f"'{key}' holds a plain value, not settings")
     node[last] = value
     return Variant(name, base, parse(Arm, data), {}, path, value)
-
-
-def _open_recipe(recipe: Recipe, setting: str) -> dict[str, Any]:
-    """A recipe's settings, but for those that follow from the one that is about to be changed."""
-    data = recipe.to_dict()
-    if setting.startswith("recipe.generator."):
-        for key in {"categories", "instances"} - recipe.model_fields_set:
-            data.pop(key)
-    if setting.startswith("recipe.categories"):
-        data["categories"].pop("sha256", None)
-    return data

@@ -1,175 +1,163 @@
-"""What a comparison compares: arms x downstreams x frozen layers x seeds, validated before anything slow starts."""
+"""The configuration of a comparison: arms x downstreams x frozen layers x seeds, read and checked in full."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from formulavision.comparison.arms import REMOTE, Arm, Variant, expand, flatten_sweep, read_dataset
-from formulavision.comparison.sizes import FULL, at_size, without_numbers_of_others
+from formulavision.comparison.arms import REMOTE, Arm, Dataset, Variant, expand, flatten_sweep, swept_names
+from formulavision.data.downstream.settings import KINDS
+from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
 
-if TYPE_CHECKING:
-    from formulavision.training.settings import TrainSettings
+__all__ = ["FULL", "PICTURES", "PROBE", "ComparisonSettings", "PictureKind", "at_size"]
 
-__all__ = ["PICTURES", "PROBE", "ComparisonSettings", "Picture"]
-
-Picture = Literal["filters", "grad-cam", "classes"]
-PICTURES: tuple[Picture, ...] = ("filters", "grad-cam", "classes")
+PictureKind = Literal["filters", "grad-cam", "classes"]
+PICTURES: tuple[PictureKind, ...] = ("filters", "grad-cam", "classes")
 
 PROBE = "-probe"
-"""What the name of a probe ends with where others say which layers were frozen: there, all of them are."""
+"""Ending of a probe's name where other results name the layers that fine-tuning froze: a probe freezes all of them."""
+
+FULL = "full"
+"""Size of the file without an overlay."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-_SIZE = {"resize", "crop"}
+_IMAGE_SIZE = {"resize", "crop"}
 _SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("a name must be letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _no_repetition(values: list[Any]) -> list[Any]:
+    repeated = next((entry for entry in values if values.count(entry) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated!r} stands there twice")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Different = AfterValidator(_no_repetition)
+SweptValues = Annotated[list[Any], Field(min_length=1), Different]
 
 
 class ComparisonSettings(Config):
     """A comparison: every arm is fine-tuned on every downstream, with every choice of frozen layers and every seed."""
 
-    name: str = Field("comparison", description="title of the report")
+    name: Annotated[str, AfterValidator(_not_blank)] = Field("comparison", description="title of the report")
     size: str = Field(FULL, description="which of the file's sizes this is")
-    arms: dict[str, Arm] = Field(min_length=1, description="rows of the table, in this order")
-    downstreams: dict[str, Any] = Field(
+    arms: dict[Name, Arm] = Field(min_length=1, description="rows of the table, in this order")
+    downstreams: dict[Name, Dataset] = Field(
         min_length=1, description="real datasets to fine-tune and evaluate on: name -> kind, root, train_per_class, ..."
     )
     model: str = Field("resnet18", description="timm name of the architecture")
     pretrain: dict[str, Any] = Field(default_factory=dict, description="training settings of pre-training")
     finetune: dict[str, Any] = Field(default_factory=dict, description="training settings of fine-tuning")
     finetuning: bool = Field(True, description="whether to fine-tune; false: probes only")
-    freeze: list[str] = Field(["none"], min_length=1, description="layers that fine-tuning leaves as they are")
-    probes: list[Literal["linear", "knn"]] = Field(
+    freeze: Annotated[list[str], Different] = Field(
+        ["none"], min_length=1, description="layers that fine-tuning leaves as they are"
+    )
+    probes: Annotated[list[Literal["linear", "knn"]], Different] = Field(
         default_factory=list, description="how to evaluate frozen pre-trained features, besides fine-tuning"
     )
-    seeds: list[int] = Field([0], min_length=1, description="seeds of training; results are averaged over them")
+    seeds: Annotated[list[int], Different] = Field(
+        [0], min_length=1, description="seeds of training; results are averaged over them"
+    )
     data: Literal["on-demand", "stored"] = Field(
         "on-demand", description="draw images while training, or generate each recipe's store first and train from it"
     )
-    sweep: dict[str, list[Any]] = Field(
+    sweep: Annotated[dict[str, SweptValues], BeforeValidator(flatten_sweep)] = Field(
         default_factory=dict,
         description="settings to vary, one at a time: generator.fill_rate: [0.05, 0.1]; each value is an arm",
     )
-    paper: dict[str, dict[str, float]] = Field(
+    paper: dict[str, dict[str, Percent]] = Field(
         default_factory=dict, description="the paper's numbers in per cent: downstream -> ARM or ARM/FROZEN -> number"
     )
     against: str | None = Field(
         None, description="the arm that the others are measured against; unset: the one that trains from scratch"
     )
-    reach: list[float] | None = Field(
-        None, description="accuracies, 0 to 1, whose first epoch is told; unset: chosen from the results"
+    reach: Annotated[list[Share], Different, AfterValidator(sorted)] | None = Field(
+        None,
+        description="accuracies, 0 to 1, whose first epoch the report names; unset: chosen from the results",
     )
-    pictures: list[Picture] = Field(
+    pictures: list[PictureKind] = Field(
         list(PICTURES), description="what the report shows beside numbers; true: all of it, false: none"
     )
 
-    @field_validator("name")
-    @classmethod
-    def _printable(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("is empty")
-        return value
-
-    @field_validator("arms", mode="before")
-    @classmethod
-    def _read_arms(cls, value: Any) -> Any:
-        return _each(value, lambda name, arm: parse(Arm, {} if arm is None else arm, name))
-
     @field_validator("downstreams", mode="before")
     @classmethod
-    def _read_downstreams(cls, value: Any) -> Any:
-        def read(name: str, settings: Any) -> Any:
-            if isinstance(settings, Mapping) and settings.get("kind") == "folder" and settings.get("root") is None:
-                raise ConfigError(f"{name}.root: is missing; say --set downstreams.{name}.root=/path")
-            return read_dataset(settings, name)
-
-        return _each(value, read)
-
-    @field_validator("sweep", mode="before")
-    @classmethod
-    def _read_sweep(cls, value: Any) -> Any:
-        return {} if value is None else flatten_sweep(value)
+    def _roots_are_set(cls, value: Any) -> Any:
+        problems = [
+            f"{name}.root: is missing; say --set downstreams.{name}.root=/path"
+            for name, dataset in _mapping(value).items()
+            if isinstance(dataset, Mapping) and dataset.get("kind") == "folder" and dataset.get("root") is None
+        ]
+        if problems:
+            raise ConfigError(*problems)
+        return value
 
     @field_validator("pictures", mode="before")
     @classmethod
     def _all_or_none(cls, value: Any) -> Any:
         return (list(PICTURES) if value else []) if isinstance(value, bool) else value
 
-    @field_validator("freeze", "seeds", "probes")
-    @classmethod
-    def _no_repetition(cls, value: list[Any]) -> list[Any]:
-        return _unique(value)
-
-    @field_validator("sweep")
-    @classmethod
-    def _different_values(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for path, values in value.items():
-            if not values:
-                raise ConfigError(f"{path}: holds no values")
-            try:
-                _unique(values)
-            except ValueError as error:
-                raise ConfigError(f"{path}: {error}") from None
-        return value
-
-    @field_validator("reach")
-    @classmethod
-    def _shares(cls, value: list[float] | None) -> list[float] | None:
-        for level in value or ():
-            if not 0 < level <= 1:
-                raise ValueError(f"{level} is not allowed: must be a share above 0 and at most 1")
-        return None if value is None else sorted(_unique(value))
-
     @model_validator(mode="after")
-    def _check_training(self) -> ComparisonSettings:
-        if not (self.finetuning or self.probes):
-            raise ConfigError("finetuning: is off, and there are no probes: nothing would be evaluated")
-        problems: list[str] = []
-        for path, settings in (("pretrain", self.pretrain), ("finetune", self.finetune)):
-            problems += _problems_of(self.model, settings, path)
-        for name, arm in self.arms.items():
-            problems += _problems_of(self.model, arm.pretrain, f"arms.{name}.pretrain")
-        if not problems:
-            for variant in self.variants.values():
-                if variant.path is not None:
-                    at = f"sweep.{variant.path}: {variant.base} at {variant.value}"
-                    swept = [
-                        *_problems_of(self.model, {**self.pretrain, **variant.arm.pretrain}, "pretrain"),
-                        *_problems_of(self.model, {**self.finetune, **variant.finetune}, "finetune"),
-                    ]
-                    problems += [f"{at}: {problem}" for problem in swept]
-        problems = problems or [*self._problems_of_against(), *self._problems_of_paper()]
-        if problems:
-            raise ConfigError(*dict.fromkeys(problems))
+    def _check(self) -> ComparisonSettings:
+        # A check reads what the one before it has found right.
+        for check in (self._problems_of_training, self._problems_of_sweeps, self._problems_of_names):
+            problems = dict.fromkeys(check())
+            if problems:
+                raise ConfigError(*problems)
         return self
 
-    def _problems_of_against(self) -> Iterable[str]:
+    def _problems_of_training(self) -> Iterator[str]:
+        if not (self.finetuning or self.probes):
+            yield "finetuning: is off, and there are no probes: nothing would be evaluated"
+        yield from _problems_of(self.model, self.pretrain, "pretrain")
+        yield from _problems_of(self.model, self.finetune, "finetune")
+        for name, arm in self.arms.items():
+            yield from _problems_of(self.model, arm.pretrain, f"arms.{name}.pretrain")
+
+    def _problems_of_sweeps(self) -> Iterator[str]:
+        for variant in self.variants.values():
+            if variant.path is not None:
+                at = f"sweep.{variant.path}: {variant.base} at {variant.value}"
+                pretrain, finetune = {**self.pretrain, **variant.arm.pretrain}, {**self.finetune, **variant.finetune}
+                yield from (f"{at}: {problem}" for problem in _problems_of(self.model, pretrain, "pretrain"))
+                yield from (f"{at}: {problem}" for problem in _problems_of(self.model, finetune, "finetune"))
+
+    def _problems_of_names(self) -> Iterator[str]:
         if self.against is not None and self.against not in self.variants:
             yield f"against: there is no arm '{self.against}'{did_you_mean(self.against, self.variants)}"
-
-    def _problems_of_paper(self) -> Iterable[str]:
+        # The paper's number for an arm stays in the file while a sweep stands in the arm's place.
+        arms = [*self.variants, *self.arms]
         for downstream, numbers in self.paper.items():
             if downstream not in self.downstreams:
                 yield f"paper.{downstream}: there is no such downstream{did_you_mean(downstream, self.downstreams)}"
-            for row, number in numbers.items():
-                arm, slash, freeze = row.partition("/")
-                # The paper's number for an arm stays in the file while a sweep stands in the arm's place.
-                known = [*self.variants, *self.arms]
-                if arm not in known:
-                    yield f"paper.{downstream}.{row}: there is no such arm{did_you_mean(arm, known)}"
-                elif slash and freeze not in self.treatments:
-                    yield (
-                        f"paper.{downstream}.{row}: nothing here is frozen like '{freeze}'"
-                        f"{did_you_mean(freeze, self.treatments)}"
-                    )
-                if not 0 <= number <= 100:
-                    yield f"paper.{downstream}.{row}: {number} is not allowed: must be per cent"
+            for key in numbers:
+                arm, slash, treatment = key.partition("/")
+                if arm not in arms:
+                    yield f"paper.{downstream}.{key}: there is no such arm{did_you_mean(arm, arms)}"
+                elif slash and treatment not in self.treatments:
+                    hint = did_you_mean(treatment, self.treatments)
+                    yield f"paper.{downstream}.{key}: no frozen layers and no probe are called '{treatment}'{hint}"
 
     # What follows from it --------------------------------------------------------------------------------------------
 
@@ -180,7 +168,7 @@ class ComparisonSettings(Config):
 
     @property
     def treatments(self) -> list[str]:
-        """What is done with each arm's weights: fine-tuned with these layers frozen, or probed (``linear-probe``)."""
+        """How each arm's weights are evaluated: fine-tuned with these layers frozen, or probed (``linear-probe``)."""
         return [*(self.freeze if self.finetuning else ()), *(f"{probe}{PROBE}" for probe in self.probes)]
 
     def baseline(self, name: str) -> str | None:
@@ -200,16 +188,38 @@ class ComparisonSettings(Config):
         return _train_settings(self.model, {**self.pretrain, **self.variants[name].arm.pretrain}, seed)
 
     def finetune_settings(self, name: str, seed: int) -> TrainSettings:
-        """Fine-tuning settings, which all arms share but for what is swept.
+        """Fine-tuning settings of an arm as it runs: the same for all arms, except what is swept.
 
-        The size of images is that of pre-training where it is not set, and the same for all arms, whatever they start
-        from.
+        The size of images is that of pre-training where it is not set, and is set in the result, so that no checkpoint
+        fills in its own.
         """
         given = {**self.finetune, **self.variants[name].finetune}
-        if not given.keys() & _SIZE:
-            given |= {key: value for key, value in self.pretrain.items() if key in _SIZE}
+        if not given.keys() & _IMAGE_SIZE:
+            given |= {key: value for key, value in self.pretrain.items() if key in _IMAGE_SIZE}
         settings = _train_settings(self.model, given, seed)
-        return _train_settings(self.model, {**given, **settings.model_dump(include=_SIZE)}, seed)
+        return _train_settings(self.model, {**given, **settings.model_dump(include=_IMAGE_SIZE)}, seed)
+
+    def with_sweep(self, values: Mapping[str, Any]) -> ComparisonSettings:
+        """The comparison with another sweep; ``against`` and the paper's numbers for points that only the old one has
+        are left out.
+
+        Args:
+            values: by the setting's path the values, as in ``sweep``.
+
+        Raises:
+            ConfigError: a setting is unknown, touches no arm, or has a value that does not fit.
+        """
+        points: dict[str, list[Any]] = {}
+        for path, several in flatten_sweep(values).items():
+            if not isinstance(several, list | tuple | range):
+                raise ConfigError(f"sweep.{path}: {several!r} is not allowed: must be a list of values")
+            points[path] = list(several)
+        old = self.to_dict()
+        arms = {name: arm.to_dict(resolved=False) for name, arm in self.arms.items()}
+        new = _without_absent_paper_numbers({**old, "arms": arms, "sweep": points}, old)
+        if self.against in _result_names(old) - _result_names(new):
+            del new["against"]
+        return parse(ComparisonSettings, new)
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 
@@ -221,7 +231,7 @@ class ComparisonSettings(Config):
 
         Args:
             path: the file.
-            settings: what is laid over it, last.
+            settings: laid over the file and its size; ``path.to.key=null`` removes a setting.
             size: one of the file's ``sizes``, or ``full``: the file without an overlay, as for None.
 
         Raises:
@@ -229,60 +239,42 @@ class ComparisonSettings(Config):
         """
         path = Path(path)
         try:
-            data = load_yaml(path)
-            if isinstance(data.get("sizes"), Mapping):
-                overlays = {name: _beside(inner, path.parent) for name, inner in data["sizes"].items()}
-                data = {**data, "sizes": overlays}
-            full = _beside(data, path.parent)
-            sized = apply_settings(at_size(full, size), settings)
-            return parse(cls, without_numbers_of_others(sized, full))
+            return cls._read(_beside(path.parent, load_yaml(path)), settings, size)
         except ConfigError as error:
             problems = (p if p.startswith((str(path), "--set ")) else f"{path}: {p}" for p in error.problems)
             raise ConfigError(*problems) from None
+
+    @classmethod
+    def of(cls, config: ComparisonSettings | Mapping[str, Any] | str | Path, size: str | None) -> ComparisonSettings:
+        """The comparison that a user means: itself, its file's, or a mapping's, at one of its sizes.
+
+        Raises:
+            ConfigError: as for :meth:`load`; or the comparison itself is given, and was read at another size.
+        """
+        if isinstance(config, str | Path):
+            return cls.load(config, size=size)
+        if isinstance(config, ComparisonSettings):
+            if size not in (None, config.size):
+                raise ConfigError(f"size: is '{size}', and the comparison was read at '{config.size}': read it again")
+            return config
+        return cls._read(config, (), size)
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any], settings: Iterable[str], size: str | None) -> ComparisonSettings:
+        chosen = apply_settings(at_size(data, size), settings, null_removes=True)
+        return parse(cls, _without_absent_paper_numbers(chosen, data))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only; parsing them gives the same comparison back."""
         data = self.model_dump(mode="json", exclude_none=True, exclude={"arms"})
         data = {key: value for key, value in data.items() if value != {} and (key, value) != ("probes", [])}
         data["pictures"] = self.pictures or False
-        arms = {name: self._arm_to_dict(arm) for name, arm in self.arms.items()}
+        # Numbers that the file leaves open may follow from what is swept.
+        arms = {name: arm.to_dict(resolved=not self.sweep) for name, arm in self.arms.items()}
         return {"name": data.pop("name"), "size": data.pop("size"), "arms": arms, **data}
-
-    def _arm_to_dict(self, arm: Arm) -> dict[str, Any]:
-        data = arm.to_dict()
-        if arm.recipe is not None and self.sweep:
-            # What the file leaves open may follow from what is swept.
-            for key in {"categories", "instances"} - arm.recipe.model_fields_set:
-                del data["recipe"][key]
-        return data
 
     def to_yaml(self) -> str:
         return dump_yaml(self.to_dict())
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    repeated = next((entry for entry in values if values.count(entry) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"{repeated!r} stands there twice")
-    return values
-
-
-def _each(value: Any, read: Any) -> Any:
-    """A mapping's values read one by one, so that the problems of all of them are told at once."""
-    if not isinstance(value, Mapping):
-        return value
-    result, problems = {}, []
-    for name, inner in value.items():
-        if not (isinstance(name, str) and _NAME.fullmatch(name)):
-            problems.append(f"{name}: a name must be letters, digits, '.', '_' and '-'")
-            continue
-        try:
-            result[name] = read(name, inner)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(*problems)
-    return result
 
 
 def _problems_of(model: str, settings: Mapping[str, Any], path: str) -> list[str]:
@@ -300,62 +292,114 @@ def _problems_of(model: str, settings: Mapping[str, Any], path: str) -> list[str
 
 
 def _train_settings(model: str, settings: Mapping[str, Any], seed: int, path: str = "") -> TrainSettings:
-    from formulavision.training.settings import TrainSettings
-
     return parse(TrainSettings, {"model": model, **settings, "seed": seed}, path)
 
 
-def _beside(data: Any, folder: Path) -> Any:
-    """``data`` with the relative paths of a configuration file made to start at the file's folder."""
-    if not isinstance(data, dict):
-        return data
+# Sizes ---------------------------------------------------------------------------------------------------------------
+
+
+def at_size(data: Mapping[str, Any], size: str | None) -> dict[str, Any]:
+    """The settings of a file at one of its sizes.
+
+    Mappings merge, lists and plain values replace, and null removes a key.
+
+    Raises:
+        ConfigError: there is no such size, or its overlay removes what is not there.
+    """
     result = dict(data)
-    for section, inside in (("arms", _arm_beside), ("downstreams", _dataset_beside)):
-        if isinstance(data.get(section), dict):
-            result[section] = {name: inside(inner, folder) for name, inner in data[section].items()}
+    sizes = result.pop("sizes", None) or {}
+    if not isinstance(sizes, Mapping) or not all(isinstance(overlay, Mapping) for overlay in sizes.values()):
+        raise ConfigError("sizes: must be a mapping of settings for each size")
+    if FULL in sizes:
+        raise ConfigError(f"sizes.{FULL}: is what the file says without sizes: give this one another name")
+    if size is None:
+        return result
+    known = [FULL, *sizes]
+    if size not in known:
+        raise ConfigError(f"sizes: there is no '{size}'{did_you_mean(size, known)} (known: {', '.join(known)})")
+    return {**(_merge(result, sizes[size], f"sizes.{size}") if size != FULL else result), "size": size}
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        if value is None:
+            if key not in result:
+                raise ConfigError(f"{path}.{key}: null removes a setting, and this one is not there")
+            del result[key]
+        elif isinstance(value, Mapping):
+            result[key] = _merge(_mapping(result.get(key)), value, f"{path}.{key}")
+        else:
+            result[key] = value
     return result
 
 
-def _arm_beside(arm: Any, folder: Path) -> Any:
-    if not isinstance(arm, dict):
-        return arm
-    result = dict(arm)
-    if isinstance(arm.get("checkpoint"), str) and not arm["checkpoint"].startswith(REMOTE):
-        result["checkpoint"] = _anchored(folder, arm["checkpoint"])
-    if "images" in arm:
-        result["images"] = _dataset_beside(arm["images"], folder)
-    recipe = arm.get("recipe")
-    if isinstance(recipe, str):
-        # Read now, so that --set arms.NAME.recipe.KEY=VALUE has something to be laid over.
-        result["recipe"] = _recipe_beside(load_yaml(_anchored(folder, recipe)), Path(_anchored(folder, recipe)).parent)
-    elif isinstance(recipe, dict):
-        result["recipe"] = _recipe_beside(recipe, folder)
-    return result
+def _without_absent_paper_numbers(data: dict[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
+    """``data`` without the paper's numbers for arms, frozen layers and downstreams that only ``full`` has.
+
+    A number for what neither has stays, to be refused: it is a mistake in writing.
+    """
+    paper = data.get("paper")
+    if not isinstance(paper, Mapping):
+        return data
+    results = _result_names(full) - _result_names(data)
+    downstreams = _mapping(full.get("downstreams")).keys() - _mapping(data.get("downstreams")).keys()
+    kept = {
+        downstream: {key: number for key, number in numbers.items() if key not in results}
+        if isinstance(numbers, Mapping)
+        else numbers
+        for downstream, numbers in paper.items()
+        if downstream not in downstreams
+    }
+    return {**data, "paper": kept}
 
 
-def _recipe_beside(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
-    result = dict(recipe)
-    if isinstance(recipe.get("generator"), str):
-        result["generator"] = {"name": recipe["generator"]}
-    categories = recipe.get("categories")
-    if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
-        result["categories"] = {**categories, "folder": _anchored(folder, categories["folder"])}
-    return result
+def _result_names(data: Mapping[str, Any]) -> set[str]:
+    """``ARM`` and ``ARM/FROZEN`` of all results of a configuration that is not checked yet."""
+    sweep = flatten_sweep(_mapping(data.get("sweep")))
+    arms = set(_mapping(data.get("arms")))
+    arms |= swept_names(arms, {path: values for path, values in sweep.items() if isinstance(values, list)})
+    freeze, probes = (value if isinstance(value, list) else [] for value in (data.get("freeze"), data.get("probes")))
+    treatments = {"none", *map(str, freeze), *(f"{probe}{PROBE}" for probe in probes)}
+    return arms | {f"{arm}/{treatment}" for arm in arms for treatment in treatments}
 
 
-def _dataset_beside(settings: Any, folder: Path) -> Any:
-    from formulavision.data.downstream.settings import KINDS
-
-    if isinstance(settings, str) and ":" in settings:
-        kind, _, root = settings.partition(":")
-        return f"{kind}:{_anchored(folder, root)}"
-    if isinstance(settings, str) and settings not in KINDS and Path(_anchored(folder, settings)).is_dir():
-        return _anchored(folder, settings)
-    if isinstance(settings, dict):
-        paths = {key: settings[key] for key in ("root", "classes", "exclude") if isinstance(settings.get(key), str)}
-        return {**settings, **{key: _anchored(folder, path) for key, path in paths.items()}}
-    return settings
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
-def _anchored(folder: Path, path: str) -> str:
-    return str(folder / user_path(path))
+# Paths in a file -----------------------------------------------------------------------------------------------------
+
+
+def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
+    """A value of a file in ``folder``, by its keys there, with relative paths made to start at the folder."""
+    match keys[2:] if keys[:1] == ("sizes",) else keys, value:
+        case (("arms", _, "recipe"), str()):
+            # Read now, so that --set arms.NAME.recipe.KEY=VALUE has something to be laid over.
+            file = folder / user_path(value)
+            return _beside(file.parent, load_yaml(file), keys)
+        case (("arms", _, "recipe", "generator"), str()):
+            return {"name": value}
+        case (("arms", _, "checkpoint"), str()):
+            return value if value.startswith(REMOTE) else str(folder / user_path(value))
+        case (("arms", _, "images") | ("downstreams", _), str()):
+            return _dataset_beside(folder, value)
+        case (
+            ("arms", _, "recipe", "categories", "folder")
+            | ("arms", _, "images", "root" | "classes" | "exclude")
+            | ("downstreams", _, "root" | "classes" | "exclude"),
+            str(),
+        ):
+            return str(folder / user_path(value))
+        case (_, dict()):
+            return {key: _beside(folder, inner, (*keys, key)) for key, inner in value.items()}
+    return value
+
+
+def _dataset_beside(folder: Path, text: str) -> str:
+    """A real dataset named by a text: ``cifar10``, ``folder:/path``, or a folder's path."""
+    if ":" in text:
+        kind, _, root = text.partition(":")
+        return f"{kind}:{folder / user_path(root)}"
+    path = folder / user_path(text)
+    return str(path) if text not in KINDS and path.is_dir() else text

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from formulavision.comparison.arms import Arm
 from formulavision.comparison.config import ComparisonSettings
-from formulavision.comparison.datasets import Datasets
+from formulavision.comparison.plan import Datasets, ResultStage
 from formulavision.comparison.results import ArmFacts, Computed, Entry, Findings, Row
-from formulavision.comparison.stages import Stage
 from formulavision.generators.registry import plugins
 from formulavision.util.machine import cores, processor, versions
 
 if TYPE_CHECKING:
+    from formulavision.data.labels import LabelSettings
     from formulavision.training.settings import TrainSettings
 
 __all__ = ["first_findings", "this_machine"]
 
 
-def first_findings(settings: ComparisonSettings, stages: Sequence[Stage], datasets: Datasets) -> Findings:
+def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], datasets: Datasets) -> Findings:
     """Findings of a comparison whose rows are yet to be computed."""
     contents = {stage.arm: stage.content for stage in stages}
     arms = {}
@@ -68,13 +68,13 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
         text = f"{len(opened.train):,} images of {opened.num_classes:,} classes of {opened.name}"
     else:
         return "training from scratch"
-    return text if arm.labels is None else f"{text}, {_labels(arm)}"
+    return text if arm.labels is None else f"{text}, {_labels(arm.labels)}"
 
 
-def _labels(arm: Arm) -> str:
-    if arm.labels.clusters is not None:
-        return f"labelled by {arm.labels.clusters:,} clusters of a network's features"
-    return f"{100 * arm.labels.noise:g} % of the labels replaced"
+def _labels(labels: LabelSettings) -> str:
+    if labels.noise is not None:
+        return f"{100 * labels.noise:g} % of the labels replaced"
+    return f"labelled by {labels.clusters:,} clusters of a network's features"
 
 
 def this_machine(settings: ComparisonSettings, arm: str, trained: TrainSettings) -> Computed:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from formulavision.comparison.arms import REMOTE, read_dataset
+from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import Entry, Findings
 from formulavision.recipes.drawing import Drawer
@@ -234,7 +234,7 @@ def _open(findings: Findings, name: str) -> Downstream:
     for text in findings.configurations.values():
         settings = parse_yaml(text).get("downstreams", {})
         if name in settings:
-            return open_downstream(read_dataset(settings[name], name))
+            return open_downstream(settings[name])
     raise ConfigError(f"{name}: no configuration here says where its images are")
 
 

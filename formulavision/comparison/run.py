@@ -1,4 +1,4 @@
-"""Runs a comparison: what is done already is skipped, what was interrupted goes on, an arm that fails stands aside."""
+"""Runs a comparison: executes the stages of its plan that are not done yet, and writes the table and the report."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from formulavision.comparison.arms import REMOTE, flatten_sweep
-from formulavision.comparison.checks import check_models
+from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import ComparisonSettings
-from formulavision.comparison.datasets import Datasets
 from formulavision.comparison.facts import first_findings, this_machine
-from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, Row, write_text
-from formulavision.comparison.sizes import at_size, swept_otherwise, without_numbers_of_others
-from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
+from formulavision.comparison.plan import (
+    Datasets,
+    Generation,
+    Pretraining,
+    Probing,
+    ResultStage,
+    Stage,
+    check_models,
+    plan_stages,
+)
+from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, write_text
 from formulavision.comparison.tables import REPORT_FILES, print_table, rows_csv, say, write_tables
-from formulavision.comparison.timing import Clock, Job
-from formulavision.recipes.recipe import Recipe
-from formulavision.util.config import parse
-from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
+from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
 from formulavision.util.logs import logged, note, write_traceback
 from formulavision.util.machine import versions
@@ -35,15 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "sweep"]
 
-AnyStage = TypeVar("AnyStage", Pretraining, Finetuning | Probing)
-
 _RESULT = "result.json"
-"""In the folder of a row that is done: what the row says, and where it was computed."""
-_KEYS = {"arm", "downstream", "freeze", "seed", "error"}
+"""Written last into the folder of a stage that ends in a result: the result, and where it was computed."""
 
-_MARK = "comparison.yaml"
-_OURS = (_MARK, *REPORT_FILES, "logs/", "runs/*.lock", "runs/_stores/*.lock", "runs/_stores/*.json")
-"""What a comparison writes into its folder besides its stages, each of which has a folder with a marker of its own."""
+_CONFIGURATION = "comparison.yaml"
+_OURS = (_CONFIGURATION, *REPORT_FILES, "logs/", "runs/*.lock", "runs/_stores/*.json")
+"""Files of a comparison's folder besides those of its stages, each of which has a folder with a marker of its own."""
 
 
 def compare(
@@ -83,18 +82,19 @@ def compare(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
-    settings = _read(config, size)
+    settings = ComparisonSettings.of(config, size)
     check_models(settings)
     datasets = Datasets(settings)
     folder = Path(out)
     owned = OwnedFolder(folder, "comparison", last="report.html")
     with owned.writing({}, _OURS, overwrite=overwrite):
-        write_text(folder / _MARK, settings.to_yaml())
+        write_text(folder / _CONFIGURATION, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         _make(pool)
-        runner = _Runner(settings, folder, pool, datasets, show_progress)
+        stages = plan_stages(settings, pool, datasets.digest)
         if runs is None:
-            owned.add((stage.relative_to(folder) / MARKER).as_posix() for stage in runner.folders())
+            owned.add((stage.folder.relative_to(folder) / MARKER).as_posix() for stage in stages)
+        runner = _Runner(settings, stages, datasets, out=folder, runs=pool, show_progress=show_progress)
         findings = runner.findings
         try:
             with logged(folder):
@@ -140,27 +140,8 @@ def sweep(
     Raises:
         ConfigError: also, a setting is unknown, touches no arm, or has a value that does not fit.
     """
-    chosen: dict[str, list[Any]] = {}
-    for path, points in flatten_sweep(values).items():
-        if not isinstance(points, list | tuple | range):
-            raise ConfigError(f"sweep.{path}: {points!r} is not allowed: must be a list of values")
-        chosen[path] = list(points)
-    settings = _read(config, size)
-    # With its own sweep it says which points are the paper's; with the other one, what a recipe leaves open.
-    named = swept_otherwise(settings.to_dict(), chosen)
-    arms = settings.model_copy(update={"sweep": chosen}).to_dict()["arms"]
-    swept = parse(ComparisonSettings, {**named, "arms": arms})
+    swept = ComparisonSettings.of(config, size).with_sweep(values)
     return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)
-
-
-def _read(config: ComparisonSettings | Mapping[str, Any] | str | Path, size: str | None) -> ComparisonSettings:
-    if isinstance(config, str | Path):
-        return ComparisonSettings.load(config, size=size)
-    if isinstance(config, ComparisonSettings):
-        if size not in (None, config.size):
-            raise ConfigError(f"size: is '{size}', and the comparison was read at '{config.size}': read it again")
-        return config
-    return parse(ComparisonSettings, without_numbers_of_others(at_size(config, size), config))
 
 
 def _make(folder: Path) -> None:
@@ -170,258 +151,250 @@ def _make(folder: Path) -> None:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-class _StartFailed(FormulaVisionError):
-    """The pre-training that a row starts from failed; its traceback is kept."""
-
-
 class _Runner:
-    """Computes rows; a pre-training that several rows start from runs, or fails, once."""
+    """Executes stages in the order of the plan. A stage that failed fails those that need it.
+
+    Attributes:
+        findings: the results, of which some are yet to be computed.
+    """
 
     def __init__(
-        self, settings: ComparisonSettings, out: Path, runs: Path, datasets: Datasets, show_progress: bool
+        self,
+        settings: ComparisonSettings,
+        stages: list[Stage],
+        datasets: Datasets,
+        *,
+        out: Path,
+        runs: Path,
+        show_progress: bool,
     ) -> None:
-        self.out = out
-        self.runs = runs
-        self.show_progress = show_progress
-        self.settings = settings
-        self.datasets = datasets
-        self.stages = plan(settings, runs, datasets.digest)
-        self.findings = first_findings(settings, self.stages, datasets)
-        # A message, where it failed: an exception would keep the model and its memory.
-        self.pretrained: dict[Path, Run | str] = {}
-        self.clock = Clock()
+        results = [stage for stage in stages if isinstance(stage, ResultStage)]
+        self.findings = first_findings(settings, results, datasets)
+        self._results = list(zip(results, self.findings.entries, strict=True))
+        self._settings = settings
+        self._datasets = datasets
+        self._out = out
+        self._runs = runs
+        self._show_progress = show_progress
+        # Messages: an exception would keep the model and its memory.
+        self._failures: dict[str, str] = {}
+        # Another comparison may make a stage's folder after the plan, for an arm of another name.
+        self._moved: dict[str, Path] = {}
 
     def run(self) -> None:
-        """Compute what is not done. An exception ends a row, not the comparison; Ctrl-C and a full disk end both.
+        """Compute what is not done. An exception ends a stage, not the comparison; Ctrl-C and a full disk end both.
 
         Raises:
             StoreError: the disk is full.
         """
-        pairs = list(zip(self.stages, self.findings.entries, strict=True))
-        pending = [(stage, entry) for stage, entry in pairs if not self._recall(stage, entry)]
-        for stage, _ in pending:
-            self._schedule(stage)
-        if pending and len(pending) < len(pairs):
-            self._say(f"{len(pairs) - len(pending)} of {len(pairs)} rows are done already")
-        elif not pending:
-            self._say(f"all {len(pairs)} rows are done already")
+        pending = [stage for stage, entry in self._results if not self._read_result(stage, entry)]
+        done = len(self._results) - len(pending)
+        if done:
+            self._say(f"{done} of {len(self._results)} rows are done already")
         self._keep()
-        for stage, entry in pending:
-            self._fill(stage, entry)
+        missing = {stage.key: stage for result in pending for stage in self._missing(result)}
+        started = time.monotonic()
+        for number, stage in enumerate(missing.values(), 1):
+            self._finish(stage, position(number, len(missing), time.monotonic() - started))
+            for result, entry in self._results:
+                if result.key == stage.key:
+                    entry.row.error = self._failures.get(stage.key)
+                    if entry.row.error is None:
+                        self._read_result(result, entry)
             self._keep()
 
     def _keep(self) -> None:
         # A long comparison can be watched from outside, and joined before its end.
-        write_text(self.out / "results.csv", rows_csv(self.findings))
-        write_text(self.out / FINDINGS, self.findings.model_dump_json(indent=1))
+        write_text(self._out / "results.csv", rows_csv(self.findings))
+        write_text(self._out / FINDINGS, self.findings.model_dump_json(indent=1))
 
-    def folders(self) -> Iterator[Path]:
-        """The folders of all stages, and of the stores that they train from."""
-        for stage in self.stages:
-            yield stage.folder
-            if isinstance(stage.start, Pretraining):
-                yield stage.start.folder
-                if stage.start.store is not None:
-                    yield stage.start.store
+    # What is done ----------------------------------------------------------------------------------------------------
 
-    # What there is to do ---------------------------------------------------------------------------------------------
+    def _missing(self, stage: Stage) -> Iterator[Stage]:
+        """What is to be computed for a stage, itself last; nothing where it is done."""
+        if not self._is_done(stage):
+            for before in stage.needs:
+                yield from self._missing(before)
+            yield stage
 
-    def _schedule(self, stage: Finetuning | Probing) -> None:
-        if isinstance(stage.start, Pretraining) and not _complete(stage.start.folder):
-            self.clock.add(self._job_before(stage.start))
-        self.clock.add(self._job(stage))
+    def _is_done(self, stage: Stage) -> bool:
+        folder = self._folder(stage)
+        if isinstance(stage, Generation):
+            return _generate_seconds(stage) is not None
+        return _complete(folder) if isinstance(stage, Pretraining) else (folder / _RESULT).is_file()
 
-    def _job_before(self, start: Pretraining) -> Job:
-        source = start.source
-        images = len(source.recipe) if source.recipe is not None else len(self.datasets[source.images].train)
-        return Job(start.folder, "pretraining", images * start.settings.epochs * start.settings.crop**2)
+    def _folder(self, stage: Stage) -> Path:
+        return self._moved.get(stage.key, stage.folder)
 
-    def _job(self, stage: Finetuning | Probing) -> Job:
-        kind, passes = ("finetuning", stage.settings.epochs) if isinstance(stage, Finetuning) else (stage.method, 1)
-        downstream = self.datasets[self.settings.downstreams[stage.downstream]]
-        # Forward, backward and gradients cost about three times what forward alone does.
-        images = passes * (len(downstream.train) + len(downstream.test) / 3)
-        return Job(stage.folder, kind, images * stage.settings.crop**2)
-
-    # One row ---------------------------------------------------------------------------------------------------------
-
-    def _recall(self, stage: Finetuning | Probing, entry: Entry) -> bool:
-        """Fill in a row that is done; whether it is."""
-        result = _read_result(stage.folder / _RESULT)
-        if result is None:
+    def _read_result(self, stage: ResultStage, entry: Entry) -> bool:
+        """Fill in a result that is done; whether it is."""
+        folder = self._folder(stage)
+        record = _read_record(folder / _RESULT)
+        if record is None:
             return False
-        row = entry.row
-        for key, value in result["row"].items():
-            setattr(row, key, value)
-        entry.computed = Computed.model_validate(result["computed"])
-        entry.folder = self._relative(stage.folder)
-        entry.history = _history(stage.folder)
+        for key, value in record["row"].items():
+            setattr(entry.row, key, value)
+        entry.computed = Computed.model_validate(record["computed"])
+        entry.folder = self._relative(folder)
+        entry.history = _history(folder)
         if isinstance(stage.start, Pretraining):
-            entry.start = self._relative(stage.start.folder)
-            entry.pretraining = _history(stage.start.folder)
-            if stage.start.folder not in self.pretrained:
-                self.clock.learn(self._job_before(stage.start), row.pretrain_seconds or 0)
+            start = self._folder(stage.start)
+            entry.start = self._relative(start)
+            entry.pretraining = _history(start)
         elif stage.start is not None:
             entry.start = stage.start if stage.start.startswith(REMOTE) else self._relative(Path(stage.start))
-        recorded = (row.finetune_seconds or 0) + (row.evaluate_seconds or 0)
-        self.clock.learn(self._job(stage), result.get("seconds", recorded))
         return True
 
-    def _fill(self, stage: Finetuning | Probing, entry: Entry) -> None:
-        planned = stage
+    # One stage -------------------------------------------------------------------------------------------------------
+
+    def _finish(self, stage: Stage, at: str) -> None:
+        """Compute a stage, or take it from the process that computes it; or keep why it failed."""
+        failed = next((self._failures[before.key] for before in stage.needs if before.key in self._failures), None)
         try:
-            pretraining = None
-            if isinstance(stage.start, Pretraining):
-                pretraining = self._pretrain(stage.start)
-                stage = replace(stage, start=replace(stage.start, folder=pretraining.folder))
-            with self._claimed(stage) as stage:
-                # Another comparison, or an arm with the same content, may have computed it by now.
-                if self._recall(stage, entry):
-                    return
-                self._say(
-                    f"{self.clock.position()} {stage.arm} on {stage.downstream}, {_treatment(stage)}, seed {stage.seed}"
-                )
-                row, started = Row(stage.arm, stage.downstream, stage.freeze, stage.seed), time.monotonic()
-                if pretraining is not None:
-                    row.pretrain_accuracy = pretraining.history[-1].get("train_accuracy")
-                    row.pretrain_seconds = pretraining.seconds
-                    row.pretrain_images_per_second = pretraining.images_per_second
-                    assert isinstance(stage.start, Pretraining)
-                    row.generate_seconds = _generate_seconds(stage.start.store)
-                self._compute(stage, stage.start if pretraining is None else pretraining.folder, row)
-                content = {
-                    "row": {key: value for key, value in asdict(row).items() if key not in _KEYS},
-                    "computed": this_machine(self.settings, stage.arm, stage.settings).model_dump(),
-                    "seconds": _took(started, (row.finetune_seconds or 0) + (row.evaluate_seconds or 0)),
-                }
-                with adding(stage.folder, [_RESULT]):
-                    write_text(stage.folder / _RESULT, json.dumps(content, indent=1))
-                self._recall(stage, entry)
+            if failed is None:
+                with self._alone_with(stage):
+                    if not self._is_done(stage):
+                        self._say(f"{at} {stage}")
+                        self._compute(stage)
         except Exception as error:
             if _disk_is_full(error):
-                # Nothing after this row could be kept either.
+                # No stage after this one could be kept either.
                 raise StoreError(
-                    f"{planned.folder}: {os.strerror(errno.ENOSPC)}: make room, and the same comparison goes on"
+                    f"{stage.folder}: {os.strerror(errno.ENOSPC)}: make room, and the same comparison goes on"
                 ) from error
-            entry.row.error = str(error) if isinstance(error, _StartFailed) else self._failure(planned, error)
-            self._say(f"{stage.arm} on {stage.downstream}, seed {stage.seed} failed: {entry.row.error}")
-        finally:
-            self.clock.finish(planned.folder)
+            file = Path("logs") / f"{stage.folder.parent.name}-{stage.folder.name}.txt"
+            write_traceback(self._out / file, error)
+            kind = "" if isinstance(error, FormulaVisionError) else f"{type(error).__name__}: "
+            failed = f"{(kind + one_line(error)).rstrip(': ')} (traceback: {file})"
+        if failed is not None:
+            self._failures[stage.key] = failed
+            self._say(f"{stage} failed: {failed}")
 
-    def _compute(self, stage: Finetuning | Probing, checkpoint: Any, row: Row) -> None:
+    @contextmanager
+    def _alone_with(self, stage: Stage) -> Iterator[None]:
+        """The stage for this process alone, while the block runs."""
+
+        def wait() -> None:
+            self._say(f"{stage.folder} is being computed by another process: waiting for it")
+
+        with locked(self._runs / f"{stage.key}.lock", wait):
+            self._moved[stage.key] = next(self._runs.glob(f"*/*-{stage.key}"), stage.folder)
+            yield
+
+    def _compute(self, stage: Stage) -> None:
+        if isinstance(stage, Generation):
+            self._generate(stage)
+        elif isinstance(stage, Pretraining):
+            self._pretrain(stage)
+        elif isinstance(stage, ResultStage):
+            self._evaluate(stage)
+
+    def _generate(self, stage: Generation) -> None:
+        from formulavision.storage.generation import Silent, generate
+
+        started = time.monotonic()
+        generate(stage.recipe, out=stage.folder, progress=Silent())
+        write_text(_seconds_file(stage), json.dumps({"seconds": time.monotonic() - started}))
+
+    def _pretrain(self, stage: Pretraining) -> None:
+        from formulavision.training import pretrain
+
+        data: Any = stage.source.recipe if stage.store is None else stage.store.folder
+        if stage.source.images is not None:
+            data = self._datasets[stage.source.images].train
+        self._train(pretrain, data, out=self._folder(stage), labels=stage.labels, settings=stage.settings)
+
+    def _evaluate(self, stage: ResultStage) -> None:
         from formulavision import evaluation
         from formulavision.evaluation.scores import FILES
-        from formulavision.training import finetune
+        from formulavision.training import Run, finetune
 
-        downstream = self.datasets[self.settings.downstreams[stage.downstream]]
+        folder = self._folder(stage)
+        downstream = self._datasets[self._settings.downstreams[stage.downstream]]
+        start: Path | str | None
+        pretraining = tuning = store = None
+        if isinstance(stage.start, Pretraining):
+            pretraining, store = Run.load(self._folder(stage.start)), stage.start.store
+            start = pretraining.folder
+        else:
+            start = stage.start
+        found: Evaluation
         if isinstance(stage, Probing):
-            with OwnedFolder(stage.folder, "probe", last=_RESULT).writing({}, (*FILES, _RESULT), overwrite=True):
-                pass  # remains of one that was stopped
-            found: Evaluation = evaluation.probe(
-                checkpoint,
+            with OwnedFolder(folder, "probe", last=_RESULT).writing({}, (*FILES, _RESULT), overwrite=True):
+                pass  # removes the files of a probe that was stopped
+            found = evaluation.probe(
+                start,
                 downstream,
                 method=stage.method,
                 settings=stage.settings,
-                out=stage.folder,
-                show_progress=self.show_progress,
+                out=folder,
+                show_progress=self._show_progress,
             )
         else:
-            run = self._run(
-                finetune, checkpoint, downstream, out=stage.folder, freeze=stage.freeze, settings=stage.settings
-            )
-            row.finetune_seconds = run.seconds
-            row.finetune_images_per_second = run.images_per_second
-            found = evaluation.evaluate(run.folder, downstream, show_progress=self.show_progress)
-        row.evaluate_seconds = found.seconds
-        row.score, row.metric = found.score, found.metric
-        row.top1, row.loss = found.top1, found.loss
-        row.top5 = found.topk if found.k == 5 else None
+            tuning = self._train(finetune, start, downstream, out=folder, freeze=stage.freeze, settings=stage.settings)
+            found = evaluation.evaluate(tuning.folder, downstream, show_progress=self._show_progress)
+        result = {
+            "score": found.score,
+            "metric": found.metric,
+            "top1": found.top1,
+            "top5": found.topk if found.k == 5 else None,
+            "loss": found.loss,
+            "pretrain_accuracy": pretraining and pretraining.history[-1].get("train_accuracy"),
+            "generate_seconds": store and _generate_seconds(store),
+            "pretrain_seconds": pretraining and pretraining.seconds,
+            "pretrain_images_per_second": pretraining and pretraining.images_per_second,
+            "finetune_seconds": tuning and tuning.seconds,
+            "finetune_images_per_second": tuning and tuning.images_per_second,
+            "evaluate_seconds": found.seconds,
+        }
+        computed = this_machine(self._settings, stage.arm, stage.settings).model_dump()
+        with adding(folder, [_RESULT]):
+            write_text(folder / _RESULT, json.dumps({"row": result, "computed": computed}, indent=1))
 
-    def _pretrain(self, stage: Pretraining) -> Run:
-        if stage.folder not in self.pretrained:
-            try:
-                with self._claimed(stage) as claimed_stage:
-                    self.pretrained[stage.folder] = self._train(claimed_stage)
-            except Exception as error:
-                if _disk_is_full(error):
-                    raise
-                self.pretrained[stage.folder] = self._failure(stage, error)
-            finally:
-                self.clock.finish(stage.folder)
-        result = self.pretrained[stage.folder]
-        if isinstance(result, str):
-            raise _StartFailed(result)
-        return result
-
-    def _failure(self, stage: Pretraining | Finetuning | Probing, error: Exception) -> str:
-        """One line on what failed; its traceback is in the file that the line names."""
-        file = Path("logs") / f"{stage.folder.parent.name}-{stage.folder.name}.txt"
-        write_traceback(self.out / file, error)
-        return f"{_one_line(error)} (traceback: {file})"
-
-    def _train(self, stage: Pretraining) -> Run:
-        from formulavision.training import Run, pretrain
-
-        if _complete(stage.folder):
-            return Run.load(stage.folder)
-        self._say(f"{self.clock.position()} pre-training of {stage.arm}, seed {stage.seed}")
-        source = stage.source
-        data: Any
-        if source.recipe is None:
-            data = self.datasets[source.images].train
-        else:
-            data = source.recipe if stage.store is None else self._generate(source.recipe, stage.store)
-        started = time.monotonic()
-        run = self._run(pretrain, data, out=stage.folder, labels=stage.labels, settings=stage.settings)
-        self.clock.learn(self._job_before(stage), _took(started, run.seconds))
-        return run
-
-    def _run(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
+    def _train(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
         """The training run in ``out``: loaded where it is complete, resumed where it was interrupted."""
         from formulavision.training import Run
 
         if _complete(out):
             return Run.load(out)
-        return train(*what, out=out, resume=True, show_progress=self.show_progress, **settings)
-
-    def _generate(self, recipe: Recipe, store: Path) -> Path:
-        from formulavision.storage.generation import Silent, generate
-
-        with locked(store.with_name(f"{store.name}.lock"), self._waiting_for(store)):
-            if _generate_seconds(store) is None:
-                started = time.monotonic()
-                generate(recipe, out=store, progress=Silent())
-                write_text(_seconds_file(store), json.dumps({"seconds": time.monotonic() - started}))
-        return store
-
-    @contextmanager
-    def _claimed(self, stage: AnyStage) -> Iterator[AnyStage]:
-        """The stage, for this process alone while the block runs, in the folder that it has by now."""
-        key = key_of(stage.folder)
-        with locked(self.runs / f"{key}.lock", self._waiting_for(stage.folder)):
-            # Another comparison may have made it since the plan, for an arm of another name.
-            there = next(self.runs.glob(f"*/*-{key}"), stage.folder)
-            yield replace(stage, folder=there)
-
-    def _waiting_for(self, folder: Path) -> Callable[[], None]:
-        return lambda: self._say(f"{folder} is being computed by another process: waiting for it")
+        return train(*what, out=out, resume=True, show_progress=self._show_progress, **settings)
 
     def _relative(self, path: Path) -> str:
-        return os.path.relpath(path.resolve(), self.out.resolve())
+        return os.path.relpath(path.resolve(), self._out.resolve())
 
     def _say(self, line: str) -> None:
         note(line)
-        if self.show_progress:
+        if self._show_progress:
             say(line)
 
 
-def _took(started: float, recorded: float) -> float:
-    """Seconds of a stage with its start-up; of one that was resumed at least what its run has recorded."""
-    return max(time.monotonic() - started, recorded)
+def position(number: int, total: int, seconds: float) -> str:
+    """Which stage begins, and when the last one may end: ``[3/8, 12 min so far, about 30 min left]``.
+
+    Args:
+        number: of the stage that begins, from 1; the ones before it are finished.
+        total: how many stages are to be computed.
+        seconds: since the first one began. The stages that are left are taken to need as long as those did on average.
+    """
+    parts = [f"{number}/{total}"]
+    if number > 1:
+        left = seconds / (number - 1) * (total - number + 1)
+        parts += [f"{duration(seconds)} so far", f"about {duration(left)} left"]
+    return f"[{', '.join(parts)}]"
 
 
-def _treatment(stage: Finetuning | Probing) -> str:
-    return f"{stage.method} probe" if isinstance(stage, Probing) else f"frozen: {stage.freeze}"
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h"
 
 
 def _complete(folder: Path) -> bool:
@@ -436,7 +409,7 @@ def _history(folder: Path) -> list[dict[str, float | None]]:
     return Run.load(folder).history if _complete(folder) else []
 
 
-def _read_result(file: Path) -> dict[str, Any] | None:
+def _read_record(file: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -445,27 +418,22 @@ def _read_result(file: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{file}: is damaged: remove its folder, which is then computed again") from None
 
 
-def _seconds_file(store: Path) -> Path:
-    return store.with_name(f"{store.name}.json")
+def _seconds_file(stage: Generation) -> Path:
+    return stage.folder.with_name(f"{stage.folder.name}.json")
 
 
-def _generate_seconds(store: Path | None) -> float | None:
-    """How long a store took, which also says that it is complete."""
-    if store is None or not _seconds_file(store).is_file():
+def _generate_seconds(stage: Generation) -> float | None:
+    """How long generating a store took; None where it is not complete."""
+    if not _seconds_file(stage).is_file():
         return None
-    return float(json.loads(_seconds_file(store).read_text(encoding="utf-8"))["seconds"])
+    return float(json.loads(_seconds_file(stage).read_text(encoding="utf-8"))["seconds"])
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether that is what an exception comes from, which libraries tell as exceptions of their own."""
+    """Whether an exception, or one that it was raised from, is about a full disk or quota."""
     full = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
     while error is not None:
         if any(text in str(error) for text in full):
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, FormulaVisionError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
@@ -140,6 +140,8 @@ def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list
         return [f"{where}: there is no such setting{hint}"]
     if detail["type"] == "missing":
         return [f"{where}: is missing"]
+    if detail["type"] == "too_short" and detail["ctx"]["min_length"] == 1:
+        return [f"{where}: is empty"]
     if cause is not None:
         return [f"{where}: {cause}"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
@@ -168,21 +170,37 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
-    for key in keys:
-        field = model.model_fields.get(key)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+def _fields_at(annotation: Any, keys: list[str]) -> list[str]:
+    """Names of the settings under ``keys`` of a model; none where there is no model, or one of several."""
+    models = list(_models_in(annotation))
+    if len(models) != 1:
+        return []
+    fields = models[0].model_fields
+    if not keys:
+        return list(fields)
+    inner = fields[keys[0]].annotation if keys[0] in fields else None
+    # In a mapping of models by name, the next key is such a name.
+    named = any(get_origin(kind) is dict for kind in (inner, *get_args(inner)))
+    return _fields_at(inner, keys[2 if named else 1 :])
 
 
-def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a type is made of: of ``dict[str, Arm]`` and of ``Arm | None`` it is ``Arm``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_removes: bool = False) -> dict[str, Any]:
     """``data`` with each ``path.to.key=value`` (the value is YAML) laid over it.
 
+    Args:
+        null_removes: ``path.to.key=null`` removes the key.
+
     Raises:
-        ConfigError: a setting has no ``=``, or its path leads through something that is not a mapping.
+        ConfigError: a setting has no ``=``, its path leads through something that is not a mapping, or it removes what
+            is not there.
     """
     result = _copy(data)
     for setting in settings:
@@ -199,7 +217,12 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
             node = node.setdefault(key, {})
             if node is None or not isinstance(node, dict):
                 raise ConfigError(f"--set {setting}: '{key}' holds a plain value, not settings")
-        node[last] = value
+        if value is None and null_removes:
+            if last not in node:
+                raise ConfigError(f"--set {setting}: null removes a setting, and this one is not there")
+            del node[last]
+        else:
+            node[last] = value
     return result
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from formulavision import compare, sweep
 from formulavision.comparison import Comparison, ComparisonSettings
-from formulavision.comparison.datasets import Datasets
+from formulavision.comparison.plan import Datasets
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
 

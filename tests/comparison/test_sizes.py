@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from formulavision.comparison import ComparisonSettings
-from formulavision.comparison.sizes import at_size
+from formulavision.comparison.config import at_size
 from formulavision.util.errors import ConfigError
 
 
@@ -43,6 +43,30 @@ def test_without_a_size_the_file_is_as_it_stands(small: dict[str, Any], tmp_path
 def test_settings_of_the_command_line_lie_over_the_size(small: dict[str, Any], tmp_path: Path) -> None:
     file = write(tmp_path, {**small, "sizes": {"smoke": {"finetune": {"epochs": 1}}}})
     assert ComparisonSettings.load(file, ["finetune.epochs=7"], size="smoke").finetune["epochs"] == 7
+
+
+@pytest.mark.parametrize("size", [None, "smoke"])
+def test_null_on_the_command_line_removes_as_in_a_size(small: dict[str, Any], tmp_path: Path, size: str | None) -> None:
+    small |= {"paper": {"digits": {"broken": 70.0}}, "against": "scratch", "seeds": [1]}
+    file = write(tmp_path, {**small, "sizes": {"smoke": {"arms": {"more": {}}}}})
+    removed = ["arms.broken=null", "against=null", "finetune.milestones=null", "seeds=null"]
+    settings = ComparisonSettings.load(file, removed, size=size)
+    assert list(settings.arms) == ["scratch", "stripes", *(["more"] if size else [])]
+    assert (settings.paper, settings.against, settings.seeds) == ({"digits": {}}, None, [0])
+    assert "milestones" not in settings.finetune
+
+
+@pytest.mark.parametrize("setting", ["arms.brokn=null", "finetune.gamma=null", "reach=~", "arms.new.recipe="])
+def test_null_that_removes_what_is_not_there_is_refused(small: dict[str, Any], tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ComparisonSettings.load(write(tmp_path, small), [setting])
+    assert caught.value.problems == (f"--set {setting}: null removes a setting, and this one is not there",)
+
+
+def test_an_empty_arm_in_the_file_trains_from_scratch(small: dict[str, Any], tmp_path: Path) -> None:
+    small["arms"] = {"scratch": None, "other": {}}
+    arms = ComparisonSettings.load(write(tmp_path, small)).arms
+    assert [arm.from_scratch for arm in arms.values()] == [True, True]
 
 
 def test_an_unknown_size_lists_those_there_are(small: dict[str, Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ import torch
 from pydantic import Field
 
 from formulavision import ConfigError
-from formulavision.comparison import ComparisonSettings
-from formulavision.comparison.stages import Finetuning, Pretraining, Probing, key_of, plan
+from formulavision.comparison import Arm, ComparisonSettings
+from formulavision.comparison.plan import (
+    Finetuning,
+    Generation,
+    Pretraining,
+    Probing,
+    ResultStage,
+    Stage,
+    key_of,
+    plan_stages,
+)
 from formulavision.data.labels import LabelSettings
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import parse
@@ -19,8 +29,13 @@ from formulavision.util.config import parse
 RUNS = Path("runs")
 
 
-def stages(data: dict[str, Any], runs: Path = RUNS) -> list[Finetuning | Probing]:
-    return plan(parse(ComparisonSettings, data), runs, digest)
+def plan(data: dict[str, Any], runs: Path = RUNS) -> list[Stage]:
+    return plan_stages(parse(ComparisonSettings, data), runs, digest)
+
+
+def stages(data: dict[str, Any], runs: Path = RUNS) -> list[ResultStage]:
+    """The stages that end in a result."""
+    return [stage for stage in plan(data, runs) if isinstance(stage, ResultStage)]
 
 
 def digest(dataset: Any, *, train_only: bool = False) -> str:
@@ -45,12 +60,66 @@ def published(small: dict[str, Any]) -> dict[str, Any]:
 
 
 def folders(data: dict[str, Any]) -> set[Path]:
-    rows = stages(data)
-    return {row.folder for row in rows} | {row.start.folder for row in rows if isinstance(row.start, Pretraining)}
+    """Of all stages but those that generate stores, which are known by their recipe."""
+    return {stage.folder for stage in plan(data) if not isinstance(stage, Generation)}
 
 
 def keys(found: set[Path]) -> set[str]:
     return {key_of(folder) for folder in found}
+
+
+# The plan
+
+
+def test_finished_runs_of_earlier_versions_are_found_again(small: dict[str, Any]) -> None:
+    small |= {"probes": ["linear"], "freeze": ["none", "conv1"]}
+    small["arms"] = {"scratch": None, "stripes": {**small["arms"]["stripes"], "labels": {"noise": 0.5}}}
+    small["arms"]["real"] = {"images": {"kind": "digits", "train_per_class": 5}, "pretrain": {"epochs": 3}}
+    assert [str(stage.folder) for stage in plan(small)] == [
+        "runs/scratch/digits-d46f9983eefee47e",
+        "runs/scratch/digits-0ac61a54c54a2a26",
+        "runs/scratch/digits-linear-253841b4336333a9",
+        "runs/stripes/pretrain-d0f12a02eb87f4f3",
+        "runs/stripes/digits-f7681d0edef02b48",
+        "runs/stripes/digits-6267483ad4bcd2cf",
+        "runs/stripes/digits-linear-6baa4219d8ad5d33",
+        "runs/real/pretrain-1c9cb2c61bd583ac",
+        "runs/real/digits-f05dbf23b51458e3",
+        "runs/real/digits-0ae66f405b4ac8af",
+        "runs/real/digits-linear-56a2113d60276f06",
+    ]
+
+
+def test_the_plan_is_a_list_in_which_each_stage_stands_behind_those_that_it_needs(small: dict[str, Any]) -> None:
+    small |= {"data": "stored", "seeds": [0, 1], "probes": ["knn"]}
+    del small["arms"]["broken"]
+    stages = plan(small)
+    assert [str(stage) for stage in stages] == [
+        "scratch on digits, frozen: none, seed 0",
+        "scratch on digits, knn probe, seed 0",
+        "scratch on digits, frozen: none, seed 1",
+        "scratch on digits, knn probe, seed 1",
+        "store of stripes",
+        "pre-training of stripes, seed 0",
+        "stripes on digits, frozen: none, seed 0",
+        "stripes on digits, knn probe, seed 0",
+        "pre-training of stripes, seed 1",
+        "stripes on digits, frozen: none, seed 1",
+        "stripes on digits, knn probe, seed 1",
+    ]
+    done: set[str] = set()
+    for stage in stages:
+        assert {before.key for before in stage.needs} <= done
+        done.add(stage.key)
+    assert len(done) == len(stages)
+
+
+def test_a_stage_can_be_computed_by_another_process(small: dict[str, Any]) -> None:
+    stages = plan({**small, "data": "stored", "probes": ["knn"]})
+    assert pickle.loads(pickle.dumps(stages)) == stages
+
+
+# What is in a key
 
 
 @pytest.mark.parametrize(
@@ -93,7 +162,7 @@ def test_normalisation_that_is_not_set_is_the_checkpoints_and_not_the_default(pu
     for arm in ("published", "stripes"):
         for same in ({"mean": default.mean}, {"std": default.std}):
             assert finetunings(published, arm, **same) != finetunings(published, arm)
-            assert key_of(probes(published, arm, **same)[0].folder) != key_of(probes(published, arm)[0].folder)
+            assert probes(published, arm, **same)[0].key != probes(published, arm)[0].key
     both = {"mean": default.mean, "std": default.std}
     assert finetunings(published, "scratch", **both) == finetunings(published, "scratch")
     assert probes(published, "scratch", **both) == probes(published, "scratch")
@@ -111,7 +180,7 @@ def test_a_runs_folder_and_the_weights_in_it_tell_how_images_were_prepared_and_a
     sources["file"] = f"{tmp_path}/w.safetensors"
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     small["arms"] = {name: {"checkpoint": source} for name, source in sources.items()}
-    key = {row.arm: key_of(row.folder) for row in stages(small)}
+    key = {row.arm: row.key for row in stages(small)}
     assert key["one"] == key["copy"] == key["inside"]
     assert len({key["one"], key["other"], key["file"]}) == 3
 
@@ -121,7 +190,7 @@ def test_resizing_of_other_weights_is_in_the_key_and_the_default_is_not(small: d
         (tmp_path / "model.safetensors").write_bytes(b"weights")
         (tmp_path / "settings.yaml").write_text(f"settings: {{mean: [0.2], std: [1]{more}}}")
         (row,) = stages({**small, "arms": {"run": {"checkpoint": str(tmp_path)}}})
-        return key_of(row.folder)
+        return row.key
 
     assert key("") == key(", resize_mode: squash, interpolation: bilinear")
     assert len({key(""), key(", resize_mode: center"), key(", interpolation: bicubic")}) == 3
@@ -264,7 +333,8 @@ def test_a_training_setting_that_is_added_changes_no_stage_while_it_is_neutral(
 
     small["probes"] = ["linear"]
     before = folders(small)
-    monkeypatch.setattr("formulavision.training.settings.TrainSettings", LaterSettings)
+    for module in ("config", "plan"):
+        monkeypatch.setattr(f"formulavision.comparison.{module}.TrainSettings", LaterSettings)
     assert folders(small) == before
     small["pretrain"] = {**small["pretrain"], "sharpness": 0.0}
     assert folders(small) == before
@@ -272,18 +342,17 @@ def test_a_training_setting_that_is_added_changes_no_stage_while_it_is_neutral(
     assert folders(small) != before
 
 
-def test_a_setting_of_labels_that_is_added_changes_no_stage_while_it_is_neutral(
-    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_of_labels_that_is_added_changes_no_stage_while_it_is_neutral(small: dict[str, Any]) -> None:
     class LaterLabels(LabelSettings):
         side: str = Field("left", description="side", json_schema_extra={"neutral": "left"})
 
-    small["arms"] = {"noisy": {**small["arms"]["stripes"], "labels": {"noise": 0.5}}}
-    before = folders(small)
-    monkeypatch.setattr("formulavision.data.labels.LabelSettings", LaterLabels)
-    assert folders(small) == before
-    small["arms"]["noisy"]["labels"] = {"noise": 0.5, "side": "right"}
-    assert folders(small) != before
+    def noisy(labels: LabelSettings) -> set[Path]:
+        stripes = parse(ComparisonSettings, small).arms["stripes"]
+        return folders({**small, "arms": {"noisy": Arm(recipe=stripes.recipe, labels=labels)}})
+
+    before = noisy(LabelSettings(noise=0.5))
+    assert noisy(LaterLabels(noise=0.5)) == before
+    assert noisy(LaterLabels(noise=0.5, side="right")) != before
 
 
 def test_the_precision_of_a_stage_is_the_one_that_auto_stands_for(

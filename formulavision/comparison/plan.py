@@ -1,0 +1,448 @@
+"""The plan of a comparison: what cannot run is refused, and the rest is a flat list of stages.
+
+A stage's folder is named after a hash of its settings and of the stage before it, its key. So a stage that is there is
+the right one, a changed configuration computes what the change touches, and taking the change back costs nothing. Arms
+with the same content share their stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from formulavision.comparison.arms import REMOTE, Arm, Variant
+from formulavision.comparison.config import PROBE, ComparisonSettings
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.recipes.recipe import Recipe
+from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
+from formulavision.util.config import did_you_mean, identity
+from formulavision.util.errors import CheckpointError, ConfigError, DownstreamError
+
+if TYPE_CHECKING:
+    from formulavision.data.labels import LabelSettings
+
+__all__ = [
+    "Datasets",
+    "Finetuning",
+    "Generation",
+    "Pretraining",
+    "Probing",
+    "ResultStage",
+    "Stage",
+    "check_models",
+    "key_of",
+    "plan_stages",
+]
+
+_STORES = "_stores"
+"""Folder of the stores among the folders of the arms: no arm has such a name."""
+
+# Device, number of processes and speed change no more of a stage's result than rounding; the images that pre-training
+# is validated on change nothing of its weights.
+_NOT_IN_THE_KEY = {
+    *("device", "devices", "workers", "draw_on", "compile", "channels_last", "checkpoint_minutes"),
+    "held_out",
+}
+
+
+# Stages --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a comparison, which leaves one folder.
+
+    Attributes:
+        arm: the first arm that the stage is computed for.
+        folder: where its files are; its name ends with the key.
+    """
+
+    arm: str
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that determines the stage's result."""
+        return key_of(self.folder)
+
+    @property
+    def needs(self) -> tuple[Stage, ...]:
+        """Stages that must be done before this one."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation(Stage):
+    """Generating the store of a recipe."""
+
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return f"store of {self.arm}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Stage):
+    """Pre-training of one arm with one seed.
+
+    Attributes:
+        store: generates the images to train from; None: they are drawn on demand, or are real.
+    """
+
+    seed: int
+    source: Arm
+    settings: TrainSettings
+    store: Generation | None
+
+    @property
+    def needs(self) -> tuple[Stage, ...]:
+        return () if self.store is None else (self.store,)
+
+    @property
+    def labels(self) -> LabelSettings | None:
+        """Other labels than the images' own; None where none is replaced."""
+        return _replaced_labels(self.source)
+
+    def __str__(self) -> str:
+        return f"pre-training of {self.arm}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultStage(Stage):
+    """A stage that ends in a result: an arm's weights, evaluated on one downstream with one seed.
+
+    Attributes:
+        freeze: the layers that fine-tuning leaves as they are; of a probe its name (``linear-probe``).
+        start: what the model starts from: a stage of this comparison, somebody's checkpoint, or None for scratch.
+        settings: those of fine-tuning; of a probe, those of them that features depend on.
+        content: hash of what the arm is, but for seed, downstream and frozen layers: the same arm in another
+            comparison, on another machine, has the same.
+    """
+
+    downstream: str
+    freeze: str
+    seed: int
+    start: Pretraining | str | None
+    settings: TrainSettings
+    content: str
+
+    @property
+    def needs(self) -> tuple[Stage, ...]:
+        return (self.start,) if isinstance(self.start, Pretraining) else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuning(ResultStage):
+    """Fine-tuning and evaluation."""
+
+    def __str__(self) -> str:
+        return f"{self.arm} on {self.downstream}, frozen: {self.freeze}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing(ResultStage):
+    """Evaluation of frozen features.
+
+    Preprocessing that is not set in ``settings`` is the checkpoint's own.
+    """
+
+    method: Literal["linear", "knn"]
+
+    def __str__(self) -> str:
+        return f"{self.arm} on {self.downstream}, {self.method} probe, seed {self.seed}"
+
+
+def key_of(folder: Path) -> str:
+    """The key at the end of the name of a stage's folder, whichever arm the folder was made for."""
+    return folder.name.rpartition("-")[2]
+
+
+# The plan ------------------------------------------------------------------------------------------------------------
+
+
+class Digest(Protocol):
+    """Tells a real dataset from others by its content."""
+
+    def __call__(self, settings: DownstreamSettings, /, *, train_only: bool = False) -> str:
+        """A hash of the dataset with these settings, or of its training side alone."""
+
+
+def plan_stages(settings: ComparisonSettings, runs: Path, digest: Digest) -> list[Stage]:
+    """The stages of a comparison, arm by arm, each behind those that it needs.
+
+    Args:
+        settings: of the comparison.
+        runs: the folder that the stages' folders are in, of this comparison alone or of several.
+        digest: of a real dataset, by its settings.
+
+    Returns:
+        Each store and each pre-training once. Each result has a stage of its own, also where two arms of the same
+        content share its folder. Probes of a checkpoint have one result, of the first seed: they do not depend on it.
+
+    Raises:
+        ConfigError: the device of a stage is not there, or cannot compute in its precision.
+    """
+    planner = _Planner(settings, runs, digest)
+    result: list[Stage] = []
+    earlier: set[str] = set()
+
+    def add(stage: Stage) -> None:
+        for before in stage.needs:
+            if before.key not in earlier:
+                earlier.add(before.key)
+                add(before)
+        result.append(stage)
+
+    for name in settings.variants:
+        for seed in settings.seeds:
+            for stage in planner.result_stages(name, seed):
+                add(stage)
+    return result
+
+
+class _Planner:
+    def __init__(self, settings: ComparisonSettings, runs: Path, digest: Digest) -> None:
+        self.settings = settings
+        self.runs = runs
+        self.digest = digest
+        self.folders = {key_of(folder): folder for folder in sorted(runs.glob("*/*-*"))}
+
+    def result_stages(self, name: str, seed: int) -> Iterator[ResultStage]:
+        settings, arm = self.settings, self.settings.variants[name].arm
+        start, before = self._start(name, seed)
+        training = settings.finetune_settings(name, seed)
+        # Where mean, deviation and resizing are not set, they are the checkpoint's own.
+        determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_preprocessing(training))
+        features = _of_features(training, arm)
+        seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
+        seeded = arm.from_scratch or arm.pretrained_here or seed == settings.seeds[0]
+        content = _key({"start": _without_seed(before), "settings": _without_seed(determining)})
+        for downstream, dataset in settings.downstreams.items():
+            common: dict[str, Any] = {
+                "arm": name, "downstream": downstream, "seed": seed, "start": start, "content": content
+            }  # fmt: skip
+            images = self.digest(dataset)
+            for freeze in settings.freeze if settings.finetuning else ():
+                key = _key({"start": before, "settings": determining, "downstream": images, "freeze": freeze})
+                folder = self._folder(name, downstream, key)
+                yield Finetuning(folder=folder, freeze=freeze, settings=training, **common)
+            for method in settings.probes if seeded else ():
+                key = _key({"start": before, "settings": seen, "downstream": images, "probe": method})
+                folder = self._folder(name, f"{downstream}-{method}", key)
+                yield Probing(folder=folder, freeze=f"{method}{PROBE}", settings=features, method=method, **common)
+
+    def _start(self, name: str, seed: int) -> tuple[Pretraining | str | None, Any]:
+        """What an arm starts from, and the content that determines it."""
+        arm = self.settings.variants[name].arm
+        if arm.checkpoint is not None:
+            return arm.checkpoint, _content_of(arm.checkpoint)
+        if arm.from_scratch:
+            return None, None
+        training = self.settings.pretrain_settings(name, seed)
+        before: dict[str, Any] = {"settings": _determining(training)}
+        store = None
+        if arm.recipe is not None:
+            before["recipe"] = arm.recipe.id
+            if self.settings.data == "stored":
+                store = Generation(arm=name, folder=self.runs / _STORES / arm.recipe.id, recipe=arm.recipe)
+                # A store holds the same images in every epoch.
+                before["settings"]["fresh"] = False
+        elif arm.images is not None:
+            before["images"] = self.digest(arm.images, train_only=True)
+        labels = _replaced_labels(arm)
+        if labels is not None:
+            before["labels"] = identity(labels)
+        folder = self._folder(name, "pretrain", _key(before))
+        return Pretraining(arm=name, folder=folder, seed=seed, source=arm, settings=training, store=store), before
+
+    def _folder(self, arm: str, what: str, key: str) -> Path:
+        return self.folders.setdefault(key, self.runs / arm / f"{what}-{key}")
+
+
+def _replaced_labels(arm: Arm) -> LabelSettings | None:
+    # No noise is an arm of figure 5, and the same training as without it.
+    return None if arm.labels is None or arm.labels.noise == 0 else arm.labels
+
+
+def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
+    """Settings that a stage's result depends on, with the precision that ``auto`` stands for on this device."""
+    from formulavision.training.fit import resolve_device, resolve_precision
+
+    content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
+    return {**content, "precision": resolve_precision(settings.precision, resolve_device(settings.device))}
+
+
+def _unset_preprocessing(settings: TrainSettings) -> set[str]:
+    return {"mean", "std", *NEUTRAL} - settings.model_fields_set
+
+
+def _of_features(training: TrainSettings, arm: Arm) -> TrainSettings:
+    """Settings of a probe: images are prepared as in fine-tuning, or as the checkpoint says where nothing is set."""
+    names = {"model", *PREPROCESSING, "precision", "device"}
+    names = names | {"seed"} if arm.from_scratch else names - _unset_preprocessing(training)
+    return TrainSettings(**{name: getattr(training, name) for name in names})
+
+
+def _without_seed(content: Any) -> Any:
+    """Content of a stage without its seed of training; the seed of its labels stays: another one is another arm."""
+    if not isinstance(content, Mapping):
+        return content
+    settings = {key: value for key, value in content.get("settings", content).items() if key != "seed"}
+    return {**content, "settings": settings} if "settings" in content else settings
+
+
+def _key(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _content_of(checkpoint: str) -> dict[str, Any]:
+    """A digest of a checkpoint's weights, of a published model its name; and the preprocessing that comes with it."""
+    from formulavision.training.checkpoints import load_preprocessing
+
+    # The size of images is the comparison's. What is at its neutral value was not recorded in older keys.
+    own = {
+        name: value
+        for name, value in load_preprocessing(checkpoint).items()
+        if name not in {"resize", "crop"} and NEUTRAL.get(name) != value
+    }
+    if checkpoint.startswith(REMOTE):
+        return {"checkpoint": checkpoint, "preprocessing": own}
+    path = Path(checkpoint)
+    file = path / "model.safetensors" if path.is_dir() else path
+    with file.open("rb") as stream:
+        content: dict[str, Any] = {"checkpoint": hashlib.file_digest(stream, "sha256").hexdigest()}
+    if own:
+        content["normalisation"] = [list(own.pop("mean")), list(own.pop("std"))]
+    return {**content, **own}
+
+
+# Real datasets -------------------------------------------------------------------------------------------------------
+
+
+class Datasets:
+    """The real datasets of a comparison, opened once each: its downstreams, and images that arms are pre-trained on.
+
+    Raises:
+        DownstreamError: one of them cannot be used as it is.
+    """
+
+    def __init__(self, settings: ComparisonSettings) -> None:
+        self._opened: dict[DownstreamSettings, Downstream] = {}
+        self._digests: dict[tuple[DownstreamSettings, bool], str] = {}
+        named = [(f"downstreams.{name}", dataset) for name, dataset in settings.downstreams.items()]
+        named += [
+            (f"arms.{v.base}.images", v.arm.images) for v in settings.variants.values() if v.arm.images is not None
+        ]
+        for path, dataset in named:
+            try:
+                if dataset not in self._opened:
+                    self._opened[dataset] = open_downstream(dataset)
+            except DownstreamError as error:
+                raise DownstreamError(f"{path}: {error}") from None
+
+    def __getitem__(self, settings: DownstreamSettings) -> Downstream:
+        return self._opened[settings]
+
+    def digest(self, settings: DownstreamSettings, *, train_only: bool = False) -> str:
+        """A hash of a dataset's kind, classes and images, the same wherever it lies.
+
+        Args:
+            settings: of the dataset.
+            train_only: of its training images only.
+        """
+        key = settings, train_only
+        if key not in self._digests:
+            opened = self._opened[settings]
+            sides = [opened.train] if train_only else [opened.train, opened.test]
+            content = " ".join([settings.kind, *(side.digest() for side in sides)])
+            self._digests[key] = hashlib.sha256(content.encode()).hexdigest()[:16]
+        return self._digests[key]
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+def check_models(settings: ComparisonSettings) -> None:
+    """Build every model: refuses a name, an image size, frozen layers or a checkpoint that does not fit.
+
+    A published model is known by its name here, and fetched when its arm's turn comes.
+
+    Raises:
+        ConfigError: one line a problem.
+    """
+    problems = list(_problems_of_fine_tuning(settings))
+    if not problems:
+        problems = [problem for v in settings.variants.values() for problem in _problems_of_start(settings, v)]
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+
+
+def _problems_of_fine_tuning(settings: ComparisonSettings) -> Iterator[str]:
+    import torch
+
+    from formulavision.training import freeze
+    from formulavision.training.models import build_model
+
+    seed = settings.seeds[0]
+    # One arm of each setting of fine-tuning.
+    chosen = {str(sorted(v.finetune.items())): v for v in settings.variants.values()}
+    for variant in chosen.values():
+        for spec in settings.freeze if settings.finetuning else ["none"]:
+            try:
+                with torch.device("meta"):
+                    freeze(build_model(settings.finetune_settings(variant.name, seed), num_classes=2), spec)
+            except ConfigError as error:
+                for problem in error.problems:
+                    yield problem if problem.startswith(("model:", "freeze:")) else f"finetune.{problem}"
+
+
+def _problems_of_start(settings: ComparisonSettings, variant: Variant) -> Iterator[str]:
+    import torch
+
+    from formulavision.training import load_checkpoint
+    from formulavision.training.models import build_model
+
+    arm, seed = variant.arm, settings.seeds[0]
+    path = f"arms.{variant.base}" + ("" if variant.path is None else f" at {variant.path} {variant.value}")
+    try:
+        if arm.pretrained_here:
+            with torch.device("meta"):
+                build_model(settings.pretrain_settings(variant.name, seed), num_classes=2)
+        elif arm.checkpoint is not None and arm.checkpoint.startswith(REMOTE):
+            _check_published(arm.checkpoint)
+        elif arm.checkpoint is not None:
+            # Not on the meta device: the weights are to be copied into it.
+            load_checkpoint(arm.checkpoint).load_into(
+                build_model(settings.finetune_settings(variant.name, seed), num_classes=2)
+            )
+    except CheckpointError as error:
+        yield f"{path}.checkpoint: {error}"
+    except ConfigError as error:
+        yield from (f"{path}.pretrain.{problem}" for problem in error.problems)
+
+
+def _check_published(checkpoint: str) -> None:
+    """Refuse a name that its library does not have, without fetching anything.
+
+    Raises:
+        CheckpointError: there is no such model, or it has no such weights.
+    """
+    import timm
+    import torchvision
+
+    library, _, name = checkpoint.partition(":")
+    if library == "timm":
+        model = name.partition(".")[0]
+        known, there = timm.list_models(), timm.is_model_pretrained(name)
+    else:
+        model, _, weights = name.partition(":")
+        known = torchvision.models.list_models(module=torchvision.models)
+        there = model in known and weights in ("", *torchvision.models.get_model_weights(model).__members__)
+    if not there:
+        near = "" if model in known else did_you_mean(model, known)
+        raise CheckpointError(f"{checkpoint}: {library} has no weights of that name{near}")

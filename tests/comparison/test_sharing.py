@@ -35,8 +35,8 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     waits = threading.Event()
     say = formulavision.comparison.run.say
 
-    def listen(line: str) -> None:
-        say(line)
+    def listen(line: str, *console: Any) -> None:
+        say(line, *console)
         if "waiting" in line:
             waits.set()
 

@@ -2,7 +2,7 @@
 
 from formulavision.comparison.arms import Arm
 from formulavision.comparison.config import ComparisonSettings
-from formulavision.comparison.results import Comparison, Findings, Row
+from formulavision.comparison.results import Comparison, Findings, Result
 from formulavision.comparison.run import compare, sweep
 
-__all__ = ["Arm", "Comparison", "ComparisonSettings", "Findings", "Row", "compare", "sweep"]
+__all__ = ["Arm", "Comparison", "ComparisonSettings", "Findings", "Result", "compare", "sweep"]

@@ -1,4 +1,4 @@
-"""The classes on which one arm beats another (the paper's table 10)."""
+"""The classes on which an arm does better, and worse, than its baseline (the paper's table 10)."""
 
 from __future__ import annotations
 
@@ -8,124 +8,96 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from formulavision.comparison.results import Entry, Findings
+from formulavision.comparison.results import table_as_csv
 from formulavision.comparison.significance import paired_t
+from formulavision.comparison.tables import Cell, Table
 from formulavision.util.errors import FormulaVisionError
 
 if TYPE_CHECKING:
     from formulavision.evaluation import ClassDifference
 
-from formulavision.util.text import csv_text
-
-__all__ = ["ClassLine", "Classes", "by_class", "classes_csv"]
+__all__ = ["ByClass", "by_class", "classes_csv"]
 
 
 @dataclass(frozen=True)
-class ClassLine:
-    """One class: accuracy (average precision, with several labels an image), shares of 1, mean over seeds.
+class ByClass:
+    """The classes of one downstream, of an arm and its baseline.
 
     Attributes:
-        arm, baseline: of the two models.
-        difference: of the first less the second.
-        p: two-sided p-value, not corrected for the number of classes: of McNemar's exact test on the class's images
-            or, of several seeds, of the paired t-test over them; None where there is none.
-    """
-
-    name: str
-    arm: float
-    baseline: float
-    p: float | None
-
-    @property
-    def difference(self) -> float:
-        return self.arm - self.baseline
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The classes on which an arm differs from its baseline, on one downstream.
-
-    Attributes:
-        lines: all classes, by falling difference.
+        cell: the arm, its baseline, the downstream and the frozen layers.
+        classes: accuracies (average precisions, with several labels an image) of the arm (``first``) and the baseline
+            (``second``), 0 to 1, mean over seeds, by falling difference; p is of McNemar's exact test on the class's
+            images or, of several seeds, of the paired t-test over them, and not corrected for the number of classes.
         problem: why there are none, in one line.
     """
 
-    arm: str
-    baseline: str
-    downstream: str
-    freeze: str
-    lines: tuple[ClassLine, ...] = ()
+    cell: Cell
+    classes: tuple[ClassDifference, ...] = ()
     problem: str = ""
 
     @property
-    def better(self) -> list[ClassLine]:
-        """The greatest difference first, as in ``worse``."""
-        return [line for line in self.lines if line.difference > 0]
+    def better(self) -> list[ClassDifference]:
+        """Classes on which the arm does better, the greatest difference first."""
+        return [each for each in self.classes if each.difference > 0]
 
     @property
-    def worse(self) -> list[ClassLine]:
-        return [line for line in reversed(self.lines) if line.difference < 0]
+    def worse(self) -> list[ClassDifference]:
+        """Classes on which the arm does worse, the greatest difference first."""
+        return [each for each in reversed(self.classes) if each.difference < 0]
 
 
-def by_class(findings: Findings, folder: Path, arms: Iterable[str]) -> list[Classes]:
-    """Of each arm against its baseline on each downstream.
-
-    Fine-tuned models are compared with the fewest layers frozen that both have.
-    """
+def by_class(table: Table, folder: Path, arms: Iterable[str]) -> list[ByClass]:
+    """Each arm against its baseline on each downstream, with the fewest layers frozen that both have."""
     result = []
-    for downstream in findings.downstreams:
+    for downstream in table.findings.downstreams:
         for arm in arms:
-            baseline = findings.arms[arm].baseline
-            if baseline is None:
-                continue
-            for freeze in findings.by_frozen:
-                pairs = _pairs(findings, arm, baseline, freeze, downstream)
-                if pairs:
-                    result.append(_compare(pairs, folder, Classes(arm, baseline, downstream, freeze)))
-                    break
+            cells = (table.cell(arm, freeze, downstream) for freeze in table.findings.by_frozen)
+            cell = next((cell for cell in cells if any(a.folder and b.folder for a, b in cell.pairs)), None)
+            if cell is not None:
+                result.append(_of_cell(cell, folder))
     return result
 
 
-def _pairs(findings: Findings, arm: str, baseline: str, freeze: str, downstream: str) -> list[tuple[Entry, Entry]]:
-    """Models of the same seed."""
-    ours, theirs = (
-        {e.row.seed: e for e in findings.select(name, freeze, downstream) if e.row.score is not None and e.folder}
-        for name in (arm, baseline)
-    )
-    return [(entry, theirs[seed]) for seed, entry in ours.items() if seed in theirs]
-
-
-def _compare(pairs: list[tuple[Entry, Entry]], folder: Path, classes: Classes) -> Classes:
+def _of_cell(cell: Cell, folder: Path) -> ByClass:
     from formulavision.evaluation import per_class_difference
 
-    found: dict[str, list[ClassDifference]] = {}
+    by_name: dict[str, list[ClassDifference]] = {}
     try:
-        for ours, theirs in pairs:
-            for each in per_class_difference(folder / str(ours.folder), folder / str(theirs.folder)):
-                found.setdefault(each.name, []).append(each)
+        for ours, theirs in cell.pairs:
+            if ours.folder and theirs.folder:
+                for each in per_class_difference(folder / ours.folder, folder / theirs.folder):
+                    by_name.setdefault(each.name, []).append(each)
     except FormulaVisionError as error:
         # Runs that are not at hand leave a line; the rest of the report is made of the findings.
-        return replace(classes, problem=str(error))
-    lines = [_line(name, differences) for name, differences in found.items()]
-    lines.sort(key=lambda line: -line.difference)
-    return replace(classes, lines=tuple(lines))
+        return ByClass(cell, problem=str(error))
+    classes = sorted((_over_seeds(each) for each in by_name.values()), key=lambda each: -each.difference)
+    return ByClass(cell, tuple(classes))
 
 
-def _line(name: str, differences: list[ClassDifference]) -> ClassLine:
-    """One class over the seeds."""
-    ours, theirs = [d.first for d in differences], [d.second for d in differences]
-    p = differences[0].p if len(differences) == 1 else paired_t(ours, theirs)
-    return ClassLine(name, fmean(ours), fmean(theirs), p)
+def _over_seeds(seeds: list[ClassDifference]) -> ClassDifference:
+    """One class, mean over seeds."""
+    if len(seeds) == 1:
+        return seeds[0]
+    ours, theirs = [each.first for each in seeds], [each.second for each in seeds]
+    first, second = fmean(ours), fmean(theirs)
+    return replace(seeds[0], first=first, second=second, difference=first - second, p=paired_t(ours, theirs))
 
 
-def classes_csv(found: Iterable[Classes]) -> str:
+def classes_csv(found: Iterable[ByClass]) -> str:
     """A line a class, arm and downstream; shares from 0 to 1, p-values not corrected for the number of classes."""
-    rows: list[list[str]] = [
-        ["arm", "baseline", "downstream", "frozen", "class", "score", "baseline_score", "difference", "p"]
+    lines = [
+        {
+            "arm": each.cell.arm,
+            "baseline": each.cell.baseline,
+            "downstream": each.cell.downstream,
+            "frozen": each.cell.freeze,
+            "class": one.name,
+            "score": one.first,
+            "baseline_score": one.second,
+            "difference": one.difference,
+            "p": one.p,
+        }
+        for each in found
+        for one in each.classes
     ]
-    for each in found:
-        where = (each.arm, each.baseline, each.downstream, each.freeze)
-        for line in each.lines:
-            numbers = (line.arm, line.baseline, line.difference, line.p)
-            rows.append([*where, line.name, *("" if number is None else f"{number:.6g}" for number in numbers)])
-    return csv_text(rows)
+    return table_as_csv(list(lines[0]), lines) if lines else ""

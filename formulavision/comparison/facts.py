@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from formulavision.comparison.arms import Arm
 from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.plan import Datasets, ResultStage
-from formulavision.comparison.results import ArmFacts, Computed, Entry, Findings, Row
+from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
 from formulavision.generators.registry import plugins
 from formulavision.util.machine import cores, processor, versions
 
@@ -45,7 +45,7 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
         arms=arms,
         downstreams={name: datasets.digest(dataset) for name, dataset in settings.downstreams.items()},
         freezes=settings.treatments,
-        entries=[Entry(row=Row(stage.arm, stage.downstream, stage.freeze, stage.seed)) for stage in stages],
+        results=[Result(stage.arm, stage.downstream, stage.freeze, stage.seed) for stage in stages],
         paper=settings.paper,
         reach=settings.reach,
         pictures=list(settings.pictures),

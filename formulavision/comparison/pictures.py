@@ -1,4 +1,4 @@
-"""The report's pictures: contact sheets, first-layer filters and what models look at, made once and kept as files."""
+"""The report's pictures: contact sheets, first-layer filters and Grad-CAM, made once and kept as files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PROBE
-from formulavision.comparison.results import Entry, Findings
+from formulavision.comparison.results import Findings, Result
+from formulavision.comparison.tables import Table
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.sheets import contact_sheet
@@ -28,25 +31,23 @@ if TYPE_CHECKING:
 
     from formulavision.data.downstream import Downstream
 
-__all__ = ["Album", "Picture", "attention", "data_uri", "filters", "sheet"]
+__all__ = ["Illustration", "attention", "data_uri", "filters", "sheet"]
 
 _WIDEST = 1000
-"""Pixels; the report is read at this width at most, and must not grow to tens of megabytes."""
-_HIGHEST = 2 * _WIDEST
+"""Pixels; the report is read at this width at most, and stays below tens of megabytes."""
 _FILTERS = 500
-"""Pixels that the filters of an arm are wide."""
-_QUALITY = 85
+"""Width of the filters of an arm, pixels."""
 
 _HASHED = re.compile(r".+-[0-9a-f]{16}")
 _TYPES = {"png": "image/png", "jpg": "image/jpeg"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture in the report, or why it is not there.
+class Illustration:
+    """A plot or a picture of the report, or the reason why there is none.
 
     Attributes:
-        source: a data URI; empty where there is a problem.
+        source: data URI; empty where there is a problem.
         problem: why it could not be made, in one line.
     """
 
@@ -56,178 +57,80 @@ class Picture:
     problem: str = ""
 
 
-class Album:
-    """Pictures of a comparison, as files in its ``pictures/``: made where they are missing or older than their runs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "pictures"
-
-    def picture(
-        self,
-        title: str,
-        alt: str,
-        *,
-        name: str,
-        content: Any,
-        made_from: Iterable[Path] = (),
-        make: Callable[[], Image],
-        width: int = _WIDEST,
-    ) -> Picture:
-        """The picture that is there, or a new one.
-
-        Args:
-            name: what the file's name begins with.
-            content: plain values that determine the picture; a hash of them ends the file's name.
-            made_from: files; the picture is made again where one of them is newer. Those that are gone do not count.
-            make: makes it; a FormulaVisionError becomes the picture's problem.
-            width: pixels that it shrinks to.
-
-        Raises:
-            StoreError: it cannot be kept.
-        """
-        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-        stem = f"{name}-{key}"
-        found = [self.folder / f"{stem}.{suffix}" for suffix in _TYPES]
-        file = next((path for path in found if path.is_file()), None)
-        if file is None or _newest(made_from) > file.stat().st_mtime:
-            try:
-                image = make()
-            except FormulaVisionError as error:
-                # A picture that cannot be made has its line in the report, and the rest of the report is there.
-                return Picture(title, alt, problem=str(error))
-            for path in found:
-                path.unlink(missing_ok=True)
-            file = self._keep(image, stem, width)
-        return Picture(title, alt, data_uri(file.read_bytes(), _TYPES[file.suffix[1:]]))
-
-    def _keep(self, image: Image, stem: str, width: int) -> Path:
-        suffix, content = _encoded(image, width)
-        file = self.folder / f"{stem}.{suffix}"
-        try:
-            with atomic_write(file) as out:
-                out.write(content)
-        except OSError as error:
-            raise StoreError(f"{file}: cannot be written: {error.strerror or error}") from None
-        return file
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _encoded(image: Image, width: int) -> tuple[str, bytes]:
-    """A PNG of what was drawn, a JPEG of what is like a photograph: the smaller one."""
-    image = image.copy()
-    image.thumbnail((width, _HIGHEST))
-    if image.mode != "L":
-        image = image.convert("RGB")
-        if all(low == high == 0 for low, high in _differences_of_channels(image)):
-            image = image.convert("L")
-    result = {}
-    for suffix, kind in (("png", "PNG"), ("jpg", "JPEG")):
-        content = io.BytesIO()
-        image.save(content, kind, optimize=True, quality=_QUALITY)
-        result[suffix] = content.getvalue()
-    suffix = min(result, key=lambda key: len(result[key]))
-    return suffix, result[suffix]
-
-
-def _differences_of_channels(image: Image) -> list[Any]:
-    """Least and greatest difference of red to green and of red to blue: none in a gray image."""
-    from PIL import ImageChops
-
-    red, green, blue = image.split()
-    return [ImageChops.difference(red, other).getextrema() for other in (green, blue)]
-
-
-def _newest(files: Iterable[Path]) -> float:
-    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
-
-
-def sheet(album: Album, arm: str, recipe: Mapping[str, Any], *, categories: int, instances: int) -> Picture:
+def sheet(folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int, instances: int) -> Illustration:
     """Images of an arm's recipe, categories down and instances across."""
-
-    def make() -> Image:
-        return contact_sheet(Drawer(Recipe.from_dict(dict(recipe))), categories=categories, instances=instances)
-
-    return album.picture(
-        arm,
-        f"Images of arm {arm}: categories down, instances across",
+    return _kept(
+        Illustration(arm, f"Images of arm {arm}: categories down, instances across"),
+        folder,
         name=f"images-{arm}",
         content=[recipe, categories, instances],
-        make=make,
+        make=lambda: contact_sheet(Drawer(Recipe.from_dict(dict(recipe))), categories=categories, instances=instances),
     )
 
 
-def filters(album: Album, findings: Findings, folder: Path, arms: Iterable[str]) -> list[Picture]:
+def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustration]:
     """First-layer filters of each arm that starts from weights (the paper's figure 6, a to e); of its first seed."""
+    from formulavision import evaluation
+
     result = []
     for arm in arms:
-        done = (e for e in findings.entries if e.row.arm == arm and e.row.score is not None)
-        start = next((entry.start for entry in done if entry.start is not None), None)
+        starts = (r.start for r in table.findings.results if r.arm == arm and r.score is not None and r.start)
+        start = next(starts, None)
         if start is None:
             continue
         checkpoint = start if start.startswith(REMOTE) else folder / start
-        result.append(
-            album.picture(
-                arm,
-                f"First-layer filters of arm {arm}",
-                name=f"filters-{arm}",
-                content=_movable(start),
-                made_from=_files(checkpoint),
-                make=partial(_filters, checkpoint),
-                width=_FILTERS,
-            )
+        picture = _kept(
+            Illustration(arm, f"First-layer filters of arm {arm}"),
+            folder,
+            name=f"filters-{arm}",
+            content=_key(start),
+            made_from=[] if isinstance(checkpoint, str) else [checkpoint],
+            make=partial(evaluation.first_layer_filters, checkpoint),
+            width=_FILTERS,
         )
+        result.append(picture)
     return result
 
 
-def _filters(checkpoint: str | Path) -> Image:
-    from formulavision.evaluation import first_layer_filters
-
-    return first_layer_filters(checkpoint)
-
-
-def attention(album: Album, findings: Findings, folder: Path, arms: Sequence[str]) -> list[Picture]:
+def attention(table: Table, folder: Path, arms: Sequence[str]) -> list[Illustration]:
     """Grad-CAM of the fine-tuned models on the same test images, a sheet a downstream (figure 6, f); first seed."""
+    from formulavision import evaluation
+
     result = []
-    for downstream in findings.downstreams:
-        entries = {arm: entry for arm in arms if (entry := _finetuned(findings, arm, downstream)) is not None}
-        if not entries:
+    for downstream in table.findings.downstreams:
+        models = {arm: found.folder for arm in arms if (found := _finetuned(table, arm, downstream)) and found.folder}
+        if not models:
             continue
-        models = {arm: folder / str(entry.folder) for arm, entry in entries.items()}
+        paths = {arm: folder / path for arm, path in models.items()}
 
-        def make(downstream: str = downstream, models: Mapping[str, Path] = models) -> Image:
-            from formulavision.evaluation import grad_cam_sheet
+        def make(downstream: str = downstream, paths: Mapping[str, Path] = paths) -> Image:
+            return evaluation.grad_cam_sheet(paths, _open(table.findings, downstream))
 
-            return grad_cam_sheet(models, _open(findings, downstream))
-
-        result.append(
-            album.picture(
-                downstream,
-                f"Grad-CAM on test images of {downstream}: {', '.join(models)}",
-                name=f"grad-cam-{downstream}",
-                content=[[arm, _movable(str(entry.folder))] for arm, entry in entries.items()],
-                made_from=[file for model in models.values() for file in _files(model)],
-                make=make,
-            )
+        picture = _kept(
+            Illustration(downstream, f"Grad-CAM on test images of {downstream}: {', '.join(models)}"),
+            folder,
+            name=f"grad-cam-{downstream}",
+            content=[[arm, _key(path)] for arm, path in models.items()],
+            made_from=paths.values(),
+            make=make,
         )
+        result.append(picture)
     return result
 
 
-def _finetuned(findings: Findings, arm: str, downstream: str) -> Entry | None:
+def _finetuned(table: Table, arm: str, downstream: str) -> Result | None:
     """An arm's model on a downstream: the one with the fewest layers frozen, of the first seed."""
-    freezes = (freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE))
-    there = (e for freeze in freezes for e in findings.select(arm, freeze, downstream))
-    return next((e for e in there if e.row.score is not None and e.folder is not None), None)
+    freezes = (freeze for freeze in table.findings.by_frozen if not freeze.endswith(PROBE))
+    results = (result for freeze in freezes for result in table.cell(arm, freeze, downstream).results)
+    return next((result for result in results if result.score is not None and result.folder is not None), None)
 
 
 def _open(findings: Findings, name: str) -> Downstream:
     """A downstream as the configuration opens it.
 
     Raises:
-        DownstreamError: it cannot be used, on this machine for one.
-        ConfigError: no configuration has it, or it is another version's.
+        DownstreamError: it cannot be used, for example on this machine.
+        ConfigError: no configuration has it, or its settings are those of another version.
     """
     from formulavision.data.downstream import open_downstream
 
@@ -238,12 +141,74 @@ def _open(findings: Findings, name: str) -> Downstream:
     raise ConfigError(f"{name}: no configuration here says where its images are")
 
 
-def _files(checkpoint: str | Path) -> list[Path]:
-    """What is newer where a checkpoint was trained anew."""
-    return [] if isinstance(checkpoint, str) else [checkpoint / "run.json", checkpoint]
-
-
-def _movable(path: str) -> str:
-    """What tells a checkpoint from others: of a run's folder the hash of its content; what lies above it may move."""
+def _key(path: str) -> str:
+    """What tells a checkpoint from others: of a stage the name of its folder, which ends with a hash; else the path."""
     name = Path(path).name
     return name if _HASHED.fullmatch(name) else path
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def _kept(
+    illustration: Illustration,
+    folder: Path,
+    *,
+    name: str,
+    content: Any,
+    make: Callable[[], Image],
+    made_from: Iterable[Path] = (),
+    width: int = _WIDEST,
+) -> Illustration:
+    """The picture that lies in the comparison's ``pictures/``, or a new one.
+
+    Args:
+        name: beginning of the file's name.
+        content: plain values that determine the picture; a hash of them ends the file's name.
+        make: makes the picture; a FormulaVisionError becomes the illustration's problem.
+        made_from: run folders; the picture is made again where one of them is newer.
+        width: pixels that it shrinks to.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    files = [folder / "pictures" / f"{name}-{key}.{suffix}" for suffix in _TYPES]
+    file = next((file for file in files if file.is_file()), None)
+    sources = [source for run in made_from for source in (run, run / "run.json") if source.is_file()]
+    if file is None or any(source.stat().st_mtime > file.stat().st_mtime for source in sources):
+        try:
+            image = make()
+        except FormulaVisionError as error:
+            # The line stands in the report, and the rest of the report is there.
+            return Illustration(illustration.title, illustration.alt, problem=str(error))
+        for old in files:
+            old.unlink(missing_ok=True)
+        file = _write(image, files, width)
+    source = data_uri(file.read_bytes(), _TYPES[file.suffix[1:]])
+    return Illustration(illustration.title, illustration.alt, source)
+
+
+def _write(image: Image, files: Sequence[Path], width: int) -> Path:
+    """Write the PNG or the JPEG, whichever is smaller: drawings are smaller as PNG, photographs as JPEG."""
+    image = image.convert("RGB")
+    image.thumbnail((width, 2 * _WIDEST))
+    if not np.ptp(np.asarray(image), axis=2).any():
+        image = image.convert("L")
+    encoded = {}
+    for file, kind in zip(files, ("PNG", "JPEG"), strict=True):
+        stream = io.BytesIO()
+        image.save(stream, kind, optimize=True, quality=85)
+        encoded[file] = stream.getvalue()
+    smallest = min(files, key=lambda file: len(encoded[file]))
+    try:
+        with atomic_write(smallest) as out:
+            out.write(encoded[smallest])
+    except OSError as error:
+        raise StoreError(f"{smallest}: cannot be written: {error.strerror or error}") from None
+    return smallest
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Content as a URI that a browser reads without a file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

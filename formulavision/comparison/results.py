@@ -1,74 +1,85 @@
-"""What a comparison found: a row a fine-tuned model, and the table over seeds."""
+"""The results of a comparison, one long table with a line a result; ``results.csv`` and ``results.json``."""
 
 from __future__ import annotations
 
-import functools
+import json
 import re
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from formulavision.comparison.config import PROBE, ComparisonSettings
-from formulavision.comparison.significance import rank_correlation
 from formulavision.util import files
 from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.text import csv_text
 
 __all__ = [
+    "COLUMNS",
     "FINDINGS",
     "TOP_1",
     "ArmFacts",
-    "Cell",
     "Comparison",
     "Computed",
-    "Entry",
     "Findings",
-    "Line",
-    "Row",
-    "agreement",
-    "best_of",
-    "cause",
-    "mean",
-    "missing_pairs",
-    "points",
-    "rho",
+    "History",
+    "Result",
     "shown",
-    "spread",
-    "table",
+    "table_as_csv",
+    "without_folder",
     "write_text",
 ]
 
 FINDINGS = "results.json"
-"""In a comparison's folder: all that its table, its curves and a join with others are made of."""
+"""In a comparison's folder: all that its table, its report and a join with other comparisons are made of."""
 TOP_1 = "top-1 accuracy"
 _FORMAT = 2
 _READABLE = (1, 2)
-"""Format 1 has the history of its pre-training in every entry."""
+"""Format 1 repeats the history of a pre-training in every entry that starts from it."""
 
 _STAGE = re.compile(r"\S*-[0-9a-f]{16}(?=[/:\s]|$)")
-"""The path of a stage's folder in a message."""
+"""Path of a stage's folder in a message."""
 
 History = list[dict[str, float | None]]
-"""Of a training, a row an epoch."""
+"""Of a training, a line an epoch: the name of each measured quantity and its value."""
+
+
+class Computed(BaseModel, frozen=True):
+    """Where a result was computed.
+
+    Attributes:
+        machine: processor, cores, threads, accelerator, precision and device, in words.
+        versions: of Python and of the packages that numbers depend on, by name.
+    """
+
+    machine: str
+    versions: dict[str, str]
 
 
 @dataclass
-class Row:
-    """One arm, evaluated on one downstream with one choice of frozen layers and one seed.
+class Result:
+    """A line of the table of results: an arm, evaluated on a downstream with one choice of frozen layers and one seed.
+
+    A comparison begins with a line for each result that it plans; the columns are filled in when it is computed.
 
     Attributes:
-        freeze: which layers fine-tuning left as they were; ``linear-probe`` or ``knn-probe``, where all of them were.
-        score: what the table shows, 0 to 1; None where the row failed, or is yet to be computed.
-        metric: what the score is: ``top-1 accuracy``, or ``mean average precision`` of several labels an image.
+        freeze: layers that fine-tuning leaves as they were; of a probe its name (``linear-probe``, ``knn-probe``).
+        score: 0 to 1; None where the computation failed or is yet to come.
+        metric: name of the score: ``top-1 accuracy``, or ``mean average precision`` of several labels an image.
         top1: share of test images whose class comes first, 0 to 1; None with several labels an image.
         top5: share of test images whose class is among the first five, 0 to 1; None with fewer than five classes.
         loss: mean cross-entropy over the test images, nats.
-        pretrain_accuracy: of the last pre-training epoch, 0 to 1; None without pre-training.
-        generate_seconds: of generating the store; None where images are drawn on demand.
-        error: why the row has no result, in one line.
+        pretrain_accuracy: training accuracy in the last epoch of pre-training, 0 to 1; None without pre-training.
+        generate_seconds: time to generate the store; None where images are drawn on demand.
+        error: why there is no score, in one line.
+        history: of fine-tuning.
+        folder: path of the fine-tuned model's folder, relative to the comparison's folder.
+        start: checkpoint that the model started from: the path of a folder or file, relative likewise, or the name of
+            a published model; None from scratch.
+        computed: machine and versions; None until there is a score.
     """
 
     arm: str
@@ -88,6 +99,10 @@ class Row:
     finetune_images_per_second: float | None = None
     evaluate_seconds: float | None = None
     error: str | None = None
+    history: History = field(default_factory=list, repr=False)
+    folder: str | None = None
+    start: str | None = None
+    computed: Computed | None = None
 
     @property
     def pending(self) -> bool:
@@ -95,29 +110,21 @@ class Row:
         return self.score is None and self.error is None
 
 
-class Computed(BaseModel, frozen=True):
-    """Where rows were computed.
-
-    Attributes:
-        machine: processor, cores, threads, accelerator, precision and device, in words.
-        versions: of Python and of the packages that matter, by name.
-    """
-
-    machine: str
-    versions: dict[str, str]
+COLUMNS = [f.name for f in fields(Result) if f.name not in ("history", "folder", "start", "computed")]
+"""Columns of ``results.csv``."""
 
 
 class ArmFacts(BaseModel):
     """What the table and the report say of an arm.
 
     Attributes:
-        content: hash of what the arm is, but for its seeds: pre-training and fine-tuning.
+        content: hash of the arm's pre-training and fine-tuning, without their seeds.
         origin: where its weights come from, in words.
         scratch: whether it starts from random weights.
-        baseline: the arm that it is measured against.
-        base, path, value: of a swept arm, the arm in the file, the setting and its value.
+        baseline: the arm that it is compared with.
+        base, path, value: of a swept arm, the arm in the configuration, the swept setting and its value.
         recipe: plain values; None where no formula draws its images.
-        note: what a join has to say of it.
+        note: why a join renamed it.
     """
 
     content: str
@@ -131,57 +138,20 @@ class ArmFacts(BaseModel):
     note: str = ""
 
 
-class Entry(BaseModel):
-    """A row with its curve, and where its files are.
-
-    Attributes:
-        history: of fine-tuning.
-        pretraining: history of the pre-training that it starts from; in the file, where many entries start from the
-            same, it stands in ``Findings.pretrainings``.
-        folder: with the fine-tuned model, relative to the comparison's.
-        start: the folder or the checkpoint that the model started from, relative likewise; None from scratch.
-        computed: where; None until it is.
-    """
-
-    row: Row
-    history: History = Field(default_factory=list)
-    pretraining: History = Field(default_factory=list, exclude=True)
-    folder: str | None = None
-    start: str | None = None
-    computed: Computed | None = None
-
-
-class _Cells:
-    """Entries by (arm, frozen layers, downstream): a report asks for thousands of cells of thousands of rows."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] | None = None
-        self.count = 0
-        self.cells: dict[tuple[str, str, str], list[Entry]] = {}
-
-    def of(self, entries: list[Entry]) -> dict[tuple[str, str, str], list[Entry]]:
-        """The cells, sorted anew where it is another list, or a longer one."""
-        if entries is not self.entries or len(entries) != self.count:
-            self.entries, self.count, self.cells = entries, len(entries), {}
-            for entry in entries:
-                self.cells.setdefault((entry.row.arm, entry.row.freeze, entry.row.downstream), []).append(entry)
-        return self.cells
-
-
 class Findings(BaseModel):
-    """All that the table and the report are made of, as ``results.json`` holds it.
+    """All results of a comparison, and all else that its table and its report are made of.
 
     Attributes:
         arms: in the order of the table.
         downstreams: by name, a hash of the images that the dataset holds.
         freezes: frozen layers and probes, in the order of the table.
+        results: the table of results.
         paper: the paper's numbers in per cent: downstream -> ``ARM`` or ``ARM/FROZEN`` -> number.
-        reach: accuracies whose first epoch is told; None: chosen from the results.
-        pictures: what the report shows beside numbers.
+        reach: accuracies, 0 to 1, of the table of first epochs; None: chosen from the results.
+        pictures: which pictures the report shows.
         configurations: by the name of the comparison, its configuration as YAML.
-        notes: what a join has to say.
-        pretrainings: by the folder that entries start from, the history of its pre-training. Of the file alone: it is
-            made of the entries when they are written, fills them in when they are read, and is then empty.
+        notes: what a join changed.
+        pretrainings: by the ``start`` of results, the history of that pre-training.
     """
 
     format: int = _FORMAT
@@ -192,7 +162,7 @@ class Findings(BaseModel):
     arms: dict[str, ArmFacts]
     downstreams: dict[str, str]
     freezes: list[str]
-    entries: list[Entry]
+    results: list[Result]
     paper: dict[str, dict[str, float]] = Field(default_factory=dict)
     reach: list[float] | None = None
     pictures: list[str] = Field(default_factory=list)
@@ -200,75 +170,75 @@ class Findings(BaseModel):
     notes: list[str] = Field(default_factory=list)
     pretrainings: dict[str, History] = Field(default_factory=dict)
 
-    @field_serializer("pretrainings")
-    def _once(self, _: Any) -> dict[str, History]:
-        return {e.start: e.pretraining for e in self.entries if e.start is not None and e.pretraining}
-
-    @model_validator(mode="after")
-    def _fill_in(self) -> Findings:
-        for entry in self.entries:
-            if entry.start is not None and not entry.pretraining:
-                entry.pretraining = self.pretrainings.get(entry.start, [])
-        self.pretrainings = {}
-        return self
-
     @classmethod
     def load(cls, folder: Path) -> Findings:
-        """What a comparison left in its folder.
+        """Read a comparison's ``results.json``.
 
         Raises:
-            ConfigError: there is nothing, or it is damaged.
+            ConfigError: the folder holds none, or it is damaged.
         """
         file = folder / FINDINGS
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
         try:
-            findings = cls.model_validate_json(file.read_bytes())
+            content = json.loads(file.read_bytes())
+            findings = cls.model_validate(_flat(content)) if content["format"] in _READABLE else None
         except FileNotFoundError:
             raise ConfigError(f"{folder}: holds no {FINDINGS}: give the folder of a comparison") from None
-        except (OSError, ValidationError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise ConfigError(f"{file}: is damaged: run the comparison again, which computes nothing twice") from None
-        if findings.format not in _READABLE:
+        if findings is None:
             raise ConfigError(f"{file}: was written by another version: run its comparison again with this one")
-        findings.format = _FORMAT
         return findings
 
-    @property
-    def rows(self) -> list[Row]:
-        return [entry.row for entry in self.entries]
+    def save(self, folder: Path) -> None:
+        """Write ``results.json``, and the table of results as ``results.csv``.
+
+        Raises:
+            StoreError: one of them cannot be written.
+        """
+        write_text(folder / "results.csv", self.to_csv())
+        write_text(folder / FINDINGS, self.to_json())
+
+    def to_json(self) -> str:
+        """Content of ``results.json``; of each result the columns of ``results.csv`` lie under ``row``."""
+        content = self.model_dump(mode="json")
+        content["entries"] = [
+            {"row": {name: result.pop(name) for name in COLUMNS}, **result} for result in content.pop("results")
+        ]
+        return to_json(content, indent=1, inf_nan_mode="null").decode()
+
+    def to_csv(self) -> str:
+        """A line a result that was computed or failed; scores from 0 to 1, times in seconds."""
+        return table_as_csv(COLUMNS, (vars(result) for result in self.results if not result.pending))
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({row.seed for row in self.rows})
+        return sorted({result.seed for result in self.results})
 
     @property
     def by_frozen(self) -> list[str]:
-        """Frozen layers, the fewest first, and then the probes: the order in which one of them stands for all."""
-        return sorted(self.freezes, key=lambda freeze: (freeze.endswith(PROBE), _layers(freeze)))
+        """Frozen layers, the fewest first, and then the probes."""
+        return sorted(self.freezes, key=lambda freeze: (freeze.endswith(PROBE), _frozen_groups(freeze)))
 
     def metric(self, downstream: str) -> str:
-        """What the scores on a downstream are."""
-        found = (row.metric for row in self.rows if row.downstream == downstream and row.metric)
+        """Name of the score on a downstream."""
+        found = (result.metric for result in self.results if result.downstream == downstream and result.metric)
         return next(found, TOP_1)
 
     def paper_number(self, arm: str, freeze: str, downstream: str) -> float | None:
-        """The paper's number as a share of 1; that of an arm alone is of fine-tuning all layers."""
+        """The paper's number, 0 to 1; a number without frozen layers is that of fine-tuning all layers."""
         numbers = self.paper.get(downstream, {})
         number = numbers.get(f"{arm}/{freeze}", numbers.get(arm) if freeze == "none" else None)
         return None if number is None else number / 100
 
-    def select(self, arm: str, freeze: str, downstream: str) -> list[Entry]:
-        """The rows of one cell of the table, a seed each."""
-        return list(self._cells.of(self.entries).get((arm, freeze, downstream), ()))
 
-    @functools.cached_property
-    def _cells(self) -> _Cells:
-        return _Cells()
-
-    def scores(self, arm: str, freeze: str, downstream: str) -> dict[int, float]:
-        """The results of one cell, by seed."""
-        entries = self.select(arm, freeze, downstream)
-        return {entry.row.seed: entry.row.score for entry in entries if entry.row.score is not None}
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """Content of ``results.json`` with each result on one level, and each history of a pre-training once."""
+    entries = content.pop("entries")
+    if content["format"] == 1:
+        content["pretrainings"] = {e["start"]: e["pretraining"] for e in entries if e["start"] and e["pretraining"]}
+    return {**content, "format": _FORMAT, "results": [{**entry["row"], **entry} for entry in entries]}
 
 
 @dataclass(frozen=True)
@@ -279,184 +249,56 @@ class Comparison:
         settings: the configuration; None where the results were read from folders.
         folder: holds ``results.csv``, ``results.md``, ``results.json``, ``report.html`` and, of a comparison, its
             ``comparison.yaml`` and its runs.
-        rows: a fine-tuned model, or a probe, each.
-        findings: rows, curves and all else that the report is made of.
+        findings: the results, and all else that the report is made of.
     """
 
     settings: ComparisonSettings | None
     folder: Path
-    rows: list[Row]
     findings: Findings = field(repr=False)
 
     @property
+    def results(self) -> list[Result]:
+        """A line a fine-tuned model or probe."""
+        return self.findings.results
+
+    @property
     def failures(self) -> dict[str, str]:
-        """Why, for each arm that failed somewhere, in one line."""
-        result: dict[str, str] = {}
-        for row in self.rows:
-            if row.error:
-                result.setdefault(row.arm, row.error)
-        return result
+        """By arm, why its first failed result has no score, in one line."""
+        reasons: dict[str, str] = {}
+        for result in self.results:
+            if result.error:
+                reasons.setdefault(result.arm, result.error)
+        return reasons
 
     @property
     def report(self) -> Path:
+        """Path of the report."""
         return self.folder / "report.html"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Score of an arm on a downstream over the seeds, as shares of 1.
-
-    Attributes:
-        mean: None where every seed failed, or none is done.
-        spread: sample standard deviation over seeds; None where there are fewer than two.
-        seeds: how many seeds gave a result.
-        difference: to the baseline with the same layers frozen, mean over the seeds that both have; None where there
-            is none.
-        pairs: how many seeds that is.
-        best: whether no other mean of this downstream is higher: of fine-tuning, or of the same probe.
-        paper: the paper's number.
-        error: why a seed failed.
-    """
-
-    mean: float | None
-    spread: float | None
-    seeds: int
-    difference: float | None
-    pairs: int
-    best: bool
-    paper: float | None
-    error: str | None
-
-    @property
-    def text(self) -> str:
-        """``91.2 ± 0.3``, per cent; without the spread where there is one seed."""
-        if self.mean is None:
-            return "failed" if self.error else "–"
-        return f"{100 * self.mean:.1f}" + (f" ± {100 * self.spread:.1f}" if self.spread is not None else "")
-
-    @property
-    def difference_text(self) -> str:
-        return "" if self.difference is None else points(self.difference)
-
-    @property
-    def paper_text(self) -> str:
-        return "" if self.paper is None else f"{100 * self.paper:.1f}"
+def shown(freeze: str) -> str:
+    """Frozen layers in the words of the table: ``conv1-3``, ``all (linear probe)``."""
+    names = {f"linear{PROBE}": "all (linear probe)", f"knn{PROBE}": "all (nearest neighbours)"}
+    return names.get(freeze, freeze)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: an arm with one choice of frozen layers, a cell for each downstream."""
-
-    arm: str
-    freeze: str
-    cells: dict[str, Cell]
-
-
-def table(findings: Findings) -> list[Line]:
-    """The table of a comparison: arms (and frozen layers) down, downstreams across; no line where there is no row."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in findings.rows:
-        groups.setdefault((row.arm, row.freeze, row.downstream), []).append(row)
-    scores = {key: findings.scores(*key) for key in groups}
-    # Frozen features and fine-tuned ones are two contests.
-    contests: dict[tuple[str, str], list[float]] = {}
-    for (_, freeze, downstream), found in scores.items():
-        if found:
-            contests.setdefault((downstream, _contest(freeze)), []).append(statistics.fmean(found.values()))
-
-    def cell(arm: str, freeze: str, downstream: str) -> Cell:
-        own = scores.get((arm, freeze, downstream), {})
-        baseline = findings.arms[arm].baseline
-        base = scores.get((baseline, freeze, downstream), {}) if baseline is not None else {}
-        differences = [own[seed] - base[seed] for seed in own if seed in base]
-        others = contests.get((downstream, _contest(freeze)), [])
-        return Cell(
-            mean=mean(own.values()),
-            spread=spread(own.values()),
-            seeds=len(own),
-            difference=mean(differences),
-            pairs=len(differences),
-            best=bool(own) and len(others) > 1 and statistics.fmean(own.values()) == max(others),
-            paper=findings.paper_number(arm, freeze, downstream),
-            error=next((row.error for row in groups.get((arm, freeze, downstream), ()) if row.error), None),
-        )
-
-    there = {(arm, freeze) for arm, freeze, _ in groups}
-    return [
-        Line(arm, freeze, {downstream: cell(arm, freeze, downstream) for downstream in findings.downstreams})
-        for arm in findings.arms
-        for freeze in findings.freezes
-        if (arm, freeze) in there
-    ]
-
-
-def best_of(findings: Findings) -> str:
-    """Among what the marked results are the best, in words."""
-    contests = {_contest(freeze) for freeze in findings.freezes}
-    return "the best of a column" + (", of fine-tuning and of each probe by itself," if len(contests) > 1 else "")
-
-
-def missing_pairs(findings: Findings, lines: Sequence[Line]) -> list[str]:
-    """A sentence where a difference is not that of the two means, because an arm or its baseline lacks seeds."""
-    there = {(line.arm, line.freeze): line.cells for line in lines}
-    for line in lines:
-        base = there.get((findings.arms[line.arm].baseline or "", line.freeze), {})
-        for downstream, cell in line.cells.items():
-            if cell.pairs and cell.pairs < max(cell.seeds, base[downstream].seeds):
-                return ["Where results are missing, a difference is of the seeds that both arms have."]
-    return []
-
-
-def _contest(freeze: str) -> str:
-    return freeze if freeze.endswith(PROBE) else "fine-tuning"
-
-
-def _layers(freeze: str) -> int:
-    """How many groups of layers are frozen: 3 of ``conv1-3``."""
+def _frozen_groups(freeze: str) -> int:
+    """Number of groups of layers that are frozen: 3 of ``conv1-3``."""
     last = re.search(r"\d+$", freeze)
     return 0 if last is None else int(last[0])
 
 
-def agreement(lines: Iterable[Line], downstream: str) -> tuple[float, int] | None:
-    """Spearman's rank correlation of the paper's numbers with ours, and of how many pairs; None for too few."""
-    cells = [line.cells[downstream] for line in lines]
-    pairs = [(cell.paper, cell.mean) for cell in cells if cell.paper is not None and cell.mean is not None]
-    found = rank_correlation([theirs for theirs, _ in pairs], [ours for _, ours in pairs])
-    return None if found is None else (found, len(pairs))
-
-
-def shown(freeze: str) -> str:
-    """What the table says of frozen layers."""
-    names = {"linear": "all (linear probe)", "knn": "all (nearest neighbours)"}
-    return names.get(freeze.removesuffix(PROBE), freeze) if freeze.endswith(PROBE) else freeze
-
-
-def points(difference: float) -> str:
-    """A difference of shares in percentage points: ``+1.2``, ``−0.3``, ``0.0``."""
-    rounded = round(100 * difference, 1)
-    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
-
-
-def rho(correlation: float) -> str:
-    """A rank correlation: ``0.50``, ``−1.00``."""
-    return f"{round(correlation, 2) + 0.0:.2f}".replace("-", "−")
-
-
-def cause(error: str) -> str:
-    """Why a row failed, less the folder of its stage: the same for all rows that fail alike."""
+def without_folder(error: str) -> str:
+    """An error less the folder of its stage: the same text for all results that fail for one cause."""
     return _STAGE.sub("…", error)
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there; None where none is."""
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there else None
-
-
-def spread(values: Iterable[float | None]) -> float | None:
-    """Sample standard deviation of the values that are there; None where there are fewer than two."""
-    there = [value for value in values if value is not None]
-    return statistics.stdev(there) if len(there) > 1 else None
+def table_as_csv(columns: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
+    """Lines as CSV, numbers with six digits."""
+    values = ([line.get(column) for column in columns] for line in lines)
+    return csv_text(
+        [columns, *([f"{value:.6g}" if isinstance(value, float) else value for value in line] for line in values)]
+    )
 
 
 def write_text(path: Path, text: str) -> None:

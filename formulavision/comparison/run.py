@@ -24,8 +24,8 @@ from formulavision.comparison.plan import (
     check_models,
     plan_stages,
 )
-from formulavision.comparison.results import FINDINGS, Comparison, Computed, Entry, write_text
-from formulavision.comparison.tables import REPORT_FILES, print_table, rows_csv, write_tables
+from formulavision.comparison.results import Comparison, Computed, Result, write_text
+from formulavision.comparison.tables import REPORT_FILES, print_table, write_tables
 from formulavision.training.runs import Run, is_complete
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
@@ -74,7 +74,7 @@ def compare(
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
-        The rows. An arm that failed has its reason in its rows and in ``Comparison.failures``; the others are done.
+        The results. An arm that failed has its reason in its results and in ``Comparison.failures``; the others are done.
 
     Raises:
         ConfigError: the configuration is wrong, or has no such size.
@@ -104,23 +104,20 @@ def compare(
                 runner.run()
         except KeyboardInterrupt:
             write_tables(findings, folder)
-            done = sum(row.score is not None for row in findings.rows)
+            done = sum(result.score is not None for result in findings.results)
             if show_progress:
-                say(
-                    f"stopped with {done} of {len(findings.rows)} rows done: the same comparison in {folder} goes on",
-                    STDERR,
-                )
+                every = len(findings.results)
+                say(f"stopped with {done} of {every} results done: the same comparison in {folder} goes on", STDERR)
                 say(f"formulavision report {folder} writes the report of what is done", STDERR)
             raise
-        write_tables(findings, folder)
-        result = Comparison(settings, folder, findings.rows, findings)
+        table = write_tables(findings, folder)
 
-        from formulavision.comparison.report import write_report
+        from formulavision.comparison.report import write_html
 
-        write_report(result)
+        write_html(table, folder)
     if show_progress:
-        print_table(result)
-    return result
+        print_table(table, folder)
+    return Comparison(settings, folder, findings)
 
 
 def sweep(
@@ -173,9 +170,9 @@ class _Runner:
         runs: Path,
         show_progress: bool,
     ) -> None:
-        results = [stage for stage in stages if isinstance(stage, ResultStage)]
-        self.findings = first_findings(settings, results, datasets)
-        self._results = list(zip(results, self.findings.entries, strict=True))
+        evaluated = [stage for stage in stages if isinstance(stage, ResultStage)]
+        self.findings = first_findings(settings, evaluated, datasets)
+        self._results = list(zip(evaluated, self.findings.results, strict=True))
         self._settings = settings
         self._datasets = datasets
         self._out = out
@@ -192,26 +189,25 @@ class _Runner:
         Raises:
             StoreError: the disk is full.
         """
-        pending = [stage for stage, entry in self._results if not self._read_result(stage, entry)]
+        pending = [stage for stage, result in self._results if not self._read_result(stage, result)]
         done = len(self._results) - len(pending)
         if done:
-            self._say(f"{done} of {len(self._results)} rows are done already")
+            self._say(f"{done} of {len(self._results)} results are done already")
         self._keep()
-        missing = {stage.key: stage for result in pending for stage in self._missing(result)}
+        missing = {stage.key: stage for last in pending for stage in self._missing(last)}
         started = time.monotonic()
         for number, stage in enumerate(missing.values(), 1):
             self._finish(stage, position(number, len(missing), time.monotonic() - started))
-            for result, entry in self._results:
-                if result.key == stage.key:
-                    entry.row.error = self._failures.get(stage.key)
-                    if entry.row.error is None:
-                        self._read_result(result, entry)
+            for evaluated, result in self._results:
+                if evaluated.key == stage.key:
+                    result.error = self._failures.get(stage.key)
+                    if result.error is None:
+                        self._read_result(evaluated, result)
             self._keep()
 
     def _keep(self) -> None:
         # A long comparison can be watched from outside, and joined before its end.
-        write_text(self._out / "results.csv", rows_csv(self.findings))
-        write_text(self._out / FINDINGS, self.findings.model_dump_json(indent=1))
+        self.findings.save(self._out)
 
     # What is done ----------------------------------------------------------------------------------------------------
 
@@ -231,23 +227,23 @@ class _Runner:
     def _folder(self, stage: Stage) -> Path:
         return self._moved.get(stage.key, stage.folder)
 
-    def _read_result(self, stage: ResultStage, entry: Entry) -> bool:
+    def _read_result(self, stage: ResultStage, result: Result) -> bool:
         """Fill in a result that is done; whether it is."""
         folder = self._folder(stage)
         record = _read_record(folder / _RESULT)
         if record is None:
             return False
         for key, value in record["row"].items():
-            setattr(entry.row, key, value)
-        entry.computed = Computed.model_validate(record["computed"])
-        entry.folder = self._relative(folder)
-        entry.history = _history(folder)
+            setattr(result, key, value)
+        result.computed = Computed.model_validate(record["computed"])
+        result.folder = self._relative(folder)
+        result.history = _history(folder)
         if isinstance(stage.start, Pretraining):
             start = self._folder(stage.start)
-            entry.start = self._relative(start)
-            entry.pretraining = _history(start)
+            result.start = self._relative(start)
+            self.findings.pretrainings[result.start] = _history(start)
         elif stage.start is not None:
-            entry.start = stage.start if stage.start.startswith(REMOTE) else self._relative(Path(stage.start))
+            result.start = stage.start if stage.start.startswith(REMOTE) else self._relative(Path(stage.start))
         return True
 
     # One stage -------------------------------------------------------------------------------------------------------

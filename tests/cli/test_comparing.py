@@ -27,8 +27,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def fake(config: ComparisonSettings, *, out: Path, **settings: Any) -> Comparison:
         seen.update(settings, config=config, out=out)
-        empty = Findings(name="", size="", model="", data="", arms={}, downstreams={}, freezes=[], entries=[])
-        return Comparison(config, out, [], empty)
+        empty = Findings(name="", size="", model="", data="", arms={}, downstreams={}, freezes=[], results=[])
+        return Comparison(config, out, empty)
 
     monkeypatch.setattr(formulavision.comparison, "compare", fake)
     return seen

@@ -37,7 +37,7 @@ def test_real_images_are_pre_trained_on_and_labels_replaced(quick: dict[str, Any
     digits, noisy = result.findings.arms.values()
     assert digits.origin == "50 images of 10 classes of digits"
     assert noisy.origin == "50 images of 10 classes of digits, 50 % of the labels replaced"
-    assert len({entry.start for entry in result.findings.entries}) == 2
+    assert len({entry.start for entry in result.findings.results}) == 2
 
 
 def test_a_pre_training_that_fails_fails_once_for_all_its_rows(
@@ -54,8 +54,8 @@ def test_a_pre_training_that_fails_fails_once_for_all_its_rows(
     monkeypatch.setattr(formulavision.training, "pretrain", fail)
     quick["freeze"] = ["none", "conv1"]
     result = compare(quick, out=tmp_path / "out", show_progress=False)
-    errors = {row.error for row in result.rows}
-    assert len(result.rows) == 2 and len(errors) == 1
+    errors = {row.error for row in result.results}
+    assert len(result.results) == 2 and len(errors) == 1
     assert str(errors.pop()).startswith("RuntimeError: out of memory (traceback: logs/stripes-pretrain-")
     assert calls == [1]
 
@@ -97,12 +97,12 @@ def test_probes_have_their_rows(quick: dict[str, Any], tmp_path: Path) -> None:
     quick["arms"]["scratch"] = {}
     result = compare(quick, out=tmp_path / "out", show_progress=False)
     assert not result.failures
-    assert [(row.arm, row.freeze) for row in result.rows] == [
+    assert [(row.arm, row.freeze) for row in result.results] == [
         (arm, probe) for arm in ("stripes", "scratch") for probe in ("linear-probe", "knn-probe")
     ]
-    assert all(row.score is not None and row.finetune_seconds is None for row in result.rows)
-    assert all(row.evaluate_seconds is not None for row in result.rows)
-    assert len({entry.folder for entry in result.findings.entries}) == 4
+    assert all(row.score is not None and row.finetune_seconds is None for row in result.results)
+    assert all(row.evaluate_seconds is not None for row in result.results)
+    assert len({entry.folder for entry in result.findings.results}) == 4
     text = (tmp_path / "out/results.md").read_text()
     assert "| stripes | all (linear probe) |" in text
     assert "| stripes | all (nearest neighbours) |" in text
@@ -114,14 +114,14 @@ def test_probes_have_their_rows(quick: dict[str, Any], tmp_path: Path) -> None:
 def test_each_value_of_a_sweep_is_an_arm_and_an_added_one_runs_alone(quick: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = sweep(quick, {"generator.contrast": [20]}, out=out, show_progress=False)
-    assert [row.arm for row in first.rows] == ["stripes-contrast-20"]
+    assert [row.arm for row in first.results] == ["stripes-contrast-20"]
     assert not first.failures
     facts = first.findings.arms["stripes-contrast-20"]
     assert (facts.base, facts.path, facts.value) == ("stripes", "generator.contrast", 20)
     before = {folder.name for folder in (out / "runs").iterdir()}
     more = sweep(quick, {"generator": {"contrast": (20, 60)}}, out=out, show_progress=False)
     assert {folder.name for folder in (out / "runs").iterdir()} - before == {"stripes-contrast-60"}
-    assert more.rows[:1] == first.rows
+    assert more.findings.to_csv().splitlines()[:2] == first.findings.to_csv().splitlines()
 
 
 def test_a_sweep_touches_the_arms_that_have_the_setting(small: dict[str, Any]) -> None:
@@ -223,8 +223,8 @@ def test_another_comparison_takes_its_arms_from_the_shared_stages(
     settings["arms"] = {"renamed": settings["arms"]["stripes"]}
     result = compare(settings, out=tmp_path / "deep/out", runs=first.folder / "runs", show_progress=False)
     assert not result.failures
-    (entry,) = result.findings.entries
+    (entry,) = result.findings.results
     assert entry.folder is not None
     assert (result.folder / entry.folder / "model.safetensors").is_file()
-    assert entry.history == first.findings.entries[1].history
+    assert entry.history == first.findings.results[1].history
     assert result.findings.arms["renamed"].content == first.findings.arms["stripes"].content

@@ -6,14 +6,16 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from scipy.stats import ttest_rel
 
 import formulavision.evaluation
-from formulavision.comparison.classes import by_class, classes_csv
-from formulavision.comparison.results import ArmFacts, Entry, Findings, Row
+from formulavision.comparison.classes import ByClass, classes_csv
+from formulavision.comparison.classes import by_class as by_class_of
+from formulavision.comparison.results import ArmFacts, Findings, Result
+from formulavision.comparison.tables import table_of
+from formulavision.evaluation import ClassDifference
 from formulavision.util.errors import ConfigError
 
 
@@ -27,8 +29,8 @@ def findings(arms: Mapping[str, str | None], seeds: int = 1) -> Findings:
         arms={a: ArmFacts(content=a, origin="", scratch=False, base=a, baseline=b) for a, b in arms.items()},
         downstreams={"digits": "0"},
         freezes=["none", "conv1"],
-        entries=[
-            Entry(row=Row(arm, "digits", freeze, seed, score=0.5), folder=f"{arm}-{freeze}-{seed}")
+        results=[
+            Result(arm, "digits", freeze, seed, score=0.5, folder=f"{arm}-{freeze}-{seed}")
             for arm in arms
             for freeze in ("none", "conv1")
             for seed in range(seeds)
@@ -41,10 +43,10 @@ def differences(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, str
     """What two folders' models do on each class, to be filled."""
     content: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
 
-    def compare(first: Path, second: Path) -> list[SimpleNamespace]:
+    def compare(first: Path, second: Path) -> list[ClassDifference]:
         if (first.name, second.name) not in content:
             raise ConfigError(f"{first.name}: holds no evaluation")
-        return [SimpleNamespace(name=n, first=a, second=b, p=0.25) for n, a, b in content[first.name, second.name]]
+        return [ClassDifference(n, 10, a, b, a - b, 0.25) for n, a, b in content[first.name, second.name]]
 
     monkeypatch.setattr(formulavision.evaluation, "per_class_difference", compare, raising=False)
     yield content
@@ -53,10 +55,14 @@ def differences(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, str
 Differences = dict[tuple[str, str], list[tuple[str, float, float]]]
 
 
+def by_class(found: Findings, folder: Path, arms: list[str]) -> list[ByClass]:
+    return by_class_of(table_of(found, folder), folder, arms)
+
+
 def test_better_and_worse_classes_come_the_greatest_difference_first(differences: Differences) -> None:
     differences["new-none-0", "old-none-0"] = [("a", 0.6, 0.5), ("b", 0.9, 0.1), ("c", 0.2, 0.9), ("d", 0.5, 0.5)]
     (classes,) = by_class(findings({"old": None, "new": "old"}), Path(), ["old", "new"])
-    assert (classes.arm, classes.baseline, classes.freeze) == ("new", "old", "none")
+    assert (classes.cell.arm, classes.cell.baseline, classes.cell.freeze) == ("new", "old", "none")
     assert [line.name for line in classes.better] == ["b", "a"]
     assert [line.name for line in classes.worse] == ["c"]
 
@@ -65,7 +71,7 @@ def test_seeds_are_paired_and_averaged(differences: Differences) -> None:
     differences["new-none-0", "old-none-0"] = [("a", 0.6, 0.5)]
     differences["new-none-1", "old-none-1"] = [("a", 1.0, 0.5)]
     (classes,) = by_class(findings({"old": None, "new": "old"}, seeds=2), Path(), ["new"])
-    assert [(line.arm, line.baseline) for line in classes.better] == [(pytest.approx(0.8), 0.5)]
+    assert [(line.first, line.second) for line in classes.better] == [(pytest.approx(0.8), 0.5)]
 
 
 def test_the_p_value_of_one_seed_is_that_of_its_images_and_of_several_that_over_seeds(
@@ -74,8 +80,8 @@ def test_the_p_value_of_one_seed_is_that_of_its_images_and_of_several_that_over_
     differences["new-none-0", "old-none-0"] = [("a", 0.6, 0.5)]
     differences["new-none-1", "old-none-1"] = [("a", 0.9, 0.5)]
     (one,), (two,) = (by_class(findings({"old": None, "new": "old"}, seeds=n), Path(), ["new"]) for n in (1, 2))
-    assert one.lines[0].p == 0.25
-    assert two.lines[0].p == pytest.approx(ttest_rel([0.6, 0.9], [0.5, 0.5]).pvalue)
+    assert one.classes[0].p == 0.25
+    assert two.classes[0].p == pytest.approx(ttest_rel([0.6, 0.9], [0.5, 0.5]).pvalue)
 
 
 def test_models_are_compared_with_the_fewest_layers_frozen_whatever_the_order_in_the_file(
@@ -84,7 +90,7 @@ def test_models_are_compared_with_the_fewest_layers_frozen_whatever_the_order_in
     found = findings({"old": None, "new": "old"})
     found.freezes = ["conv1", "none"]
     (classes,) = by_class(found, Path(), ["new"])
-    assert classes.freeze == "none"
+    assert classes.cell.freeze == "none"
 
 
 def test_the_csv_has_every_class(differences: Differences) -> None:

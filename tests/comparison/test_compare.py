@@ -82,9 +82,9 @@ def test_nothing_is_left_lying_about(first: Comparison) -> None:
 def test_the_findings_hold_curves_and_where_the_files_are(first: Comparison) -> None:
     findings = Findings.load(first.folder)
     assert findings == first.findings
-    scratch, stripes, broken = findings.entries
-    assert [len(entry.history) for entry in findings.entries] == [2, 2, 0]
-    assert [len(entry.pretraining) for entry in findings.entries] == [0, 2, 0]
+    scratch, stripes, broken = findings.results
+    assert [len(entry.history) for entry in findings.results] == [2, 2, 0]
+    assert [len(history) for history in findings.pretrainings.values()] == [2]
     for entry in (scratch, stripes):
         assert entry.folder is not None
         assert not Path(entry.folder).is_absolute()
@@ -116,8 +116,8 @@ def test_an_added_arm_is_all_that_runs(first: Comparison, settings: dict[str, An
     again = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)
     after = times_of(runs)
     assert not again.failures
-    assert [row.arm for row in again.rows] == ["scratch", "stripes", "faint"]
-    assert again.rows[:2] == first.rows[:2]
+    assert [row.arm for row in again.results] == ["scratch", "stripes", "faint"]
+    assert again.findings.to_csv().splitlines()[:3] == first.findings.to_csv().splitlines()[:3]
     assert {file: time for file, time in after.items() if file in before} == before
     assert {file.relative_to(runs).parts[0] for file in after.keys() - before.keys()} == {"faint"}
 
@@ -136,7 +136,7 @@ def test_words_and_numbers_of_others_run_nothing(
     }
     again = compare(settings, out=tmp_path / "out", runs=first.folder / "runs", show_progress=False)
     assert not again.failures
-    assert [row.score for row in again.rows] == [row.score for row in first.rows[:2]]
+    assert [row.score for row in again.results] == [row.score for row in first.results[:2]]
     assert "93.4" in (tmp_path / "out/results.md").read_text()
 
 
@@ -166,7 +166,7 @@ def test_another_seed_runs_alone(first: Comparison, settings: dict[str, Any], tm
     runs = first.folder / "runs"
     before = times_of(runs)
     result = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)
-    assert [row.score is not None for row in result.rows] == [True, True]
+    assert [row.score is not None for row in result.results] == [True, True]
     new = {file.relative_to(runs).parts[:2] for file in times_of(runs).keys() - before.keys()}
     assert len(new) == 1
     assert not result.failures
@@ -193,17 +193,17 @@ def test_an_interrupted_comparison_goes_on(
     with pytest.raises(KeyboardInterrupt):
         compare(small, out=out)
     told = capsys.readouterr().err
-    assert "stopped with 1 of 2 rows done" in told
+    assert "stopped with 1 of 2 results done" in told
     assert f"formulavision report {out} writes the report" in told.replace("\n", " ")
     assert [row["seed"] for row in read_csv(out / "results.csv")] == ["0"]
-    assert [row.pending for row in Findings.load(out).rows] == [False, True]
+    assert [row.pending for row in Findings.load(out).results] == [False, True]
     assert "| scratch |" in (out / "results.md").read_text()
     assert not list(out.rglob("*.lock"))
     trained = {file: time for file, time in times_of(out).items() if file.name == "run.json"}
     assert len(trained) == 2
     monkeypatch.setattr(formulavision.evaluation, "evaluate", evaluate)
     result = compare(small, out=out, show_progress=False)
-    assert [row.pending for row in result.rows] == [False, False]
+    assert [row.pending for row in result.results] == [False, False]
     assert trained.items() <= times_of(out).items()
 
 
@@ -239,14 +239,14 @@ def test_a_full_disk_ends_the_comparison_in_one_line(
     assert "No space left on device: make room, and the same comparison goes on" in str(caught.value)
     assert "--resume" not in str(caught.value) and "\n" not in str(caught.value)
     assert calls == [1]
-    assert [row.pending for row in Findings.load(tmp_path / "out").rows] == [True, True]
+    assert [row.pending for row in Findings.load(tmp_path / "out").results] == [True, True]
 
 
 def test_a_stage_that_never_got_its_first_file_starts_over(
     first: Comparison, small: dict[str, Any], tmp_path: Path
 ) -> None:
     small["arms"] = {"scratch": {}}
-    folder = Path(first.findings.entries[0].folder or "").relative_to("runs")
+    folder = Path(first.findings.results[0].folder or "").relative_to("runs")
     remains = tmp_path / "pool" / folder
     remains.mkdir(parents=True)
     (remains / ".formulavision.0123456789abcdef.partial").write_text("[")
@@ -261,9 +261,9 @@ def test_stored_images_frozen_layers_and_a_checkpoint(first: Comparison, small: 
     small |= {"freeze": ["none", "conv1-2"], "data": "stored"}
     result = compare(small, out=tmp_path / "out", show_progress=False)
     assert not result.failures
-    assert len(result.rows) == 2 * 2
+    assert len(result.results) == 2 * 2
     assert len(list((tmp_path / "out/runs/_stores").glob("*/"))) == 1
-    assert all((row.generate_seconds is not None) == (row.arm == "stripes") for row in result.rows)
+    assert all((row.generate_seconds is not None) == (row.arm == "stripes") for row in result.results)
     text = (tmp_path / "out/results.md").read_text()
     assert "| arm | frozen | digits |" in text
 

@@ -9,13 +9,13 @@ import yaml
 
 from formulavision import report
 from formulavision.comparison import pictures
-from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Entry, Findings, Row
+from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Findings, Result
 from formulavision.util.errors import ConfigError, StoreError
 
-Result = tuple[str, str, int, float | None]
+Score = tuple[str, str, int, float | None]
 
 
-def leave(folder: Path, results: list[Result], *, arms: dict[str, str], machine: str = "one", **more: object) -> Path:
+def leave(folder: Path, results: list[Score], *, arms: dict[str, str], machine: str = "one", **more: object) -> Path:
     """A folder as a comparison leaves it.
 
     Args:
@@ -23,8 +23,13 @@ def leave(folder: Path, results: list[Result], *, arms: dict[str, str], machine:
         arms: name -> content.
     """
     entries = [
-        Entry(
-            row=Row(arm, downstream, "none", seed, score=score, metric="top-1 accuracy" if score else None),
+        Result(
+            arm,
+            downstream,
+            "none",
+            seed,
+            score=score,
+            metric="top-1 accuracy" if score else None,
             folder=f"runs/{arm}/{downstream}-{seed}",
             start="timm:resnet18" if arm == "timm" else f"runs/{arm}/pretrain",
             computed=Computed(machine=machine, versions={}) if score else None,
@@ -48,12 +53,12 @@ def leave(folder: Path, results: list[Result], *, arms: dict[str, str], machine:
         },
         "downstreams": dict.fromkeys((downstream for _, downstream, _, _ in results), "images"),
         "freezes": ["none"],
-        "entries": entries,
+        "results": entries,
         "configurations": {folder.name: f"name: {folder.name}"},
     }
     folder.mkdir(parents=True)
     (folder / "comparison.yaml").write_text(f"name: {folder.name}")
-    (folder / FINDINGS).write_text(Findings.model_validate({**data, **more}).model_dump_json())
+    (folder / FINDINGS).write_text(Findings.model_validate({**data, **more}).to_json())
     return folder
 
 
@@ -63,7 +68,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def scores(findings: Findings) -> dict[tuple[str, str, int], float | None]:
-    return {(row.arm, row.downstream, row.seed): row.score for row in findings.rows}
+    return {(row.arm, row.downstream, row.seed): row.score for row in findings.results}
 
 
 def test_seeds_and_downstreams_of_the_same_arm_come_together(tmp_path: Path, out: Path) -> None:
@@ -98,7 +103,7 @@ def test_another_arm_of_the_same_name_is_told_apart(tmp_path: Path, out: Path) -
     facts = joined.arms["ours-tuesday"]
     assert facts.baseline == "scratch"
     assert facts.base == "ours-tuesday"
-    assert facts.note == "ours-tuesday is ours of tuesday: another arm than ours of monday"
+    assert facts.note == "ours-tuesday is ours of tuesday: another arm than the first ours"
     assert f"{facts.note}." in joined.notes
 
 
@@ -154,8 +159,8 @@ def test_files_are_named_from_the_new_folder(tmp_path: Path, out: Path) -> None:
         tmp_path / "deep/one", [("ours", "c10", 0, 0.5), ("timm", "c10", 0, 0.6)], arms={"ours": "a", "timm": "t"}
     )
     two = leave(tmp_path / "two", [("ours", "c10", 1, 0.5)], arms={"ours": "a"})
-    first, published, second = report([one, two], out=out, show_progress=False).findings.entries[:3]
-    ordered = sorted([first, published, second], key=lambda entry: (entry.row.arm, entry.row.seed))
+    first, published, second = report([one, two], out=out, show_progress=False).findings.results[:3]
+    ordered = sorted([first, published, second], key=lambda entry: (entry.arm, entry.seed))
     assert [entry.folder for entry in ordered] == [
         "../deep/one/runs/ours/c10-0",
         "../two/runs/ours/c10-1",
@@ -172,8 +177,8 @@ def test_joins_can_be_joined(tmp_path: Path, out: Path) -> None:
     folders = [leave(tmp_path / day, [("ours", "c10", i, 0.5)], arms={"ours": "a"}) for i, day in enumerate("abc")]
     report(folders[:2], out=out, show_progress=False)
     again = report([out, folders[2]], out=tmp_path / "all", show_progress=False)
-    assert len(again.rows) == 3
-    assert {entry.folder for entry in again.findings.entries} == {
+    assert len(again.results) == 3
+    assert {entry.folder for entry in again.findings.results} == {
         f"../{d}/runs/ours/c10-{i}" for i, d in enumerate("abc")
     }
 
@@ -194,12 +199,12 @@ def test_the_papers_numbers_follow_their_arms(tmp_path: Path, out: Path) -> None
 
 def test_one_comparison_has_its_table_written_again_where_it_is(tmp_path: Path) -> None:
     one = leave(tmp_path / "one", [("ours", "c10", 0, 0.5)], arms={"ours": "a"})
-    before = (one / FINDINGS).read_text()
+    before = Findings.load(one)
     report([one], show_progress=False)
     assert {"report.html", "results.md", "results.csv", "table.csv", "comparison.yaml"} <= {
         f.name for f in one.iterdir()
     }
-    assert Findings.model_validate_json(before) == Findings.load(one)
+    assert before == Findings.load(one)
 
 
 def test_what_cannot_be_joined_is_refused_in_one_line(tmp_path: Path, out: Path) -> None:

@@ -25,15 +25,15 @@ def test_an_experiment_runs_at_the_smoke_size(path: Path, runs: Path, tmp_path: 
     result = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)
 
     assert result.failures == {}
-    assert [(row.arm, row.downstream, row.freeze, row.seed) for row in result.rows] == [
+    assert [(row.arm, row.downstream, row.freeze, row.seed) for row in result.results] == [
         (arm, downstream, treatment, seed)
         for arm in settings.variants
         for seed in settings.seeds
         for downstream in settings.downstreams
         for treatment in settings.treatments
     ]
-    assert all(row.score is not None and 0 <= row.score <= 1 for row in result.rows)
+    assert all(row.score is not None and 0 <= row.score <= 1 for row in result.results)
     with (tmp_path / "out" / "results.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(result.rows)
+        assert len(list(csv.DictReader(file))) == len(result.results)
     for name in ("results.md", "report.html", "comparison.yaml"):
         assert (tmp_path / "out" / name).stat().st_size > 0

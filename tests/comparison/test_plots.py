@@ -6,14 +6,19 @@ import re
 
 import numpy as np
 
-from formulavision.comparison.plots import FEW, Curve, Epochs, Point, by_epoch, by_value, looks
-from formulavision.comparison.results import ArmFacts
+from formulavision.comparison.plots import FEW, Curve, Runs, by_epoch, by_value, looks
+from formulavision.comparison.results import ArmFacts, Result
+from formulavision.comparison.tables import Cell
 
 LOOK = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
 
 
 def curve(*values: float | str, paper: float | None = None) -> Curve:
-    return Curve("arm", LOOK, [Point(value, 0.5 + i / 100, None, paper) for i, value in enumerate(values)])
+    cells = [
+        Cell("arm", "none", "digits", [Result("arm", "digits", "none", 0, 0.5 + i / 100)], paper=paper)
+        for i in range(9)
+    ]
+    return Curve("arm", LOOK, list(zip(values, cells, strict=False)))
 
 
 def plot(*curves: Curve) -> str:
@@ -26,11 +31,11 @@ def ticks(svg: str) -> np.ndarray:
     return np.array(places, float) - float(places[0])
 
 
-def line(runs: list[list[float | None]]) -> Epochs:
-    return Epochs("arm", LOOK, [[{"accuracy": value} for value in run] for run in runs])
+def line(runs: list[list[float | None]]) -> Runs:
+    return Runs("arm", LOOK, [[{"accuracy": value} for value in run] for run in runs])
 
 
-def epochs(*lines: Epochs) -> str | None:
+def epochs(*lines: Runs) -> str | None:
     return by_epoch(lines, "accuracy", scale=100, title="", xlabel="", ylabel="")
 
 
@@ -88,15 +93,14 @@ def test_there_is_no_plot_of_a_column_that_no_history_has() -> None:
     assert epochs(line([[None, None]]), line([])) is None
 
 
-def test_the_legend_of_many_lines_makes_room_for_itself_beside_them() -> None:
+def test_the_legend_of_many_lines_makes_room_for_itself_below_them() -> None:
     def size(count: int) -> tuple[float, float]:
         svg = epochs(*[line([[0.1, 0.2]])] * count)
         width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', svg or "")
         return float(width), float(height)
 
-    assert size(FEW)[0] == size(1)[0]
-    assert size(FEW + 1)[0] > size(1)[0]
-    assert size(40)[1] > size(FEW + 1)[1]
+    assert size(40)[0] == size(FEW)[0] == size(1)[0]
+    assert size(40)[1] > size(FEW)[1] > size(1)[1]
 
 
 def test_thirty_arms_all_look_different() -> None:

@@ -44,7 +44,7 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
         monkeypatch.setattr(formulavision.training, name, refuse)
     monkeypatch.setattr(formulavision.comparison.run, "say", listen)
     settings["arms"] = {"scratch": {}}
-    entry = first.findings.entries[0]
+    entry = first.findings.results[0]
     assert entry.folder is not None
     done = first.folder / entry.folder
     pool = tmp_path / "pool"
@@ -63,9 +63,9 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     assert held.wait(10)
     result = compare(settings, out=tmp_path / "out", runs=pool)
     thread.join(10)
-    assert result.rows[0].score == entry.row.score
+    assert result.results[0].score == entry.score
     assert f"{pool / 'scratch' / done.name} is being computed by another process: waiting" in capsys.readouterr().err
-    assert result.findings.entries[0].folder == f"../pool/of-another-name/{done.name}"
+    assert result.findings.results[0].folder == f"../pool/of-another-name/{done.name}"
     assert not lock.exists()
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formulavision.comparison.differences import from_baseline
-from formulavision.comparison.results import ArmFacts, Comparison, Computed, Entry, Findings, Row, points, table
-from formulavision.comparison.tables import caption, print_table, rows_csv, table_csv, to_markdown
+from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
+from formulavision.comparison.tables import explanations, points, print_table, table_csv, table_of, to_markdown
 
 TOP_1 = "top-1 accuracy"
 HERE = Computed(machine="a machine", versions={})
@@ -23,8 +22,13 @@ def findings(scores: Scores, *, metric: str = TOP_1, **more: object) -> Findings
     """Arms with a score a seed on one downstream; against scratch where there is an arm of this name."""
     baseline = "scratch" if "scratch" in scores else None
     entries = [
-        Entry(
-            row=Row(arm, "digits", "none", seed, score=score, metric=metric if score is not None else None),
+        Result(
+            arm,
+            "digits",
+            "none",
+            seed,
+            score=score,
+            metric=metric if score is not None else None,
             computed=HERE if score is not None else None,
             folder=f"{arm}-{seed}",
         )
@@ -48,13 +52,17 @@ def findings(scores: Scores, *, metric: str = TOP_1, **more: object) -> Findings
         },
         "downstreams": {"digits": "0"},
         "freezes": ["none"],
-        "entries": entries,
+        "results": entries,
     }
     return Findings.model_validate({**data, **more})
 
 
 def markdown(found: Findings, folder: Path) -> str:
-    return to_markdown(found, from_baseline(found, folder))
+    return to_markdown(table_of(found, folder))
+
+
+def caption(found: Findings) -> str:
+    return explanations(table_of(found, Path()))[0]
 
 
 def line(text: str, arm: str) -> str:
@@ -89,11 +97,7 @@ def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
     assert line(text, "ours").endswith("+33.3 |"), "one seed says nothing of the arm, and has no star"
     assert "A difference of one seed is not marked" in text and "beyond chance" not in text
     assert "On these test images, the single trained models of these arms differ: ours and scratch (digits)" in text
-    (cell,) = (
-        row
-        for row in csv.DictReader(io.StringIO(table_csv(found, from_baseline(found, tmp_path))))
-        if row["arm"] == "ours"
-    )
+    (cell,) = (row for row in csv.DictReader(io.StringIO(table_csv(table_of(found, tmp_path)))) if row["arm"] == "ours")
     assert cell["test"] == "McNemar's exact test"
     assert float(cell["p_corrected"]) == pytest.approx(2 / 2**20, rel=1e-5)
     assert cell["significant"] == ""
@@ -116,18 +120,27 @@ def test_two_numbers_of_the_paper_have_no_order_to_speak_of(tmp_path: Path) -> N
 
 def test_what_failed_says_why_and_what_is_missing_is_told_apart(tmp_path: Path) -> None:
     found = findings({"scratch": [0.4], "bad": [None], "later": [None]})
-    found.entries[1].row.error = "out of ink"
+    found.results[1].error = "out of ink"
     text = markdown(found, tmp_path)
     assert line(text, "bad") == "| bad | failed |"
     assert line(text, "later") == "| later | – |"
-    assert "- bad failed: out of ink" in text
-    assert "1 of 3 results are yet to be computed" in text
-    assert [row["arm"] for row in csv.DictReader(io.StringIO(rows_csv(found)))] == ["scratch", "bad"]
+    assert "- bad failed (everywhere): out of ink" in text
+    assert "- later: 1 result yet to be computed (everywhere)" in text
+    assert [row["arm"] for row in csv.DictReader(io.StringIO(found.to_csv()))] == ["scratch", "bad"]
 
 
 def test_probes_and_frozen_layers_have_a_column(tmp_path: Path) -> None:
     found = findings({"ours": [0.4]})
-    found.entries.append(Entry(row=Row("ours", "digits", "linear-probe", 0, score=0.3, metric=TOP_1)))
+    found.results.append(
+        Result(
+            "ours",
+            "digits",
+            "linear-probe",
+            0,
+            score=0.3,
+            metric=TOP_1,
+        )
+    )
     found.freezes.append("linear-probe")
     text = markdown(found, tmp_path)
     assert "| arm | frozen | digits |" in text
@@ -149,7 +162,7 @@ def test_the_metric_is_named(tmp_path: Path) -> None:
 
 def test_the_csv_has_a_line_a_cell(tmp_path: Path) -> None:
     found = findings({"scratch": [0.5, 0.6], "ours": [0.7, 0.9]}, paper={"digits": {"ours": 93.4}})
-    scratch, ours = csv.DictReader(io.StringIO(table_csv(found, from_baseline(found, tmp_path))))
+    scratch, ours = csv.DictReader(io.StringIO(table_csv(table_of(found, tmp_path))))
     assert (ours["mean"], ours["seeds"], ours["baseline"], ours["paper"]) == ("0.8", "2", "scratch", "0.934")
     assert (scratch["difference"], scratch["significant"]) == ("", "")
 
@@ -159,7 +172,7 @@ def test_the_terminal_shows_the_same(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     found = findings({"scratch": [0.50, 0.51, 0.52], "[bold]": [0.701, 0.71, 0.72]}, notes=["a note"])
-    print_table(Comparison(None, tmp_path, found.rows, found))
+    print_table(table_of(found, tmp_path), tmp_path)
     screen = capsys.readouterr().out
     assert "[bold]" in screen
     assert "71.0 ± 1.0" in screen
@@ -174,7 +187,7 @@ def test_a_name_takes_as_much_of_a_line_as_there_is(
     monkeypatch.setenv("COLUMNS", "60")
     name = "an-arm-whose-name-is-longer-than-half-of-the-lines-of-a-terminal"
     found = findings({"scratch": [0.50, 0.51], name: [0.70, 0.71]})
-    print_table(Comparison(None, tmp_path, found.rows, found))
+    print_table(table_of(found, tmp_path), tmp_path)
     assert name in capsys.readouterr().out
 
 
@@ -188,9 +201,18 @@ def test_no_difference_is_written_without_a_sign(tmp_path: Path) -> None:
 def test_the_best_is_that_of_fine_tuning_or_of_one_probe() -> None:
     found = findings({"a": [0.4], "b": [0.5]})
     for arm, score in (("a", 0.9), ("b", 0.8)):
-        found.entries.append(Entry(row=Row(arm, "digits", "linear-probe", 0, score=score, metric=TOP_1)))
+        found.results.append(
+            Result(
+                arm,
+                "digits",
+                "linear-probe",
+                0,
+                score=score,
+                metric=TOP_1,
+            )
+        )
     found.freezes.append("linear-probe")
-    best = {(row.arm, row.freeze) for row in table(found) if row.cells["digits"].best}
+    best = {(cell.arm, cell.freeze) for cell in table_of(found, Path()).cells.values() if cell.best}
     assert best == {("b", "none"), ("a", "linear-probe")}
     assert "the best of a column, of fine-tuning and of each probe by itself, in bold" in caption(found)
 
@@ -203,17 +225,16 @@ def test_seeds_that_only_one_of_two_arms_has_are_told_below_the_table(tmp_path: 
 
 def test_one_cause_at_several_places_is_one_note(tmp_path: Path) -> None:
     found = findings({"bad": [None, None]})
-    for i, row in enumerate(found.rows):
+    for i, row in enumerate(found.results):
         row.error = f"runs/bad/digits-0123456789abcde{i}/run.json: No space left on device"
     assert markdown(found, tmp_path).count("No space left on device") == 1
 
 
 def test_names_and_errors_of_others_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     found = findings({"scratch": [0.5], "ifs": [None]}, name="=a <script>x</script> | b\n# c")
-    broken = found.entries[1].model_copy(update={"error": "<img src=x> [y](javascript:1) | z"})
-    found = found.model_copy(update={"entries": [found.entries[0], broken]})
+    found.results[1].error = "<img src=x> [y](javascript:1) | z"
     text = markdown(found, tmp_path)
     assert text.startswith("# =a &lt;script>x&lt;/script> \\| b # c\n")
     assert "<img" not in text and "<script" not in text and "](javascript" not in text.replace("\\[y](javascript", "")
-    rows = list(csv.reader(io.StringIO(rows_csv(found), newline="")))
+    rows = list(csv.reader(io.StringIO(found.to_csv(), newline="")))
     assert len({len(row) for row in rows}) == 1

@@ -1,0 +1,190 @@
+"""Join the results of several comparisons: rename what differs under one name, concatenate, drop duplicates."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from formulavision.comparison.arms import REMOTE
+from formulavision.comparison.config import PICTURES
+from formulavision.comparison.results import ArmFacts, Findings, Result
+from formulavision.util.config import dump_yaml, parse_yaml
+
+__all__ = ["join"]
+
+_EQUAL = 5e-7
+"""Scores that differ by less are equal in results.csv."""
+
+
+def join(found: Sequence[Findings], folders: Sequence[Path], out: Path) -> Findings:
+    """Findings of several comparisons as one.
+
+    Two arms, or downstreams, are the same where name and content are; of two that have only the name in common, the
+    second gets the name of its folder behind its own. Of a result that several comparisons have, the first counts.
+
+    Args:
+        found: findings of each comparison.
+        folders: of each comparison.
+        out: folder to which the paths of all results are relative afterwards.
+    """
+    labels = _labels(folders)
+    arms, arm_notes = _names([{n: a.content for n, a in each.arms.items()} for each in found], labels, "another arm")
+    downstreams, notes = _names([each.downstreams for each in found], labels, "other images")
+    renamed = [
+        _moved(_renamed(each, arms[i], downstreams[i], arm_notes, labels[i]), folders[i], out)
+        for i, each in enumerate(found)
+    ]
+    return _concatenated(renamed, labels, [*arm_notes.values(), *notes.values()])
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """Names of the folders, each with as many of its parents as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(len(p) for p in parts) + 1):
+        labels = [re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(p[-depth:])) for p in parts]
+        if len(set(labels)) == len(set(parts)):
+            break
+    return labels
+
+
+def _names(
+    contents: Sequence[Mapping[str, str]], labels: Sequence[str], other: str
+) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """New names of arms or downstreams, by comparison and old name; and a note for each that differs from the old one.
+
+    Args:
+        contents: of each comparison, by name a hash of the content.
+        labels: of each comparison.
+        other: words for what the note is about.
+    """
+    names: dict[tuple[str, str], str] = {}
+    notes: dict[str, str] = {}
+    for each, label in zip(contents, labels, strict=True):
+        for name, content in each.items():
+            if (name, content) not in names:
+                numbered = (f"{name}-{label}-{number}" for number in itertools.count(2))
+                free = (n for n in itertools.chain([name, f"{name}-{label}"], numbered) if n not in names.values())
+                names[name, content] = new = next(free)
+                if new != name:
+                    notes[new] = f"{new} is {name} of {label}: {other} than the first {name}"
+    return [{name: names[name, content] for name, content in each.items()} for each in contents], notes
+
+
+def _renamed(
+    findings: Findings, arms: Mapping[str, str], downstreams: Mapping[str, str], notes: Mapping[str, str], label: str
+) -> Findings:
+    """Findings with arms and downstreams under their new names."""
+
+    def renamed_arm(name: str, arm: ArmFacts) -> ArmFacts:
+        # An arm outside of its comparison's table, such as one without results, has no new name.
+        changes = {"baseline": arms.get(arm.baseline, arm.baseline)} if arm.baseline is not None else {}
+        new = arms[name]
+        if new != name:
+            # A curve connects the values of one arm.
+            changes["base"] = new if arm.path is None else f"{arm.base}-{label}"
+            changes["note"] = "; ".join(filter(None, (arm.note, notes[new])))
+        return arm.model_copy(update=changes)
+
+    def renamed_row(row: str) -> str:
+        arm, slash, freeze = row.partition("/")
+        return f"{arms.get(arm, arm)}{slash}{freeze}"
+
+    return findings.model_copy(
+        update={
+            "arms": {arms[name]: renamed_arm(name, arm) for name, arm in findings.arms.items()},
+            "downstreams": {downstreams[name]: digest for name, digest in findings.downstreams.items()},
+            "results": [
+                replace(result, arm=arms[result.arm], downstream=downstreams[result.downstream])
+                for result in findings.results
+            ],
+            "paper": {
+                downstreams.get(downstream, downstream): {renamed_row(row): number for row, number in numbers.items()}
+                for downstream, numbers in findings.paper.items()
+            },
+            "configurations": {
+                name: _renamed_downstreams(text, downstreams) for name, text in findings.configurations.items()
+            },
+        }
+    )
+
+
+def _renamed_downstreams(configuration: str, names: Mapping[str, str]) -> str:
+    """A comparison's YAML with downstreams under their new names, by which the report opens their images."""
+    data = parse_yaml(configuration)
+    if all(names.get(name, name) == name for name in data.get("downstreams", {})):
+        return configuration
+    for section in {"downstreams", "paper"} & data.keys():
+        data[section] = {names.get(name, name): inner for name, inner in data[section].items()}
+    return dump_yaml(data)
+
+
+def _moved(findings: Findings, folder: Path, out: Path) -> Findings:
+    """Findings with paths relative to ``out`` instead of ``folder``."""
+
+    def moved(path: str) -> str:
+        return path if path.startswith(REMOTE) else os.path.relpath((folder / path).resolve(), out.resolve())
+
+    results = [
+        replace(result, folder=result.folder and moved(result.folder), start=result.start and moved(result.start))
+        for result in findings.results
+    ]
+    pretrainings = {moved(start): history for start, history in findings.pretrainings.items()}
+    return findings.model_copy(update={"results": results, "pretrainings": pretrainings})
+
+
+def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: Sequence[str]) -> Findings:
+    """Everything in the order in which it comes first, and a note for each contradiction."""
+    arms: dict[str, ArmFacts] = {}
+    results: dict[tuple[str, str, str, int], tuple[Result, str]] = {}
+    paper: dict[str, dict[str, float]] = {}
+    configurations: dict[str, str] = {}
+    all_notes = [f"{note}." for note in notes]
+    for findings, label in zip(found, labels, strict=True):
+        for name, arm in findings.arms.items():
+            first = arms.setdefault(name, arm)
+            arms[name] = first.model_copy(update={"baseline": first.baseline or arm.baseline})
+        for result in findings.results:
+            key = result.arm, result.downstream, result.freeze, result.seed
+            known, source = results.setdefault(key, (result, label))
+            if known.score is None and result.score is not None:
+                results[key] = result, label
+            elif known.score is not None and result.score is not None and abs(known.score - result.score) > _EQUAL:
+                all_notes.append(
+                    f"{result.arm} on {result.downstream}, {result.freeze}, seed {result.seed}: "
+                    f"{100 * known.score:.2f} in {source} and {100 * result.score:.2f} in {label}; the first counts."
+                )
+        for downstream, numbers in findings.paper.items():
+            for row, number in numbers.items():
+                known_number = paper.setdefault(downstream, {}).setdefault(row, number)
+                if known_number != number:
+                    all_notes.append(f"The paper's {row} on {downstream} is {known_number} and, in {label}, {number}.")
+        for name, text in findings.configurations.items():
+            if configurations.setdefault(name, text) != text:
+                configurations[f"{name} ({label})"] = text
+        all_notes += findings.notes
+    order = list(arms)
+    pictures = {picture for findings in found for picture in findings.pictures}
+    return Findings(
+        name=_each_once((findings.name for findings in found), "; "),
+        size=_each_once(findings.size for findings in found),
+        model=_each_once(findings.model for findings in found),
+        data=_each_once(findings.data for findings in found),
+        arms=arms,
+        downstreams={name: digest for findings in found for name, digest in findings.downstreams.items()},
+        freezes=list(dict.fromkeys(freeze for findings in found for freeze in findings.freezes)),
+        results=sorted((result for result, _ in results.values()), key=lambda result: order.index(result.arm)),
+        paper=paper,
+        reach=sorted({level for findings in found for level in findings.reach or ()}) or None,
+        pictures=[picture for picture in PICTURES if picture in pictures],
+        configurations=configurations,
+        notes=list(dict.fromkeys(all_notes)),
+        pretrainings={start: history for findings in found for start, history in findings.pretrainings.items()},
+    )
+
+
+def _each_once(words: Iterable[str], separator: str = ", ") -> str:
+    return separator.join(dict.fromkeys(words))

@@ -1,6 +1,6 @@
 from .comparison import compare as compare
 from .comparison import sweep as sweep
-from .comparison.joining import report as report
+from .comparison.report import report as report
 from .data.datasets import FormulaDataset as FormulaDataset
 from .data.datasets import StoredDataset as StoredDataset
 from .data.labels import label_noise as label_noise

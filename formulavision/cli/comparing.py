@@ -78,6 +78,6 @@ def report(
     The same arm, by its content, is one row, whose seeds and downstreams come together. Arms that have only the name in
     common are told apart by their folders.
     """
-    from formulavision.comparison.joining import report as run
+    from formulavision.comparison.report import report as run
 
     run(runs, out=out)

@@ -74,7 +74,7 @@ def compare(
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
-        The results. An arm that failed has its reason in its results and in ``Comparison.failures``; the others are done.
+        The results. Why an arm failed is in its results and in ``Comparison.failures``; the others are done.
 
     Raises:
         ConfigError: the configuration is wrong, or has no such size.

@@ -28,14 +28,15 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("language", "files"),
+    ("document", "language", "files"),
     [
-        ("toml", ["third_party/rings/pyproject.toml"]),
-        ("python", ["third_party/rings/formulavision_rings.py", "discs.py", "generators/test_discs.py"]),
+        ("writing-a-generator.md", "toml", ["third_party/rings/pyproject.toml"]),
+        ("writing-a-generator.md", "python", ["third_party/rings/formulavision_rings.py"]),
+        ("drawing-on-a-gpu.md", "python", ["discs.py", "generators/test_discs.py"]),
     ],
 )
-def test_the_tutorials_code_is_what_the_tests_run(language: str, files: list[str]) -> None:
-    shown = blocks(ROOT / "docs" / "writing-a-generator.md", language)
+def test_the_tutorials_code_is_what_the_tests_run(document: str, language: str, files: list[str]) -> None:
+    shown = blocks(ROOT / "docs" / document, language)
     assert shown == [(ROOT / "tests" / file).read_text() for file in files]
 
 

@@ -1,1 +1,6 @@
-"""What a plugin author needs: the contract of a generator, the hook specifications, the registry of plugins."""
+"""What the author of a generator reads.
+
+``contract.py``: the class to subclass. ``hookspecs.py``: the hook to implement. ``registry.py``: how plugins are found.
+``streams.py``: random numbers. ``failures.py``: how errors in a plugin are reported. A tutorial is in
+docs/writing-a-generator.md.
+"""

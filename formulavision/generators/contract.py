@@ -1,4 +1,4 @@
-"""The contract that a generator's author implements: parameters, categories, and how to draw an instance."""
+"""The contract of a generator: :class:`Generator` is the class to subclass, with parameters, canvas and categories."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["CONTRACT_VERSION", "Canvas", "Category", "DeviceRenderer", "Generator", "Params"]
 
 CONTRACT_VERSION = 1
-"""Raised when a generator written for an older contract would no longer work."""
+"""Increased when generators that were written for an older contract stop working."""
 
 
 class Params(Config):
-    """A generator's parameters: a pydantic model whose every field has a description.
+    """A generator's parameters: a pydantic model. Every field needs a default and a description.
 
-    A unit goes into ``json_schema_extra={"unit": "pixels"}``, a range into ``ge``, ``gt``, ``le``, ``lt``.
+    ``ge``, ``gt``, ``le`` and ``lt`` give a range, ``json_schema_extra={"unit": "pixels"}`` a unit. A field that is
+    added to a published generator also needs ``"neutral": value`` there: the value that draws what was drawn before
+    the field existed, so that the ids of existing recipes stay.
     """
 
 
 class Canvas(Config):
-    """What is drawn on: a square of ``size`` x ``size`` pixels."""
+    """The square that is drawn on: ``size`` x ``size`` pixels, gray or in colour."""
 
     size: int = Field(256, ge=8, le=4096, description="width and height", json_schema_extra={"unit": "pixels"})
     padding: int = Field(
@@ -60,8 +62,8 @@ class Category:
 
     Attributes:
         index: the label, from 0.
-        name: the name of its folder in a store; the stem of its file where categories were read from files.
-        parameters: float64 [rows, columns], the columns named by ``Generator.columns``; read-only, in every process.
+        name: the name of its folder in a store, such as ``00042``; the file's stem where it was read from a file.
+        parameters: float64 [rows, columns], read-only; ``Generator.columns`` names the columns.
     """
 
     index: int
@@ -74,37 +76,40 @@ class Category:
         object.__setattr__(self, "parameters", parameters)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An unpickled array could be written to.
+        # By the constructor: an array that is unpickled alone would be writable.
         return Category, (self.index, self.name, self.parameters)
 
 
 class DeviceRenderer(Protocol):
-    """Draws instances on a device; it keeps there what it needs of the categories."""
+    """Draws instances of a list of categories on a device; see :meth:`Generator.device_renderer`."""
 
     def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
-        """Draw into ``out``, on torch's current stream, without waiting for it.
+        """Draw a batch into ``out``, on torch's current stream, without waiting for the device.
 
-        Each image must be the one that ``render_batch`` draws, whatever else is in the batch.
+        Each image must have the pixels that ``render_batch`` draws, whatever else is in the batch.
 
         Args:
-            labels: int64 [n], which of the renderer's categories each image is of.
+            labels: int64 [n], the category of each image, as a position in the renderer's list of categories.
             instances: int64 [n].
-            out: uint8 [n, size, size, channels] of the canvas, contiguous, on the device; it may hold anything.
+            out: uint8 [n, size, size, channels] of the canvas, contiguous, on the device; its content is undefined.
         """
 
 
 class Generator:
     """One family of formulas. Subclass it, name it, and implement ``category`` and ``render``.
 
-    An instance of the class belongs to one recipe: ``self.params``, ``self.canvas`` and ``self.seed`` are its settings.
+    An instance of the class belongs to one recipe, and has its settings: ``self.params``, ``self.canvas``,
+    ``self.seed``. It must keep nothing that changes images: an image depends on the recipe and its index alone.
 
     Class attributes:
-        name: what ``--plugin`` and recipes call it.
-        version: raise it when any pixel of any image changes; recipes carry it and refuse another.
+        name: the generator's name for ``--plugin`` and recipes: lower-case letters, digits, ``-`` and ``_``.
+        version: increase it when any pixel of any image changes; a recipe refuses to be drawn by another version.
+        contract: the version of this contract that the generator was written for.
         Params: the parameters, a subclass of :class:`Params`.
-        columns: names of the columns of a category's parameters.
-        category_params: names of the parameters that the categories depend on (None: all of them). Found categories
-            are cached under these.
+        columns: names of the columns of a category's parameters, for CSV files.
+        category_params: names of the parameters that the categories depend on; None: all. The cache of found
+            categories ignores the others.
+        default_instances: number of instances per category in a recipe that states none.
     """
 
     name: ClassVar[str] = ""
@@ -124,76 +129,92 @@ class Generator:
     # Categories ------------------------------------------------------------------------------------------------------
 
     def default_categories(self) -> int:
-        """How many categories a recipe has that names no number."""
+        """Number of categories in a recipe that states none."""
         return self.max_categories() or 100
 
     def max_categories(self) -> int | None:
-        """How many categories there can be; None: any number."""
+        """Maximum number of categories; None: unlimited."""
         return None
 
     def category(self, index: int) -> ArrayLike:
-        """Parameters of category ``index``, [columns] or [rows, columns], from (seed, index) alone."""
+        """Parameters of category ``index``: numbers [columns] or [rows, columns].
+
+        They must follow from the seed and the index alone (``self.stream(index)``), so that the first k of N
+        categories are the same for every N, and categories can be searched in parallel.
+        """
         raise NotImplementedError(f"{type(self).__name__} implements neither category() nor categories()")
 
     def categories_are_independent(self) -> bool:
-        """Whether ``category(i)`` may be called for any i, in any process: then it is, and ``categories`` is not.
+        """Whether ``category`` may be called for any index, in any process.
 
-        Otherwise, and for a generator without ``category``, ``categories`` is iterated.
+        If False, and for a generator without ``category``, ``categories`` is iterated instead.
         """
         return True
 
     def categories(self, count: int) -> Iterator[ArrayLike]:
-        """Parameters of the first ``count`` categories in order: override it where they come out of one stream."""
+        """Parameters of the first ``count`` categories, in order.
+
+        Override it where each category depends on those before it, and return False from
+        ``categories_are_independent``.
+        """
         return (self.category(index) for index in range(count))
 
     def check_category(self, parameters: NDArray[np.float64]) -> None:
-        """Refuse parameters that no category can have. Override it where finite numbers alone do not do.
+        """Refuse invalid parameters. Called once for each category, found or read from a user's file.
 
-        Called once for each category, whether it was found by this generator or read from a file.
+        Override it where not all finite numbers are valid.
 
         Args:
             parameters: float64 [rows, columns], finite.
 
         Raises:
-            ValueError: they make no category; the message says what is wrong.
+            ValueError: the parameters are invalid; the message says why.
         """
 
     # Instances -------------------------------------------------------------------------------------------------------
 
     def max_instances(self) -> int | None:
-        """How many different instances a category has; None: any number."""
+        """Maximum number of instances per category; None: unlimited."""
         return None
 
     def instance_name(self, instance: int) -> str:
-        """What follows ``CATEGORY_`` in the name of the instance's file: no other instance's, without / \\ and dots."""
+        """The last part of an instance's file name, ``CATEGORY_PART.png``: unique, without ``/``, ``\\`` and dots."""
         return f"{instance:06d}"
 
     def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
-        """A number for each instance, int64 [n]: instances with the same one share work and are drawn together.
+        """Group ids, int64 [n]: instances with equal ids share intermediate results.
 
-        Override it beside ``render_batch``, which then meets them in one batch, where that is not too large.
+        Override it together with ``render_batch``: ``generate`` passes the instances of a group to it in one batch, as
+        far as the batch size allows.
+
+        Args:
+            instances: int64 [n].
         """
         return instances
 
     def stream(self, *key: int) -> np.random.Generator:
-        """A random stream of its own for up to three integers, such as a category's index in ``category``."""
+        """A random stream for a key of up to three integers, such as the index in ``category``.
+
+        Different keys give independent streams; the same key gives the same numbers on every machine.
+        """
         return random_stream(self.seed, generator_key(self.name), *key)
 
     def random(self, category: Category, instance: int) -> np.random.Generator:
-        """The random stream of an instance, keyed by (seed, category, instance): all randomness of ``render``."""
+        """The random stream of an instance, keyed by (seed, category, instance). ``render`` must use no other."""
         return self.stream(category.index, instance, 1)
 
     def uniforms(
         self, categories: NDArray[np.int64], instances: NDArray[np.int64], counts: ArrayLike
     ) -> NDArray[np.float64]:
-        """The first numbers of many instances' random streams: ``self.random(category, instance).random(count)`` each.
+        """The first random numbers of many instances, each ``self.random(category, instance).random(count)``.
 
         Args:
-            categories, instances: int64 [n], of the instances; a category by its index.
-            counts: int64 [n], or the same of all.
+            categories: int64 [n], the index of each instance's category (``Category.index``).
+            instances: int64 [n].
+            counts: how many numbers of each instance, int64 [n], or one number for all.
 
         Returns:
-            float64 [sum of counts], stream after stream.
+            float64 [sum of counts], instance after instance.
         """
         from formulavision.rendering.random import uniform_streams
 
@@ -205,28 +226,32 @@ class Generator:
         raise NotImplementedError(f"{type(self).__name__} implements neither render() nor render_batch()")
 
     def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Draw instances of one category into ``out``, uint8 [len(instances), size, size, channels].
+        """Draw instances of one category into ``out``.
 
-        Override it for what instances share. They come in any order, and must get the pixels that drawing each alone
-        gives. ``out`` holds zeros.
+        Override it where instances share work. They come in any order, and each image must have the pixels that
+        ``render`` gives, whatever else is in the batch.
+
+        Args:
+            instances: int64 [n].
+            out: uint8 [n, size, size, channels], filled with zeros.
         """
         for i, instance in enumerate(instances):
             image = np.asarray(self.render(category, int(instance)))
             if image.dtype != np.uint8 or image.shape not in {self.canvas.shape, self.canvas.shape[:2]}:
-                raise TypeError(f"render() returned {_flaw(image, self.canvas)}")
+                raise TypeError(f"render() returned {_problem(image, self.canvas)}")
             out[i] = image if image.ndim == 3 else image[:, :, None]
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
-        """What draws instances of these categories on a device; None, as here, has them drawn by ``render_batch`` and
-        moved over.
+        """A function that draws instances of these categories on a device, such as a GPU.
 
-        Override it where a formula is worth a GPU. It is the only method that may import torch.
+        None, the default, lets ``render_batch`` draw on the CPU. Override it where a formula is worth a GPU. It is
+        the only method that may import torch.
         """
         return None
 
 
-def _flaw(image: NDArray[Any], canvas: Canvas) -> str:
-    """Why an array is no image of the canvas, and what to do about it."""
+def _problem(image: NDArray[Any], canvas: Canvas) -> str:
+    """Why an array is no image of the canvas, and how to mend it."""
     if image.dtype == object:
         value = image[()] if image.ndim == 0 else image
         missing = ": is its 'return' missing?" if value is None else ""

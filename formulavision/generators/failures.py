@@ -1,4 +1,4 @@
-"""A plugin's own code fails: told in one line, with the plugin's package and the line of its file."""
+"""Errors in a plugin's code become one line that names the plugin, its package, and the file and line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _READ_ONLY = " (category.parameters is read-only: copy it before changing it)"
 
 @contextmanager
 def blamed(name: str, when: str) -> Iterator[None]:
-    """Whatever is raised in the block, ``SystemExit`` too, is the failure of the generator ``name``.
+    """Turn any exception of the block, ``SystemExit`` too, into a ``PluginError`` of the generator ``name``.
 
-    An error that names what to change is passed on, and so is ``KeyboardInterrupt``, which is the user's.
+    Exceptions of FormulaVision, which say what to change, are passed on, and so is ``KeyboardInterrupt`` (Ctrl-C).
 
     Args:
         name: of a generator.
-        when: what is done in the block, such as "while drawing".
+        when: the work of the block, such as "while drawing".
 
     Raises:
-        PluginError: something was raised. The message names the plugin, its package, the error, and the innermost line
-            of the plugin's own files.
+        PluginError: the block raised. The message names the plugin, its package, the error, and the innermost line of
+            the plugin's own files.
     """
     try:
         yield
@@ -45,6 +45,7 @@ def blamed(name: str, when: str) -> Iterator[None]:
 
 
 def _place(error: BaseException, generator: type[Generator]) -> str:
+    """File and line of the innermost frame in the generator's own package; empty where there is none."""
     own = generator.__module__.partition(".")[0]
     lines = [
         f" ({frame.f_code.co_filename}, line {line})"
@@ -55,10 +56,10 @@ def _place(error: BaseException, generator: type[Generator]) -> str:
 
 
 def ask_for_number(generator: Generator, method: str) -> int | None:
-    """What ``max_categories``, ``default_categories`` or ``max_instances`` returns.
+    """The number that ``max_categories``, ``default_categories`` or ``max_instances`` returns, checked.
 
     Raises:
-        PluginError: the method raised, or returned something else than a whole number above 0 (or None, for a maximum).
+        PluginError: the method raised, or returned no whole number above 0 (or None, for a maximum).
     """
     with blamed(generator.name, f"in {method}()"):
         number = getattr(generator, method)()
@@ -72,10 +73,10 @@ def ask_for_number(generator: Generator, method: str) -> int | None:
 
 
 def ask_for_names(generator: Generator, count: int) -> list[str]:
-    """``instance_name`` of the first ``count`` instances.
+    """The names that ``instance_name`` returns for the first ``count`` instances, checked.
 
     Raises:
-        PluginError: the method raised, or returned something that cannot be a part of a file's name, or one name twice.
+        PluginError: the method raised, or returned a name that a file cannot have, or one name twice.
     """
     names: dict[str, int] = {}
     with blamed(generator.name, "in instance_name()"):

@@ -1,4 +1,4 @@
-"""Everything that a plugin can hook."""
+"""The hook of a plugin: ``register_generators``. Implement it with the decorator ``formulavision.hookimpl``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pluggy
 from formulavision.generators.contract import Generator
 
 PROJECT = "formulavision"
+"""Name of the entry-point group and of pluggy's project."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -16,4 +17,4 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_generators(register: Callable[[type[Generator]], None]) -> None:
-    """Call ``register(MyGenerator)`` once for each generator that this plugin brings."""
+    """Call ``register(MyGenerator)`` for each generator of the plugin."""

@@ -1,4 +1,8 @@
-"""Finds plugins through the entry-point group ``formulavision`` and looks generators up by name."""
+"""Finds plugins in the entry-point group ``formulavision``, and looks generators up by name.
+
+A plugin is a module with the hook of ``hookspecs.py``. Its package names it in the entry-point group. The generators
+that FormulaVision ships are found in the same way. A plugin that fails is listed with the reason, and the others work.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,78 @@ import pluggy
 from formulavision.generators import hookspecs
 from formulavision.generators.contract import CONTRACT_VERSION, Generator, Params
 from formulavision.util.config import did_you_mean
-from formulavision.util.errors import PluginError
+from formulavision.util.errors import PluginError, one_line
 
 __all__ = ["THIS_PROCESS", "Registered", "Registry", "plugins", "register"]
 
 THIS_PROCESS = "this process"
-"""The package of a generator that has none."""
-ENTRY_POINT_GROUP = hookspecs.PROJECT
+"""Stands for the package of a generator that was registered without one, as in a notebook."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+# Plugins that are installed ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def plugins() -> Registry:
+    """The registry of this process. The first call fills it from the entry points of all installed packages."""
+    registry = Registry()
+    # In a fixed order, so that of two generators with one name the same one is always taken: ours, then by package.
+    for entry_point in sorted(
+        importlib.metadata.entry_points(group=hookspecs.PROJECT),
+        key=lambda e: (_package(e)[0] != hookspecs.PROJECT, _package(e), e.name),
+    ):
+        package, version = _package(entry_point)
+        try:
+            for generator in _load(entry_point):
+                registry.add(generator, package, version)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's code may raise anything, SystemExit too; the others must work
+            reason = one_line(error)
+            if not isinstance(error, PluginError):
+                reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+            registry.problems[f"{entry_point.name} ({package} {version})"] = reason
+    return registry
+
+
+def _load(entry_point: importlib.metadata.EntryPoint) -> list[type[Generator]]:
+    """Import a plugin and call its hook."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(entry_point.load())
+    manager.check_pending()
+    generators: list[type[Generator]] = []
+    manager.hook.register_generators(register=generators.append)
+    if not generators:
+        raise PluginError("registers no generator")
+    return generators
+
+
+def _package(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of the package that an entry point belongs to."""
+    return (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else ("?", "")
+
+
+def register(generator: type[Generator]) -> type[Generator]:
+    """Register a generator in this process, without a package; usable as a decorator.
+
+    A notebook's cell can run again: a class of ``__main__``, or the same class of a module that was reloaded, replaces
+    the one of its name. Existing recipes then draw with the new class.
+
+    Raises:
+        PluginError: the class is no generator, was written for a newer contract, or its name is bad or taken.
+    """
+    plugins().add(generator)
+    return generator
+
+
+# The registry --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A generator and where it came from."""
+    """A generator, and the package and version that it came from."""
 
     generator: type[Generator]
     package: str
@@ -33,58 +96,59 @@ class Registered:
 
     @property
     def origin(self) -> str:
+        """Package and version, as in ``formulavision-rings 0.3.0``."""
         return f"{self.package} {self.package_version}".strip()
 
     @property
     def draws_on_devices(self) -> bool:
-        """Whether it draws on a GPU itself, with some settings at least."""
+        """Whether the generator can draw on a GPU, at least with some settings."""
         return self.generator.device_renderer is not Generator.device_renderer
 
 
 @dataclass
 class Registry:
-    """The generators that were found, and one line for each plugin that was not taken."""
+    """Generators by name.
+
+    Attributes:
+        generators: the generators that can be used.
+        problems: the reason, in one line, for each plugin that could not be loaded.
+    """
 
     generators: dict[str, Registered] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     def add(self, generator: type[Generator], package: str = THIS_PROCESS, package_version: str = "") -> None:
-        """Take a generator in.
+        """Register a generator.
 
         Raises:
-            PluginError: it is no generator, was written for another contract, or its name is bad or taken.
+            PluginError: the class is no generator, was written for a newer contract, or its name is bad or taken.
         """
-        flaw = _flaw(generator)
-        if not flaw and generator.name in self.generators:
+        problem = _problem(generator)
+        if not problem and generator.name in self.generators:
             taken = self.generators[generator.name]
-            if not _is_newer(generator, taken.generator):
-                flaw = f"the name '{generator.name}' is taken by {taken.origin}"
-        if flaw:
-            raise PluginError(f"{getattr(generator, '__name__', generator)}: {flaw}")
+            if not _replaces(generator, taken.generator):
+                problem = f"the name '{generator.name}' is taken by {taken.origin}"
+        if problem:
+            raise PluginError(f"{getattr(generator, '__name__', generator)}: {problem}")
         self.generators[generator.name] = Registered(generator, package, package_version)
 
     def __getitem__(self, name: str) -> Registered:
         if name in self.generators:
             return self.generators[name]
-        broken = "; ".join(f"{plugin} failed: {line}" for plugin, line in self.problems.items())
         if multiprocessing.parent_process() is not None:
             raise PluginError(
-                f"there is no generator '{name}' in a worker process: one that a notebook registers is drawn with "
-                "workers=1, others come from a module that can be imported"
+                f"there is no generator '{name}' in a worker process: a generator that a notebook registers needs "
+                "workers=1; others must come from a module that can be imported"
             )
+        installed = ", ".join(sorted(self.generators)) or "none"
+        failed = "".join(f"; {plugin} failed: {reason}" for plugin, reason in self.problems.items())
         raise PluginError(
-            f"there is no generator '{name}'{did_you_mean(name, self.generators)}"
-            f"; installed: {', '.join(sorted(self.generators)) or 'none'}" + (f"; {broken}" if broken else "")
+            f"there is no generator '{name}'{did_you_mean(name, self.generators)}; installed: {installed}{failed}"
         )
 
 
-def _is_newer(generator: type[Generator], taken: type[Generator]) -> bool:
-    """Whether a class is another one's after its notebook cell has run again, or its module was loaded again."""
-    place = generator.__module__
-    return place == taken.__module__ and (place == "__main__" or generator.__qualname__ == taken.__qualname__)
-
-
-def _flaw(generator: object) -> str:
+def _problem(generator: object) -> str:
+    """Why a class cannot be registered; empty where it can."""
     if not (isinstance(generator, type) and issubclass(generator, Generator)):
         return "is not a subclass of formulavision.Generator"
     if generator.contract > CONTRACT_VERSION:
@@ -106,59 +170,7 @@ def _flaw(generator: object) -> str:
     return ""
 
 
-@functools.cache
-def plugins() -> Registry:
-    """The registry of this process, filled from the entry points on first use."""
-    result = Registry()
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    # In a fixed order, so that of two plugins with one name it is always the same that is taken: ours, then by package.
-    for entry_point in sorted(
-        importlib.metadata.entry_points(group=ENTRY_POINT_GROUP),
-        key=lambda e: (_distribution(e)[0] != hookspecs.PROJECT, _distribution(e), e.name),
-    ):
-        package, version = _distribution(entry_point)
-        plugin_name = f"{entry_point.name} ({package} {version})"
-        try:
-            plugin = entry_point.load()
-            manager.register(plugin, name=plugin_name)
-            manager.check_pending()
-            offered: list[type[Generator]] = []
-            hook = manager.subset_hook_caller(
-                "register_generators", [p for p in manager.get_plugins() if p is not plugin]
-            )
-            hook(register=offered.append)
-            if not offered:
-                raise PluginError("registers no generator")
-            for generator in offered:
-                result.add(generator, package, version)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # Somebody else's code runs here: whatever it does, even sys.exit, the other plugins must go on working.
-            result.problems[plugin_name] = _one_line(error)
-            if manager.has_plugin(plugin_name):
-                manager.unregister(name=plugin_name)
-    return result
-
-
-def register(generator: type[Generator]) -> type[Generator]:
-    """Make a generator of this process known without packaging it; usable as a decorator.
-
-    A notebook's cell can run again: a class of ``__main__``, or the same class of a module that was loaded again,
-    replaces the one of its name. Recipes that exist draw with the new one.
-
-    Raises:
-        PluginError: it is no generator, was written for another contract, or its name is bad or taken.
-    """
-    plugins().add(generator)
-    return generator
-
-
-def _distribution(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    return (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else ("?", "")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}".rstrip(": ")
+def _replaces(generator: type[Generator], taken: type[Generator]) -> bool:
+    """Whether a class is a later version of another: its notebook cell ran again, or its module was reloaded."""
+    module = generator.__module__
+    return module == taken.__module__ and (module == "__main__" or generator.__qualname__ == taken.__qualname__)

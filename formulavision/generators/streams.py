@@ -1,4 +1,4 @@
-"""Streams of random numbers: one for each use, the same on every machine and in every order of drawing."""
+"""Counter-based random streams: one for each key, the same on every machine and in every order of drawing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ __all__ = ["Stream", "generator_key", "random_stream"]
 
 
 class Stream(enum.IntEnum):
-    """What random numbers are for: ``random_stream(seed, Stream.SHUFFLE, epoch)``. A new use takes a new number.
+    """The uses of random numbers outside of generators, as the second integer of a stream's key:
+    ``random_stream(seed, Stream.SHUFFLE, epoch)``.
 
-    Numbers below 97 are free for uses, since from there on they are the keys of generators with short names.
+    A new use takes a new number below 97: larger numbers are the keys of generators with short names
+    (:func:`generator_key`). After each use stand the integers that follow in its key.
     """
 
     SHUFFLE = 0
@@ -21,35 +23,41 @@ class Stream(enum.IntEnum):
     AUGMENT = 1
     """Crops and flips: (epoch, index)."""
     STEP = 2
-    """torch's generator in a training step: (epoch, step, rank)."""
+    """Seed of torch's random numbers in a training step: (epoch, step, rank)."""
     LABEL_NOISE = 3
-    """Which labels are replaced, and by which: (1 + epoch), or 0 for all epochs."""
+    """Label noise, the replaced labels and their new values: (1 + epoch), or (0) for all epochs."""
     CLUSTER = 4
-    """Starts of k-means: (1 + epoch)."""
+    """Initial centres of k-means: (1 + epoch)."""
     EMPTY_CLUSTER = 5
-    """Clusters that are divided to refill empty ones."""
+    """Choice of clusters that are divided to refill empty ones."""
     BALANCE = 6
-    """Order of images that weights all clusters alike: (epoch)."""
+    """Order of the training images that weights all clusters equally: (epoch)."""
     HEAD = 7
-    """Weights of a new classification head: (epoch)."""
+    """Initial weights of a new classification head: (epoch)."""
 
-    # These were numbered apart from those above, whose numbers they share: others would choose other images.
+    # These share numbers with uses above, because they had a list of their own: new numbers would choose other images.
     FEW_SHOT = 0
-    """Training images of a few-shot probe: (draw, label)."""
+    """Choice of the training images of a few-shot probe: (draw, label)."""
     HOLD_OUT = 1
-    """Images that choose a probe's penalty: (class)."""
+    """Choice of the held-out images that select a probe's penalty: (class)."""
     SHOWN = 0
-    """Images of a sheet of heat maps."""
+    """Choice of the images on a sheet of heat maps."""
     VERIFIED = 0
-    """Images that ``verify`` draws again: (0), and in which order: (1)."""
+    """Choice of the images that ``verify`` draws again: (0), and their order: (1)."""
 
 
 def random_stream(*key: int) -> np.random.Generator:
-    """A random stream of its own for up to five integers, the same on every machine and in every order of drawing.
+    """The random stream of a key of up to five integers: the same numbers on every machine, independent of other keys.
 
-    Philox4x64-10 (Salmon et al., SC 2011): the first two integers are the key, the rest the high words of the counter.
-    Integers that are left out are zeros. The second one is a :class:`Stream`, a :func:`generator_key`, or, where a
-    subset of a downstream dataset is chosen, a class.
+    The generator is Philox4x64-10 (Salmon et al., SC 2011): the first two integers are its key, the others the high
+    words of its counter. Missing integers count as 0.
+
+    Args:
+        key: usually a seed, then a :class:`Stream` or a :func:`generator_key`, then what the use needs. Where a subset
+            of a downstream dataset is chosen, the second integer is a class.
+
+    Raises:
+        ValueError: there are more than five integers.
     """
     if len(key) > 5:
         raise ValueError(f"a random stream has up to five integers, not {len(key)}: {key}")
@@ -58,9 +66,9 @@ def random_stream(*key: int) -> np.random.Generator:
 
 
 def generator_key(name: str) -> int:
-    """The number of a generator's streams, which no other name has: the bytes of a name of up to eight, else a digest.
+    """The number of a generator's streams, unique for each name: the bytes of a name up to 8 letters, else a digest.
 
-    Names are ASCII, so that the highest bit tells a digest from a name.
+    Names are ASCII, so only a digest has the highest bit set.
     """
     encoded = name.encode()
     if len(encoded) <= 8:

@@ -15,6 +15,13 @@ from formulavision.cli.commands import App, Group
 __all__ = ["app", "main"]
 
 
+_GOES_ON = {
+    **dict.fromkeys(("generate", "compare"), "; what is finished is kept: run the same command again to go on"),
+    **dict.fromkeys(("pretrain", "finetune"), "; run the same command with --resume to go on from the last checkpoint"),
+}
+"""By the name of a command that keeps unfinished work, what to do after Ctrl-C. Other commands begin again."""
+
+
 class _Commands(Group):
     """Runs a command; what the user can mend ends in one line and exit status 2, Ctrl-C and SIGTERM in one line and 130
     and 143.
@@ -35,9 +42,7 @@ class _Commands(Group):
         except FormulaVisionError as error:
             _fail(ctx, str(error))
         except KeyboardInterrupt as error:
-            sys.stderr.write(
-                "\nstopped; what is finished is kept: run the same command again to go on (training: with --resume)\n"
-            )
+            sys.stderr.write(f"\nstopped{_GOES_ON.get(ctx.invoked_subcommand, '')}\n")
             sys.exit(error.code if isinstance(error, Terminated) else 130)
         except BrokenPipeError:
             raise  # by what reads the output, such as head: see __main__.py

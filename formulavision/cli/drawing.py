@@ -149,17 +149,25 @@ def verify(
     sample: Annotated[int, typer.Option("--sample", min=0, help="Images to draw again, spread over the store.")] = 1000,
     every: Annotated[bool, typer.Option("--all", help="Draw every image again.")] = False,
 ) -> None:
-    """Prove a store right: all its bytes by checksum, and images drawn again and compared. Names what is wrong.
+    """Check a store: all its bytes by checksum, and images drawn again and compared. Names what is wrong.
 
     formulavision verify data/ifs
+
+    Exit status: 0 if the store is right, 1 if it is damaged, 2 if it cannot be checked (no store, no such generator).
     """
     from formulavision.storage import verify as run
     from formulavision.util.console import say
+    from formulavision.util.errors import DamagedStoreError
     from formulavision.util.progress import progress_bars
     from formulavision.util.text import counted
 
-    with progress_bars() as bars:
-        result = run(path, sample=None if every else sample, progress=lambda n, total: bars.show("verify", n, total))
+    drawn = None if every else sample
+    try:
+        with progress_bars() as bars:
+            result = run(path, sample=drawn, progress=lambda done, total: bars.show("verify", done, total))
+    except DamagedStoreError as error:
+        say(f"wrong: {error}\n{path}: 1 problem, and nothing else can be checked")
+        raise typer.Exit(1) from None
     for problem in result.problems[:20]:
         say(f"wrong: {problem}")
     if len(result.problems) > 20:

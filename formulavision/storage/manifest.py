@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from formulavision.util.config import Config, parse
-from formulavision.util.errors import StoreError, one_line
+from formulavision.util.errors import DamagedStoreError, StoreError, one_line
 from formulavision.util.files import write_text
 
 __all__ = [
@@ -118,7 +118,8 @@ def read_manifest(root: Path) -> Manifest:
     """The manifest of the store in ``root``.
 
     Raises:
-        StoreError: there is no store, it is not complete, or its manifest is damaged.
+        DamagedStoreError: the manifest is damaged.
+        StoreError: there is no store, or it is not complete.
     """
     path = root / MANIFEST
     if not path.is_file():
@@ -136,7 +137,7 @@ def read_manifest(root: Path) -> Manifest:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: is damaged: {one_line(error)}") from None
+        raise DamagedStoreError(f"{path}: is damaged: {one_line(error)}") from None
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

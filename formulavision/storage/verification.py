@@ -21,7 +21,7 @@ from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums
 from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.storage.redrawing import redraw
 from formulavision.storage.store import Store
-from formulavision.util.errors import ConfigError, FolderError, StoreError, one_line
+from formulavision.util.errors import ConfigError, DamagedStoreError, FolderError, one_line
 from formulavision.util.files import is_system_leftover
 from formulavision.util.folders import LOCK, MARKER, Marker
 
@@ -61,8 +61,8 @@ def verify(
         progress: called with the number of pieces and images that are done, and their total.
 
     Raises:
-        StoreError: there is no store, it is not complete, its manifest is damaged, or its recipe is not the one of the
-            manifest.
+        DamagedStoreError: the manifest is damaged, or its recipe has another id than it says.
+        StoreError: there is no store, or it is not complete.
         ConfigError: the recipe's generator is not installed, or in another version.
         PluginError: the generator raised.
     """
@@ -75,7 +75,9 @@ def verify(
     # Damaged categories may leave no recipe that can be drawn.
     drawable = CATEGORIES not in damaged
     if drawable and store.recipe.id != store.manifest.recipe_id:
-        raise StoreError(f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}")
+        raise DamagedStoreError(
+            f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}"
+        )
     total, pieces = len(store), len(store.pieces)
     count = total if sample is None else min(sample, total)
     damaged_pieces = set()

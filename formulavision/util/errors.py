@@ -32,6 +32,10 @@ class StoreError(FormulaVisionError):
     """A store is missing, incomplete, damaged, or in the way of another."""
 
 
+class DamagedStoreError(StoreError):
+    """A store's manifest is damaged, so the rest of the store cannot be checked or read."""
+
+
 class FolderError(ConfigError, StoreError):
     """An output folder holds something else, or another process writes there. Another ``out`` mends it."""
 

@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from formulavision.cli import app
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends signals")
 
@@ -29,7 +32,10 @@ def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def stopped_well(process: subprocess.Popen[str], status: int) -> None:
+GOES_ON = "stopped; what is finished is kept: run the same command again to go on"
+
+
+def stopped_well(process: subprocess.Popen[str], status: int, told: str) -> None:
     try:
         _, errors = process.communicate(timeout=60)
     finally:
@@ -37,7 +43,7 @@ def stopped_well(process: subprocess.Popen[str], status: int) -> None:
     lines = [line for line in errors.splitlines() if not line.startswith(("categories ", "images "))]
     lines = [line for line in lines if line.strip()]
     assert (process.returncode, len(lines)) == (status, 1), errors
-    assert lines[0].startswith("stopped")
+    assert lines[0] == told
     with pytest.raises(ProcessLookupError):  # no worker is left
         for _ in range(100):
             os.killpg(process.pid, 0)
@@ -56,7 +62,7 @@ def test_a_signal_to_the_whole_group_ends_generate_in_one_line_and_the_run_goes_
     assert process.stdout is not None and process.stdout.readline()
     time.sleep(delay)
     os.killpg(process.pid, number)
-    stopped_well(process, 128 + number)
+    stopped_well(process, 128 + number, GOES_ON)
     assert not (tmp_path / "store" / "manifest.json").exists()
 
 
@@ -66,7 +72,33 @@ def test_a_signal_ends_the_search_for_categories_in_one_line(tmp_path: Path, del
                     str(tmp_path / "categories"))  # fmt: skip
     time.sleep(1.5 + delay)
     os.killpg(process.pid, signal.SIGINT)
-    stopped_well(process, 130)
+    stopped_well(process, 130, "stopped")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pretrain", "--plugin", "perlin", "--out", "run"],
+         "stopped; run the same command with --resume to go on from the last checkpoint"),
+        (["finetune", "--downstream", "digits", "--out", "run"],
+         "stopped; run the same command with --resume to go on from the last checkpoint"),
+        (["compare", "comparison.yaml"], GOES_ON),
+        (["verify", "store"], "stopped"),
+        (["plugins"], "stopped"),
+    ],
+)  # fmt: skip
+def test_what_is_told_after_ctrl_c_is_true_for_the_command(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    def stop(*arguments: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("training.pretrain", "training.finetune", "comparison.ComparisonSettings.load", "storage.verify"):
+        monkeypatch.setattr(f"formulavision.{name}", stop)
+    if arguments == ["plugins"]:
+        monkeypatch.setattr("formulavision.generators.registry.plugins", stop)
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stderr.strip()) == (130, told)
 
 
 def test_an_interrupt_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -> None:

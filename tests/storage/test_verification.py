@@ -91,6 +91,35 @@ def test_every_truncation_is_found(store: Path) -> None:
         file.write_bytes(content)
 
 
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all"])
+def test_damage_in_any_file_is_a_finding_of_the_command(store: Path, damage: str) -> None:
+    """Status 1; 2 is for what the user must change in the command."""
+    piece = store / Store(store).manifest.pieces[-1].path
+    image_file = piece if piece.is_file() else next(piece.iterdir())
+    for file in (image_file, *(store / name for name in (MANIFEST, RECIPE, CATEGORIES, MARKER))):
+        content = file.read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        file.write_bytes({"a bit": flipped, "the end": content[:middle], "all": b""}[damage])
+        result = CliRunner().invoke(app, ["verify", str(store), "--sample", "0"])
+        assert (result.exit_code, "wrong: " in result.stdout, "error: " in result.stderr) == (1, True, False), file
+        file.write_bytes(content)
+
+
+def test_a_recipe_of_another_id_is_a_finding_of_the_command(store: Path) -> None:
+    edit(store, lambda data: data.update(recipe_id="0" * 16))
+    result = CliRunner().invoke(app, ["verify", str(store)])
+    assert result.exit_code == 1 and "wrong: " in result.stdout and "has id" in result.stdout
+
+
+@pytest.mark.parametrize("made", [[], ["manifest.txt"]])
+def test_a_folder_that_is_no_store_is_no_finding(tmp_path: Path, made: list[str]) -> None:
+    for name in made:
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / name).touch()
+    assert CliRunner().invoke(app, ["verify", str(tmp_path / "store")]).exit_code == 2
+
+
 def test_a_damaged_file_is_named_as_the_cause(store: Path) -> None:
     piece = store / Store(store).manifest.pieces[-1].path
     file = sorted(piece.iterdir())[-1] if piece.is_dir() else piece

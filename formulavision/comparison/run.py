@@ -307,7 +307,7 @@ class _Runner:
 
     def _evaluate(self, stage: ResultStage) -> None:
         from formulavision import evaluation
-        from formulavision.evaluation.scores import FILES
+        from formulavision.evaluation.results import FILES
         from formulavision.training import finetune
 
         folder = self._folder(stage)

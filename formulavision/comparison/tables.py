@@ -23,7 +23,7 @@ from formulavision.comparison.results import (
     write_text,
 )
 from formulavision.comparison.significance import ALPHA, holm, paired_t, rank_correlation
-from formulavision.evaluation.differences import mcnemar
+from formulavision.evaluation.per_class import mcnemar
 from formulavision.util.text import markdown_text
 
 __all__ = [

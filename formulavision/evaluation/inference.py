@@ -1,33 +1,37 @@
-"""A trained model over all images of a dataset, in order and without augmentation."""
+"""A model over all images of a dataset, in their order and without augmentation: its predictions, or its features."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from formulavision.data.loading import ImageDataset, Prepared, make_loader
 from formulavision.evaluation.progress import steps
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.models import to_input
+from formulavision.training.progress import say
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import ConfigError
+from formulavision.util.machine import cores
+from formulavision.util.text import byte_size
 
-__all__ = ["BATCH_SIZE", "choose_device", "over_dataset", "without_augmentation"]
+__all__ = ["BATCH_SIZE", "Features", "choose_device", "extract_features", "over_dataset", "without_augmentation"]
 
 BATCH_SIZE = 256
 
 _LOADERS_ON_CUDA = 16
-_ON_DEVICE_BYTES = 1 << 28
-"""Results that wait on the device to be moved to the CPU."""
+_WORTH_TELLING = 1 << 30
+"""Bytes of memory that a line tells of."""
 
 
 def choose_device(settings: TrainSettings) -> torch.device:
-    """The best device of this machine, which need not be the one that the model was trained on; the CPU where the
-    settings say so."""
+    """The best device of this machine, whatever the model was trained on; the CPU where the settings say so."""
     return resolve_device("auto" if settings.device != "cpu" else "cpu")
 
 
@@ -37,7 +41,7 @@ def without_augmentation(images: ImageDataset, settings: TrainSettings) -> Prepa
 
 
 def over_dataset(
-    step: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]],
+    step: Callable[[torch.Tensor], torch.Tensor],
     images: ImageDataset,
     settings: TrainSettings,
     *,
@@ -46,19 +50,20 @@ def over_dataset(
     workers: int | None = None,
     console: Console,
     doing: str,
-) -> list[torch.Tensor]:
-    """Apply a function to all batches of a dataset, and join what it returns.
-
-    What it returns is moved to the CPU a part at a time, so that the device holds little of it and seldom waits.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply a function to all batches of a dataset, and join its results.
 
     Args:
-        step: (inputs float32 [b, 3, crop, crop], labels) -> tensors whose first dimension is that of the batch.
-        settings: of the images' size, their normalisation, and the precision.
-        workers: processes that load images; 0 loads them here; None: 0, or up to 16 where the device is a GPU.
-        doing: what the progress bar says.
+        step: inputs, float32 [b, 3, crop, crop] -> a tensor [b, ...].
+        images: the dataset.
+        settings: settings of the images' size and normalisation, and of the precision.
+        device: the device of the model.
+        batch_size: images a step.
+        workers: processes that load images; 0: this process; None: 0, or up to 16 where the device is a GPU.
+        doing: text of the progress bar.
 
     Returns:
-        For each of the tensors, all batches of it in the order of the dataset, on the CPU.
+        The results, float32 [n, ...], and the labels, int64 [n] or int8 [n, classes], on the CPU.
 
     Raises:
         ConfigError: ``batch_size`` or ``workers`` is out of range.
@@ -67,39 +72,83 @@ def over_dataset(
         raise ConfigError(f"batch_size: {batch_size} is not allowed: must be at least 1")
     if workers is not None and workers < 0:
         raise ConfigError(f"workers: {workers} is not allowed: must be at least 0")
+    on_gpu = device.type == "cuda"
     if workers is None:
-        workers = min(_LOADERS_ON_CUDA, os.cpu_count() or 1) if device.type == "cuda" else 0
+        workers = min(_LOADERS_ON_CUDA, cores()) if on_gpu else 0
     prepared = without_augmentation(images, settings)
-    loader = make_loader(prepared, batch_size=batch_size, shuffle=False, workers=workers, pin=device.type == "cuda")
+    loader = make_loader(prepared, batch_size=batch_size, shuffle=False, workers=workers, pin=on_gpu)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (settings.mean, settings.std))
-    # What a GPU trained in half precision is evaluated in full precision on a CPU, which has it not.
+    # A CPU has no 16-bit floats: a model that a GPU trained in these is evaluated in 32 bits.
     precision = "32-true" if (settings.precision, device.type) == ("16-mixed", "cpu") else settings.precision
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(precision, device))
-    joined: list[torch.Tensor] = []
-    batches: list[tuple[torch.Tensor, ...]] = []
-    moved = 0
-
-    def move() -> None:
-        nonlocal moved
-        parts = [torch.cat(each) for each in zip(*batches, strict=True)]
-        if not joined:
-            with torch.inference_mode(False):  # so that they may be used everywhere
-                joined.extend(torch.empty((len(images), *part.shape[1:]), dtype=part.dtype) for part in parts)
-        for whole, part in zip(joined, parts, strict=True):
-            whole[moved : moved + len(part)] = part
-        moved += len(parts[0])
-        batches.clear()
-
-    # Its processes are started before any thread is.
-    loaded = iter(loader)
     half = torch.autocast(device.type, dtype) if dtype else nullcontext()
-    with torch.inference_mode(), half, steps(console, doing, len(loader)) as advance:
-        for pixels, labels in loaded:
-            inputs = to_input(pixels.to(device, non_blocking=True), mean, std)
-            batches.append(step(inputs, labels.to(device, non_blocking=True)))
-            if sum(tensor.nbytes for batch in batches for tensor in batch) > _ON_DEVICE_BYTES:
-                move()
+    whole = torch.empty(0)
+    labels = []
+    done = 0
+    with torch.no_grad(), half, steps(console, doing, len(loader)) as advance:
+        for pixels, batch_labels in loader:
+            result = step(to_input(pixels.to(device, non_blocking=True), mean, std)).float()
+            if not done:  # allocated once: features of a million images leave no memory for a copy
+                whole = torch.empty((len(images), *result.shape[1:]))
+            whole[done : done + len(result)] = result
+            done += len(result)
+            labels.append(batch_labels)
             advance()
-        if batches:
-            move()
-    return joined
+    return whole, torch.cat(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of a dataset's images, in its order.
+
+    Attributes:
+        values: float32 [n, d].
+        labels: int64 [n], or int8 [n, classes] where an image has several (1 present, 0 absent, -1 not counted).
+    """
+
+    values: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, images: NDArray[Any]) -> Features:
+        """The features of some images, by their indices or a mask."""
+        chosen = torch.from_numpy(images)
+        return Features(self.values[chosen], self.labels[chosen])
+
+
+def extract_features(
+    model: torch.nn.Module,
+    images: ImageDataset,
+    settings: TrainSettings,
+    *,
+    workers: int | None = None,
+    console: Console,
+) -> Features:
+    """The input of a model's classification head, for all images of a dataset, without augmentation.
+
+    Args:
+        model: of timm: ``forward_head(forward_features(x), pre_logits=True)`` gives the features.
+        images: the dataset.
+        settings: settings of the images' size and normalisation, of the precision and the device.
+        workers: processes that load images; 0: this process; None: 0, or up to 16 where the device is a GPU.
+        console: prints the progress.
+
+    Raises:
+        ConfigError: ``workers`` is out of range.
+    """
+    device = choose_device(settings)
+    timm_model: Any = model.eval().to(device)
+
+    def features(inputs: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = timm_model.forward_head(timm_model.forward_features(inputs), pre_logits=True)
+        return result
+
+    doing = f"features of {len(images):,} images"
+    size = getattr(timm_model, "head_hidden_size", None) or timm_model.num_features
+    needed = len(images) * size * torch.float32.itemsize
+    if needed > _WORTH_TELLING:
+        say(console, f"{doing} ({size:,} numbers each) take {byte_size(needed)} of memory")
+    found = over_dataset(features, images, settings, device=device, workers=workers, console=console, doing=doing)
+    return Features(*found)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from formulavision.evaluation.scores import average_precision
+from formulavision.evaluation.metrics import average_precision
 
 
 def as_the_development_kit(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -120,7 +120,7 @@ def test_a_class_without_test_images_has_no_accuracy(finetuned: Run, digits: Dow
 
 
 def test_other_classes_are_refused(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="tells 10 classes apart, digits has 2"):
+    with pytest.raises(CheckpointError, match="has 10 classes, digits has 2"):
         evaluate(finetuned.folder, only(digits, [0, 1]), out=tmp_path)
     renamed = only(digits, list(range(10)), [f"digit {i}" for i in range(10)])
     with pytest.raises(CheckpointError, match="'0' where that has 'digit 0'"):

@@ -18,10 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import probe
-from formulavision.evaluation.features import Features, extract_features
-from formulavision.evaluation.inference import over_dataset, without_augmentation
+from formulavision.evaluation.inference import Features, extract_features, over_dataset, without_augmentation
+from formulavision.evaluation.metrics import Predictions, average_precision, compute_metrics
 from formulavision.evaluation.probes import classify_by_neighbours, classify_linearly, feature_settings
-from formulavision.evaluation.scores import average_precision, figures
 from formulavision.training import Checkpoint, load_checkpoint
 from formulavision.training.checkpoints import load_preprocessing
 from formulavision.training.settings import TrainSettings
@@ -36,8 +35,12 @@ def blobs(images: int, classes: int, *, distance: float, seed: int, dimensions: 
     return Features(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(labels))
 
 
-def score(outcomes: Any, classes: int) -> float:
-    return figures(outcomes, classes)["score"]
+def score(predictions: Predictions) -> float:
+    return compute_metrics(predictions).score
+
+
+def among_the_first(predictions: Predictions) -> float | None:
+    return compute_metrics(predictions).topk
 
 
 # Features
@@ -71,8 +74,8 @@ def test_neighbours_vote_as_scikit_learns_do() -> None:
     shares = reference.predict_proba(test.values.numpy())
     best = np.argsort(-shares, axis=1)[:, :5]
     voted = np.take_along_axis(shares, test.labels.numpy()[:, None], 1)[:, 0] > 0
-    np.testing.assert_array_equal(found.among, (best == test.labels.numpy()[:, None]).any(1) & voted)
-    assert 0.4 < score(found, 7) < 0.95, "some right and some wrong show more"
+    assert among_the_first(found) == ((best == test.labels.numpy()[:, None]).any(1) & voted).mean()
+    assert 0.4 < score(found) < 0.95, "some right and some wrong show more"
 
 
 def test_a_class_without_a_vote_is_not_among_the_first_five() -> None:
@@ -80,12 +83,12 @@ def test_a_class_without_a_vote_is_not_among_the_first_five() -> None:
     test = Features(train.values[:6], (train.labels[:6] + 1) % 6)  # all of another class than their neighbours
     few = Features(train.values[:6].repeat_interleave(20, 0), train.labels[:6].repeat_interleave(20))
     found = classify_by_neighbours(few, test, 6)
-    assert score(found, 6) == 0 and found.among is not None and not found.among.any()
+    assert score(found) == 0 and among_the_first(found) == 0
 
 
 def test_there_may_be_fewer_training_images_than_neighbours() -> None:
     train = blobs(6, 3, distance=20, seed=1)
-    assert score(classify_by_neighbours(train, blobs(30, 3, distance=20, seed=2), 3), 3) == 1
+    assert score(classify_by_neighbours(train, blobs(30, 3, distance=20, seed=2), 3)) == 1
 
 
 def test_neighbours_of_several_labels_share_theirs() -> None:
@@ -121,31 +124,22 @@ def test_neighbours_are_the_same_whatever_fits_on_the_device(
     if several:
         sides = [Features(s.values, torch.nn.functional.one_hot(s.labels, 3).to(torch.int8)) for s in sides]
     whole = classify_by_neighbours(*sides, 3)
-    monkeypatch.setattr("formulavision.evaluation.probes._KNOWN_BYTES", rows * 4 * 12)
+    monkeypatch.setattr("formulavision.evaluation.probes._TRAIN_BYTES", rows * 4 * 12)
     monkeypatch.setattr("formulavision.evaluation.probes._VOTING", 7)
     parts = classify_by_neighbours(*sides, 3)
-    for name in ("predicted", "among", "scores"):
-        if getattr(whole, name) is not None:
-            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-5)
+    torch.testing.assert_close(parts.scores, whole.scores, rtol=1e-5, atol=0)
 
 
-def test_features_leave_the_device_part_by_part_and_stay_the_same(
-    monkeypatch: pytest.MonkeyPatch, colours: Downstream
-) -> None:
+def test_features_are_the_same_in_batches_of_any_size(monkeypatch: pytest.MonkeyPatch, colours: Downstream) -> None:
     settings = TrainSettings(model="test_resnet", crop=32, device="cpu")
     model: Any = timm.create_model("test_resnet")
-    quiet = Console(quiet=True)
-
-    def extract() -> Features:
-        return extract_features(model, colours.train, settings, console=quiet)
-
+    whole = extract_features(model, colours.train, settings, console=Console(quiet=True))
     small = functools.partial(over_dataset, batch_size=5)
-    monkeypatch.setattr("formulavision.evaluation.features.over_dataset", small)
-    whole = extract()
-    monkeypatch.setattr("formulavision.evaluation.inference._ON_DEVICE_BYTES", 1)
-    parts = extract()
-    assert torch.equal(whole.values, parts.values) and torch.equal(whole.labels, parts.labels)
-    assert len(parts) == 36 and not parts.values.is_inference()
+    monkeypatch.setattr("formulavision.evaluation.inference.over_dataset", small)
+    parts = extract_features(model, colours.train, settings, console=Console(quiet=True))
+    torch.testing.assert_close(parts.values, whole.values)
+    assert torch.equal(whole.labels, parts.labels)
+    assert len(parts) == 36 and not parts.values.is_inference() and not parts.values.requires_grad
 
 
 def test_what_takes_long_is_told_in_lines_and_memory_too(
@@ -155,15 +149,13 @@ def test_what_takes_long_is_told_in_lines_and_memory_too(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("formulavision.evaluation.progress._FIRST_LINE_S", 0.001)
-    monkeypatch.setattr("formulavision.evaluation.progress._NEXT_LINES_S", 0.001)
-    for module in ("features", "probes"):
-        monkeypatch.setattr(f"formulavision.evaluation.{module}._WORTH_TELLING", 0)
+    monkeypatch.setattr("formulavision.evaluation.progress._SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("formulavision.evaluation.inference._WORTH_TELLING", 0)
     probe(make_run(tmp_path / "run", ["a", "b"]), colours)
     told = capsys.readouterr().out
-    assert re.search(r"^fitting logistic regressions to 36 x \d+ features: \d of 6 done after 0 s$", told, re.MULTILINE)
-    assert "features of 36 images: 0 of 1 done" in told
-    assert "GB of the machine's memory" in told and "GB more of the machine's memory" in told
+    assert re.search(r"^fitting logistic regressions to 36 x \d+ features: 6 of 6 done after \d s$", told, re.MULTILINE)
+    assert "features of 36 images: 1 of 1 done" in told
+    assert re.search(r"features of 36 images \(\d+ numbers each\) take [\d.]+ k?B of memory", told)
 
 
 # Linear probe
@@ -173,9 +165,9 @@ def test_what_takes_long_is_told_in_lines_and_memory_too(
 def test_separable_features_are_told_apart(classes: int) -> None:
     train, test = blobs(120, classes, distance=8, seed=1), blobs(60, classes, distance=8, seed=2)
     found, _ = classify_linearly(train, test, classes)
-    assert score(found, classes) == 1
-    assert found.among is not None and found.among.all()
-    assert score(classify_by_neighbours(train, test, classes), classes) == 1
+    assert score(found) == 1
+    assert among_the_first(found) == 1
+    assert score(classify_by_neighbours(train, test, classes)) == 1
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -187,7 +179,7 @@ def test_the_chosen_penalty_gives_scikit_learns_fit(classes: int) -> None:
     shares = reference.predict_proba(scaler.transform(test.values))
     np.testing.assert_array_equal(found.predicted, shares.argmax(1))
     own = np.take_along_axis(shares, test.labels.numpy()[:, None], 1)
-    assert found.loss == pytest.approx(-np.log(own).mean(), rel=1e-3)
+    assert compute_metrics(found).loss == pytest.approx(-np.log(own).mean(), rel=1e-3)
 
 
 def test_held_out_images_choose_the_penalty() -> None:
@@ -197,7 +189,7 @@ def test_held_out_images_choose_the_penalty() -> None:
     scaler = StandardScaler().fit(train.values)
     weak = LogisticRegression(C=1 / (1e-4 * 300)).fit(scaler.transform(train.values), train.labels)
     assert penalty == 1
-    assert score(found, 2) > weak.score(scaler.transform(test.values), test.labels)
+    assert score(found) > weak.score(scaler.transform(test.values), test.labels)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -229,7 +221,7 @@ def test_the_only_image_with_or_without_a_class_is_fitted_to(rare: str, images: 
         labels[seed, 3] = 0 if rare == "absent" else 1
         train = Features(features.values, labels)
         found, _ = classify_linearly(train, train, 4, seed=seed)
-        assert found.scores is not None and np.isfinite(found.scores).all()
+        assert torch.isfinite(found.scores).all()
 
 
 def test_where_no_image_that_is_held_out_shows_a_class_the_penalty_is_a_fixed_one() -> None:
@@ -260,7 +252,6 @@ def test_entries_that_do_not_count_change_nothing() -> None:
     train, test = blobs(90, 3, distance=0.5, seed=1), blobs(40, 3, distance=0.5, seed=2)
     several = [torch.nn.functional.one_hot(f.labels, 3).to(torch.int8) for f in (train, test)]
     found, penalty = classify_linearly(Features(train.values, several[0]), Features(test.values, several[1]), 3)
-    assert found.scores is not None
     without = several[0].clone()
     without[:10, 1] = -1
     other, _ = classify_linearly(Features(train.values, without), Features(test.values, several[1]), 3)
@@ -269,9 +260,9 @@ def test_entries_that_do_not_count_change_nothing() -> None:
     np.testing.assert_allclose(
         found.scores[:, 0], reference.decision_function(scaler.transform(test.values)), rtol=0.02, atol=0.02
     )
-    assert other.scores is not None and not np.array_equal(other.scores[:, 1], found.scores[:, 1])
-    expected = [average_precision(several[1][:, c].numpy(), found.scores[:, c]) for c in range(3)]
-    assert score(found, 3) == pytest.approx(np.mean(expected))  # type: ignore[arg-type]
+    assert not torch.equal(other.scores[:, 1], found.scores[:, 1])
+    expected = [average_precision(several[1][:, c].numpy(), found.scores[:, c].numpy()) for c in range(3)]
+    assert score(found) == pytest.approx(np.mean(expected))  # type: ignore[arg-type]
 
 
 # Probes
@@ -339,7 +330,7 @@ def test_a_file_of_weights_needs_its_models_name(
     file = (
         make_run(tmp_path / "run", ["a", "b"]).joinpath("model.safetensors").rename(tmp_path / "run" / "w.safetensors")
     )
-    with pytest.raises(ConfigError, match=r"model: .*does not tell what it is the weights of"):
+    with pytest.raises(ConfigError, match=r"model: is missing: .*does not tell the model of its weights"):
         probe(file, colours)
     settings = {"model": "test_resnet", "resize": 36, "crop": 32, "device": "cpu"}
     found = probe(file, colours, method="knn", settings=settings, show_progress=False)

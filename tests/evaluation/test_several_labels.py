@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from formulavision.data.downstream import Downstream
 from formulavision.evaluation import Evaluation, evaluate
 from formulavision.evaluation.inference import without_augmentation
-from formulavision.evaluation.scores import Outcomes, average_precision, figures
+from formulavision.evaluation.metrics import Predictions, average_precision, compute_metrics
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import ConfigError
 
@@ -62,10 +62,10 @@ def test_the_files_say_the_same(evaluation: Evaluation, mixtures: Downstream) ->
 
 
 def test_classes_in_no_image_do_not_count() -> None:
-    labels = np.array([[1, 0], [0, 0], [1, -1]], np.int8)
-    scores = np.array([[3, 1], [2, 2], [1, 3]], np.float32)
-    found = figures(Outcomes(labels, scores=scores), 2)
-    assert found["per_class"] == [pytest.approx(5 / 6), None]
-    assert found["score"] == pytest.approx(5 / 6)
+    labels = torch.tensor([[1, 0], [0, 0], [1, -1]], dtype=torch.int8)
+    scores = torch.tensor([[3.0, 1], [2, 2], [1, 3]])
+    found = compute_metrics(Predictions(labels, scores))
+    assert found.per_class == [pytest.approx(5 / 6), None]
+    assert found.score == pytest.approx(5 / 6)
     with pytest.raises(ConfigError, match="none of its classes is in a test image"):
-        figures(Outcomes(labels[1:2], scores=scores[1:2]), 2)
+        compute_metrics(Predictions(labels[1:2], scores[1:2]))

@@ -98,8 +98,8 @@ def logits_of_ours(checkpoint: Checkpoint, classes: int) -> torch.Tensor:
     model = build_model(settings, classes)
     checkpoint.load_into(model, head=True)
     model.eval()
-    (found,) = over_dataset(
-        lambda inputs, labels: (model(inputs),),
+    found, _ = over_dataset(
+        model,
         dataset(),
         settings,
         device=torch.device("cpu"),

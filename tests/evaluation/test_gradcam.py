@@ -11,7 +11,7 @@ import torch
 
 from formulavision.data.downstream import Downstream
 from formulavision.evaluation import grad_cam, grad_cam_sheet
-from formulavision.evaluation.heatmaps import class_activation
+from formulavision.evaluation.gradcam import class_activation
 from formulavision.util.errors import CheckpointError, ConfigError
 
 

@@ -1,4 +1,4 @@
-"""Where in an image a model sees its class: Grad-CAM (the paper's figure 6f)."""
+"""Grad-CAM: heat maps of the regions of an image that a fine-tuned model recognises a class by (figure 6f)."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import interpolate
 
-from formulavision.data.downstream import Downstream, DownstreamSettings, open_for_run
+from formulavision.data.downstream import DownstreamLike, LabelledImages, open_for_run
 from formulavision.data.loading import centre, to_square
-from formulavision.evaluation.classification import check_classes, open_finetuned
-from formulavision.evaluation.inference import choose_device, without_augmentation
+from formulavision.evaluation.evaluating import build_finetuned, check_classes, open_finetuned
+from formulavision.evaluation.inference import without_augmentation
 from formulavision.generators.streams import Stream, random_stream
-from formulavision.training.models import build_model, to_input
-from formulavision.training.settings import TrainSettings
+from formulavision.training.models import to_input
 from formulavision.util.errors import CheckpointError, ConfigError
 
 __all__ = ["class_activation", "grad_cam", "grad_cam_sheet"]
 
 _BATCH = 64
 _FEWEST_CELLS = 4
-"""Down and across: with fewer, a heat map is hardly more than a constant."""
+"""Height and width of a feature map, at least: with fewer cells, a heat map is nearly constant."""
 
 
 def grad_cam(checkpoint: str | Path, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-    """Where a fine-tuned model sees a class in images, by Grad-CAM.
+    """Heat maps of the regions of images that a fine-tuned model recognises a class by.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization" (ICCV 2017),
     equations 1 and 2, on the last feature map of convolutional networks that has at least 4 x 4 cells, and on the
-    tokens before the last block's attention of vision transformers. Of a ResNet this is layer4, as in their paper, from
-    97 pixels on; below, layer4 has so few cells that it says nothing of where (at 32 pixels a single one), and the map
-    is that of layer3 or, up to 48 pixels, of layer2. Where no map has 4 x 4 cells it is the last one.
+    tokens before the last block's attention of vision transformers. For a ResNet this is layer4, as in their paper,
+    from 97 pixels on. On smaller images layer4 has too few cells to show a place (at 32 pixels a single one), and the
+    map is that of layer3 or, up to 48 pixels, of layer2. Where no map has 4 x 4 cells, it is the last one.
 
     Args:
         checkpoint: the folder of a fine-tuning run.
         images: uint8 [n, 3, h, w], or of one channel; they are resized and cropped as the model's test images are.
-        labels: int64 [n], the class to look for in each image; None: the one that the model takes for the likeliest.
+        labels: int64 [n], a class for each image; None: the class with the highest logit.
 
     Returns:
-        float32 [n, crop, crop] in 0..1, each map divided by its highest value; 0 everywhere where nothing in the image
-        speaks for the class. On the CPU.
+        float32 [n, crop, crop] in 0..1 on the CPU, each map divided by its highest value; a map is 0 where no region
+        raises the logit of the class.
 
     Raises:
         CheckpointError: the checkpoint is no run, or its model has no feature map.
-        ConfigError: images or labels are not what they must be.
+        ConfigError: the type, shape or values of images or labels are not allowed.
     """
-    model = _Model.open(checkpoint)
+    model = _FinetunedModel(checkpoint)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise ConfigError(f"images: must be uint8 [n, 3, h, w] with n > 0, are {images.dtype} {list(images.shape)}")
     classes = len(model.class_names)
     if labels is not None and (len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes):
         raise ConfigError(f"labels: must be {len(images)} numbers from 0 to {classes - 1}")
-    maps, _ = model.look(centre(to_square(images, **model.settings.resizing()), model.settings.crop), labels)
+    maps, _ = model.heat_maps(centre(to_square(images, **model.settings.resizing()), model.settings.crop), labels)
     return maps
 
 
@@ -69,7 +69,7 @@ def class_activation(
     Args:
         model: of timm, in evaluation mode.
         inputs: float32 [n, 3, h, w], normalised.
-        labels: int64 [n]; None: the likeliest classes.
+        labels: int64 [n]; None: the classes with the highest logits.
 
     Returns:
         Maps, float32 [n, h', w'], not negative, and logits, float32 [n, classes].
@@ -82,13 +82,13 @@ def class_activation(
         chosen = logits.argmax(1) if labels is None else labels
         (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), features)
     channels, gradients = _as_map(model, features.detach()), _as_map(model, gradients)
-    # Equation 1: a channel counts by the mean of its gradient; equation 2: what speaks against the class does not.
+    # Equation 1: a channel's weight is the mean of its gradient. Equation 2: only what raises the logit is kept.
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     return (weights * channels).sum(1).relu(), logits.detach()
 
 
 def _features_and_logits(model: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tensor that the map is made of, and the logits that follow from it."""
+    """The tensor that the map is made of, and the logits that are computed from it."""
     tokens = _has_tokens(model)
     # After the last attention, only the class token has a gradient.
     layers = [model.blocks[-1].norm1] if tokens else _stages(model)
@@ -129,41 +129,32 @@ def _as_map(model: Any, features: torch.Tensor) -> torch.Tensor:
     return features[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, model.patch_embed.grid_size)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A fine-tuned model that is ready to look at images."""
+class _FinetunedModel:
+    """A fine-tuned model that gives heat maps."""
 
-    model: torch.nn.Module
-    settings: TrainSettings
-    device: torch.device
-    class_names: list[str]
+    def __init__(self, checkpoint: str | Path) -> None:
+        weights, self.run = open_finetuned(checkpoint)
+        self.class_names = self.run.class_names
+        self.model, self.settings = build_finetuned(weights, self.run)
 
-    @classmethod
-    def open(cls, checkpoint: str | Path, opened: Downstream | None = None) -> _Model:
-        weights, run = open_finetuned(checkpoint)
-        if opened is not None:
-            check_classes(run, opened)
-        settings = TrainSettings.model_validate(run.settings["settings"])
-        device = choose_device(settings)
-        model = build_model(settings, len(run.class_names))
-        weights.load_into(model, head=True)
-        return cls(model.eval().to(device), settings, device, run.class_names)
-
-    def look(self, images: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def heat_maps(self, images: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps, float32 [n, crop, crop] in 0..1, and logits, float32 [n, classes], of uint8 [n, c, crop, crop]."""
-        mean, std = (
-            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.settings.mean, self.settings.std)
-        )
+        device = next(self.model.parameters()).device
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self.settings.mean, self.settings.std))
         maps, logits = [], []
         for start in range(0, len(images), _BATCH):
-            inputs = to_input(images[start : start + _BATCH].to(self.device), mean, std)
-            chosen = None if labels is None else labels[start : start + _BATCH].to(self.device)
-            found, said = class_activation(self.model, inputs, chosen)
-            large = interpolate(found[:, None], size=tuple(inputs.shape[2:]), mode="bilinear")[:, 0]
+            inputs = to_input(images[start : start + _BATCH].to(device), mean, std)
+            chosen = None if labels is None else labels[start : start + _BATCH].to(device)
+            activation, batch_logits = class_activation(self.model, inputs, chosen)
+            large = interpolate(activation[:, None], size=tuple(inputs.shape[2:]), mode="bilinear")[:, 0]
             highest = large.amax(dim=(1, 2), keepdim=True)
             maps.append((large / highest.clamp(min=torch.finfo(large.dtype).tiny)).cpu())
-            logits.append(said.cpu())
+            logits.append(batch_logits.cpu())
         return torch.cat(maps), torch.cat(logits)
+
+    def crops(self, images: LabelledImages, chosen: list[int]) -> torch.Tensor:
+        """Some images of a dataset as the model sees them, uint8 [n, 3, crop, crop]."""
+        return without_augmentation(images, self.settings).__getitems__([(0, index) for index in chosen])[0]
 
 
 # The sheet -----------------------------------------------------------------------------------------------------------
@@ -173,7 +164,7 @@ _GAP = 8
 _MARGIN = 16
 _FONT = 15
 _INK = (20, 20, 20)
-_RIGHT, _WRONG = (0, 110, 50), (190, 20, 20)
+_CORRECT, _WRONG = (0, 110, 50), (190, 20, 20)
 _PAPER = (255, 255, 255)
 _COLOURS = "turbo"
 _OPACITY = 0.5
@@ -181,110 +172,114 @@ _OPACITY = 0.5
 
 def grad_cam_sheet(
     checkpoints: Mapping[str, str | Path],
-    downstream: Downstream | DownstreamSettings | str,
+    downstream: DownstreamLike,
     *,
     count: int = 6,
     seed: int = 0,
 ) -> Image.Image:
     """Grad-CAM of several fine-tuned models side by side, on the same test images (the paper's figure 6f).
 
-    All look for the image's true class (with several labels the first), from blue, nothing, to red, the most of this
-    image; what a model takes the image for, and with which probability, is written below, in red where it is wrong.
+    All maps are of the image's true class (with several labels the first one), from blue, 0, to red, the map's highest
+    value. The line below shows the model's class and its probability, in red where the class is wrong.
 
     Args:
-        checkpoints: name of an arm -> folder of its fine-tuning run, a column each, behind the image itself.
-        downstream: what they were fine-tuned on, or how to open it.
+        checkpoints: name of a column -> folder of a fine-tuning run; the first column is the image itself.
+        downstream: the dataset that the models were fine-tuned on, or how to open it. A folder without test images is
+            divided as the first run divided it, unless ``test_share`` or ``test_seed`` is given.
         count: number of test images, a row each.
-        seed: draws them; fewer are the first of more.
+        seed: seed of the choice of images; fewer are the first of more.
 
     Returns:
         An RGB image.
 
     Raises:
         CheckpointError: a checkpoint is no run of this dataset, or its model has no feature map.
-        DownstreamError: the dataset cannot be used as it is.
+        DownstreamError: the dataset cannot be used as it is, or a run was trained on a test image.
         ConfigError: there are no checkpoints, or ``count`` is out of range.
     """
     if not checkpoints:
         raise ConfigError("checkpoints: give at least one fine-tuned run")
     if count < 1:
         raise ConfigError(f"count: {count} is not allowed: must be at least 1")
+    models = {name: _FinetunedModel(checkpoint) for name, checkpoint in checkpoints.items()}
     opened: Any = downstream
-    for checkpoint in checkpoints.values():
-        opened = open_for_run(opened, open_finetuned(checkpoint)[1])
-    models = {name: _Model.open(checkpoint, opened) for name, checkpoint in checkpoints.items()}
-    known = opened.test.labels
-    showing = np.flatnonzero((known == 1).any(axis=1)) if known.ndim == 2 else np.arange(len(known))
+    for model in models.values():
+        opened = open_for_run(opened, model.run)
+        check_classes(model.run, opened)
+    test: LabelledImages = opened.test
+    present = test.labels == 1 if test.multi_label else np.eye(test.num_classes, dtype=bool)[test.labels]
+    showing = np.flatnonzero(present.any(axis=1))
     chosen = random_stream(seed, Stream.SHOWN).permutation(showing)[:count].tolist()
-    labels = torch.from_numpy((known[chosen] == 1).argmax(axis=1) if known.ndim == 2 else known[chosen])
-    columns = [_inputs(next(iter(models.values())), opened, chosen, labels)]
-    columns += [_column(name, model, opened, chosen, labels) for name, model in models.items()]
+    labels = torch.from_numpy(present[chosen].argmax(axis=1))
+    columns = [_input_column(next(iter(models.values())).crops(test, chosen), [test.class_names[i] for i in labels])]
+    columns += [_model_column(name, model, test, chosen, labels, present) for name, model in models.items()]
     return _sheet(columns)
 
 
 @dataclass(frozen=True)
 class _Column:
-    """Pictures, uint8 [n, h, w, 3], and below each a line: its text and its colour."""
+    """Images, uint8 [n, h, w, 3], and below each a line: its text and its colour."""
 
     title: str
-    pictures: np.ndarray[Any, np.dtype[np.uint8]]
+    images: NDArray[np.uint8]
     captions: list[tuple[str, tuple[int, int, int]]]
 
 
-def _inputs(model: _Model, opened: Downstream, chosen: list[int], labels: torch.Tensor) -> _Column:
-    captions = [(opened.class_names[label], _INK) for label in labels.tolist()]
-    return _Column("input", _pictures(_crops(model, opened, chosen)), captions)
+def _input_column(crops: torch.Tensor, names: list[str]) -> _Column:
+    return _Column("input", _channels_last(crops), [(name, _INK) for name in names])
 
 
-def _column(name: str, model: _Model, opened: Downstream, chosen: list[int], labels: torch.Tensor) -> _Column:
-    images = _crops(model, opened, chosen)
-    maps, logits = model.look(images, labels)
+def _model_column(
+    name: str,
+    model: _FinetunedModel,
+    test: LabelledImages,
+    chosen: list[int],
+    labels: torch.Tensor,
+    present: NDArray[np.bool_],
+) -> _Column:
+    crops = model.crops(test, chosen)
+    maps, logits = model.heat_maps(crops, labels)
     colours = matplotlib.colormaps[_COLOURS](maps.numpy())[..., :3] * 255
-    blended = (1 - _OPACITY) * _pictures(images) + _OPACITY * colours
-    several = opened.test.labels.ndim == 2
-    probabilities, predicted = (logits.sigmoid() if several else logits.softmax(1)).max(1)
-    captions = []
-    for row, (label, share) in enumerate(zip(predicted.tolist(), probabilities.tolist(), strict=True)):
-        right = opened.test.labels[chosen[row], label] == 1 if several else label == labels[row]
-        captions.append((f"{opened.class_names[label]} {share:.0%}", _RIGHT if right else _WRONG))
+    blended = (1 - _OPACITY) * _channels_last(crops) + _OPACITY * colours
+    probabilities, predicted = (logits.sigmoid() if test.multi_label else logits.softmax(1)).max(1)
+    captions = [
+        (f"{test.class_names[label]} {probability:.0%}", _CORRECT if present[index, label] else _WRONG)
+        for index, label, probability in zip(chosen, predicted.tolist(), probabilities.tolist(), strict=True)
+    ]
     return _Column(name, np.round(blended).astype(np.uint8), captions)
 
 
-def _crops(model: _Model, opened: Downstream, chosen: list[int]) -> torch.Tensor:
-    prepared = without_augmentation(opened.test, model.settings)
-    return prepared.__getitems__([(0, index) for index in chosen])[0]
-
-
-def _pictures(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+def _channels_last(images: torch.Tensor) -> NDArray[np.uint8]:
+    result: NDArray[np.uint8] = images.permute(0, 2, 3, 1).numpy()
+    return result
 
 
 def _sheet(columns: list[_Column]) -> Image.Image:
     font = ImageFont.load_default(size=_FONT)
     line = _FONT + _GAP
     across, down = _CELL + _GAP, _CELL + line + _GAP
-    rows = len(columns[0].pictures)
+    rows = len(columns[0].images)
     size = (2 * _MARGIN + len(columns) * across - _GAP, 2 * _MARGIN + line + rows * down - _GAP)
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
+
+    def write(text: str, colour: tuple[int, int, int], left: int, top: int) -> None:
+        pen.text((left + _CELL // 2, top), _shortened(text, font), fill=colour, font=font, anchor="ma")
+
     for i, column in enumerate(columns):
         left = _MARGIN + i * across
-        pen.text((left + _CELL // 2, _MARGIN), _fitting(column.title, font), fill=_INK, font=font, anchor="ma")
-        for row, (picture, (text, colour)) in enumerate(zip(column.pictures, column.captions, strict=True)):
+        write(column.title, _INK, left, _MARGIN)
+        for row, (pixels, (text, colour)) in enumerate(zip(column.images, column.captions, strict=True)):
             top = _MARGIN + line + row * down
-            cell = Image.fromarray(picture).resize((_CELL, _CELL), Image.Resampling.BICUBIC)
-            sheet.paste(cell, (left, top))
-            pen.text(
-                (left + _CELL // 2, top + _CELL + _GAP // 2), _fitting(text, font), fill=colour, font=font, anchor="ma"
-            )
+            sheet.paste(Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.BICUBIC), (left, top))
+            write(text, colour, left, top + _CELL + _GAP // 2)
     return sheet
 
 
-def _fitting(text: str, font: Any) -> str:
-    """The text, or as much of its beginning and its end as is no wider than a picture."""
-    if font.getlength(text) <= _CELL:
-        return text
-    keep = len(text)
-    while font.getlength(shortened := f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}") > _CELL:
+def _shortened(text: str, font: Any) -> str:
+    """The text, or its beginning and its end as far as they are no wider than an image."""
+    shown, keep = text, len(text)
+    while font.getlength(shown) > _CELL:
         keep -= 1
-    return shortened
+        shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
+    return shown

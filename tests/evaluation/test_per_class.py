@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binomtest
 
 from formulavision.evaluation import per_class_difference
-from formulavision.evaluation.differences import mcnemar
-from formulavision.evaluation.scores import Evaluation, Outcomes, figures, write_files
+from formulavision.evaluation.metrics import Predictions, compute_metrics
+from formulavision.evaluation.per_class import mcnemar
+from formulavision.evaluation.results import Evaluation, write_results
 from formulavision.util.errors import ConfigError
 
 NAMES = ["ant", "bee", "cat"]
@@ -23,13 +25,14 @@ def evaluated(folder: Path, wrong: list[int], *, labels: Any = LABELS, names: An
     """The evaluation of a model that gets all images right but some."""
     predicted = labels.copy()
     predicted[wrong] = (predicted[wrong] + 1) % len(names)
-    return write(folder, Outcomes(labels, predicted, predicted == labels, loss=0.1), names, identity)
+    return write(folder, labels, np.eye(len(names), dtype=np.float32)[predicted], names, identity)
 
 
-def write(folder: Path, outcomes: Outcomes, names: list[str], identity: dict[str, Any]) -> Evaluation:
-    found = figures(outcomes, len(names))
-    evaluation = Evaluation(**found, images=len(outcomes.labels), class_names=names, seconds=1.0, folder=folder)
-    write_files(evaluation, outcomes, {"downstream": {**IDENTITY, **identity}})
+def write(folder: Path, labels: Any, scores: Any, names: list[str], identity: dict[str, Any]) -> Evaluation:
+    predictions = Predictions(torch.from_numpy(labels), torch.from_numpy(scores))
+    metrics = vars(compute_metrics(predictions))
+    evaluation = Evaluation(**metrics, images=len(labels), class_names=names, seconds=1.0, folder=folder)
+    write_results(evaluation, predictions, {"downstream": {**IDENTITY, **identity}})
     return evaluation
 
 
@@ -74,8 +77,8 @@ def test_a_class_without_test_images_is_left_out(tmp_path: Path) -> None:
 
 def test_with_several_labels_it_is_of_average_precisions(tmp_path: Path) -> None:
     labels = np.array([[1, 0], [0, 1], [1, -1]], np.int8)
-    good = write(tmp_path / "1", Outcomes(labels, scores=labels.astype(np.float32), loss=0.1), ["a", "b"], {})
-    bad = write(tmp_path / "2", Outcomes(labels, scores=-labels.astype(np.float32), loss=0.1), ["a", "b"], {})
+    good = write(tmp_path / "1", labels, labels.astype(np.float32), ["a", "b"], {})
+    bad = write(tmp_path / "2", labels, -labels.astype(np.float32), ["a", "b"], {})
     a, b = sorted(per_class_difference(good, bad), key=lambda row: row.name)
     assert (a.images, a.first, a.p) == (2, 1.0, None)
     assert a.second == pytest.approx(2 / 3) and b.second == pytest.approx(1 / 2)
@@ -118,6 +121,16 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "1" / "evaluation.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"damaged or of an older version .*metric.*: evaluate again"):
         per_class_difference(first, first)
+
+
+@pytest.mark.parametrize("file", ["evaluation.json", "per_class.csv", "predictions.npz"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\xff" + data])
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path, file: str, damage: Any) -> None:
+    first = evaluated(tmp_path / "1", [0])
+    (tmp_path / "1" / file).write_bytes(damage((tmp_path / "1" / file).read_bytes()))
+    with pytest.raises(ConfigError, match="damaged or of an older version") as refused:
+        per_class_difference(first, first)
+    assert "\n" not in str(refused.value)
 
 
 def test_mcnemar_is_exact() -> None:

@@ -1,0 +1,127 @@
+"""A fine-tuned model on the test images of a downstream dataset."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from formulavision.data.downstream import Downstream, DownstreamLike, open_for_run
+from formulavision.evaluation.inference import BATCH_SIZE, choose_device, over_dataset
+from formulavision.evaluation.metrics import Predictions, compute_metrics
+from formulavision.evaluation.results import Evaluation, make_folder, write_results
+from formulavision.training.checkpoints import Checkpoint, load_checkpoint
+from formulavision.training.models import build_model
+from formulavision.training.progress import say
+from formulavision.training.runs import Run
+from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import CheckpointError
+
+__all__ = ["build_finetuned", "check_classes", "evaluate", "open_finetuned"]
+
+
+def evaluate(
+    checkpoint: str | Path,
+    downstream: DownstreamLike,
+    *,
+    out: str | Path | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> Evaluation:
+    """Evaluate a fine-tuned model on a downstream dataset's test images.
+
+    The metric is top-1 accuracy, or mean average precision (Pascal VOC's since 2010, see
+    :func:`formulavision.evaluation.metrics.average_precision`) where an image has several labels.
+
+    Writes ``evaluation.json``, ``per_class.csv``, ``confusion_matrix.csv`` (one label an image) and
+    ``predictions.npz`` into ``out``. The last holds, image by image, ``label`` and ``predicted`` (int64 [n]); with
+    several labels ``label`` (int8 [n, classes]) and ``scores`` (float32 [n, classes], logits).
+
+    Args:
+        checkpoint: the folder of a fine-tuning run, whose classes must be those of the dataset.
+        downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``); see
+            :func:`formulavision.data.downstream.open_downstream`. A folder without test images is divided as the run
+            divided it, unless ``test_share`` or ``test_seed`` is given.
+        out: a folder; None: the run's own.
+        batch_size: images a step.
+        workers: processes that load images; 0: this process; None: 0, or up to 16 where the model is on a GPU.
+        show_progress: whether lines and a progress bar are printed.
+
+    Raises:
+        CheckpointError: the checkpoint is no run, or has other classes.
+        DownstreamError: the dataset cannot be used as it is, or the run was trained on a test image.
+        ConfigError: an argument is out of range, or ``out`` cannot be written.
+    """
+    weights, run = open_finetuned(checkpoint)
+    opened = open_for_run(downstream, run)
+    check_classes(run, opened)
+    model, settings = build_finetuned(weights, run)
+    folder = make_folder(Path(out) if out is not None else run.folder)
+    console = Console(quiet=not show_progress)
+    if opened.note:
+        say(console, opened.describe())
+    started = time.perf_counter()
+    logits, labels = over_dataset(
+        model,
+        opened.test,
+        settings,
+        device=choose_device(settings),
+        batch_size=batch_size,
+        workers=workers,
+        console=console,
+        doing="evaluating",
+    )
+    predictions = Predictions(labels, logits)
+    evaluation = Evaluation(
+        **vars(compute_metrics(predictions)),
+        images=len(opened.test),
+        class_names=opened.class_names,
+        seconds=time.perf_counter() - started,
+        folder=folder,
+    )
+    facts = {"checkpoint": str(run.folder), "downstream": opened.identity()}
+    files = write_results(evaluation, predictions, facts)
+    say(console, f"{run.folder} on {opened.name}: {evaluation.summary()}; written to {folder}: {', '.join(files)}")
+    return evaluation
+
+
+def open_finetuned(checkpoint: str | Path) -> tuple[Checkpoint, Run]:
+    """The weights and the run in a folder.
+
+    Raises:
+        CheckpointError: the folder holds no complete run.
+    """
+    weights = load_checkpoint(checkpoint)
+    if weights.run is None:
+        raise CheckpointError(f"{checkpoint}: is a file of weights: give the folder of a run that finetune made")
+    return weights, weights.run
+
+
+def check_classes(run: Run, opened: Downstream) -> None:
+    """Refuse a run with other classes than the dataset's.
+
+    Raises:
+        CheckpointError: names the first class that differs.
+    """
+    trained = run.class_names
+    if len(trained) != opened.num_classes:
+        raise CheckpointError(
+            f"{run.folder}: has {len(trained)} classes, {opened.name} has {opened.num_classes}: fine-tune on it first"
+        )
+    for ours, theirs in zip(trained, opened.class_names, strict=True):
+        if ours != theirs:
+            raise CheckpointError(
+                f"{run.folder}: has other classes than {opened.name} ('{ours}' where that has '{theirs}'): "
+                "fine-tune on it first"
+            )
+
+
+def build_finetuned(weights: Checkpoint, run: Run) -> tuple[nn.Module, TrainSettings]:
+    """The model of a run with its weights, in evaluation mode on the best device, and the run's settings."""
+    settings = TrainSettings.model_validate(run.settings["settings"])
+    model = build_model(settings, len(run.class_names))
+    weights.load_into(model, head=True)
+    return model.eval().to(choose_device(settings)), settings

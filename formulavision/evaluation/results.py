@@ -1,0 +1,165 @@
+"""The result of an evaluation, and the files that keep it: ``evaluation.json``, ``per_class.csv`` and others."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formulavision.evaluation.metrics import TOP_K, Metrics, Predictions
+from formulavision.training.state import write_json
+from formulavision.util.errors import ConfigError
+from formulavision.util.files import atomic_write
+from formulavision.util.folders import adding
+from formulavision.util.text import read_csv, write_csv
+
+__all__ = ["FILES", "Evaluation", "Saved", "make_folder", "read_results", "write_results"]
+
+_EVALUATION, _PER_CLASS = "evaluation.json", "per_class.csv"
+_PREDICTIONS, _CONFUSION = "predictions.npz", "confusion_matrix.csv"
+FILES = (_EVALUATION, _PER_CLASS, _PREDICTIONS, _CONFUSION)
+"""All files that an evaluation writes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(Metrics):
+    """Metrics of a model on test images; see :class:`~formulavision.evaluation.metrics.Metrics` for the others.
+
+    Attributes:
+        images: number of test images.
+        class_names: in the order of the labels.
+        seconds: time of the evaluation, without building the model.
+        folder: the folder of the files.
+    """
+
+    images: int
+    class_names: list[str]
+    seconds: float
+    folder: Path
+
+    def summary(self) -> str:
+        """The metrics in one line."""
+        parts = [f"{self.metric} {self.score:.2%}"]
+        if self.topk is not None:
+            parts = [f"top-1 {self.top1:.2%}, top-{self.k} {self.topk:.2%}"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        return f"{', '.join(parts)} ({self.images:,} images, {self.seconds:.1f} s)"
+
+
+def make_folder(out: Path) -> Path:
+    """Make a folder for an evaluation's files; a run's folder lists them as its own from now on.
+
+    Raises:
+        ConfigError: the folder cannot be made, or a file of somebody else has the name of one of ours.
+    """
+    try:
+        with adding(out, FILES):
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
+    return out
+
+
+def write_results(evaluation: Evaluation, predictions: Predictions, facts: Mapping[str, Any]) -> list[str]:
+    """Write the files of an evaluation into its folder.
+
+    Args:
+        predictions: written to predictions.npz: ``label`` and ``predicted``, or ``scores`` with several labels.
+        facts: written to evaluation.json beside the metrics: the model, the dataset.
+
+    Returns:
+        The names of the files.
+    """
+    folder, names = evaluation.folder, evaluation.class_names
+    labels = predictions.labels.numpy()
+    if predictions.multi_label:
+        arrays: dict[str, Any] = {"label": labels, "scores": predictions.scores.numpy()}
+        header, columns = ["class", "images", "average_precision"], [(labels == 1).sum(axis=0).tolist()]
+    else:
+        assert evaluation.confusion is not None
+        arrays = {"label": labels, "predicted": predictions.predicted.numpy()}
+        header = ["class", "images", "correct", "accuracy"]
+        columns = [evaluation.confusion.sum(axis=1).tolist(), evaluation.confusion.diagonal().tolist()]
+    fewer = evaluation.k is not None and evaluation.k < TOP_K
+    note = {"note": f"top_5 counts the first {evaluation.k}: there are no more classes"} if fewer else {}
+    content = {
+        **facts,
+        "images": evaluation.images,
+        "metric": evaluation.metric,
+        "score": evaluation.score,
+        "top_1": evaluation.top1,
+        "top_5": evaluation.topk,
+        "top_5_counts": evaluation.k,
+        **note,
+        "loss": evaluation.loss,
+        "per_class": dict(zip(names, evaluation.per_class, strict=True)),
+        "seconds": evaluation.seconds,
+    }
+    with adding(folder, FILES):
+        with atomic_write(folder / _PREDICTIONS) as file:
+            np.savez_compressed(file, **arrays)
+        write_csv(folder / _PER_CLASS, [header, *zip(names, *columns, evaluation.per_class, strict=True)])
+        if evaluation.confusion is not None:
+            rows = ([name, *row] for name, row in zip(names, evaluation.confusion.tolist(), strict=True))
+            write_csv(folder / _CONFUSION, [["true \\ predicted", *names], *rows])
+        write_json(content, folder / _EVALUATION)
+    return [name for name in FILES if name != _CONFUSION or evaluation.confusion is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """An evaluation as its files tell it.
+
+    Attributes:
+        folder: the folder of the files.
+        metric: the name of the metric.
+        downstream: the dataset (:meth:`formulavision.data.downstream.Downstream.identity`).
+        classes: name of a class -> number of its images, and its share or average precision (None: no images).
+        labels: int64 [n], or int8 [n, classes]; None where predictions were not kept.
+        correct: bool [n], whether an image's class was predicted; None with several labels, or without predictions.
+    """
+
+    folder: Path
+    metric: str
+    downstream: dict[str, Any]
+    classes: dict[str, tuple[int, float | None]]
+    labels: NDArray[Any] | None
+    correct: NDArray[np.bool_] | None
+
+
+def read_results(folder: Path) -> Saved:
+    """Read the files of an evaluation.
+
+    Raises:
+        ConfigError: the folder holds no evaluation, or a damaged one.
+    """
+    try:
+        content = json.loads((folder / _EVALUATION).read_text(encoding="utf-8"))
+        images = {row["class"]: int(row["images"]) for row in read_csv(folder / _PER_CLASS)}
+        if list(images) != list(content["per_class"]):
+            raise ValueError(f"{_PER_CLASS} has other classes than {_EVALUATION}")
+        classes = {name: (images[name], share) for name, share in content["per_class"].items()}
+        labels = correct = None
+        if (folder / _PREDICTIONS).is_file():
+            # Opened here: numpy leaves a damaged file open.
+            with (folder / _PREDICTIONS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                labels = arrays["label"]
+                correct = arrays["predicted"] == labels if "predicted" in arrays else None
+        return Saved(folder, content["metric"], content["downstream"], classes, labels, correct)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or folder}: {error.strerror or error}: the folder must be one that evaluate wrote into"
+        ) from None
+    except (ValueError, KeyError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"{folder}: its evaluation is damaged or of an older version ({reason}): evaluate again"
+        ) from None

@@ -48,7 +48,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from formulavision_plugins.ifs.published_search import published_search
+from formulavision_plugins.ifs.search_published import published_search
 from numpy.typing import NDArray
 from PIL import Image
 

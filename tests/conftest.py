@@ -12,6 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from signatures import check_signatures
+
+check_signatures()
 
 EMULATED = "EMULATED_GPU" in os.environ
 if EMULATED:

@@ -1,6 +1,7 @@
-"""Drawing kernels that generators share, and ``kernel``, the decorator of all.
+"""Drawing kernels that generators share, and ``kernel``, the decorator of every CPU kernel.
 
-Each module is imported on first use: numba loads when something is drawn.
+The modules are imported on first use, so numba is imported only when something is drawn. ``points``, ``polylines``,
+``noise_fields`` and ``random`` have twins for GPUs beside them (``points_triton`` and so on), which import torch.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Perlin noise in two dimensions (Perlin 2002, "Improving Noise"): at single points, and as a field on a pixel grid.
 
-It is the noise of ``pnoise2`` in the ``noise`` package. All arithmetic is float32 and adds, multiplies and divides
-only, without fused multiply-add, so that every machine gives the same bits.
+It is the noise of ``pnoise2`` in the ``noise`` package. All arithmetic is float32: additions, multiplications and
+divisions without fused multiply-add, so every machine gives the same bits.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from jaxtyping import Float32, Int64, UInt8
+from numpy.typing import ArrayLike
 
 from formulavision.rendering.kernels import kernel
 
@@ -47,32 +48,32 @@ _FIFTEEN = np.float32(15)
 _HALF_RANGE = np.float32(127.5)
 _MIDDLE = np.float32(128)
 _WHITE = np.float32(255)
-# From here on float32 holds multiples of 256 only, and so the first cell of the lattice only.
+# From here on, float32 holds only multiples of 256, and so only the first cell of the lattice.
 _CELL_LIMIT = np.float32(2**31)
 
 
 @kernel
-def _fade(t):  # type: ignore[no-untyped-def]
+def _fade(t: np.float32) -> np.float32:
     """Weight of the cell's far side: 6 t^5 - 15 t^4 + 10 t^3 (Perlin 2002, section 2)."""
     return t * t * t * (t * (t * _SIX - _FIFTEEN) + _TEN)
 
 
 @kernel
-def _lerp(t, a, b):  # type: ignore[no-untyped-def]
+def _lerp(t: np.float32, a: np.float32, b: np.float32) -> np.float32:
     return a + t * (b - a)
 
 
 @kernel
-def _wrap(value, repeat):  # type: ignore[no-untyped-def]
+def _wrap(value: np.float32, repeat: np.float32) -> np.float32:
     # fmod is slow, and most values need none.
     return value if abs(value) < repeat else np.fmod(value, repeat)
 
 
 @kernel
-def _cell(coordinate, repeat, base):  # type: ignore[no-untyped-def]
-    """Lattice numbers of both sides of the cell that a coordinate lies in, and the place in it, 0 to 1.
+def _cell(coordinate: np.float32, repeat: np.float32, base: np.int64) -> tuple[np.int64, np.int64, np.float32]:
+    """Lattice numbers of both sides of the cell that a coordinate lies in, and the position in the cell, 0 to 1.
 
-    The place is not a number where the coordinate is not finite.
+    The position is NaN where the coordinate is not finite.
     """
     wrapped = np.floor(_wrap(coordinate, repeat))
     if not abs(wrapped) < _CELL_LIMIT:
@@ -84,7 +85,9 @@ def _cell(coordinate, repeat, base):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _perlin2_one_octave(x, y, repeat_x, repeat_y, base):  # type: ignore[no-untyped-def]
+def _perlin2_one_octave(
+    x: np.float32, y: np.float32, repeat_x: np.float32, repeat_y: np.float32, base: np.int64
+) -> np.float32:
     i0, i1, u = _cell(x, repeat_x, base)
     j0, j1, v = _cell(y, repeat_y, base)
     left = np.int64(_PERMUTATION[i0 & 255])
@@ -102,7 +105,17 @@ def _perlin2_one_octave(x, y, repeat_x, repeat_y, base):  # type: ignore[no-unty
 
 
 @kernel(error_model="numpy")
-def _perlin2(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base, out):  # type: ignore[no-untyped-def]
+def _perlin2(
+    x: Float32[np.ndarray, " points"],
+    y: Float32[np.ndarray, " points"],
+    octaves: int,
+    persistence: np.float32,
+    lacunarity: np.float32,
+    repeat_x: np.float32,
+    repeat_y: np.float32,
+    base: np.int64,
+    out: Float32[np.ndarray, " points"],
+) -> None:
     for n in range(out.size):
         frequency = _ONE
         amplitude = _ONE
@@ -127,24 +140,26 @@ def perlin2(
     repeat_x: float = 1024,
     repeat_y: float = 1024,
     base: int = 0,
-) -> NDArray[np.float32]:
+) -> Float32[np.ndarray, " ..."]:
     """Perlin noise at points: equal to ``noise.pnoise2`` to 1e-6 wherever that is defined.
 
-    It is undefined in two cases. Where ``base`` is above 1 or below 0, it reads outside its table at some lattice
-    points: here the table continues periodically. Where the coordinate of an octave, wrapped by its repeat, is 2^31 or
-    more, it overflows an integer: here that is the first cell, as every float32 of that size is a multiple of 256.
+    ``pnoise2`` is undefined in two cases. Where ``base`` is above 1 or below 0, it reads outside its table at some
+    lattice points: here the table continues periodically. Where the coordinate of an octave, wrapped by its repeat, is
+    2^31 or more, it overflows an integer: here that is the first cell, since every float32 of that size is a multiple
+    of 256.
 
     Args:
         x, y: coordinates in lattice cells; they broadcast against each other and are rounded to float32.
-        octaves: how many noises are summed.
-        persistence: amplitude of an octave over that of the octave before it.
-        lacunarity: frequency of an octave over that of the octave before it.
-        repeat_x, repeat_y: lattice cells after which the noise of the first octave repeats. The lattice itself has
-            256: the repeat is without seams where it divides 256 or is a multiple of it, and coordinates are positive.
+        octaves: number of noises that are summed.
+        persistence: amplitude of an octave divided by that of the octave before it.
+        lacunarity: frequency of an octave divided by that of the octave before it.
+        repeat_x, repeat_y: number of lattice cells after which the noise of the first octave repeats. The lattice has
+            256 cells: the repeat is without seams where it divides 256 or is a multiple of it, and coordinates are
+            positive.
         base: shift of the lattice along x and y, the same in every octave.
 
     Returns:
-        float32 of the broadcast shape, from -1 to 1; not a number where a coordinate of an octave is not finite.
+        Noise of the broadcast shape, from -1 to 1; NaN where a coordinate of an octave is not finite.
 
     Raises:
         ValueError: ``octaves`` is below 1.
@@ -167,30 +182,47 @@ def perlin2(
     return out
 
 
-def grid_coordinates(size: int, cells: float, offset: float) -> NDArray[np.float32]:
+def grid_coordinates(size: int, cells: float, offset: float) -> Float32[np.ndarray, " {size}"]:
     """Coordinates of pixel centres along one side of an image that ``cells`` lattice cells span.
 
     Args:
-        size: pixels.
-        cells: lattice cells across the side: the frequency.
-        offset: coordinate of the image's border.
+        size: number of pixels.
+        cells: number of lattice cells across the side: the frequency.
+        offset: coordinate of the image's border, in lattice cells.
 
     Returns:
-        float32 [size], in lattice cells: offset + (n + 1/2) cells / size, computed in float64 and rounded once.
+        offset + (n + 1/2) cells / size for pixel n, in lattice cells, computed in float64 and rounded once.
     """
     return (offset + (np.arange(size) + 0.5) * (cells / size)).astype(np.float32)
 
 
 @kernel
-def _cells(coordinates, frequency, repeat, base, near, far, place, fade):  # type: ignore[no-untyped-def]
+def _cells(
+    coordinates: Float32[np.ndarray, " pixels"],
+    frequency: np.float32,
+    repeat: np.float32,
+    base: np.int64,
+    near: Int64[np.ndarray, " pixels"],
+    far: Int64[np.ndarray, " pixels"],
+    position: Float32[np.ndarray, " pixels"],
+    fade: Float32[np.ndarray, " pixels"],
+) -> None:
     for n in range(coordinates.size):
-        near[n], far[n], place[n] = _cell(coordinates[n] * frequency, repeat * frequency, base)
-        fade[n] = _fade(place[n])
+        near[n], far[n], position[n] = _cell(coordinates[n] * frequency, repeat * frequency, base)
+        fade[n] = _fade(position[n])
 
 
 @kernel
-def _lattice_row(j, left, right, u, fade_u, along, across):  # type: ignore[no-untyped-def]
-    """What lattice row j gives to each column: its noise on the row itself, and its slope across the row."""
+def _lattice_row(
+    j: np.int64,
+    left: Int64[np.ndarray, " width"],
+    right: Int64[np.ndarray, " width"],
+    u: Float32[np.ndarray, " width"],
+    fade_u: Float32[np.ndarray, " width"],
+    along: Float32[np.ndarray, " width"],
+    across: Float32[np.ndarray, " width"],
+) -> None:
+    """For each column, the noise on lattice row j, and its slope across the row."""
     for column in range(u.size):
         h0 = _PERMUTATION[(left[column] + j) & 255]
         h1 = _PERMUTATION[(right[column] + j) & 255]
@@ -199,7 +231,16 @@ def _lattice_row(j, left, right, u, fade_u, along, across):  # type: ignore[no-u
 
 
 @kernel
-def _add_row(row, amplitude, v, fade_v, along0, across0, along1, across1):  # type: ignore[no-untyped-def]
+def _add_row(
+    row: Float32[np.ndarray, " width"],
+    amplitude: np.float32,
+    v: np.float32,
+    fade_v: np.float32,
+    along0: Float32[np.ndarray, " width"],
+    across0: Float32[np.ndarray, " width"],
+    along1: Float32[np.ndarray, " width"],
+    across1: Float32[np.ndarray, " width"],
+) -> None:
     v1 = v - _ONE
     for column in range(row.size):
         near = along0[column] + v * across0[column]
@@ -208,9 +249,19 @@ def _add_row(row, amplitude, v, fade_v, along0, across0, along1, across1):  # ty
 
 
 @kernel(error_model="numpy")
-def _perlin_field(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base, out):  # type: ignore[no-untyped-def]
-    # Interpolation along x does not depend on the pixel row: the two lattice rows around a row of cells give each
-    # column two numbers each, and a pixel is then a few multiplications that run over the row without a table.
+def _perlin_field(
+    x: Float32[np.ndarray, " width"],
+    y: Float32[np.ndarray, " height"],
+    octaves: int,
+    persistence: np.float32,
+    lacunarity: np.float32,
+    repeat_x: np.float32,
+    repeat_y: np.float32,
+    base: np.int64,
+    out: Float32[np.ndarray, "height width"],
+) -> None:
+    # Interpolation along x does not depend on the pixel row: each of the two lattice rows around a row of cells gives
+    # each column two numbers, and a pixel then takes a few multiplications and no look-up in a table.
     width, height = x.size, y.size
     i0, i1 = np.empty(width, np.int64), np.empty(width, np.int64)
     j0, j1 = np.empty(height, np.int64), np.empty(height, np.int64)
@@ -245,24 +296,23 @@ def _perlin_field(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, ba
 
 
 def perlin_field(
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
+    x: Float32[np.ndarray, " width"],
+    y: Float32[np.ndarray, " height"],
     octaves: int = 1,
     persistence: float = 0.5,
     lacunarity: float = 2.0,
     repeat_x: float = 1024,
     repeat_y: float = 1024,
     base: int = 0,
-) -> NDArray[np.float32]:
+) -> Float32[np.ndarray, "height width"]:
     """Perlin noise on a grid: ``perlin2(x[None, :], y[:, None], ...)`` to 1e-6, many times as fast.
 
     Args:
-        x: coordinates of the columns, float32 [width], in lattice cells.
-        y: coordinates of the rows, float32 [height], in lattice cells.
+        x, y: coordinates of the columns and of the rows, in lattice cells.
         octaves, persistence, lacunarity, repeat_x, repeat_y, base: as in :func:`perlin2`.
 
     Returns:
-        float32 [height, width].
+        Noise from -1 to 1.
 
     Raises:
         ValueError: ``octaves`` is below 1.
@@ -285,12 +335,12 @@ def perlin_field(
 
 
 @kernel
-def to_gray(field, out):  # type: ignore[no-untyped-def]
-    """Gray levels of a field: g = floor(127.5 n + 128) in float32, held to 0..255; n = -1, 0, 1 give 0, 128, 255.
+def to_gray(field: Float32[np.ndarray, "height width"], out: UInt8[np.ndarray, "height width"]) -> None:
+    """Gray levels of a field: g = floor(127.5 n + 128) in float32, clipped to 0..255; n = -1, 0, 1 give 0, 128, 255.
 
     Args:
-        field: float32 [height, width], no value of which is not a number.
-        out: uint8 [height, width], written to.
+        field: noise n, without NaN.
+        out: is filled.
     """
     for row in range(field.shape[0]):
         for column in range(field.shape[1]):
@@ -298,10 +348,10 @@ def to_gray(field, out):  # type: ignore[no-untyped-def]
             out[row, column] = np.uint8(min(max(level, np.float32(0)), _WHITE))
 
 
-def lattice_tables() -> NDArray[np.float32]:
-    """Perlin's permutation, and the gradients along x and y that its last two lookups lead to: float32 [3, 256]."""
+def lattice_tables() -> Float32[np.ndarray, "3 256"]:
+    """Tables for the twin on a GPU: Perlin's permutation, and the gradients along x and y after two look-ups."""
     return np.stack([_PERMUTATION.astype(np.float32), _GRADIENT_X[_PERMUTATION], _GRADIENT_Y[_PERMUTATION]])
 
 
-def _float32(values: ArrayLike) -> NDArray[np.float32]:
+def _float32(values: ArrayLike) -> Float32[np.ndarray, " ..."]:
     return np.asarray(values, dtype=np.float32)

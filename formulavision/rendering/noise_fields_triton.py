@@ -1,4 +1,4 @@
-"""Perlin noise on a GPU: ``grid_coordinates``, ``perlin_field`` and ``to_gray`` of ``noise_fields`` in one kernel."""
+"""Perlin noise on a GPU: the twin of ``grid_coordinates``, ``perlin_field`` and ``to_gray`` of ``noise_fields``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float32, Float64, UInt8
 
 from formulavision.rendering.noise_fields import lattice_tables
 from formulavision.rendering.triton_support import EXACT, keep
@@ -17,18 +18,18 @@ _ROWS, _COLUMNS = 8, 128
 
 
 @triton.jit
-def _fade(t):  # type: ignore[no-untyped-def]
+def _fade(t):
     return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)
 
 
 @triton.jit
-def _lerp(t, a, b):  # type: ignore[no-untyped-def]
+def _lerp(t, a, b):
     return a + t * (b - a)
 
 
 @triton.jit
-def _cell(coordinate):  # type: ignore[no-untyped-def]
-    """Both sides of a coordinate's lattice cell, and the place in it; the first cell where float32 has no fractions."""
+def _cell(coordinate):
+    """As ``noise_fields._cell``, without a repeat."""
     floor = tl.floor(coordinate)
     inside = tl.abs(floor) < 2147483648.0
     near = tl.where(inside, floor, 0.0).to(tl.int64)
@@ -37,13 +38,13 @@ def _cell(coordinate):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _coordinates(offset, step, pixels):  # type: ignore[no-untyped-def]
+def _coordinates(offset, step, pixels):
     return (offset + (pixels.to(tl.float64) + 0.5) * step).to(tl.float32)
 
 
 @triton.jit
-def _edge(table, left, right, j, u, fade_u):  # type: ignore[no-untyped-def]
-    """What a lattice row gives to a column: its noise on the row itself, and its slope across the row."""
+def _edge(table, left, right, j, u, fade_u):
+    """As ``noise_fields._lattice_row``, for one column."""
     h0, h1 = (left + j) & 255, (right + j) & 255
     x0, x1 = tl.load(table + 256 + h0), tl.load(table + 256 + h1)
     y0, y1 = tl.load(table + 512 + h0), tl.load(table + 512 + h1)
@@ -51,7 +52,7 @@ def _edge(table, left, right, j, u, fade_u):  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["size", "persistence", "lacunarity"], do_not_specialize_on_alignment=["out"])
-def _draw_perlin(  # type: ignore[no-untyped-def]
+def _draw_perlin(
     offsets,
     steps,
     table,
@@ -95,27 +96,26 @@ def _draw_perlin(  # type: ignore[no-untyped-def]
 
 
 @lru_cache
-def _table(device: torch.device) -> torch.Tensor:
-    """The permutation and the gradients along x and y, float32 [3, 256]."""
+def _table(device: torch.device) -> Float32[torch.Tensor, "3 256"]:
     return keep(lattice_tables(), device)
 
 
 def draw_perlin(
-    offsets: torch.Tensor,
-    steps: torch.Tensor,
-    out: torch.Tensor,
+    offsets: Float64[torch.Tensor, "n channels 2"],
+    steps: Float64[torch.Tensor, "n 2"],
+    out: UInt8[torch.Tensor, "n size size channels"],
     *,
     octaves: int,
     persistence: float,
     lacunarity: float,
 ) -> None:
-    """Draw images of Perlin noise, each channel a field of its own, in gray levels floor(127.5 n + 128).
+    """Draw images of Perlin noise, each channel a field of its own, with levels floor(127.5 n + 128).
 
     Args:
-        offsets: float64 [n, channels, 2], coordinates x and y of the images' corners, in lattice cells; they and all of
-            an image's coordinates are from 0 to below 1024, where the noise would repeat.
-        steps: float64 [n, 2], lattice cells a pixel along x and y.
-        out: uint8 [n, size, size, channels], is filled.
+        offsets: coordinates x and y of the images' corners, in lattice cells. All coordinates of an image must be from
+            0 to below 1024, where the noise would repeat.
+        steps: lattice cells per pixel along x and y.
+        out: is filled.
         octaves, persistence, lacunarity: as in ``rendering.noise_fields.perlin2``.
     """
     n, size, _, channels = out.shape

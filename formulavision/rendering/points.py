@@ -1,14 +1,15 @@
 """Points and 3x3 patches: orbits to pixels, pixels to images.
 
-An image is drawn in three passes, none of which pastes anything: ``mark`` notes for each pixel the last point that fell
-on it, ``patch_owners`` finds for each pixel the last point whose patch covers it, and ``shade`` looks up what that
-point's patch says there. "Last" is the highest number of a point, so the order in which points are drawn does not
-matter, and the first two passes are the same for all patch draws of an orbit.
+Overlapping patches are resolved per pixel: the patch of the last point wins. An image is drawn in three passes:
+``mark`` writes for each pixel the last point on it, ``patch_owners`` finds for each pixel the last point whose patch
+covers it, and ``shade`` looks up whether that point's patch lights the pixel. "Last" is the highest point number, so
+points can be processed in any order, and the first two passes are the same for all patch draws of an orbit.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, UInt8, UInt16, UInt32
 from numba import int32, uint8, uint16, uint32, uint64
 
 from formulavision.rendering.kernels import kernel
@@ -16,12 +17,12 @@ from formulavision.rendering.random import philox_blocks
 
 __all__ = [
     "bounding_box",
-    "count_lit",
+    "light",
     "mark",
     "mirror",
     "patch_masks",
     "patch_owners",
-    "place",
+    "scale_to_canvas",
     "shade",
     "shade_in_colors",
     "to_pixels",
@@ -32,8 +33,8 @@ _BLOCK = 1024
 
 
 @kernel
-def valid_length(values, length):  # type: ignore[no-untyped-def]
-    """How many of the first ``length`` points the published renderer keeps: all before 100 before the first NaN."""
+def valid_length(values: Float[np.ndarray, " points"], length: int) -> int:
+    """Number of the first ``length`` points that the published renderer keeps: up to 100 before the first NaN."""
     # A NaN makes all points after it NaN.
     if length == 0 or not np.isnan(values[length - 1]):
         return length
@@ -44,8 +45,8 @@ def valid_length(values, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bounds(values, length):  # type: ignore[no-untyped-def]
-    """Smallest and largest value and zero; 32 running pairs let the compiler use vector instructions."""
+def _bounds(values: Float[np.ndarray, " points"], length: int) -> tuple[float, float]:
+    """Smallest and largest of the values and 0; 32 running pairs let the compiler use vector instructions."""
     low = np.zeros(32, values.dtype)
     high = np.zeros(32, values.dtype)
     whole = length // 32 * 32
@@ -64,15 +65,29 @@ def _bounds(values, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def bounding_box(x, y, length):  # type: ignore[no-untyped-def]
-    """(low x, high x, low y, high y) of the first points and the origin, where the published orbit starts."""
+def bounding_box(
+    x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"], length: int
+) -> tuple[float, float, float, float]:
+    """Bounding box of the first ``length`` points and the origin, where the published orbit starts.
+
+    Returns:
+        low x, high x, low y, high y.
+    """
     low_x, high_x = _bounds(x, length)
     low_y, high_y = _bounds(y, length)
     return low_x, high_x, low_y, high_y
 
 
 @kernel(error_model="numpy")
-def _place(values, length, low, high, size, padding, pixels):  # type: ignore[no-untyped-def]
+def _scale_to_canvas(
+    values: Float[np.ndarray, " points"],
+    length: int,
+    low: float,
+    high: float,
+    size: int,
+    padding: int,
+    pixels: UInt16[np.ndarray, " pixels"],
+) -> None:
     extent = float(size - 2 * padding)
     border = float(padding)
     last = int32(size - 1)
@@ -81,45 +96,70 @@ def _place(values, length, low, high, size, padding, pixels):  # type: ignore[no
         for i in range(length):
             pixels[i] = uint16(min(int32((values[i] - low) / spread * extent + border), last))
     else:
-        # An orbit that overflowed, or a single point: what is no number becomes 0, as its cast to uint16 does.
+        # An orbit that overflowed, or a single point: NaN and infinity become 0, as in numpy's cast to uint16.
         for i in range(length):
             pixel = (values[i] - low) / spread * extent + border
             pixels[i] = uint16(int32(pixel)) if np.isfinite(pixel) else uint16(0)
 
 
 @kernel
-def place(x, y, length, box, size, padding, columns, rows):  # type: ignore[no-untyped-def]
+def scale_to_canvas(
+    x: Float[np.ndarray, " points"],
+    y: Float[np.ndarray, " points"],
+    length: int,
+    box: tuple[float, float, float, float],
+    size: int,
+    padding: int,
+    columns: UInt16[np.ndarray, " pixels"],
+    rows: UInt16[np.ndarray, " pixels"],
+) -> None:
     """Scale points to the canvas as the published renderer does, in its order of operations.
 
+    The pixel of x is floor((x - low x) / (high x - low x) (size - 2 padding) + padding), and that of y likewise.
+
     Args:
-        x, y: float32 or float64 [>= length]; an orbit that diverged may hold infinities.
+        x, y: the points; where an orbit diverged, they may be infinite.
+        length: number of points; the arrays may be longer.
         box: low x, high x, low y, high y of the points and the origin.
         size, padding: of the canvas, in pixels.
-        columns, rows: uint16 [>= length], are filled; row 0 is the lowest y.
+        columns, rows: pixels of the points, are filled; row 0 is the lowest y.
     """
-    _place(x, length, box[0], box[1], size, padding, columns)
-    _place(y, length, box[2], box[3], size, padding, rows)
+    _scale_to_canvas(x, length, box[0], box[1], size, padding, columns)
+    _scale_to_canvas(y, length, box[2], box[3], size, padding, rows)
 
 
 @kernel
-def to_pixels(x, y, size, padding, columns, rows):  # type: ignore[no-untyped-def]
-    """``place`` an orbit that may hold NaN, in its own bounding box.
+def to_pixels(
+    x: Float[np.ndarray, " points"],
+    y: Float[np.ndarray, " points"],
+    size: int,
+    padding: int,
+    columns: UInt16[np.ndarray, " points"],
+    rows: UInt16[np.ndarray, " points"],
+) -> int:
+    """``scale_to_canvas`` for an orbit that may hold NaN, with its own bounding box.
 
     Returns:
-        The number of points that there are: those from 100 before the first NaN on are dropped.
+        Number of points that have a pixel: points from 100 before the first NaN on are dropped.
     """
     length = valid_length(y, valid_length(x, len(x)))
-    place(x, y, length, bounding_box(x, y, length), size, padding, columns, rows)
+    scale_to_canvas(x, y, length, bounding_box(x, y, length), size, padding, columns, rows)
     return length
 
 
 @kernel
-def mark(columns, rows, length, latest):  # type: ignore[no-untyped-def]
-    """Note for each pixel the last point on it.
+def mark(
+    columns: UInt16[np.ndarray, " points"],
+    rows: UInt16[np.ndarray, " points"],
+    length: int,
+    latest: UInt32[np.ndarray, "height width"],
+) -> None:
+    """Write for each pixel the last point on it.
 
     Args:
-        columns, rows: uint16 [>= length].
-        latest: uint32 [h, w], is filled: 16 times the point's number, counted from 1, or 0.
+        columns, rows: pixels of the points.
+        length: number of points; the arrays may be longer.
+        latest: is filled with 16 times the point's number, counted from 1, or with 0.
     """
     latest[:] = 0
     pixels = latest.reshape(-1)
@@ -135,19 +175,19 @@ def mark(columns, rows, length, latest):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def patch_owners(latest, owners):  # type: ignore[no-untyped-def]
+def patch_owners(latest: UInt32[np.ndarray, "height width"], owners: UInt32[np.ndarray, "height width"]) -> None:
     """Find for each pixel the last point whose 3x3 patch covers it.
 
     A patch's top left corner lies at (row + 1, column + 1) of its point, as in the published renderer.
 
     Args:
-        latest: uint32 [h, w] from ``mark``, at least 4 x 4.
-        owners: uint32 [h, w], is filled: 16 times the point's number, and the bit of its mask: 8 for the top left
-            to 0. Below 16 where no patch is.
+        latest: from ``mark``, at least 4 x 4.
+        owners: is filled with 16 times the point's number plus the pixel's bit in the patch's mask, 8 for the top left
+            to 0; it is below 16 where no patch is.
     """
     height, width = latest.shape
-    # The greatest of three columns, kept for three rows; then of three rows. The numbers of points differ, so that the
-    # bits added to them decide nothing.
+    # The maximum over three columns, kept for three rows; then the maximum over these rows. Points have different
+    # numbers, so the bits that are added never decide which is greater.
     recent = np.zeros((3, width), np.uint32)
     owners[0] = 0
     for row in range(height - 1):
@@ -164,15 +204,20 @@ def patch_owners(latest, owners):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def shade(owners, masks, value, image):  # type: ignore[no-untyped-def]
-    """Draw an image from its pixels' owners.
+def shade(
+    owners: UInt32[np.ndarray, "height width"],
+    masks: UInt16[np.ndarray, " masks"],
+    value: int,
+    image: UInt8[np.ndarray, "height width"],
+) -> None:
+    """Draw an image from the owners of its pixels.
 
     Args:
-        owners: uint32 [h, w], from ``patch_owners``, or for bare points from ``mark`` (with the masks [0, 1]).
-        masks: uint16 [m], 9 bits each, bit 8 is the patch's top left, row by row. The first is 0; point i has mask
-            i + 1, or the last one where there are fewer.
-        value: of lit pixels.
-        image: uint8 [h, w], is filled.
+        owners: from ``patch_owners``; for points without patches from ``mark``, with the masks [0, 1].
+        masks: 9 bits each, bit 8 is the patch's top left pixel, row by row. The first mask is 0; point i has mask
+            i + 1, or the last mask where there are fewer.
+        value: gray level of lit pixels.
+        image: is filled.
     """
     last = uint32(len(masks) - 1)
     lit = uint8(value)
@@ -188,7 +233,12 @@ def shade(owners, masks, value, image):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def shade_in_colors(owners, masks, period, image):  # type: ignore[no-untyped-def]
+def shade_in_colors(
+    owners: UInt32[np.ndarray, "height width"],
+    masks: UInt16[np.ndarray, " masks"],
+    period: int,
+    image: UInt8[np.ndarray, "height width"],
+) -> None:
     """As ``shade``; a lit pixel of point i gets the number of its colour, 1 + i mod ``period``."""
     shade(owners, masks, 1, image)
     for row in range(owners.shape[0]):
@@ -198,21 +248,25 @@ def shade_in_colors(owners, masks, period, image):  # type: ignore[no-untyped-de
 
 
 @kernel
-def mirror(image, target):  # type: ignore[no-untyped-def]
-    """Copy an image, uint8 [h, w], flipped left-right: nine times as fast as a copy of numpy's reversed view."""
+def mirror(image: UInt8[np.ndarray, "height width"], target: UInt8[np.ndarray, "height width"]) -> None:
+    """Copy an image flipped left-right: nine times as fast as a copy of numpy's reversed view."""
     # Unsigned, since numba looks for negative indices otherwise.
-    last = uint64(image.shape[1] - 1)
-    for row in range(uint64(image.shape[0])):
-        for column in range(uint64(image.shape[1])):
+    last = np.uint64(image.shape[1] - 1)
+    for row in range(np.uint64(image.shape[0])):
+        for column in range(np.uint64(image.shape[1])):
             target[row, column] = image[row, last - column]
 
 
 @kernel
-def patch_masks(masks, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
-    """Fill ``masks``, uint16 [n], with 9-bit masks from 1 to 511.
+def patch_masks(masks: UInt16[np.ndarray, " masks"], counter2: int, counter3: int, key0: int, key1: int) -> None:
+    """Fill ``masks`` with random 9-bit masks from 1 to 511.
 
-    Mask 1024 c + 128 h + b is half h (the lower half of word 0, its upper half, the lower half of word 1, ...) of block
-    128 c + b of Philox4x32-10: an order that vector registers fill.
+    Mask 1024 c + 128 h + b is 1 + (511 v div 2^16), where v is half h (the lower half of word 0, its upper half, the
+    lower half of word 1, ...) of block 128 c + b of Philox4x32-10: an order that vector registers fill.
+
+    Args:
+        masks: is filled.
+        counter2, counter3, key0, key1: counter and key of the random numbers, taken modulo 2^32.
     """
     words = np.empty((4, 128), np.uint32)
     for start in range(0, len(masks), 1024):
@@ -226,12 +280,27 @@ def patch_masks(masks, counter2, counter3, key0, key1):  # type: ignore[no-untyp
 
 
 @kernel
-def count_lit(columns, rows, length, grid):  # type: ignore[no-untyped-def]
-    """Number of different pixels that points fall on; ``grid``, uint8 [h, w], is scratch space."""
-    grid[:] = 0
-    lit = 0
+def light(
+    columns: UInt16[np.ndarray, " points"],
+    rows: UInt16[np.ndarray, " points"],
+    length: int,
+    lit: UInt8[np.ndarray, "height width"],
+) -> int:
+    """Set the pixels of the first ``length`` points to 1, and count those that were 0.
+
+    Args:
+        columns, rows: pixels of the points.
+        length: number of points; the arrays may be longer.
+        lit: 0 or 1 for each pixel, written to.
+
+    Returns:
+        Number of pixels that were 0 before.
+    """
+    pixels = lit.reshape(-1)
+    width = uint64(lit.shape[1])
+    count = 0
     for i in range(length):
-        if grid[rows[i], columns[i]] == 0:
-            grid[rows[i], columns[i]] = 1
-            lit += 1
-    return lit
+        pixel = uint64(rows[i]) * width + uint64(columns[i])
+        count += 1 - pixels[pixel]
+        pixels[pixel] = 1
+    return count

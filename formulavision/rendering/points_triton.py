@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Int32, Int64, UInt8
 
 from formulavision.rendering.random_triton import philox4x32
 from formulavision.rendering.triton_support import EXACT, signed
@@ -18,7 +19,7 @@ _BLOCK = 1024
     do_not_specialize=["size", "period", "key0", "key1"],
     do_not_specialize_on_alignment=["categories", "draws", "flips", "out"],
 )
-def _shade(  # type: ignore[no-untyped-def]
+def _shade(
     latest,
     categories,
     draws,
@@ -49,7 +50,7 @@ def _shade(  # type: ignore[no-untyped-def]
                 mark = tl.load(marks + (row - 1 - i) * size + column - 1 - j, mask=covered, other=0)
                 owner = tl.maximum(owner, mark + (8 - 3 * i - j))
         point = owner >> 4
-        # Mask 1024 c + 128 h + b is half h of block 128 c + b; there is one for all points where patches are fixed.
+        # Mask 1024 c + 128 h + b is half h of block 128 c + b; fixed patches are all mask 0.
         number = tl.where(point > 0, point - 1, 0) if PATCH == "random" else tl.zeros([BLOCK], tl.int32)
         half = number % 1024 // 128
         draw, category = tl.load(draws + image), tl.load(categories + image)
@@ -71,27 +72,26 @@ def _shade(  # type: ignore[no-untyped-def]
 
 
 def shade(
-    latest: torch.Tensor,
-    categories: torch.Tensor,
-    draws: torch.Tensor,
-    flips: torch.Tensor,
-    palette: torch.Tensor,
-    out: torch.Tensor,
+    latest: Int32[torch.Tensor, "n size size"],
+    categories: Int64[torch.Tensor, " n"],
+    draws: Int64[torch.Tensor, " n"],
+    flips: Int64[torch.Tensor, " n"],
+    palette: UInt8[torch.Tensor, "colors channels"],
+    out: UInt8[torch.Tensor, "n size size channels"],
     *,
     patch: str,
     key: tuple[int, int],
 ) -> None:
-    """Draw images from their latest points.
+    """Draw images from the last point on each pixel.
 
     Args:
-        latest: int32 [n, size, size], 16 times the number, from 1, of the last point on a pixel, or 0; row 0 is the
-            lowest y.
-        categories, draws: int64 [n]: words 3 and 2 of the counters of the random masks.
-        flips: int64 [n]: 0 none, 1 top-bottom, 2 left-right, 3 both.
-        palette: uint8 [1 + colours, channels]; the first is of what is not lit, point i has colour i mod colours.
-        out: uint8 [n, size, size, channels], is filled.
-        patch: random (each point its mask), fixed (all the same one) or point (no patches).
-        key: of the random numbers.
+        latest: as from ``rendering.points.mark``; row 0 is the lowest y.
+        categories, draws: words 3 and 2 of the counters of the random masks.
+        flips: 0 none, 1 top-bottom, 2 left-right, 3 both.
+        palette: the colour of pixels that are not lit, then those of lit pixels, which points take in turn.
+        out: is filled.
+        patch: "random" (a mask for each point), "fixed" (one mask for all points of an image) or "point" (no patches).
+        key: key of the random numbers.
     """
     n, size = latest.shape[:2]
     _shade[(n, triton.cdiv(size * size, _BLOCK))](

@@ -1,10 +1,11 @@
-"""Anti-aliased polylines on a GPU: ``rendering.polylines``, many lines of many images at once."""
+"""Anti-aliased polylines on a GPU: the twin of ``polylines``, for many lines of many images in one call."""
 
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from formulavision.rendering.triton_support import EXACT
 
@@ -14,13 +15,13 @@ _TILE = 8
 
 
 @triton.jit
-def _first_pixel(edge, size):  # type: ignore[no-untyped-def]
+def _first_pixel(edge, size):
     """The first pixel whose centre is at ``edge`` or beyond it, from 0 to ``size``."""
     return tl.minimum(tl.maximum(tl.ceil(edge - 0.5), 0.0), size.to(tl.float32)).to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["size", "most_points"])
-def _draw_polylines(  # type: ignore[no-untyped-def]
+def _draw_polylines(
     points,
     counts,
     images,
@@ -56,7 +57,7 @@ def _draw_polylines(  # type: ignore[no-untyped-def]
                 row, column = (first_row + across)[:, None], (first_column + across)[None, :]
                 y = row.to(tl.float32) + 0.5 - ay
                 x = column.to(tl.float32) + 0.5 - ax
-                # How far along the segment the pixel's nearest point lies, 0 to 1.
+                # Position along the segment, 0 to 1, of the point that is nearest to the pixel.
                 t = tl.minimum(tl.maximum((x * dx + y * dy) * scale, 0.0), 1.0)
                 u, v = x - t * dx, y - t * dy
                 coverage = tl.minimum(tl.maximum(reach - tl.sqrt_rn(u * u + v * v), 0.0), 1.0)
@@ -69,22 +70,22 @@ def _draw_polylines(  # type: ignore[no-untyped-def]
 
 
 def draw_polylines(
-    points: torch.Tensor,
-    counts: torch.Tensor,
-    images: torch.Tensor,
-    widths: torch.Tensor,
-    colors: torch.Tensor,
-    levels: torch.Tensor,
+    points: Float32[torch.Tensor, "lines most_points 2"],
+    counts: Int32[torch.Tensor, " lines"],
+    images: Int64[torch.Tensor, " lines"],
+    widths: Float32[torch.Tensor, " lines"],
+    colors: UInt8[torch.Tensor, "lines channels"],
+    levels: Int32[torch.Tensor, "n size size channels"],
 ) -> None:
-    """Draw polylines over images, as ``rendering.polylines.draw_polylines`` does; a program goes along a line.
+    """Draw polylines over images, as ``rendering.polylines.draw_polylines`` does; one Triton program draws one line.
 
     Args:
-        points: float32 [lines, most points, 2], x and y in pixels.
-        counts: int32 [lines], how many points of each line count.
-        images: int64 [lines], the image that each line is drawn on.
-        widths: float32 [lines], in pixels.
-        colors: uint8 [lines, channels], at full coverage.
-        levels: int32 [n, size, size, channels], 0 to 255, drawn on: there is no atomic maximum of bytes.
+        points: x and y in pixels.
+        counts: number of points of each line.
+        images: index of the image that each line is drawn on.
+        widths: in pixels.
+        colors: levels at full coverage.
+        levels: 0 to 255, is drawn on; int32, because there is no atomic maximum of bytes.
     """
     _draw_polylines[(len(points),)](
         points,

@@ -1,13 +1,15 @@
-"""Counter-based random numbers inside kernels (Salmon et al., SC 2011), the same on every device.
+"""Counter-based random numbers (Salmon et al., "Parallel Random Numbers", SC 2011), the same on every device.
 
-Philox4x32-10 is what kernels draw points with; Philox4x64-10 is numpy's, of which instances have a stream each.
+Philox4x32-10 is for random numbers inside kernels, such as those of points. Philox4x64-10 is numpy's ``Philox``, of
+which each instance of a category has a stream.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64, Int64, UInt32, UInt64
 from numba import uint32, uint64
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from formulavision.rendering.kernels import kernel
 
@@ -21,16 +23,25 @@ _ROUNDS = 10
 
 # Inlined by numba, since what LLVM inlines comes too late for its loop vectoriser.
 @kernel(inline="always")
-def _round(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """In 64-bit registers, where a product's halves are a shift and a mask: faster than narrowing every step."""
+def _round(
+    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """A round in 64-bit registers, where the halves of a product are a shift and a mask: faster than 32-bit words."""
     product0 = _M0 * c0
     product1 = _M1 * c2
     return (product1 >> _32) ^ c1 ^ k0, product1 & _LOW, (product0 >> _32) ^ c3 ^ k1, product0 & _LOW
 
 
 @kernel
-def philox4x32(counter0, counter1, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
-    """Four random uint32 for a counter of four uint32 and a key of two."""
+def philox4x32(
+    counter0: int | np.uint32,
+    counter1: int | np.uint32,
+    counter2: int | np.uint32,
+    counter3: int | np.uint32,
+    key0: int | np.uint32,
+    key1: int | np.uint32,
+) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
+    """Four random words of Philox4x32-10, for a counter of four words and a key of two, each below 2^32."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)
     k0, k1 = uint64(key0), uint64(key1)
     for _ in range(_ROUNDS):
@@ -41,10 +52,18 @@ def philox4x32(counter0, counter1, counter2, counter3, key0, key1):  # type: ign
 
 
 @kernel
-def philox_blocks(first, counter1, counter2, counter3, key0, key1, words):  # type: ignore[no-untyped-def]
-    """Fill column n of ``words``, uint32 [4, n], with ``philox4x32(first + n, counter1, ...)``.
+def philox_blocks(
+    first: int | np.uint32,
+    counter1: int | np.uint32,
+    counter2: int | np.uint32,
+    counter3: int | np.uint32,
+    key0: int | np.uint32,
+    key1: int | np.uint32,
+    words: UInt32[np.ndarray, "4 blocks"],
+) -> None:
+    """Fill column n of ``words`` with ``philox4x32(first + n, counter1, counter2, counter3, key0, key1)``.
 
-    This order is what vector registers fill: 20 times as fast as one number of a block after the other.
+    Vector registers fill this order 20 times as fast as one word of a block after the other.
     """
     words0, words1, words2, words3 = words[0], words[1], words[2], words[3]
     for n in range(words.shape[1]):
@@ -66,7 +85,7 @@ _TO_UNIT = 2.0**-53
 
 
 @kernel(inline="always")
-def _high_half(a, b):  # type: ignore[no-untyped-def]
+def _high_half(a: np.uint64, b: np.uint64) -> np.uint64:
     """The upper 64 bits of a product of two uint64."""
     a0, a1 = a & _LOW, a >> _32
     b0, b1 = b & _LOW, b >> _32
@@ -75,8 +94,15 @@ def _high_half(a, b):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def philox4x64(counter0, counter1, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
-    """Four random uint64 for a counter of four uint64 and a key of two."""
+def philox4x64(
+    counter0: int | np.uint64,
+    counter1: int | np.uint64,
+    counter2: int | np.uint64,
+    counter3: int | np.uint64,
+    key0: int | np.uint64,
+    key1: int | np.uint64,
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """Four random words of Philox4x64-10, for a counter of four words and a key of two, each below 2^64."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)
     k0, k1 = uint64(key0), uint64(key1)
     for _ in range(_ROUNDS):
@@ -87,7 +113,13 @@ def philox4x64(counter0, counter1, counter2, counter3, key0, key1):  # type: ign
 
 
 @kernel
-def _uniform_streams(key0, key1, counters, starts, out):  # type: ignore[no-untyped-def]
+def _uniform_streams(
+    key0: np.uint64,
+    key1: np.uint64,
+    counters: UInt64[np.ndarray, "streams 3"],
+    starts: Int64[np.ndarray, " streams+1"],
+    out: Float64[np.ndarray, " numbers"],
+) -> None:
     for n in range(len(counters)):
         start, stop = starts[n], starts[n + 1]
         for block in range((stop - start + 3) // 4):
@@ -98,16 +130,20 @@ def _uniform_streams(key0, key1, counters, starts, out):  # type: ignore[no-unty
                 out[first + i] = (words[i] >> _11) * _TO_UNIT
 
 
-def uniform_streams(key: tuple[int, int], counters: NDArray[np.int64], counts: ArrayLike) -> NDArray[np.float64]:
-    """Uniform numbers from 0 to below 1 of many random streams at once, without making each.
+def uniform_streams(
+    key: tuple[int, int], counters: Int64[np.ndarray, "streams 3"], counts: ArrayLike
+) -> Float64[np.ndarray, " numbers"]:
+    """Uniform numbers from 0 to below 1 of many random streams in one call.
+
+    Stream i gives ``generators.streams.random_stream(*key, *counters[i]).random(counts[i])``.
 
     Args:
-        key: of all streams.
-        counters: int64 [n, 3].
-        counts: how many numbers of each stream, int64 [n], or the same of all.
+        key: key of all streams.
+        counters: the three integers of each stream.
+        counts: number of numbers of each stream, int64 [streams], or one number for all.
 
     Returns:
-        float64 [sum of counts], stream after stream, each ``random_stream(*key, *counters[i]).random(counts[i])``.
+        The numbers of all streams, one stream after the other.
     """
     starts = np.zeros(len(counters) + 1, np.int64)
     np.cumsum(np.broadcast_to(np.asarray(counts, np.int64), len(counters)), out=starts[1:])

@@ -1,4 +1,4 @@
-"""Counter-based random numbers inside kernels for GPUs: those of ``rendering.random``, bit for bit."""
+"""Counter-based random numbers on a GPU: the twin of ``philox4x32`` in ``random``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["philox4x32"]
 
 
 @triton.jit
-def philox4x32(counter0, counter1, counter2, counter3, key0, key1):  # type: ignore[no-untyped-def]
-    """Four blocks of random uint32, for a block of the counter's first word; the other words are single numbers.
+def philox4x32(counter0, counter1, counter2, counter3, key0, key1):
+    """Four words of Philox4x32-10 for each element of ``counter0``; the other arguments are single numbers.
 
     All are taken modulo 2^32.
     """

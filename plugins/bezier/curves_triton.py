@@ -1,10 +1,11 @@
-"""Points on Bezier curves on a GPU: ``curves.curve_points`` and ``curves.place`` in one."""
+"""Points on Bezier curves on a GPU: ``curve_points`` and ``scale_and_move`` of its twin ``curves`` in one kernel."""
 
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float32, Float64, Int64
 
 from formulavision.rendering.triton_support import EXACT
 
@@ -12,9 +13,7 @@ __all__ = ["curve_points"]
 
 
 @triton.jit(do_not_specialize=["most_points"])
-def _curve_points(  # type: ignore[no-untyped-def]
-    bases, control, sizes, frames, square, points, most_points, POINTS: tl.constexpr
-):
+def _curve_points(bases, control, sizes, frames, square, points, most_points, POINTS: tl.constexpr):
     curve = tl.program_id(0).to(tl.int64)
     control_points, count = tl.load(sizes + 4 * curve), tl.load(sizes + 4 * curve + 1)
     basis, own = bases + tl.load(sizes + 4 * curve + 2), control + tl.load(sizes + 4 * curve + 3)
@@ -39,25 +38,26 @@ def _curve_points(  # type: ignore[no-untyped-def]
 
 
 def curve_points(
-    bases: torch.Tensor,
-    control: torch.Tensor,
-    sizes: torch.Tensor,
-    frames: torch.Tensor,
-    square: torch.Tensor,
+    bases: Float64[torch.Tensor, " bases"],
+    control: Float64[torch.Tensor, " numbers"],
+    sizes: Int64[torch.Tensor, "curves 4"],
+    frames: Float64[torch.Tensor, "curves 3"],
+    square: Float64[torch.Tensor, " 2"],
     most_points: int,
-) -> torch.Tensor:
-    """Points on curves of any degrees, each curve scaled and moved to its place.
+) -> Float32[torch.Tensor, "curves {most_points} 2"]:
+    """Points on curves of any degrees, each curve scaled and moved.
 
     Args:
-        bases: float64, the Bernstein polynomials of the degrees one after the other, each [control points, points].
-        control: float64, the curves' control points one after the other, x and y in turn.
-        sizes: int64 [curves, 4]: control points, points, and where the curve's polynomials and control points begin.
-        frames: float64 [curves, 3]: a curve's extent, and its place along x and y, as in ``curves.place``.
-        square: float64 [2], low and high, as there.
-        most_points: of a curve.
+        bases: the Bernstein polynomials of the degrees one after the other, each [control points, points].
+        control: the curves' control points, x and y in turn, among other numbers.
+        sizes: of each curve: number of control points, number of points, index of its polynomials in ``bases``, index
+            of its control points in ``control``.
+        frames: of each curve: its extent, and its positions along x and y, as in ``curves.scale_and_move``.
+        square: low and high, as there.
+        most_points: largest number of points of a curve.
 
     Returns:
-        float32 [curves, most points, 2], in pixels; anything beyond a curve's points.
+        The points, in pixels; behind a curve's last point the values are undefined.
     """
     points = torch.empty((len(sizes), most_points, 2), dtype=torch.float32, device=control.device)
     _curve_points[(len(sizes),)](

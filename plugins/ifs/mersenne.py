@@ -1,21 +1,21 @@
-"""Numpy's legacy generator, MT19937 (Matsumoto and Nishimura 1998), as ``numpy.random.RandomState`` draws from it.
+"""Numpy's legacy random numbers: MT19937 (Matsumoto and Nishimura 1998), as ``numpy.random.RandomState`` draws them.
 
-A stream is its next 624 words before tempering, uint32 [624], wherever it stands: they determine all that follow. So
-words are skipped at a fraction of what drawing them costs, and a copy is a place to come back to.
+A stream is held as its next 624 words before tempering, whatever its position: they determine all words that follow.
+So skipping words costs a fraction of drawing them, and a copy of the 624 words is a position to return to.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import UInt32, UInt64
 from numba import uint32, uint64
-from numpy.typing import NDArray
 
 from formulavision.rendering import kernel
 
 WORDS = 624
 
 
-def stream(seed: int) -> NDArray[np.uint32]:
+def stream(seed: int) -> UInt32[np.ndarray, " 624"]:
     """The stream of ``RandomState(seed)``."""
     words = np.random.RandomState(seed).get_state(legacy=False)["state"]["key"]
     next_words(words)
@@ -23,44 +23,48 @@ def stream(seed: int) -> NDArray[np.uint32]:
 
 
 @kernel
-def _made(word, following, partner):  # type: ignore[no-untyped-def]
-    """The word 624 after ``word``."""
+def _word_after(word: np.uint32, following: np.uint32, partner: np.uint32) -> np.uint32:
+    """The word 624 words behind ``word``."""
     mixed = (word & uint32(0x80000000)) | (following & uint32(0x7FFFFFFF))
     return partner ^ (mixed >> uint32(1)) ^ ((mixed & uint32(1)) * uint32(0x9908B0DF))
 
 
 @kernel
-def _make(words, start, count, partner):  # type: ignore[no-untyped-def]
-    """Replace words from ``start`` on by those 624 after them: 227 at most, since the words 227 before take part."""
+def _replace(words: UInt32[np.ndarray, " 624"], start: int, count: int, partner: int) -> None:
+    """Replace ``count`` words from ``start`` on by those 624 behind them.
+
+    At most 227 in one call, since the words 227 before take part.
+    """
     for i in range(count):
-        words[start + i] = _made(words[start + i], words[start + i + 1], words[partner + i])
+        words[start + i] = _word_after(words[start + i], words[start + i + 1], words[partner + i])
 
 
 @kernel
-def next_words(words):  # type: ignore[no-untyped-def]
+def next_words(words: UInt32[np.ndarray, " 624"]) -> None:
     """Move a stream on by 624 words."""
-    # In numbers, since with constants that numba has to work out no vector instructions come of it.
-    _make(words, 0, 227, 397)
-    _make(words, 227, 227, 0)
-    _make(words, 454, 169, 227)
-    words[623] = _made(words[623], words[0], words[396])
+    # Plain numbers: with expressions of constants, numba makes no vector instructions.
+    _replace(words, 0, 227, 397)
+    _replace(words, 227, 227, 0)
+    _replace(words, 454, 169, 227)
+    words[623] = _word_after(words[623], words[0], words[396])
 
 
 @kernel
-def skip(words, count):  # type: ignore[no-untyped-def]
+def skip(words: UInt32[np.ndarray, " 624"], count: int) -> None:
     """Move a stream on by ``count`` words."""
     for _ in range(count // WORDS):
         next_words(words)
     rest = count % WORDS
     while rest > 0:
         part = min(rest, 227)
-        _make(words, 0, part, 397)
+        _replace(words, 0, part, 397)
         words[:] = np.roll(words, -part)
         rest -= part
 
 
 @kernel
-def tempered(word):  # type: ignore[no-untyped-def]
+def tempered(word: np.uint32) -> np.uint32:
+    """The random word that numpy returns for a word of the stream."""
     word ^= word >> uint32(11)
     word ^= (word << uint32(7)) & uint32(0x9D2C5680)
     word ^= (word << uint32(15)) & uint32(0xEFC60000)
@@ -68,8 +72,8 @@ def tempered(word):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fractions(words, draws):  # type: ignore[no-untyped-def]
-    """Fill ``draws``, uint64 [312], with the stream's next values of ``random_sample``, times 2^53."""
+def fractions(words: UInt32[np.ndarray, " 624"], draws: UInt64[np.ndarray, " 312"]) -> None:
+    """Fill ``draws`` with the stream's next values of ``random_sample``, times 2^53; the stream stays where it is."""
     for i in range(uint64(WORDS // 2)):
         high = tempered(words[uint64(2) * i]) >> uint32(5)
         low = tempered(words[uint64(2) * i + uint64(1)]) >> uint32(6)
@@ -77,14 +81,17 @@ def fractions(words, draws):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def uniform(draw, low, high):  # type: ignore[no-untyped-def]
+def uniform(draw: np.uint64, low: float, high: float) -> float:
     """The value of ``uniform(low, high)`` for a value of ``fractions``."""
     return low + (high - low) * (draw * 2.0**-53)
 
 
 @kernel
-def randint(words, largest):  # type: ignore[no-untyped-def]
-    """``randint(0, largest + 1)``, largest < 2^32, and move the stream on: the low bits of the first word that fits."""
+def randint(words: UInt32[np.ndarray, " 624"], largest: int) -> int:
+    """The value of ``randint(0, largest + 1)``, largest < 2^32; moves the stream on behind it.
+
+    It is the low bits of the first word for which they are not above ``largest``.
+    """
     if largest == 0:
         return 0
     mask = 1

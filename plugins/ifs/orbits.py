@@ -1,22 +1,22 @@
 """Orbits of iterated function systems by the random iteration algorithm (paper, section 3.1; Barnsley 1988).
 
-A system is float64 [n, 6]; a row is a transformation a to f: x' = a x + b y + e, y' = c x + d y + f (equation 2).
+A transformation is a row a to f: x' = a x + b y + e, y' = c x + d y + f (paper, equation 2).
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float32, Float64, UInt8, UInt16, UInt32
 from numba import uint32, uint64
-from numpy.typing import NDArray
 
 from formulavision.rendering import kernel
-from formulavision.rendering.points import bounding_box, place
+from formulavision.rendering.points import bounding_box, scale_to_canvas
 from formulavision.rendering.random import philox_blocks
 
 CHAINS = 128
-"""Chains of an independent orbit. Point i is step i div CHAINS of chain i mod CHAINS."""
+"""Number of chains of an independent orbit. Point i is step i div CHAINS of chain i mod CHAINS."""
 BURN_IN = 64
-"""Steps that a chain of an independent orbit makes before its points count."""
+"""Number of steps of each chain of an independent orbit before its points count."""
 _BLOCK = 8 * CHAINS
 _BURN_IN_BLOCKS = BURN_IN // 8
 
@@ -25,33 +25,47 @@ _BURN_IN_BLOCKS = BURN_IN // 8
 
 
 @kernel
-def select(draws, cumulative, selection):  # type: ignore[no-untyped-def]
-    """Fill ``selection``, uint8 [n], with the first j for which ``draws[i] <= cumulative[j]``, or their number if none.
+def select(
+    draws: Float64[np.ndarray, " steps"],
+    cumulative: Float64[np.ndarray, " transformations"],
+    selection: UInt8[np.ndarray, " steps"],
+) -> None:
+    """Select a transformation for each step: the first j for which ``draws[i] <= cumulative[j]``.
 
-    Counting the borders below a draw has no branch to mispredict; blocks of it stay in the cache.
+    Counting the sums below a draw has no branch to mispredict; blocks of it stay in the processor's cache.
+
+    Args:
+        draws: random numbers.
+        cumulative: cumulative probabilities of the transformations.
+        selection: is filled; with the number of transformations where a draw is above all sums.
     """
     for start in range(0, len(selection), 4096):
         block = selection[start : start + 4096]
         values = draws[start : start + 4096]
         block[:] = 0
-        for border in cumulative:
+        for total in cumulative:
             for i in range(len(block)):
-                block[i] += np.uint8(values[i] > border)
+                block[i] += np.uint8(values[i] > total)
 
 
 @kernel
-def published_orbit(system, selection, x, y):  # type: ignore[no-untyped-def]
+def published_orbit(
+    system: Float64[np.ndarray, "rows 6"],
+    selection: UInt8[np.ndarray, " steps"],
+    x: Float64[np.ndarray, " points"],
+    y: Float64[np.ndarray, " points"],
+) -> None:
     """The published orbit: from (0, 0), in float64, in the order x a + y b + e, without fused multiply-add.
 
-    Its steps wait for each other. So its four quarters are computed side by side, each from (0, 0), and then set right:
-    from where a quarter truly starts the orbit is followed until it meets the one that was computed, and from there on
-    they are the same. Where a system contracts that takes about 150 steps, until rounding makes them equal; where it
-    expands, the whole quarter.
+    Its steps wait for each other. So its four quarters are computed side by side, each from (0, 0), and then corrected:
+    from the true start of a quarter the orbit is followed until it meets the computed one; from there on both are the
+    same. Where a system contracts, that takes about 150 steps, until rounding makes them equal; where it expands, it
+    takes the whole quarter.
 
     Args:
-        system: float64 [n + 1, 6]; the last row is the identity, for a draw above all cumulated probabilities.
-        selection: uint8 [at least len(x) - 1].
-        x, y: float64 [points], are filled.
+        system: a to f; the last row is the identity, for a draw above all cumulative probabilities.
+        selection: row of each step, from ``select``; at least len(x) - 1.
+        x, y: the points, are filled.
     """
     steps = len(x) - 1
     quarter = steps // 4
@@ -68,7 +82,7 @@ def published_orbit(system, selection, x, y):  # type: ignore[no-untyped-def]
         after = i + uint64(1)
         x[after], x[after + second], x[after + third], x[after + fourth] = x0, x1, x2, x3
         y[after], y[after + second], y[after + third], y[after + fourth] = y0, y1, y2, y3
-    x[4 * quarter + 1 :] = np.nan  # what the quarters leave: equal to nothing
+    x[4 * quarter + 1 :] = np.nan  # steps behind the quarters: NaN is equal to no computed point
     for start in (quarter, 2 * quarter, 3 * quarter, 4 * quarter):
         for i in range(start, steps):
             px, py = _moved(system, selection[i], x[i], y[i])
@@ -79,7 +93,8 @@ def published_orbit(system, selection, x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel(inline="always")
-def _moved(system, row, x, y):  # type: ignore[no-untyped-def]
+def _moved(system: Float64[np.ndarray, "rows 6"], row: np.uint8, x: float, y: float) -> tuple[float, float]:
+    """Equation 2."""
     w = system[uint64(row)]
     return x * w[0] + y * w[1] + w[4], x * w[2] + y * w[3] + w[5]
 
@@ -88,65 +103,61 @@ def _moved(system, row, x, y):  # type: ignore[no-untyped-def]
 
 
 def in_fours(
-    system: NDArray[np.float64], borders: NDArray[np.uint32]
-) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """A system as the independent orbit takes it, in fours of rows; those that are added are never selected.
+    transformations: Float64[np.ndarray, "n 6"], thresholds: UInt32[np.ndarray, " n-1"]
+) -> tuple[Float32[np.ndarray, "fours 4 6"], UInt32[np.ndarray, "fours 4"]]:
+    """A system as the independent orbit takes it: rows in groups of four, filled up with rows that are never selected.
 
     Args:
-        system: [n, 6].
-        borders: uint32 [n - 1], the cumulated probabilities but the last, times 65536, rounded.
+        transformations: a to f.
+        thresholds: from ``systems.thresholds``.
 
     Returns:
-        float32 [k, 4, 6], and the least draw that selects a row or one after it, uint32 [k, 4].
+        The rows, and the least draw that selects a row or one behind it.
     """
-    fours = -(-len(system) // 4)
+    fours = -(-len(transformations) // 4)
     rows = np.zeros((4 * fours, 6), np.float32)
-    rows[: len(system)] = system
+    rows[: len(transformations)] = transformations
     least = np.full(4 * fours, 65536, np.uint32)
     least[0] = 0
-    least[1 : len(system)] = borders
+    least[1 : len(transformations)] = thresholds
     return rows.reshape(fours, 4, 6), least.reshape(fours, 4)
 
 
+@kernel(inline="always")
+def _row(
+    system: Float32[np.ndarray, "fours 4 6"], four: int, row: int
+) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]:
+    """a to f."""
+    return (
+        system[four, row, 0],
+        system[four, row, 1],
+        system[four, row, 2],
+        system[four, row, 3],
+        system[four, row, 4],
+        system[four, row, 5],
+    )
+
+
 @kernel
-def _step(system, least, four, draws, x, y, new_x, new_y):  # type: ignore[no-untyped-def]
-    """Move the chains whose draw, uint32 [CHAINS], selects one of four rows.
+def _step(
+    system: Float32[np.ndarray, "fours 4 6"],
+    least: UInt32[np.ndarray, "fours 4"],
+    four: int,
+    draws: UInt32[np.ndarray, " chains"],
+    x: Float32[np.ndarray, " chains"],
+    y: Float32[np.ndarray, " chains"],
+    new_x: Float32[np.ndarray, " chains"],
+    new_y: Float32[np.ndarray, " chains"],
+) -> None:
+    """Equation 2 for the chains whose draw selects one of four rows.
 
     Comparing and blending four rows in registers is several times as fast as looking up each chain's row. Whole
     arrays are passed, since taking a part of one costs as much as the step.
     """
-    a0, b0, c0, d0, e0, f0 = (
-        system[four, 0, 0],
-        system[four, 0, 1],
-        system[four, 0, 2],
-        system[four, 0, 3],
-        system[four, 0, 4],
-        system[four, 0, 5],
-    )
-    a1, b1, c1, d1, e1, f1 = (
-        system[four, 1, 0],
-        system[four, 1, 1],
-        system[four, 1, 2],
-        system[four, 1, 3],
-        system[four, 1, 4],
-        system[four, 1, 5],
-    )
-    a2, b2, c2, d2, e2, f2 = (
-        system[four, 2, 0],
-        system[four, 2, 1],
-        system[four, 2, 2],
-        system[four, 2, 3],
-        system[four, 2, 4],
-        system[four, 2, 5],
-    )
-    a3, b3, c3, d3, e3, f3 = (
-        system[four, 3, 0],
-        system[four, 3, 1],
-        system[four, 3, 2],
-        system[four, 3, 3],
-        system[four, 3, 4],
-        system[four, 3, 5],
-    )
+    a0, b0, c0, d0, e0, f0 = _row(system, four, 0)
+    a1, b1, c1, d1, e1, f1 = _row(system, four, 1)
+    a2, b2, c2, d2, e2, f2 = _row(system, four, 2)
+    a3, b3, c3, d3, e3, f3 = _row(system, four, 3)
     least0, least1, least2, least3 = least[four, 0], least[four, 1], least[four, 2], least[four, 3]
     for i in range(CHAINS):
         draw = draws[i]
@@ -177,8 +188,19 @@ def _step(system, least, four, draws, x, y, new_x, new_y):  # type: ignore[no-un
 
 
 @kernel
-def _eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block_y):  # type: ignore[no-untyped-def]
-    """Move ``x`` and ``y``, float32 [CHAINS], by the halves of ``words``; the block gets all positions."""
+def _eight_steps(
+    system: Float32[np.ndarray, "fours 4 6"],
+    least: UInt32[np.ndarray, "fours 4"],
+    words: UInt32[np.ndarray, "4 chains"],
+    draws: UInt32[np.ndarray, " chains"],
+    x: Float32[np.ndarray, " chains"],
+    y: Float32[np.ndarray, " chains"],
+    new_x: Float32[np.ndarray, " chains"],
+    new_y: Float32[np.ndarray, " chains"],
+    block_x: Float32[np.ndarray, " block"],
+    block_y: Float32[np.ndarray, " block"],
+) -> None:
+    """Move ``x`` and ``y`` by eight steps, which the halves of ``words`` select; the block gets all positions."""
     for turn in range(8):
         shift = uint32(16) * uint32(turn & 1)
         for i in range(CHAINS):
@@ -191,20 +213,32 @@ def _eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block
 
 
 @kernel
-def independent_orbit(system, least, counter2, counter3, key0, key1, size, padding, columns, rows):  # type: ignore[no-untyped-def]
-    """CHAINS orbits side by side on the canvas, in float32, each from (0, 0) with BURN_IN steps that do not count.
+def independent_orbit(
+    system: Float32[np.ndarray, "fours 4 6"],
+    least: UInt32[np.ndarray, "fours 4"],
+    counter2: int,
+    counter3: int,
+    key0: int,
+    key1: int,
+    size: int,
+    padding: int,
+    columns: UInt16[np.ndarray, " points"],
+    rows: UInt16[np.ndarray, " points"],
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """CHAINS orbits side by side, in float32, each from (0, 0) with BURN_IN steps that do not count, on the canvas.
 
     Eight steps of a chain take the 16-bit halves of a block of Philox4x32-10, the lower half of word 0 first, for the
-    counter (CHAINS (step div 8) + chain, 0, counter2, counter3), and compare them with the cumulated probabilities in
-    units of 2^-16. The orbit is computed twice, first for its bounding box: faster than writing it down.
+    counter (CHAINS (step div 8) + chain, 0, counter2, counter3), and compare them with the cumulative probabilities in
+    units of 2^-16. The orbit is computed twice, first for its bounding box: that is faster than storing it.
 
     Args:
         system, least: from ``in_fours``.
+        counter2, counter3, key0, key1: counter and key of the random numbers, taken modulo 2^32.
         size, padding: of the canvas, in pixels.
-        columns, rows: uint16 [points], are filled; row 0 is the lowest y.
+        columns, rows: pixels of the points, are filled; row 0 is the lowest y.
 
     Returns:
-        low x, high x, low y, high y of the points and the origin.
+        The bounding box of the points and the origin: low x, high x, low y, high y.
     """
     points = len(columns)
     blocks = (points + _BLOCK - 1) // _BLOCK
@@ -224,7 +258,7 @@ def independent_orbit(system, least, counter2, counter3, key0, key1, size, paddi
             start = block * _BLOCK
             count = min(_BLOCK, points - start)
             if drawing:
-                place(block_x, block_y, count, box, size, padding, columns[start:], rows[start:])
+                scale_to_canvas(block_x, block_y, count, box, size, padding, columns[start:], rows[start:])
             else:
                 low_x, high_x, low_y, high_y = bounding_box(block_x, block_y, count)
                 box = min(box[0], low_x), max(box[1], high_x), min(box[2], low_y), max(box[3], high_y)

@@ -1,10 +1,11 @@
-"""Both orbits on a GPU, the twins of those in ``orbits``, with their points marked as they come."""
+"""Both orbits on a GPU, the twins of those in ``orbits``; each point is marked on the canvas as it is computed."""
 
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float32, Float64, Int32, Int64
 
 from formulavision.rendering.random_triton import philox4x32
 from formulavision.rendering.triton_support import EXACT, signed
@@ -14,23 +15,21 @@ from .orbits import BURN_IN, CHAINS
 __all__ = ["mark_orbits", "mark_published_orbits"]
 
 LEAST_ROWS = 8
-"""Rows that a table of systems has at least."""
+"""Smallest number of rows of the systems."""
 SEGMENTS = 128
-"""Of a published orbit, computed side by side."""
+"""Number of segments of a published orbit that are computed side by side."""
 
 
 @triton.jit
-def _eight_draws(block, chain, draw, category, key0, key1, CHAINS: tl.constexpr, BURN_IN: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Four words, whose halves choose what the chains do in the eight steps of a block; burn-in is below 0."""
+def _eight_draws(block, chain, draw, category, key0, key1, CHAINS: tl.constexpr, BURN_IN: tl.constexpr):
+    """Four words, whose halves select the chains' transformations in a block's eight steps; burn-in blocks are < 0."""
     counter = (block + BURN_IN // 8) * CHAINS + chain
     return philox4x32(counter, tl.zeros([], tl.uint32), draw, category, key0, key1)
 
 
 @triton.jit
-def _step(  # type: ignore[no-untyped-def]
-    w0, w1, w2, w3, turn: tl.constexpr, system, borders, b1, b2, b3, b4, b5, b6, b7, x, y, ROWS: tl.constexpr
-):
-    """Where the chains go in one of a block's eight steps."""
+def _step(w0, w1, w2, w3, turn: tl.constexpr, system, least, l1, l2, l3, l4, l5, l6, l7, x, y, ROWS: tl.constexpr):
+    """Equation 2 for all chains, in one of a block's eight steps."""
     if turn < 2:
         word = w0
     elif turn < 4:
@@ -40,31 +39,31 @@ def _step(  # type: ignore[no-untyped-def]
     else:
         word = w3
     draw = ((word >> (16 * (turn % 2))) & 0xFFFF).to(tl.int32)
-    row = tl.where(draw >= b1, 1, 0)
-    row = tl.where(draw >= b2, 2, row)
-    row = tl.where(draw >= b3, 3, row)
-    row = tl.where(draw >= b4, 4, row)
-    row = tl.where(draw >= b5, 5, row)
-    row = tl.where(draw >= b6, 6, row)
-    row = tl.where(draw >= b7, 7, row)
+    row = tl.where(draw >= l1, 1, 0)
+    row = tl.where(draw >= l2, 2, row)
+    row = tl.where(draw >= l3, 3, row)
+    row = tl.where(draw >= l4, 4, row)
+    row = tl.where(draw >= l5, 5, row)
+    row = tl.where(draw >= l6, 6, row)
+    row = tl.where(draw >= l7, 7, row)
     for r in range(8, ROWS):
-        row = tl.where(draw >= tl.load(borders + r), r, row)
-    place = system + 6 * row
-    a, b, c = tl.load(place), tl.load(place + 1), tl.load(place + 2)
-    d, e, f = tl.load(place + 3), tl.load(place + 4), tl.load(place + 5)
+        row = tl.where(draw >= tl.load(least + r), r, row)
+    own = system + 6 * row
+    a, b, c = tl.load(own), tl.load(own + 1), tl.load(own + 2)
+    d, e, f = tl.load(own + 3), tl.load(own + 4), tl.load(own + 5)
     return x * a + y * b + e, x * c + y * d + f
 
 
 @triton.jit
-def _widened(low, high, value, counts):  # type: ignore[no-untyped-def]
-    """Lowest and highest values so far, with those that count; the origin always does, and what is no number never."""
+def _widened(low, high, value, counts):
+    """Lowest and highest values so far, with those that count: the origin always does, NaN never."""
     seen = tl.where(counts, value, 0.0)
     return tl.minimum(low, seen), tl.maximum(high, seen)
 
 
 @triton.jit
-def _pixel(value, low, spread, size, padding):  # type: ignore[no-untyped-def]
-    """As ``rendering.points.place``: the quotient in the points' type, the rest in float64; 0 for what is no number."""
+def _pixel(value, low, spread, size, padding):
+    """As ``rendering.points.scale_to_canvas``: the quotient in the points' type, the rest in float64; NaN becomes 0."""
     share = tl.div_rn(value - low, spread).to(tl.float64) if value.dtype == tl.float32 else (value - low) / spread
     pixel = share * (size - 2 * padding).to(tl.float64) + padding.to(tl.float64)
     within = tl.where(tl.abs(pixel) < float("inf"), pixel, 0.0)
@@ -72,8 +71,8 @@ def _pixel(value, low, spread, size, padding):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _mark(marks, number, x, y, box, size, padding, counts):  # type: ignore[no-untyped-def]
-    """As ``rendering.points.mark``: note points, by their numbers from 1, in a box: its low x, low y, width, height."""
+def _mark(marks, number, x, y, box, size, padding, counts):
+    """As ``rendering.points.mark``, with points numbered from 1; ``box`` is low x, low y, width, height."""
     column = _pixel(x, box[0], box[2], size, padding)
     row = _pixel(y, box[1], box[3], size, padding)
     tl.atomic_max(marks + row * size + column, number << 4, mask=counts, sem="relaxed")
@@ -83,9 +82,9 @@ def _mark(marks, number, x, y, box, size, padding, counts):  # type: ignore[no-u
     do_not_specialize=["points", "size", "padding", "key0", "key1"],
     do_not_specialize_on_alignment=["categories", "draws"],
 )
-def _mark_orbits(  # type: ignore[no-untyped-def]
+def _mark_orbits(
     systems,
-    borders,
+    least,
     categories,
     draws,
     latest,
@@ -102,19 +101,19 @@ def _mark_orbits(  # type: ignore[no-untyped-def]
     chain = tl.arange(0, CHAINS)
     category, draw = tl.load(categories + image), tl.load(draws + image)
     system = systems + image * ROWS * 6
-    border = borders + image * ROWS
-    b1, b2, b3 = tl.load(border + 1), tl.load(border + 2), tl.load(border + 3)
-    b4, b5, b6, b7 = tl.load(border + 4), tl.load(border + 5), tl.load(border + 6), tl.load(border + 7)
+    own_least = least + image * ROWS
+    l1, l2, l3 = tl.load(own_least + 1), tl.load(own_least + 2), tl.load(own_least + 3)
+    l4, l5, l6, l7 = tl.load(own_least + 4), tl.load(own_least + 5), tl.load(own_least + 6), tl.load(own_least + 7)
     blocks = (points + 8 * CHAINS - 1) // (8 * CHAINS)
-    number = points.to(tl.uint32)  # the numbers of burn-in's points are far above it
+    number = points.to(tl.uint32)  # as uint32, the negative numbers of points in the burn-in are far above it
 
-    # The orbit is computed twice, first for its bounding box: that is less than writing it down.
+    # The orbit is computed twice, first for its bounding box: that is faster than storing it.
     zero = tl.zeros([CHAINS], tl.float32)
     x, y, low_x, high_x, low_y, high_y = zero, zero, zero, zero, zero, zero
     for block in range(-(BURN_IN // 8), blocks):
         w0, w1, w2, w3 = _eight_draws(block, chain, draw, category, key0, key1, CHAINS, BURN_IN)
         for turn in tl.static_range(8):
-            x, y = _step(w0, w1, w2, w3, turn, system, border, b1, b2, b3, b4, b5, b6, b7, x, y, ROWS)
+            x, y = _step(w0, w1, w2, w3, turn, system, own_least, l1, l2, l3, l4, l5, l6, l7, x, y, ROWS)
             counts = ((block * 8 + turn) * CHAINS + chain).to(tl.uint32) < number
             low_x, high_x = _widened(low_x, high_x, x, counts)
             low_y, high_y = _widened(low_y, high_y, y, counts)
@@ -126,7 +125,7 @@ def _mark_orbits(  # type: ignore[no-untyped-def]
     for block in range(-(BURN_IN // 8), blocks):
         w0, w1, w2, w3 = _eight_draws(block, chain, draw, category, key0, key1, CHAINS, BURN_IN)
         for turn in tl.static_range(8):
-            x, y = _step(w0, w1, w2, w3, turn, system, border, b1, b2, b3, b4, b5, b6, b7, x, y, ROWS)
+            x, y = _step(w0, w1, w2, w3, turn, system, own_least, l1, l2, l3, l4, l5, l6, l7, x, y, ROWS)
             point = (block * 8 + turn) * CHAINS + chain
             _mark(marks, point + 1, x, y, box, size, padding, point.to(tl.uint32) < number)
 
@@ -135,21 +134,21 @@ def _mark_orbits(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _published_step(draws, step, steps, system, cumulative, x, y, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where the segments' points go in a step of each, and whether there is such a step."""
+def _published_step(draws, step, steps, system, cumulative, x, y, ROWS: tl.constexpr):
+    """Equation 2 for one step of each segment, and whether the segment has such a step."""
     there = step < steps
     draw = tl.load(draws + step, mask=there, other=0.0)
     row = tl.zeros(draw.shape, tl.int32)
     for r in tl.static_range(ROWS):
         row += (draw > tl.load(cumulative + r)).to(tl.int32)
-    place = system + 6 * row
-    a, b, c = tl.load(place), tl.load(place + 1), tl.load(place + 2)
-    d, e, f = tl.load(place + 3), tl.load(place + 4), tl.load(place + 5)
+    own = system + 6 * row
+    a, b, c = tl.load(own), tl.load(own + 1), tl.load(own + 2)
+    d, e, f = tl.load(own + 3), tl.load(own + 4), tl.load(own + 5)
     return tl.where(there, x * a + y * b + e, x), tl.where(there, x * c + y * d + f, y), there
 
 
 @triton.jit(do_not_specialize=["points", "size", "padding"])
-def _mark_published_orbits(  # type: ignore[no-untyped-def]
+def _mark_published_orbits(
     systems,
     cumulatives,
     draws,
@@ -167,8 +166,8 @@ def _mark_published_orbits(  # type: ignore[no-untyped-def]
     steps = points - 1
     length = (steps + SEGMENTS - 1) // SEGMENTS
     zero = tl.zeros([SEGMENTS], tl.float64)
-    # Where each segment starts: where the one before it ends, which is not known before that has started where it does.
-    # Starts are set right until no end changes: after the second time, where rounding has forgotten the first starts.
+    # A segment starts where the one before it ends. All start at the origin first, and then at the ends found so far,
+    # until no end changes: that is after the second time, where rounding makes orbits of different starts equal.
     none = tl.zeros([SEGMENTS], tl.int32) + points
     start_x, start_y, first_x, first_y = zero, zero, none, none
     wrong = 1
@@ -188,7 +187,7 @@ def _mark_published_orbits(  # type: ignore[no-untyped-def]
         wrong = tl.sum(tl.where(right_x & right_y, 0, 1), 0)
         start_x, start_y = end_x, end_y
 
-    # The points from 100 before the first that is no number are dropped: along x, then along y.
+    # As rendering.points.valid_length, along x and then along y: points from 100 before the first NaN on are dropped.
     without_x, without_y = tl.min(first_x, 0), tl.min(first_y, 0)
     number = tl.where(without_x < points, tl.maximum(without_x - 100, 0), points)
     number = tl.where(without_y < number, tl.maximum(without_y - 100, 0), number)
@@ -219,23 +218,23 @@ def _mark_published_orbits(  # type: ignore[no-untyped-def]
 
 
 def mark_published_orbits(
-    systems: torch.Tensor,
-    cumulatives: torch.Tensor,
-    draws: torch.Tensor,
-    latest: torch.Tensor,
+    systems: Float64[torch.Tensor, "n rows_with_identity 6"],
+    cumulatives: Float64[torch.Tensor, "n rows"],
+    draws: Float64[torch.Tensor, " points"],
+    latest: Int32[torch.Tensor, "n size size"],
     *,
     padding: int,
 ) -> None:
-    """Published orbits of many systems, each noted pixel by pixel as ``rendering.points.mark`` does.
+    """Published orbits of many images, marked as by ``rendering.points.mark``.
 
-    The one chain of an orbit is computed in 128 segments side by side. Where a system contracts, they are right at the
-    second time; where it expands, it may take as many times as there are segments.
+    The single chain of an orbit is computed in 128 segments side by side. Where a system contracts, they are right
+    after two rounds; where it expands, it may take as many rounds as there are segments.
 
     Args:
-        systems: float64 [n, rows + 1, 6], of the images, the identity behind each system's last row.
-        cumulatives: float64 [n, rows], the cumulated probabilities, infinite for added rows.
-        draws: float64 [points], of which a step takes one.
-        latest: int32 [n, size, size] of zeros, is filled as ``rendering.points.mark`` fills it.
+        systems: a to f of each image, with the identity behind each system's last row.
+        cumulatives: cumulative probabilities, infinite for rows that fill up.
+        draws: random numbers, one a step.
+        latest: zeros; is filled as ``rendering.points.mark`` fills it.
         padding: of the canvas, in pixels.
     """
     _mark_published_orbits[(len(systems),)](
@@ -254,33 +253,33 @@ def mark_published_orbits(
 
 
 def mark_orbits(
-    systems: torch.Tensor,
-    borders: torch.Tensor,
-    categories: torch.Tensor,
-    draws: torch.Tensor,
-    latest: torch.Tensor,
+    systems: Float32[torch.Tensor, "n rows 6"],
+    least: Int32[torch.Tensor, "n rows"],
+    categories: Int64[torch.Tensor, " n"],
+    draws: Int64[torch.Tensor, " n"],
+    latest: Int32[torch.Tensor, "n size size"],
     *,
     points: int,
     padding: int,
     key: tuple[int, int],
 ) -> None:
-    """Orbits of many systems, each noted pixel by pixel as ``rendering.points.mark`` does.
+    """Independent orbits of many images, marked as by ``rendering.points.mark``.
 
-    A program follows the 128 chains of an image. That two points meet in a pixel is settled by their numbers, with an
-    atomic maximum, and so the order in which they are drawn does not matter.
+    One Triton program computes the 128 chains of an image. Where two points fall on a pixel, an atomic maximum keeps
+    the higher point number, so the order in which points are computed does not matter.
 
     Args:
-        systems: float32 [n, rows, 6], of the images; rows that are added are never selected.
-        borders: int32 [n, rows]: the least draw that selects a row or one after it, 65536 for added rows.
-        categories, draws: int64 [n]: words 3 and 2 of the counters of the random numbers.
-        latest: int32 [n, size, size] of zeros, is filled as ``rendering.points.mark`` fills it.
-        points: of an orbit.
+        systems: a to f of each image; rows that fill up are never selected.
+        least: the least draw that selects a row or one behind it, 65536 for rows that fill up.
+        categories, draws: words 3 and 2 of the counters of the random numbers.
+        latest: zeros; is filled as ``rendering.points.mark`` fills it.
+        points: number of points of an orbit.
         padding: of the canvas, in pixels.
         key: of the random numbers.
     """
     _mark_orbits[(len(systems),)](
         systems,
-        borders,
+        least,
         categories,
         draws,
         latest,

@@ -1,4 +1,4 @@
-"""Images of a generator from the CPU and from a device, in any process."""
+"""Images of a generator from the CPU and from a device, in any process; and fractals with given masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from formulavision import Drawer, Recipe
+from formulavision import Category, Drawer, Recipe
 from formulavision.recipes.drawing import DeviceDrawer
 
 
@@ -29,3 +29,13 @@ def draw_both(
     places = np.array(labels), np.array(instances)
     with np.errstate(all="ignore"):  # the interpreter computes with numpy, which warns of orbits that overflow
         return drawer.draw_instances(*places), on_device.draw_instances(*places).cpu().numpy()
+
+
+def draw_with_masks(drawer: Drawer, category: Category, weight: int, masks: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """A fractal with given masks of its patches, one a point: uint8 [size, size, channels], without a flip."""
+    generator: Any = drawer.generator
+    drawing = generator.drawing
+    image = np.empty(drawer.recipe.canvas.shape, np.uint8)
+    owners = drawing.owners(category, generator.table[weight], weight)
+    drawing.turn(drawing.shade(owners, np.concatenate([np.zeros(1, np.uint16), masks])), 0, image)
+    return image

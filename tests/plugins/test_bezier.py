@@ -72,14 +72,14 @@ def test_the_segments_keep_within_a_third_of_a_pixel_of_the_curve(degree):
 
 def test_a_placed_curve_fills_its_extent_between_the_borders():
     points = np.random.default_rng(0).random((5, 20, 2))
-    placed = curves.place(points, np.linspace(5, 30, 5), np.random.default_rng(1).random((5, 2)), 4.0, 34.0)
+    placed = curves.scale_and_move(points, np.linspace(5, 30, 5), np.random.default_rng(1).random((5, 2)), 4.0, 34.0)
     np.testing.assert_allclose(np.ptp(placed, axis=1).max(axis=1), np.linspace(5, 30, 5), rtol=1e-5)
     assert placed.min() >= 4 - 1e-4
     assert placed.max() <= 34 + 1e-4
 
 
 def test_a_curve_whose_points_coincide_is_placed_as_one_point():
-    placed = curves.place(np.full((1, 3, 2), 0.5), np.array([10.0]), np.array([[0.0, 1.0]]), 4.0, 34.0)
+    placed = curves.scale_and_move(np.full((1, 3, 2), 0.5), np.array([10.0]), np.array([[0.0, 1.0]]), 4.0, 34.0)
     assert placed.tolist() == [[[4, 34]] * 3]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from draw_both import draw_with_masks
 
 from formulavision import ConfigError, Drawer, Recipe
 from formulavision.rendering import points
@@ -62,7 +63,7 @@ def test_weights_vary_an_instance_more_than_its_patches_do(drawer: Drawer) -> No
 def test_a_fixed_patch_is_one_mask_for_the_image() -> None:
     generator = Drawer(recipe(patch="fixed")).generator
     category = Drawer(recipe(patch="fixed")).categories[0]
-    masks = [generator.masks(category, draw).tolist() for draw in range(25)]  # type: ignore[attr-defined]
+    masks = [generator.drawing.masks(category, draw).tolist() for draw in range(25)]  # type: ignore[attr-defined]
     assert {(len(mask), mask[0]) for mask in masks} == {(2, 0)}
     assert len({mask[1] for mask in masks}) > 10
 
@@ -105,9 +106,9 @@ def test_no_category_of_the_independent_search_diverges() -> None:
 
 
 def test_a_search_that_finds_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    from formulavision_plugins.ifs import search
+    from formulavision_plugins.ifs import search_independent
 
-    monkeypatch.setattr(search, "_MOST_TRIALS", 100)
+    monkeypatch.setattr(search_independent, "_MOST_TRIALS", 100)
     generator = Recipe.from_dict({"generator": {"name": "ifs", "fill_rate": 0.3}}).build()
     with pytest.raises(ConfigError, match=r"none of 100 random systems fills 0\.3 of the canvas .* lower fill_rate"):
         generator.category(0)
@@ -116,8 +117,11 @@ def test_a_search_that_finds_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"weight_interval": 0.1}, "weight_interval: counts with weights: table only, and weights is continuous"),
-        ({"weights": "table", "perturbation": 0.1}, "perturbation: counts with weights: continuous only"),
+        (
+            {"weight_interval": 0.1},
+            "weight_interval: has an effect with weights: table only, and weights is continuous",
+        ),
+        ({"weights": "table", "perturbation": 0.1}, "perturbation: has an effect with weights: continuous only"),
     ],
 )
 def test_a_setting_that_would_not_count_is_refused(settings: dict[str, object], told: str) -> None:
@@ -133,17 +137,17 @@ def test_the_published_search_refuses_a_seed_that_numpy_would() -> None:
 
 def test_the_independent_search_reaches_the_filling_rate() -> None:
     from formulavision_plugins.ifs.orbits import published_orbit, select
-    from formulavision_plugins.ifs.search import cumulated, with_identity
+    from formulavision_plugins.ifs.systems import add_identity, cumulative_probabilities
 
     draws = np.random.default_rng(0).random(100_000)
     for category in Drawer(recipe(fill_rate=0.15)).categories:
         selection = np.empty(100_000, np.uint8)
         x, y = np.empty(100_000), np.empty(100_000)
-        select(draws, cumulated(category.parameters[:, 6]), selection)
-        published_orbit(with_identity(category.parameters), selection, x, y)
+        select(draws, cumulative_probabilities(category.parameters), selection)
+        published_orbit(add_identity(category.parameters), selection, x, y)
         columns, rows = np.empty(100_000, np.uint16), np.empty(100_000, np.uint16)
         length = points.to_pixels(x, y, 512, 6, columns, rows)
-        lit = points.count_lit(columns, rows, length, np.empty((512, 512), np.uint8))
+        lit = points.light(columns, rows, length, np.zeros((512, 512), np.uint8))
         assert lit / 512**2 > 0.15 * 0.97, "another orbit of the category fills as much, but for chance"
 
 
@@ -152,10 +156,10 @@ def test_the_independent_search_reaches_the_filling_rate() -> None:
 def test_the_published_orbit_is_followed_step_by_step(points_wanted: int, scale: float) -> None:
     """Also where it expands, and overflows: there its quarters never meet what was computed ahead."""
     from formulavision_plugins.ifs.orbits import published_orbit
-    from formulavision_plugins.ifs.search import with_identity
+    from formulavision_plugins.ifs.systems import add_identity
 
     random = np.random.default_rng(points_wanted)
-    system = with_identity(random.uniform(-scale, scale, (3, 7)))
+    system = add_identity(random.uniform(-scale, scale, (3, 7)))
     selection = random.integers(0, 4, points_wanted).astype(np.uint8)
     x, y = np.empty((2, points_wanted))
     published_orbit(system, selection, x, y)
@@ -169,12 +173,12 @@ def test_the_published_orbit_is_followed_step_by_step(points_wanted: int, scale:
 def plain_independent_orbit(system: np.ndarray, points_wanted: int, key: tuple[int, int, int, int]) -> np.ndarray:
     """By its definition, chain by chain in numpy scalars: float32 [2, points]."""
     from formulavision_plugins.ifs.orbits import BURN_IN, CHAINS
-    from formulavision_plugins.ifs.search import borders
+    from formulavision_plugins.ifs.systems import thresholds
 
     from formulavision.rendering.random import philox4x32
 
     rows = system[:, :6].astype(np.float32)
-    limits = borders(system)
+    limits = thresholds(system)
     steps = BURN_IN + -(-points_wanted // CHAINS)
     orbit = np.zeros((2, steps, CHAINS), np.float32)
     for chain in range(CHAINS):
@@ -192,16 +196,16 @@ def plain_independent_orbit(system: np.ndarray, points_wanted: int, key: tuple[i
 @pytest.mark.parametrize("rows", [2, 4, 5, 8, 11])
 def test_the_independent_orbit_is_what_its_definition_says(rows: int) -> None:
     from formulavision_plugins.ifs.orbits import in_fours, independent_orbit
-    from formulavision_plugins.ifs.search import borders, with_probabilities
+    from formulavision_plugins.ifs.systems import thresholds, with_probabilities
 
     system = with_probabilities(np.random.default_rng(rows).uniform(-0.6, 0.6, (rows, 6)))
     columns, lines = np.empty((2, 1500), np.uint16)
-    fours = in_fours(system[:, :6], borders(system))
+    fours = in_fours(system[:, :6], thresholds(system))
     box = independent_orbit(*fours, 1, 2, 3, 4, 96, 6, columns, lines)
     x, y = plain_independent_orbit(system, 1500, (1, 2, 3, 4))
     assert box == (min(x.min(), 0), max(x.max(), 0), min(y.min(), 0), max(y.max(), 0))
     expected = np.empty((2, 1500), np.uint16)
-    points.place(x, y, 1500, box, 96, 6, *expected)
+    points.scale_to_canvas(x, y, 1500, box, 96, 6, *expected)
     assert np.array_equal([columns, lines], expected)
 
 
@@ -219,7 +223,7 @@ def test_the_independent_orbit_makes_statistically_the_published_image() -> None
     """Over 50 categories, two images of each orbit: as bright in all, and in every block of 8 x 8 pixels an independent
     image differs from a published one no more than that from another published one."""
     from formulavision_plugins.ifs.orbits import in_fours, independent_orbit, published_orbit, select
-    from formulavision_plugins.ifs.search import borders, cumulated, with_identity
+    from formulavision_plugins.ifs.systems import add_identity, cumulative_probabilities, thresholds
 
     n = 100_000
     fill, differences = [], []
@@ -229,12 +233,12 @@ def test_the_independent_orbit_makes_statistically_the_published_image() -> None
         columns, rows = np.empty((2, n), np.uint16)
         for seed in (1, 2):
             selection, x, y = np.empty(n, np.uint8), np.empty(n), np.empty(n)
-            select(np.random.RandomState(seed).random_sample(n), cumulated(system[:, 6]), selection)
-            published_orbit(with_identity(system), selection, x, y)
+            select(np.random.RandomState(seed).random_sample(n), cumulative_probabilities(system), selection)
+            published_orbit(add_identity(system), selection, x, y)
             points.to_pixels(x, y, 256, 6, columns, rows)
             images.append(drawn(columns, rows, seed))
         for seed in (3, 4):
-            fours = in_fours(system[:, :6], borders(system))
+            fours = in_fours(system[:, :6], thresholds(system))
             independent_orbit(*fours, seed, 0, 0, 0, 256, 6, columns, rows)
             images.append(drawn(columns, rows, seed))
         fill.append([image.mean() for image in images])
@@ -257,7 +261,7 @@ def test_patches_have_the_3x3_statistics_of_the_published_ones(official: Path) -
         return np.bincount(windows @ (1 << np.arange(9)), minlength=512)[1:] / len(windows)
 
     with np.load(official / "golden/patch_gray_362_200000/00000/00000_02_masks.npz", allow_pickle=False) as file:
-        published = patterns(drawer.generator.draw_published(drawer.categories[0], 2, file["masks"]))  # type: ignore[attr-defined]
+        published = patterns(draw_with_masks(drawer, drawer.categories[0], 2, file["masks"]))
     ours = [patterns(drawer.draw(instance)[0]) for instance in (2, 102, 202)]
     between_ours = np.abs(ours[1] - ours[2]).sum()
     assert np.abs(ours[0] - published).sum() < 1.1 * between_ours

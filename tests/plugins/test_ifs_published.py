@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formulavision_plugins.ifs import published_search, weight_table
+from draw_both import draw_with_masks
+from formulavision_plugins.ifs import search_published, weight_table
 from PIL import Image
 
 from formulavision import Drawer, Recipe, generate
@@ -82,7 +83,7 @@ def test_patch_images_equal_the_published_ones_given_the_masks(official: Path, c
     drawer = Drawer(published(official, size=362, dots=200_000, patch="random"))
     with np.load(folder / f"{category:05d}_{weight:02d}_masks.npz", allow_pickle=False) as data:
         masks = data["masks"]
-    plain = drawer.generator.draw_published(drawer.categories[category], weight, masks)
+    plain = draw_with_masks(drawer, drawer.categories[category], weight, masks)
     flips = [plain, plain[::-1], plain[:, ::-1], plain[::-1, ::-1]]
     for flip, image in enumerate(flips):
         golden = np.asarray(Image.open(folder / f"{category:05d}_{weight:02d}_count_0_flip{flip}.png"))
@@ -102,15 +103,15 @@ def test_the_first_100_published_categories_come_out_of_seed_1_bit_for_bit(offic
 def test_category_number_1000_is_trial_42655(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number is the publication's; the digest is of all 1,000, of which the test above knows the first 100."""
     skimmed: list[np.ndarray] = []
-    skim = published_search._skim
+    skim = search_published._read_trials
 
     def noted(*arguments: Any) -> Any:
         sizes, systems, streams = skim(*arguments)
         skimmed.extend(system[:size, :6] for size, system in zip(sizes, systems, strict=True))
         return sizes, systems, streams
 
-    monkeypatch.setattr(published_search, "_skim", noted)
-    found = list(islice(published_search.published_search(1, 7, 0.2), 1000))
+    monkeypatch.setattr(search_published, "_read_trials", noted)
+    found = list(islice(search_published.published_search(1, 7, 0.2), 1000))
     assert 1 + next(i for i, system in enumerate(skimmed) if np.array_equal(system, found[-1][:, :6])) == 42_655
     assert hashlib.sha256(b"".join(system.tobytes() for system in found)).hexdigest() == ALL_1000
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from formulavision_plugins.ifs import mersenne, published_search
+from formulavision_plugins.ifs import mersenne, search_published
 from formulavision_plugins.ifs.orbits import published_orbit, select
-from formulavision_plugins.ifs.search import cumulated, with_identity, with_probabilities
+from formulavision_plugins.ifs.systems import add_identity, cumulative_probabilities, with_probabilities
 from numpy.typing import NDArray
 
 from formulavision.rendering import points
@@ -72,7 +72,7 @@ def test_accepted_are_the_trials_that_fill_enough(seed: int, max_transformations
     trials = list(itertools.islice(published_trials(seed, max_transformations), 20))
     expected = [system for system, share in trials if share >= fill_rate]
     assert 0 < len(expected) < len(trials)
-    found = published_search.published_search(seed, max_transformations, fill_rate)
+    found = search_published.published_search(seed, max_transformations, fill_rate)
     for system, other in zip(expected, found, strict=False):
         assert np.array_equal(system, other)
 
@@ -85,7 +85,7 @@ def trials() -> Trials:
 
 
 def skim(stream: NDArray[np.uint32]) -> Trials:
-    return published_search._skim(stream, 7)
+    return search_published._read_trials(stream, 7)
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +96,21 @@ def lit(trials: Trials) -> list[tuple[int, int]]:
     counts = []
     x, y = np.empty(POINTS), np.empty(POINTS)
     columns, rows = np.empty(POINTS, np.uint16), np.empty(POINTS, np.uint16)
-    grid = np.empty((512, 512), np.uint8)
     selection = np.empty(POINTS, np.uint8)
     for n, transformations in zip(sizes, systems, strict=True):
         assert numpy_stream.randint(2, 8) == n
         assert np.array_equal(numpy_stream.uniform(-1, 1, (n, 6)), transformations[:n])
         system = with_probabilities(transformations[:n])
-        select(numpy_stream.random_sample(POINTS), cumulated(system[:, 6]), selection)
-        published_orbit(with_identity(system), selection, x, y)
+        select(numpy_stream.random_sample(POINTS), cumulative_probabilities(system), selection)
+        published_orbit(add_identity(system), selection, x, y)
         length = points.to_pixels(x, y, 512, 6, columns, rows)
-        counts.append((length, points.count_lit(columns, rows, length, grid)))
+        counts.append((length, points.light(columns, rows, length, np.zeros((512, 512), np.uint8))))
     return counts
 
 
 def accepted(trials: Trials, needed: int) -> list[NDArray[np.float64]]:
-    published_search._take_memory()
-    return published_search._accepted(needed, *trials)
+    search_published._take_memory()
+    return search_published._accepted(needed, *trials)
 
 
 @pytest.mark.parametrize("needed", [1, 1000, 5000, 20_000, 52_429, 100_001])
@@ -172,17 +171,17 @@ def test_an_orbit_that_diverges_lights_as_many_pixels_as_drawn(case: str) -> Non
     x, y = diverging(case)
     columns, rows = np.empty(POINTS, np.uint16), np.empty(POINTS, np.uint16)
     length = points.to_pixels(x, y, 512, 6, columns, rows)
-    count = points.count_lit(columns, rows, length, np.empty((512, 512), np.uint8))
+    count = points.light(columns, rows, length, np.zeros((512, 512), np.uint8))
     box = np.nanmin(x), np.nanmax(x), np.nanmin(y), np.nanmax(y)
-    scratch = columns[:1024], rows[:1024], np.empty(512**2, np.uint8)
-    assert published_search._fills(x, y, box, count, *scratch)
-    assert not published_search._fills(x, y, box, count + 1, *scratch)
+    scratch = columns[:1024], rows[:1024], np.empty((512, 512), np.uint8)
+    assert search_published._fills(x, y, box, count, *scratch)
+    assert not search_published._fills(x, y, box, count + 1, *scratch)
 
 
 def test_the_iterator_may_be_closed_at_any_time() -> None:
     threads = threading.active_count()
     for found in (0, 1, 3):
-        search = published_search.published_search(1, 7, 0.2)
+        search = search_published.published_search(1, 7, 0.2)
         for _ in range(found):
             next(search)
         search.close()

@@ -1,4 +1,4 @@
-"""Bezier curves drawn on a GPU."""
+"""Drawing Bezier curves on a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64, UInt8
 
 from formulavision import Category
 from formulavision.rendering.polylines_triton import draw_polylines
@@ -22,9 +22,9 @@ __all__ = ["BezierRenderer"]
 
 
 class BezierRenderer:
-    """Draws a ``Bezier`` generator's instances on a device; the host draws the random numbers.
+    """Draws instances of a ``Bezier`` generator on a device; the host draws the random numbers.
 
-    Beside the images it takes 32 MiB of scratch memory (or 4 bytes a pixel and channel of one image, where that is
+    Beside the images it takes 32 MiB of scratch memory (or 4 bytes a pixel and channel of one image where that is
     more), and a few kilobytes a curve.
     """
 
@@ -34,9 +34,9 @@ class BezierRenderer:
         self.indices = np.array([category.index for category in categories], np.int64)
         parameters = np.array([category.parameters[0] for category in categories]).astype(np.int64)
         self.control_points, self.curves = parameters.T
-        # The polynomials of all degrees one after the other, and where those of each begin and how many points it has.
+        # The polynomials of all degrees one after the other; by control points, their first index and number of points.
         self.starts, self.points = (np.zeros(self.control_points.max() + 1, np.int64) for _ in range(2))
-        bases: list[NDArray[np.float64]] = []
+        bases: list[Float64[np.ndarray, " numbers"]] = []
         for number in np.unique(self.control_points):
             basis = generator.basis(int(number))
             self.starts[number] = sum(b.size for b in bases)
@@ -46,11 +46,21 @@ class BezierRenderer:
         self.bases = keep(np.concatenate(bases), device)
         self.square = keep(np.array(generator.square), device)
 
-    def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+    def __call__(
+        self,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
+    ) -> None:
         for part in in_parts(len(labels), out[0].numel()):
             self._draw(labels[part], instances[part], out[part])
 
-    def _draw(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+    def _draw(
+        self,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
+    ) -> None:
         generator, device = self.generator, self.device
         control_points, curves = self.control_points[labels], self.curves[labels]
         # A stream holds the control points of all its image's curves, then their widths, extents, places and hues.
@@ -63,13 +73,13 @@ class BezierRenderer:
         own, all_own = control_points[image], curves[image]
         widths = start + 2 * own * all_own
         extents = widths + all_own
-        places = extents + all_own
-        hues = places + 2 * all_own
+        positions = extents + all_own
+        hues = positions + 2 * all_own
         frames = np.stack(
             [
                 generator.extents(uniform[extents + number]),
-                uniform[places + 2 * number],
-                uniform[places + 2 * number + 1],
+                uniform[positions + 2 * number],
+                uniform[positions + 2 * number + 1],
             ],
             axis=1,
         )

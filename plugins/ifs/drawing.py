@@ -1,0 +1,153 @@
+"""Drawing a fractal on the CPU: from a category and weights to the points of an orbit, and from these to an image."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, UInt8, UInt16, UInt32
+from numpy.typing import NDArray
+
+from formulavision import Canvas, Category
+from formulavision.rendering import color, points
+
+from .orbits import in_fours, independent_orbit, published_orbit, select
+from .parameters import IfsParams
+from .systems import add_identity, cumulative_probabilities, thresholds
+
+__all__ = ["FractalDrawing", "kernel_key", "palette", "published_draws"]
+
+GRAY = 127
+"""Gray level of lit pixels: the published images draw (127, 127, 127) on black."""
+HUES = 128
+
+
+def kernel_key(seed: int, use: bytes) -> tuple[int, int]:
+    """Key of the random numbers inside kernels, for the use b"walk" (orbits) or b"mask" (patches)."""
+    return seed & 0xFFFF_FFFF, (seed >> 32) ^ int.from_bytes(use, "little")
+
+
+def palette(channels: int) -> UInt8[np.ndarray, "colors channels"]:
+    """Black, then the colours of lit pixels: one gray level, or 128 hues.
+
+    The published files hold the hues with red and blue exchanged, and so does this.
+    """
+    if channels == 1:
+        return np.array([[0], [GRAY]], np.uint8)
+    return np.concatenate([np.zeros((1, 3), np.uint8), color.hue_circle(HUES)[:, ::-1]])
+
+
+def published_draws(dots: int) -> Float64[np.ndarray, " dots"]:
+    """Random numbers by which the published orbit selects transformations, the same in all categories."""
+    return np.random.RandomState(100).random_sample(dots)
+
+
+class FractalDrawing:
+    """Draws the fractals of one recipe on the CPU.
+
+    Arrays that methods return are scratch memory: the next call of the method in the same thread overwrites them.
+    """
+
+    def __init__(self, params: IfsParams, canvas: Canvas, seed: int) -> None:
+        self.params = params
+        self.canvas = canvas
+        self.seed = seed
+        self.palette = palette(canvas.channels)
+        self._selected: tuple[Category, UInt8[np.ndarray, " dots"]] | None = None
+
+    def owners(
+        self, category: Category, weights: Float64[np.ndarray, "*transformations 6"], draw: int
+    ) -> UInt32[np.ndarray, "size size"]:
+        """The last point that draws at each pixel, as ``rendering.points.patch_owners`` writes it.
+
+        Args:
+            category: the category.
+            weights: factors of a to f, the same for all transformations or one row for each.
+            draw: number of the orbit in the category, for the random numbers of an independent orbit.
+        """
+        size, padding, dots = self.canvas.size, self.canvas.padding, self.params.dots
+        columns, rows = (_scratch(name, dots, np.uint16) for name in ("columns", "rows"))
+        transformations = category.parameters[:, :6] * weights
+        length = dots
+        if self.params.orbit == "published":
+            x, y = (_scratch(name, dots, np.float64) for name in ("x", "y"))
+            published_orbit(add_identity(transformations), self._selection(category), x, y)
+            length = points.to_pixels(x, y, size, padding, columns, rows)
+        else:
+            counter = (draw, category.index, *kernel_key(self.seed, b"walk"))
+            fours = in_fours(transformations, thresholds(category.parameters))
+            independent_orbit(*fours, *counter, size, padding, columns, rows)
+        latest = _scratch("latest", size * size, np.uint32).reshape(size, size)
+        points.mark(columns, rows, length, latest)
+        if self.params.patch == "point":
+            return latest
+        owners = _scratch("owners", size * size, np.uint32).reshape(size, size)
+        points.patch_owners(latest, owners)
+        return owners
+
+    def masks(self, category: Category, draw: int) -> UInt16[np.ndarray, " masks"]:
+        """Masks of the 3x3 patches for ``rendering.points.shade``: a 0, then one for each point or one for all points.
+
+        Args:
+            category: the category.
+            draw: number of the draw of patches in the category.
+        """
+        if self.params.patch == "point":
+            return np.array([0, 1], np.uint16)
+        masks = _scratch("masks", 1 + (self.params.dots if self.params.patch == "random" else 1), np.uint16)
+        masks[0] = 0
+        points.patch_masks(masks[1:], draw, category.index, *kernel_key(self.seed, b"mask"))
+        return masks
+
+    def shade(
+        self, owners: UInt32[np.ndarray, "size size"], masks: UInt16[np.ndarray, " masks"]
+    ) -> UInt8[np.ndarray, "size size"]:
+        """Gray levels, or on a canvas of three channels numbers of colours; row 0 is the lowest y."""
+        image = _scratch("image", owners.size, np.uint8).reshape(owners.shape)
+        if self.canvas.channels == 1:
+            points.shade(owners, masks, GRAY, image)
+        else:
+            points.shade_in_colors(owners, masks, HUES, image)
+        return image
+
+    def turn(
+        self, image: UInt8[np.ndarray, "size size"], flip: int, out: UInt8[np.ndarray, "size size channels"]
+    ) -> None:
+        """Write what ``shade`` returned to ``out``, flipped: 0 not, 1 top-bottom, 2 left-right, 3 both."""
+        if flip in (2, 3):
+            mirrored = _scratch("mirrored", image.size, np.uint8).reshape(image.shape)
+            points.mirror(image, mirrored)
+            image = mirrored
+        if flip in (0, 2):
+            image = image[::-1]  # row 0 of the points is the lowest y, row 0 of an image its top
+        if self.canvas.channels == 1:
+            out[:, :, 0] = image
+        else:
+            np.take(self.palette, image, axis=0, out=out)
+
+    def _selection(self, category: Category) -> UInt8[np.ndarray, " dots"]:
+        """The transformations that the published orbit selects: one sequence a category, since weights leave p."""
+        selected = self._selected  # another thread may replace it
+        if selected is None or selected[0] is not category:
+            selection = np.empty(self.params.dots, np.uint8)
+            select(self._draws, cumulative_probabilities(category.parameters), selection)
+            selected = self._selected = (category, selection)
+        return selected[1]
+
+    @cached_property
+    def _draws(self) -> Float64[np.ndarray, " dots"]:
+        return published_draws(self.params.dots)
+
+
+_buffers = threading.local()
+
+
+def _scratch(name: str, length: int, dtype: type[np.generic]) -> NDArray[Any]:
+    """Memory for a step of the drawing, used again for the next image: new pages cost more than the orbit itself."""
+    buffer = getattr(_buffers, name, None)
+    if buffer is None or len(buffer) != length or buffer.dtype != dtype:
+        buffer = np.empty(length, dtype)
+        setattr(_buffers, name, buffer)
+    return buffer

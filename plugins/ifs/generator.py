@@ -1,0 +1,194 @@
+"""The class of the generator ``ifs``: its categories, and how an instance follows from its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from formulavision import Canvas, Category, ConfigError, Generator
+
+from .parameters import IfsParams
+from .weights import FLIPS, continuous_weights, numbers_per_instance, weight_table
+
+if TYPE_CHECKING:
+    import torch
+
+    from formulavision.generators.contract import DeviceRenderer
+
+    from .drawing import FractalDrawing
+
+__all__ = ["Ifs"]
+
+MAX_TRANSFORMATIONS = 254
+"""Largest number of transformations of a category from a file: a selection is one byte."""
+MAX_COEFFICIENT = 1_000_000
+"""Largest magnitude of a to f in a category from a file, far beyond systems that converge."""
+ROUNDING_ERROR = 0.02
+"""Largest difference of the sum of a file's probabilities from 1: files may have rounded ones, such as 0.33 three
+times."""
+
+
+class Ifs(Generator):
+    """Fractals of iterated function systems, as in FractalDB (Kataoka et al., ACCV 2020, section 3).
+
+    With weights from the table, instance = weight + 25 x (flip + 4 x patch draw). So the first instances, which have
+    different weights, differ most; the four flips share a drawing, and patch draws share an orbit. With continuous
+    weights each instance draws its own weights, flip and patches.
+    """
+
+    name = "ifs"
+    version = 2
+    Params = IfsParams
+    columns = ("a", "b", "c", "d", "e", "f", "p")
+    category_params = frozenset(
+        {"search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval"}
+    )
+
+    params: IfsParams
+
+    def __init__(self, params: IfsParams, canvas: Canvas, seed: int) -> None:
+        super().__init__(params, canvas, seed)
+        self.table = weight_table(params.weight_interval) if params.weights == "table" else None
+        """Weights of a to f, float64 [25, 6]; None for continuous weights."""
+        self._flips = FLIPS if params.flips else 1
+
+    # Categories ------------------------------------------------------------------------------------------------------
+
+    def categories_are_independent(self) -> bool:
+        return self.params.search == "independent"
+
+    def category(self, index: int) -> Float64[np.ndarray, "n 7"]:
+        from .search_independent import independent_search
+
+        params = self.params
+        return independent_search(
+            self.seed, index, params.max_transformations, params.fill_rate, self.table, params.perturbation
+        )
+
+    def categories(self, count: int) -> Iterator[Float64[np.ndarray, "n 7"]]:
+        if self.params.search == "independent":
+            yield from (self.category(index) for index in range(count))
+            return
+        from .search_published import published_search
+
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed: {self.seed} is not allowed: the published search takes seeds below 2^32")
+        found = published_search(self.seed, self.params.max_transformations, self.params.fill_rate)
+        for _, system in zip(range(count), found, strict=False):
+            yield system
+
+    def check_category(self, parameters: Float64[np.ndarray, "n 7"]) -> None:
+        if len(parameters) > MAX_TRANSFORMATIONS:
+            raise ValueError(f"have {len(parameters)} transformations, not {MAX_TRANSFORMATIONS} at most")
+        if np.abs(parameters[:, :6]).max() > MAX_COEFFICIENT:
+            raise ValueError(f"a to f must be from -{MAX_COEFFICIENT:,} to {MAX_COEFFICIENT:,}")
+        p = parameters[:, 6]
+        if p.min() < 0 or abs(p.sum() - 1) > ROUNDING_ERROR:
+            raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+
+    # Instances -------------------------------------------------------------------------------------------------------
+
+    def max_instances(self) -> int | None:
+        # Without random patches only the table's weights and the flips vary.
+        if self.table is not None and self.params.patch == "point":
+            return len(self.table) * self._flips
+        return None
+
+    def decompose(
+        self, instances: Int64[np.ndarray, " n"]
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Row in the table of weights, patch draw and flip of instances, where weights come from the table."""
+        assert self.table is not None
+        rest, weights = np.divmod(instances, len(self.table))
+        patches, flips = np.divmod(rest, self._flips)
+        return weights, patches, flips
+
+    def continuous_weights(
+        self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
+    ) -> tuple[Float64[np.ndarray, "n most_transformations 6"], Int64[np.ndarray, " n"]]:
+        """Weights and flips of instances, where weights are continuous, from the instances' random streams.
+
+        Args:
+            categories: index of each instance's category.
+            sizes: number of transformations of each instance's category.
+            instances: number of each instance.
+        """
+        uniform = self.uniforms(categories, instances, numbers_per_instance(sizes))
+        weights, flips = continuous_weights(uniform, sizes, self.params.perturbation)
+        return weights, flips if self.params.flips else np.zeros_like(flips)
+
+    def instance_name(self, instance: int) -> str:
+        """With weights from the table as published: ``WW_count_C_flipF``."""
+        if self.table is None:
+            return super().instance_name(instance)
+        weight, patch, flip = (int(part[0]) for part in self.decompose(np.array([instance])))
+        return f"{weight:02d}_count_{patch}_flip{flip}"
+
+    def shared_work(self, instances: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Instances with the same row of the table of weights share an orbit."""
+        return instances if self.table is None else instances % len(self.table)
+
+    # Drawing ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def drawing(self) -> FractalDrawing:
+        """What draws on the CPU; numba is imported on first use."""
+        from .drawing import FractalDrawing
+
+        return FractalDrawing(self.params, self.canvas, self.seed)
+
+    def render(self, category: Category, instance: int) -> UInt8[np.ndarray, "size size channels"]:
+        out = np.zeros((1, *self.canvas.shape), np.uint8)
+        self.render_batch(category, np.array([instance]), out)
+        return out[0]
+
+    def render_batch(
+        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
+    ) -> None:
+        if self.table is None:
+            self._render_continuous(category, instances, out)
+        else:
+            self._render_from_table(category, instances, self.table, out)
+
+    def _render_continuous(
+        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
+    ) -> None:
+        drawing = self.drawing
+        indices, sizes = (np.full(len(instances), number) for number in (category.index, len(category.parameters)))
+        weights, flips = self.continuous_weights(indices, sizes, instances)
+        for i, instance in enumerate(instances.tolist()):
+            owners = drawing.owners(category, weights[i], instance)
+            drawing.turn(drawing.shade(owners, drawing.masks(category, instance)), int(flips[i]), out[i])
+
+    def _render_from_table(
+        self,
+        category: Category,
+        instances: Int64[np.ndarray, " n"],
+        table: Float64[np.ndarray, "rows 6"],
+        out: UInt8[np.ndarray, "n size size channels"],
+    ) -> None:
+        drawing = self.drawing
+        parts = list(zip(*(part.tolist() for part in self.decompose(instances)), strict=True))
+        # In this order one orbit serves all patch draws of a weight, and one drawing all its flips.
+        last: tuple[int, int] | None = None
+        for i in sorted(range(len(parts)), key=lambda i: parts[i]):
+            weight, patch, flip = parts[i]
+            if last is None or weight != last[0]:
+                owners = drawing.owners(category, table[weight], weight)
+            if (weight, patch) != last:
+                image = drawing.shade(owners, drawing.masks(category, weight + len(table) * patch))
+                last = (weight, patch)
+            drawing.turn(image, flip, out[i])
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        if not runs_on(device):
+            return None
+        from .drawing_on_device import IfsRenderer
+
+        return IfsRenderer(self, categories, device)

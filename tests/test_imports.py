@@ -17,10 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"formulavision": "formulavision", "formulavision_plugins": "plugins"}
 """Packages by their import names, with their folders in the repository."""
 
-KNOWN_CIRCLES: set[frozenset[str]] = {
-    frozenset({"formulavision_plugins.ifs", "formulavision_plugins.ifs.on_device"}),
-    frozenset({"formulavision_plugins.bezier", "formulavision_plugins.bezier.on_device"}),
-}
+KNOWN_CIRCLES: set[frozenset[str]] = set()
 """Circles that still stand; whoever opens one removes it here."""
 KNOWN_ARROWS: set[tuple[str, str]] = set()
 """Imports (importing module, imported module) against the order that still stand."""

@@ -15,6 +15,9 @@ from formulavision.rendering.kernels import kernel
 
 __all__ = ["philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
 
+Word = int | np.uint32
+Word64 = int | np.uint64
+
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -34,12 +37,7 @@ def _round(
 
 @kernel
 def philox4x32(
-    counter0: int | np.uint32,
-    counter1: int | np.uint32,
-    counter2: int | np.uint32,
-    counter3: int | np.uint32,
-    key0: int | np.uint32,
-    key1: int | np.uint32,
+    counter0: Word, counter1: Word, counter2: Word, counter3: Word, key0: Word, key1: Word
 ) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
     """Four random words of Philox4x32-10, for a counter of four words and a key of two, each below 2^32."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)
@@ -53,12 +51,12 @@ def philox4x32(
 
 @kernel
 def philox_blocks(
-    first: int | np.uint32,
-    counter1: int | np.uint32,
-    counter2: int | np.uint32,
-    counter3: int | np.uint32,
-    key0: int | np.uint32,
-    key1: int | np.uint32,
+    first: Word,
+    counter1: Word,
+    counter2: Word,
+    counter3: Word,
+    key0: Word,
+    key1: Word,
     words: UInt32[np.ndarray, "4 blocks"],
 ) -> None:
     """Fill column n of ``words`` with ``philox4x32(first + n, counter1, counter2, counter3, key0, key1)``.
@@ -95,12 +93,7 @@ def _high_half(a: np.uint64, b: np.uint64) -> np.uint64:
 
 @kernel
 def philox4x64(
-    counter0: int | np.uint64,
-    counter1: int | np.uint64,
-    counter2: int | np.uint64,
-    counter3: int | np.uint64,
-    key0: int | np.uint64,
-    key1: int | np.uint64,
+    counter0: Word64, counter1: Word64, counter2: Word64, counter3: Word64, key0: Word64, key1: Word64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Four random words of Philox4x64-10, for a counter of four words and a key of two, each below 2^64."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(counter2), uint64(counter3)

@@ -3,67 +3,32 @@
 Bezier-144 and Bezier-1024 of the FractalDB paper (table 9) are grids of 12 x 12 and 32 x 32. The paper's supplement,
 which describes them, was not available: the two axes of the grid and their first numbers are our interpretation.
 
-``curves.py`` computes points on curves on the CPU, ``curves_triton.py`` on a GPU, where ``drawing_on_device.py`` draws.
+``drawing.py`` makes curves from random numbers and draws them on the CPU, ``drawing_on_device.py`` on a GPU; the points
+on the curves come from ``curves.py`` and its twin ``curves_triton.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
-from pydantic import Field, model_validator
+from jaxtyping import Float64, Int64, UInt8
 
-from formulavision import Category, ConfigError, Generator, Params, hookimpl, rendering
+from formulavision import Category, Generator, hookimpl
+
+from .parameters import BezierParams
 
 if TYPE_CHECKING:
     import torch
 
     from formulavision.generators.contract import DeviceRenderer
 
+    from .drawing import CurveDrawing
 
 MAX_CONTROL_POINTS, MAX_CURVES = 256, 10_000
 """Largest numbers of a category from a file."""
-
-
-class BezierParams(Params):
-    grid: int = Field(
-        12,
-        ge=1,
-        le=64,
-        description="number of different numbers of control points, and of curves; 12 gives the 144 categories of "
-        "Bezier-144, 32 the 1,024 of Bezier-1024",
-        json_schema_extra={"unit": "numbers"},
-    )
-    thickness_min: float = Field(
-        1.0, ge=0.5, le=64, description="smallest width of a curve", json_schema_extra={"unit": "pixels"}
-    )
-    thickness_max: float = Field(
-        2.0, ge=0.5, le=64, description="largest width of a curve", json_schema_extra={"unit": "pixels"}
-    )
-    extent_min: float = Field(
-        0.2,
-        gt=0,
-        le=1,
-        description="smallest extent of a curve: the larger side of its bounding box",
-        json_schema_extra={"unit": "share of the canvas without its padding"},
-    )
-    extent_max: float = Field(
-        0.6,
-        gt=0,
-        le=1,
-        description="largest extent of a curve: the larger side of its bounding box",
-        json_schema_extra={"unit": "share of the canvas without its padding"},
-    )
-
-    @model_validator(mode="after")
-    def _ranges_are_in_order(self) -> BezierParams:
-        for name in ("thickness", "extent"):
-            smallest, largest = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
-            if smallest > largest:
-                raise ConfigError(f"{name}_min: {smallest} is not allowed: must not be above {name}_max {largest}")
-        return self
 
 
 class Bezier(Generator):
@@ -100,63 +65,24 @@ class Bezier(Generator):
             )
 
     def render(self, category: Category, instance: int) -> UInt8[np.ndarray, "size size channels"]:
-        image = np.zeros(self.canvas.shape, dtype=np.uint8)
-        self._draw(category, instance, image)
-        return image
+        out = np.empty((1, *self.canvas.shape), np.uint8)
+        self.render_batch(category, np.array([instance]), out)
+        return out[0]
 
     def render_batch(
         self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
     ) -> None:
         out[:] = 0
-        for image, instance in zip(out, instances, strict=True):
-            self._draw(category, int(instance), image)
+        control_points, curves = category.parameters[0].astype(int).tolist()
+        for image, instance in zip(out, instances.tolist(), strict=True):
+            self.drawing.draw(self.random(category, instance), control_points, curves, image)
 
-    def _draw(self, category: Category, instance: int, image: UInt8[np.ndarray, "size size channels"]) -> None:
-        from . import curves
+    @cached_property
+    def drawing(self) -> CurveDrawing:
+        """How curves are drawn; numba is imported on first use."""
+        from .drawing import CurveDrawing
 
-        control_points, count = category.parameters[0].astype(int)
-        random = self.random(category, instance)
-        control = random.random((count, control_points, 2))
-        widths, extents = self.widths(random.random(count)), self.extents(random.random(count))
-        points = curves.curve_points(self.basis(control_points), control)
-        low, high = self.square
-        points = curves.scale_and_move(points, extents, random.random((count, 2)), low, high)
-        colors = self.colors(random.random(count) if self.canvas.channels == 3 else np.empty(count))
-        rendering.polylines.draw_polylines(image, points, widths, colors)
-
-    @property
-    def _side(self) -> float:
-        """Side of the square of the curves, in pixels: the widest line with its soft edge stays off the padding."""
-        return max(self.canvas.size - 2 * self.canvas.padding - (self.params.thickness_max + 1), 0.0)
-
-    @property
-    def square(self) -> tuple[float, float]:
-        """The square that curves lie in: its first and last coordinate along x and y, in pixels."""
-        low = (self.canvas.size - self._side) / 2
-        return low, low + self._side
-
-    # From uniform random numbers to curves --------------------------------------------------------------------------
-
-    def widths(self, uniform: Float64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-        """Widths of curves, in pixels."""
-        thinnest, thickest = self.params.thickness_min, self.params.thickness_max
-        return (thinnest + uniform * (thickest - thinnest)).astype(np.float32)
-
-    def extents(self, uniform: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """Larger sides of curves' bounding boxes, in pixels."""
-        smallest, largest = self.params.extent_min, self.params.extent_max
-        return self._side * (smallest + uniform * (largest - smallest))
-
-    def colors(self, uniform: Float64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n channels"]:
-        """Colours of curves: white, or on a canvas of three channels a hue."""
-        return _hues(uniform) if self.canvas.channels == 3 else np.full((len(uniform), 1), 255, dtype=np.uint8)
-
-    def basis(self, control_points: int) -> Float64[np.ndarray, "points {control_points}"]:
-        """Bernstein polynomials of curves of ``control_points``, at the parameters of the points to draw."""
-        from . import curves
-
-        degree = control_points - 1
-        return curves.bernstein(degree, curves.segments_for(degree, self._side * self.params.extent_max))
+        return CurveDrawing(self.params, self.canvas)
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         from formulavision.rendering.triton_support import runs_on
@@ -165,13 +91,7 @@ class Bezier(Generator):
             return None
         from .drawing_on_device import BezierRenderer
 
-        return BezierRenderer(self, categories, device)
-
-
-def _hues(hue: Float64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
-    """Fully saturated colours for hues from 0 to 1 around the colour circle: 0 is red, 1/3 green, 2/3 blue."""
-    distance = np.abs((hue[:, None] - np.array([0, 1, 2]) / 3 + 0.5) % 1 - 0.5)
-    return (255 * np.clip(2 - 6 * distance, 0, 1) + 0.5).astype(np.uint8)
+        return BezierRenderer(self.drawing, self.uniforms, categories, device)
 
 
 @hookimpl

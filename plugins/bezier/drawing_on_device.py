@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,22 +13,27 @@ from formulavision.rendering.polylines_triton import draw_polylines
 from formulavision.rendering.triton_support import in_parts, keep, upload
 
 from .curves_triton import curve_points
-
-if TYPE_CHECKING:
-    from . import Bezier
+from .drawing import CurveDrawing
 
 __all__ = ["BezierRenderer"]
 
 
 class BezierRenderer:
-    """Draws instances of a ``Bezier`` generator on a device; the host draws the random numbers.
+    """Draws images of Bezier curves on a device; the host draws the random numbers.
 
     Beside the images it takes 32 MiB of scratch memory (or 4 bytes a pixel and channel of one image where that is
     more), and a few kilobytes a curve.
     """
 
-    def __init__(self, generator: Bezier, categories: Sequence[Category], device: torch.device) -> None:
-        self.generator = generator
+    def __init__(
+        self,
+        drawing: CurveDrawing,
+        uniforms: Callable[..., Float64[np.ndarray, " numbers"]],
+        categories: Sequence[Category],
+        device: torch.device,
+    ) -> None:
+        self.drawing = drawing
+        self.uniforms = uniforms
         self.device = device
         self.indices = np.array([category.index for category in categories], np.int64)
         parameters = np.array([category.parameters[0] for category in categories]).astype(np.int64)
@@ -38,13 +42,13 @@ class BezierRenderer:
         self.starts, self.points = (np.zeros(self.control_points.max() + 1, np.int64) for _ in range(2))
         bases: list[Float64[np.ndarray, " numbers"]] = []
         for number in np.unique(self.control_points):
-            basis = generator.basis(int(number))
+            basis = drawing.basis(int(number))
             self.starts[number] = sum(b.size for b in bases)
             self.points[number] = len(basis)
             bases.append(basis.T.ravel())
         self.most_points = int(self.points.max())
         self.bases = keep(np.concatenate(bases), device)
-        self.square = keep(np.array(generator.square), device)
+        self.square = keep(np.array([drawing.low, drawing.high]), device)
 
     def __call__(
         self,
@@ -61,12 +65,11 @@ class BezierRenderer:
         instances: Int64[np.ndarray, " n"],
         out: UInt8[torch.Tensor, "n size size channels"],
     ) -> None:
-        generator, device = self.generator, self.device
+        drawing, device = self.drawing, self.device
         control_points, curves = self.control_points[labels], self.curves[labels]
         # A stream holds the control points of all its image's curves, then their widths, extents, places and hues.
-        numbers_of_a_curve = 4 + (generator.canvas.channels == 3)
-        counts = curves * (2 * control_points + numbers_of_a_curve)
-        uniform = generator.uniforms(self.indices[labels], instances, counts)
+        counts = curves * (2 * control_points + drawing.numbers_per_curve)
+        uniform = self.uniforms(self.indices[labels], instances, counts)
         image = np.repeat(np.arange(len(labels)), curves)
         number = np.arange(len(image)) - np.repeat(np.cumsum(curves) - curves, curves)
         start = np.repeat(np.cumsum(counts) - counts, curves)
@@ -77,7 +80,7 @@ class BezierRenderer:
         hues = positions + 2 * all_own
         frames = np.stack(
             [
-                generator.extents(uniform[extents + number]),
+                drawing.extents(uniform[extents + number]),
                 uniform[positions + 2 * number],
                 uniform[positions + 2 * number + 1],
             ],
@@ -92,13 +95,13 @@ class BezierRenderer:
             self.square,
             self.most_points,
         )
-        colors = generator.colors(uniform[hues + number] if generator.canvas.channels == 3 else np.empty(len(image)))
+        colors = drawing.colors(uniform[hues + number] if drawing.channels == 3 else np.empty(len(image)))
         levels = torch.zeros(out.shape, dtype=torch.int32, device=device)
         draw_polylines(
             points,
             upload(self.points[own].astype(np.int32), device),
             upload(image, device),
-            upload(generator.widths(uniform[widths + number]), device),
+            upload(drawing.widths(uniform[widths + number]), device),
             upload(colors, device),
             levels,
         )

@@ -58,14 +58,14 @@ class FractalDrawing:
         self._selected: tuple[Category, UInt8[np.ndarray, " dots"]] | None = None
 
     def owners(
-        self, category: Category, weights: Float64[np.ndarray, "*transformations 6"], draw: int
+        self, category: Category, weights: Float64[np.ndarray, "rows 6"], orbit: int
     ) -> UInt32[np.ndarray, "size size"]:
         """The last point that draws at each pixel, as ``rendering.points.patch_owners`` writes it.
 
         Args:
             category: the category.
-            weights: factors of a to f, the same for all transformations or one row for each.
-            draw: number of the orbit in the category, for the random numbers of an independent orbit.
+            weights: factors of a to f, one row for all transformations or one for each.
+            orbit: number of the orbit in the category, for the random numbers of an independent orbit.
         """
         size, padding, dots = self.canvas.size, self.canvas.padding, self.params.dots
         columns, rows = (_scratch(name, dots, np.uint16) for name in ("columns", "rows"))
@@ -76,7 +76,7 @@ class FractalDrawing:
             published_orbit(add_identity(transformations), self._selection(category), x, y)
             length = points.to_pixels(x, y, size, padding, columns, rows)
         else:
-            counter = (draw, category.index, *kernel_key(self.seed, b"walk"))
+            counter = (orbit, category.index, *kernel_key(self.seed, b"walk"))
             fours = in_fours(transformations, thresholds(category.parameters))
             independent_orbit(*fours, *counter, size, padding, columns, rows)
         latest = _scratch("latest", size * size, np.uint32).reshape(size, size)

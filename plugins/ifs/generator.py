@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64, UInt8
 from formulavision import Canvas, Category, ConfigError, Generator
 
 from .parameters import IfsParams
-from .weights import FLIPS, continuous_weights, numbers_per_instance, weight_table
+from .weights import ContinuousVariation, TableVariation, Variation, weight_table
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +33,7 @@ times."""
 
 
 class Ifs(Generator):
-    """Fractals of iterated function systems, as in FractalDB (Kataoka et al., ACCV 2020, section 3).
-
-    With weights from the table, instance = weight + 25 x (flip + 4 x patch draw). So the first instances, which have
-    different weights, differ most; the four flips share a drawing, and patch draws share an orbit. With continuous
-    weights each instance draws its own weights, flip and patches.
-    """
+    """Fractals of iterated function systems, as in FractalDB (Kataoka et al., ACCV 2020, section 3)."""
 
     name = "ifs"
     version = 2
@@ -54,7 +49,11 @@ class Ifs(Generator):
         super().__init__(params, canvas, seed)
         self.table = weight_table(params.weight_interval) if params.weights == "table" else None
         """Weights of a to f, float64 [25, 6]; None for continuous weights."""
-        self._flips = FLIPS if params.flips else 1
+        self._by_table = None if self.table is None else TableVariation(self.table, params.flips)
+        self.variation: Variation = self._by_table or ContinuousVariation(
+            self.uniforms, params.perturbation, params.flips
+        )
+        """How instances follow from their numbers."""
 
     # Categories ------------------------------------------------------------------------------------------------------
 
@@ -94,38 +93,15 @@ class Ifs(Generator):
 
     def max_instances(self) -> int | None:
         # Without random patches only the table's weights and the flips vary.
-        if self.table is not None and self.params.patch == "point":
-            return len(self.table) * self._flips
+        if self._by_table is not None and self.params.patch == "point":
+            return len(self._by_table.table) * self._by_table.flips
         return None
-
-    def decompose(
-        self, instances: Int64[np.ndarray, " n"]
-    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Row in the table of weights, patch draw and flip of instances, where weights come from the table."""
-        assert self.table is not None
-        rest, weights = np.divmod(instances, len(self.table))
-        patches, flips = np.divmod(rest, self._flips)
-        return weights, patches, flips
-
-    def continuous_weights(
-        self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
-    ) -> tuple[Float64[np.ndarray, "n most_transformations 6"], Int64[np.ndarray, " n"]]:
-        """Weights and flips of instances, where weights are continuous, from the instances' random streams.
-
-        Args:
-            categories: index of each instance's category.
-            sizes: number of transformations of each instance's category.
-            instances: number of each instance.
-        """
-        uniform = self.uniforms(categories, instances, numbers_per_instance(sizes))
-        weights, flips = continuous_weights(uniform, sizes, self.params.perturbation)
-        return weights, flips if self.params.flips else np.zeros_like(flips)
 
     def instance_name(self, instance: int) -> str:
         """With weights from the table as published: ``WW_count_C_flipF``."""
-        if self.table is None:
+        if self._by_table is None:
             return super().instance_name(instance)
-        weight, patch, flip = (int(part[0]) for part in self.decompose(np.array([instance])))
+        weight, patch, flip = (int(part[0]) for part in self._by_table.decompose(np.array([instance])))
         return f"{weight:02d}_count_{patch}_flip{flip}"
 
     def shared_work(self, instances: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
@@ -149,40 +125,19 @@ class Ifs(Generator):
     def render_batch(
         self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
     ) -> None:
-        if self.table is None:
-            self._render_continuous(category, instances, out)
-        else:
-            self._render_from_table(category, instances, self.table, out)
-
-    def _render_continuous(
-        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
-    ) -> None:
         drawing = self.drawing
         indices, sizes = (np.full(len(instances), number) for number in (category.index, len(category.parameters)))
-        weights, flips = self.continuous_weights(indices, sizes, instances)
-        for i, instance in enumerate(instances.tolist()):
-            owners = drawing.owners(category, weights[i], instance)
-            drawing.turn(drawing.shade(owners, drawing.masks(category, instance)), int(flips[i]), out[i])
-
-    def _render_from_table(
-        self,
-        category: Category,
-        instances: Int64[np.ndarray, " n"],
-        table: Float64[np.ndarray, "rows 6"],
-        out: UInt8[np.ndarray, "n size size channels"],
-    ) -> None:
-        drawing = self.drawing
-        parts = list(zip(*(part.tolist() for part in self.decompose(instances)), strict=True))
-        # In this order one orbit serves all patch draws of a weight, and one drawing all its flips.
-        last: tuple[int, int] | None = None
-        for i in sorted(range(len(parts)), key=lambda i: parts[i]):
-            weight, patch, flip = parts[i]
-            if last is None or weight != last[0]:
-                owners = drawing.owners(category, table[weight], weight)
-            if (weight, patch) != last:
-                image = drawing.shade(owners, drawing.masks(category, weight + len(table) * patch))
-                last = (weight, patch)
-            drawing.turn(image, flip, out[i])
+        draws = self.variation.draws(indices, sizes, instances)
+        orbit = patch = None
+        # In this order one orbit serves all its draws of patches, and one drawing all its flips.
+        for i in np.lexsort((draws.flips, draws.patches, draws.orbits)):
+            if orbit != draws.orbits[i]:
+                orbit, patch = int(draws.orbits[i]), None
+                owners = drawing.owners(category, draws.weights[i], orbit)
+            if patch != draws.patches[i]:
+                patch = int(draws.patches[i])
+                image = drawing.shade(owners, drawing.masks(category, patch))
+            drawing.turn(image, int(draws.flips[i]), out[i])
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         from formulavision.rendering.triton_support import runs_on
@@ -191,4 +146,4 @@ class Ifs(Generator):
             return None
         from .drawing_on_device import IfsRenderer
 
-        return IfsRenderer(self, categories, device)
+        return IfsRenderer(self.params, self.canvas, self.seed, self.variation, categories, device)

@@ -1,14 +1,21 @@
-"""Weights: the factors by which an instance multiplies a to f of its category's system (paper, section 3.3)."""
+"""Weights: the factors by which an instance multiplies a to f of its category's system (paper, section 3.3).
+
+The number of an instance determines its weights, its draw of patches and its flip, in one of two ways: by a table of
+weights (:class:`TableVariation`), or by continuous random weights (:class:`ContinuousVariation`).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-__all__ = ["FLIPS", "continuous_weights", "numbers_per_instance", "weight_table"]
+__all__ = ["ContinuousVariation", "InstanceDraws", "TableVariation", "Variation", "weight_table"]
 
 FLIPS = 4
-"""Number of flips: 0 none, 1 top-bottom, 2 left-right, 3 both."""
 
 
 def weight_table(interval: float) -> Float64[np.ndarray, "rows 6"]:
@@ -38,32 +45,96 @@ def weight_table(interval: float) -> Float64[np.ndarray, "rows 6"]:
     return np.array(rows)
 
 
-def numbers_per_instance(sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Number of uniform numbers that :func:`continuous_weights` takes for systems of ``sizes`` transformations."""
-    return 6 * sizes + 1
+@dataclass(frozen=True)
+class InstanceDraws:
+    """What differs among instances.
+
+    Attributes:
+        weights: factors of a to f; one row for all transformations of an instance's system, or one for each, and rows
+            of ones behind its last.
+        orbits: numbers of the orbits; instances of a category with equal numbers have the same orbit.
+        patches: numbers of the draws of patches; instances of a category with equal numbers have the same image up to
+            its flip.
+        flips: 0 none, 1 top-bottom, 2 left-right, 3 both.
+    """
+
+    weights: Float64[np.ndarray, "n rows 6"]
+    orbits: Int64[np.ndarray, " n"]
+    patches: Int64[np.ndarray, " n"]
+    flips: Int64[np.ndarray, " n"]
 
 
-def continuous_weights(
-    uniform: Float64[np.ndarray, " numbers"], sizes: Int64[np.ndarray, " n"], perturbation: float
-) -> tuple[Float64[np.ndarray, "n most_transformations 6"], Int64[np.ndarray, " n"]]:
-    """Weights 1 + u of instances, and their flips.
+class Variation(Protocol):
+    def draws(
+        self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
+    ) -> InstanceDraws:
+        """Weights, orbits, patches and flips of instances.
 
-    The values of u are those of numpy's ``uniform(-perturbation, perturbation, (size, 6))`` from each instance's random
-    stream, and the flip is that of ``integers(4)`` after it.
+        Args:
+            categories: index of each instance's category.
+            sizes: number of transformations of each instance's category.
+            instances: number of each instance in its category.
+        """
+
+
+class TableVariation:
+    """Instance = weight + 25 x (flip + 4 x patch draw), where weight is a row of the table.
+
+    So the first instances, which have different weights, differ most; flips share a drawing, and patch draws an orbit.
 
     Args:
-        uniform: numbers from 0 to below 1 of the instances' streams, one stream after the other,
-            ``numbers_per_instance(sizes)`` of each.
-        sizes: number of transformations of each instance's system.
-        perturbation: largest magnitude of u.
-
-    Returns:
-        The weights, which are 1 behind an instance's last transformation; and the flips, 0 to 3.
+        table: the weights.
+        flips: whether images are flipped.
     """
-    last_number = np.cumsum(numbers_per_instance(sizes)) - 1
-    weights = np.ones((len(sizes), sizes.max(initial=0), 6))
-    present = np.arange(weights.shape[1]) < sizes[:, None]
-    weights[present] += np.delete(uniform, last_number).reshape(-1, 6) * (perturbation + perturbation) - perturbation
-    # integers(4) takes the two highest of a word's lower 32 bits; a uniform number consists of the word's upper 53.
-    words = (uniform[last_number] * 2.0**53).astype(np.int64)
-    return weights, (words >> 19) % FLIPS
+
+    def __init__(self, table: Float64[np.ndarray, "rows 6"], flips: bool) -> None:
+        self.table = table
+        self.flips = FLIPS if flips else 1
+
+    def decompose(
+        self, instances: Int64[np.ndarray, " n"]
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Row of the table, patch draw and flip of instances."""
+        rest, rows = np.divmod(instances, len(self.table))
+        patches, flips = np.divmod(rest, self.flips)
+        return rows, patches, flips
+
+    def draws(
+        self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
+    ) -> InstanceDraws:
+        rows, patches, flips = self.decompose(instances)
+        return InstanceDraws(self.table[rows][:, None], rows, rows + len(self.table) * patches, flips)
+
+
+class ContinuousVariation:
+    """Weights 1 + u, each with its own u, and a flip, from the random stream of an instance.
+
+    The values of u are those of numpy's ``uniform(-perturbation, perturbation, (size, 6))``, and the flip is that of
+    ``integers(4)`` after it.
+
+    Args:
+        uniforms: draws numbers from instances' streams: ``Generator.uniforms``.
+        perturbation: largest magnitude of u.
+        flips: whether images are flipped.
+    """
+
+    def __init__(
+        self, uniforms: Callable[..., Float64[np.ndarray, " numbers"]], perturbation: float, flips: bool
+    ) -> None:
+        self.uniforms = uniforms
+        self.perturbation = perturbation
+        self.flips = flips
+
+    def draws(
+        self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
+    ) -> InstanceDraws:
+        counts = 6 * sizes + 1
+        numbers = self.uniforms(categories, instances, counts)
+        last = np.cumsum(counts) - 1
+        weights = np.ones((len(sizes), sizes.max(initial=0), 6))
+        present = np.arange(weights.shape[1]) < sizes[:, None]
+        perturbation = self.perturbation
+        weights[present] += np.delete(numbers, last).reshape(-1, 6) * (perturbation + perturbation) - perturbation
+        # integers(4) takes the two highest of a word's lower 32 bits; a uniform number consists of the word's upper 53.
+        flips = ((numbers[last] * 2.0**53).astype(np.int64) >> 19) % FLIPS
+        return InstanceDraws(weights, instances, instances, flips if self.flips else np.zeros_like(flips))

@@ -36,6 +36,6 @@ def draw_with_masks(drawer: Drawer, category: Category, weight: int, masks: NDAr
     generator: Any = drawer.generator
     drawing = generator.drawing
     image = np.empty(drawer.recipe.canvas.shape, np.uint8)
-    owners = drawing.owners(category, generator.table[weight], weight)
+    owners = drawing.owners(category, generator.table[weight : weight + 1], weight)
     drawing.turn(drawing.shade(owners, np.concatenate([np.zeros(1, np.uint16), masks])), 0, image)
     return image

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from formulavision_plugins.ifs import published_search, weight_table
+from formulavision_plugins.ifs import search_published, weight_table
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -46,7 +46,7 @@ def test_the_digests_are_those_of_the_published_files(official: Path) -> None:
 
 
 def test_the_published_search_finds_the_published_categories() -> None:
-    found = islice(published_search.published_search(1, 7, 0.2), CATEGORIES)
+    found = islice(search_published.published_search(1, 7, 0.2), CATEGORIES)
     assert [digest(system) for system in found] == [DIGESTS[name] for name in known("categories/")[:CATEGORIES]]
 
 

@@ -1,11 +1,10 @@
-"""zlib streams of gray images of two values, 0 and another, straight from their pixels.
+"""Compresses gray images of two values, 0 and another, directly from their pixels to a zlib stream, and back.
 
-Fractals are such images: one value on black. zlib's formats are RFC 1950 (the stream) and RFC 1951
-(deflate, its blocks). A stream here is one block whose Huffman codes are the same for all images; the block begins with
-their lengths (RFC 1951, section 3.2.7). The codes that RFC 1951 itself fixes (section 3.2.6) have 8 bits for a pixel:
-27,000 bytes for an image of FractalDB, where the ones below take 9,000, and the best ones for each image 8,950.
-Bytes are literals, or repeat the last one (a match of distance 1); no other match is looked for. All arithmetic is of
-integers, so all machines write the same bytes.
+Fractals are such images: dots of one value on black. The formats are RFC 1950 (the zlib stream) and RFC 1951 (deflate).
+A stream here is one block with the same Huffman codes for all images; their lengths stand at its start (RFC 1951,
+section 3.2.7). An image of FractalDB takes 9,000 bytes. It would take 8,950 with the best codes for each image, and
+27,000 with the fixed codes of RFC 1951 (section 3.2.6), which have 8 bits per pixel. The only matches are repetitions
+of the last byte (distance 1). All arithmetic is on integers, so that all machines write the same bytes.
 """
 
 from __future__ import annotations
@@ -24,38 +23,41 @@ from formulavision.rendering.kernels import kernel
 __all__ = ["compress_two_values", "decompress_two_values"]
 
 _END = 256
-# Lengths of matches: symbol 257 + i stands for _SHORTEST[i] and the value of so many bits (RFC 1951, section 3.2.5).
+# Lengths of matches: symbol 257 + i means _SHORTEST[i] plus the value of _EXTRA_BITS[i] bits (RFC 1951, section 3.2.5).
 _EXTRA_BITS = (*(i // 4 - 1 if i >= 8 else 0 for i in range(28)), 0)
 _SHORTEST = (*(3 + sum(1 << n for n in _EXTRA_BITS[:i]) for i in range(28)), 258)
 _LONGEST = 258
 _AHEAD = 12
-"""Bits that are decoded at once."""
-# Shorter matches take more bits than literals: of 0, and of the other value.
+"""Number of bits that are decoded at once."""
+# The longest runs that take fewer bits as literals than as a match: of 0, and of the other value.
 _LITERALS = 8, 4
 
-# Symbols in the order in which the lengths of the codes for lengths of codes are written (RFC 1951, section 3.2.7), the
-# last left out. 18 stands for 11 zeros and more.
+# Order in which the lengths of the code-length codes are written (RFC 1951, section 3.2.7), without the last one.
+# Symbol 18 means 11 to 138 zeros.
 _ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1)
 _ZEROS, _FEWEST_ZEROS, _MOST_ZEROS = 18, 11, 138
 
 _Bits = tuple[int, int]
-"""A value and the number of its bits; the lowest is written first."""
+"""A value and its number of bits; the lowest bit is written first."""
 
-# Unsigned, as all numbers that they meet: numba looks for negative indices otherwise.
+# Unsigned, because numba checks signed indices for negative values.
 _0, _1, _2, _3, _7, _8, _16, _32, _56, _255 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 16, 32, 56, 255))
-# Eight pixels in a word, the leftmost in the lowest byte. Where each is 0 or 1, the highest byte of the product with
-# _GATHER is their bits, the leftmost first. Where a product with _ONES has copied these bits to all bytes, those of
-# _SPREAD are one for each pixel.
-_ONES = np.uint64(0x0101010101010101)
-_GATHER = np.uint64(0x8040201008040201)
-_SPREAD = np.uint64(0x0102040810204080)
+# Eight pixels are one 64-bit word, the leftmost pixel in the lowest byte. If each is 0 or 1, the highest byte of
+# word * GATHER holds the eight bits, the leftmost pixel's highest. The way back: byte * ONES copies the bits to all
+# bytes, and SPREAD selects one bit in each.
+ONES = np.uint64(0x0101010101010101)
+GATHER = np.uint64(0x8040201008040201)
+SPREAD = np.uint64(0x0102040810204080)
 
 
 def compress_two_values(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8] | None:
-    """The zlib stream of a PNG's lines, each behind filter 0; None where there are two values beside 0.
+    """Compress the lines of a PNG, each after its filter 0, to a zlib stream.
 
     Args:
         pixels: uint8 [h * w].
+
+    Returns:
+        uint8 [bytes]; None where the image has more than one value besides 0.
     """
     value = int(pixels.max())
     stream = _compress(pixels, height, width, value, *_head(value or 1), *_tables())
@@ -63,9 +65,10 @@ def compress_two_values(pixels: NDArray[np.uint8], height: int, width: int) -> N
 
 
 def decompress_two_values(stream: bytes, size: int) -> NDArray[np.uint8] | None:
-    """The lines that ``compress_two_values`` made a stream of, uint8 [size], twice as fast as a general decoder.
+    """Decompress a stream of ``compress_two_values``, twice as fast as a general decoder.
 
-    None where the stream is another one, is damaged, or has not that size.
+    Returns:
+        The lines of the PNG, uint8 [size]; None where the stream has other codes, is damaged, or has another size.
     """
     value = _values().get(stream[:_HEAD_BYTES])
     if value is None:
@@ -82,12 +85,12 @@ def decompress_two_values(stream: bytes, size: int) -> NDArray[np.uint8] | None:
 
 
 def _code_lengths(value: int) -> dict[int, int]:
-    """Bits of each symbol's code. Black is half of what is written where dots are dense, the value a quarter."""
+    """Number of bits of each symbol's code, for dense dots: half of the symbols are black, a quarter are the value."""
     return {0: 1, value: 2, 285: 5, 259: 6, _END: 7, **dict.fromkeys(range(260, 285), 7)}
 
 
 def _huffman_codes(lengths: dict[int, int]) -> dict[int, _Bits]:
-    """By RFC 1951, section 3.2.2. The first bit of a code is its highest (section 3.1.1)."""
+    """The codes of given lengths (RFC 1951, section 3.2.2). A code is written from its highest bit (section 3.1.1)."""
     codes, code, before = {}, 0, 0
     for symbol, length in sorted(lengths.items(), key=lambda item: (item[1], item[0])):
         code <<= length - before
@@ -106,16 +109,16 @@ def _join(parts: Iterable[_Bits]) -> _Bits:
 
 @lru_cache(maxsize=256)
 def _head(value: int) -> tuple[NDArray[np.uint8], int]:
-    """A stream up to the block's first symbol, and the number of its bits."""
+    """The start of a stream, before the block's first symbol, and its number of bits."""
     lengths = _code_lengths(value)
-    # Of literals and lengths 0 to 285, and of distance 1, the only one.
+    # Code lengths of the literals and match lengths 0 to 285, and of the only distance, 1.
     runs = groupby([*(lengths.get(symbol, 0) for symbol in range(286)), 1])
     widths = {7: 1, _ZEROS: 3, 1: 3, 0: 4, 2: 4, 5: 4, 6: 4}
     codes = _huffman_codes(widths)
 
     def parts() -> Iterator[_Bits]:
         yield from ((0x78, 8), (0x01, 8))  # deflate with a window of 32 kB, fastest (RFC 1950, section 2.2)
-        yield from ((1, 1), (2, 2))  # the last block, of codes of its own (RFC 1951, section 3.2.3)
+        yield from ((1, 1), (2, 2))  # the last block, with dynamic codes (RFC 1951, section 3.2.3)
         yield from ((286 - 257, 5), (1 - 1, 5), (len(_ORDER) - 4, 4))
         yield from ((widths.get(symbol, 0), 3) for symbol in _ORDER)
         for length, run in runs:
@@ -131,11 +134,11 @@ def _head(value: int) -> tuple[NDArray[np.uint8], int]:
 
 
 _CODES = _huffman_codes(_code_lengths(1))
-"""The same for all values."""
+"""Codes for any value, which stands as symbol 1 here."""
 
 
 def _repeat(pixel: int, count: int) -> Iterator[_Bits]:
-    """What repeats the last pixel, 0 or 1 for the value, up to 258 times."""
+    """The codes that repeat the last pixel (0, or 1 for the value) up to 258 times."""
     if count <= _LITERALS[pixel]:
         yield from [_CODES[pixel]] * count
     else:
@@ -150,13 +153,14 @@ def _code(pixels: Iterable[int]) -> _Bits:
 
 @lru_cache
 def _tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Codes, the number of their bits from bit 16 on.
+    """Tables of codes for the encoder. Bits 0 to 15 of an entry are the code, bits 16 to 23 its number of bits.
 
     Returns:
-        so many zeros: [259].
-        repeat the value so many times: [258].
-        eight pixels from the first of the value to the last: [256]. From bit 24 on the zeros before them, from 28 on
-        those behind, from 32 on the number of pixels of the value and from 40 on the sum of their places.
+        uint64 [259]: by a number of zeros, the code of as many zeros.
+        uint64 [258]: by a number of repetitions, the code that repeats the value as often.
+        uint64 [256]: by eight pixels, the code from their first to their last pixel of the value. From bit 24: the
+        number of zeros before it; from bit 28: after it; from bit 32: the number of pixels of the value; from bit 40:
+        the sum of their positions.
     """
     zeros = [_code([0] * count) for count in range(_LONGEST + 1)]
     repeats = [_join(_repeat(1, count)) for count in range(_LONGEST)]
@@ -172,23 +176,23 @@ def _tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64
 
 
 _HEAD_BYTES = 18
-"""The heads of all values differ within these."""
+"""Number of bytes in which the streams of different values differ."""
 
 
 @lru_cache
 def _values() -> dict[bytes, int]:
-    """Values by the first bytes of their streams."""
+    """The values 1 to 255, by the first bytes of their streams."""
     return {_head(value)[0][:_HEAD_BYTES].tobytes(): value for value in range(1, 256)}
 
 
 @lru_cache
 def _decoding_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """What the next bits stand for, the number of bits from bit 16 on.
+    """Tables for the decoder, by the next bits of the stream. From bit 16, an entry has the number of bits to consume.
 
     Returns:
-        pixels, up to eight: [4096], by 12 bits. One bit for each pixel, the first highest; from bit 8 on their number.
-        the end or a repetition: [128], by 7 bits. The shortest repetition of the code, 0 for the end; from bit 9 on the
-        number of bits to add to it.
+        uint64 [4096], by 12 bits: up to eight pixels, one bit each, the first highest; from bit 8 their number.
+        uint64 [128], by 7 bits: the shortest repetition that the code means, or 0 for the end; from bit 9 the number of
+        extra bits, whose value is added.
     """
     ahead = np.arange(1 << _AHEAD)
     used = pixels = number = 0 * ahead
@@ -209,7 +213,7 @@ def _decoding_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 _END_CODE, _LONGEST_CODE = (np.uint64(_CODES[symbol][0]) for symbol in (_END, 285))
 _END_BITS = np.uint64(_CODES[_END][1])
-_LONGEST_BITS = np.uint64(_CODES[285][1] + 1)  # with the distance's
+_LONGEST_BITS = np.uint64(_CODES[285][1] + 1)  # with the bit of the distance
 _258, _2048 = np.uint64(_LONGEST), np.uint64(8 << 8)
 _ADLER = np.uint64(65521)
 
@@ -219,10 +223,10 @@ _ADLER = np.uint64(65521)
 
 @kernel
 def _put(out, place, bits, count, code, length):  # type: ignore[no-untyped-def]
-    """Append a code to up to seven bits that wait for a whole byte; write the bytes that are whole.
+    """Append a code to the up to seven pending bits, and write the bytes that are complete.
 
     Returns:
-        The place for the next byte, the bits that wait now, and their number.
+        The index of the next byte, the pending bits, and their number.
     """
     bits |= code << count
     count += length
@@ -233,10 +237,10 @@ def _put(out, place, bits, count, code, length):  # type: ignore[no-untyped-def]
 
 @kernel(inline="always")
 def _put_long_gap(out, place, bits, count, gap):  # type: ignore[no-untyped-def]
-    """Append what the table of zeros is too short for: one zero, and that repeated.
+    """Append the part of a run of zeros that is longer than the table of zeros: one zero, and repetitions of it.
 
     Returns:
-        What ``_put`` does, and the zeros that are left.
+        The values of ``_put``, and the number of zeros that remain.
     """
     if gap > _258:
         place, bits, count = _put(out, place, bits, count, _0, _1)
@@ -249,49 +253,53 @@ def _put_long_gap(out, place, bits, count, gap):  # type: ignore[no-untyped-def]
 
 @kernel
 def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spans):  # type: ignore[no-untyped-def]
-    """The stream; empty where a pixel is neither 0 nor the value, which is then the highest of all.
+    """The zlib stream, uint8 [bytes]; empty where a pixel is neither 0 nor the value.
 
-    Places are those in the lines, where a row's filter, 0, stands before it like one more black pixel.
+    Args:
+        pixels: uint8 [h * w].
+        value: the highest pixel.
+
+    Positions count the bytes of the lines: the filter of a row, 0, comes before its pixels like one more black pixel.
     """
     height, width, value = uint64(height), uint64(width), uint64(value)
     total = height * (width + _1)
-    # No pixel takes more than two bits.
+    # A pixel takes at most two bits.
     out = np.empty(uint64(len(head)) + total // uint64(4) + uint64(32), np.uint8)
     for i in range(len(head)):
         out[i] = head[i]
     place, count = uint64(head_bits) >> _3, uint64(head_bits) & _7
     bits = uint64(head[place])
-    # A bit that the value has.
+    # The position of a bit that is set in the value.
     shift = _0
     while value >> shift > _1 and value >> shift & _1 == _0:
         shift += _1
     whole, rest = width >> _3, width & _7
     found = np.empty(whole + _2, np.uint64)
-    # Not 0 once a pixel is of another value.
+    # Becomes nonzero at the first pixel of another value.
     others = _0
-    # Of the pixels of the value: their number and the sum of their places, for the checksum.
+    # Number of the pixels of the value and sum of their positions, for the checksum.
     number = places = _0
     end = start = _0
     line = _1
     for _ in range(height):
-        # Eight pixels each, without a branch: behind one that is guessed wrong a processor starts anew.
+        # Words with a pixel of the value are collected without a branch: wrongly predicted branches are slow.
         last = _0
         for i in range(whole):
             word = _0
             for k in range(8):
                 word |= uint64(pixels[start + (i << _3) + uint64(k)]) << uint64(8 * k)
-            lit = word >> shift & _ONES
+            lit = word >> shift & ONES
             others |= word ^ lit * value
-            byte = lit * _GATHER >> _56
+            byte = lit * GATHER >> _56
             found[last] = i << uint64(11) | byte
             last += uint64(byte != _0)
         if rest > _0:
             word = _0
             for k in range(rest):
                 word |= uint64(pixels[start + (whole << _3) + k]) << (k << _3)
-            lit = word >> shift & _ONES
+            lit = word >> shift & ONES
             others |= word ^ lit * value
-            byte = lit * _GATHER >> _56
+            byte = lit * GATHER >> _56
             found[last] = whole << uint64(11) | byte
             last += uint64(byte != _0)
         if others != _0:
@@ -314,7 +322,7 @@ def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spa
             length = code >> _16
             code = code & uint64(65535) | (span & uint64(65535)) << length
             place, bits, count = _put(out, place, bits, count, code, length + (span >> _16 & _255))
-            # Eight pixels of the value, and eight more of them.
+            # A run of words with eight pixels of the value each.
             if found[j] == entry + _2048 and byte == _255:
                 more = _0
                 while found[j] == entry + _2048:
@@ -337,7 +345,8 @@ def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spa
     place, bits, count = _put(out, place, bits, count, code & uint64(65535), code >> _16)
     place, bits, count = _put(out, place, bits, count, _END_CODE, _END_BITS)
     place += _1 if count > _0 else _0
-    # Adler-32 (RFC 1950, section 9): a pixel counts once in the one sum, and in the other for itself and all behind it.
+    # Adler-32 (RFC 1950, section 9): a byte counts once in the low sum, and in the high sum for itself and each later
+    # byte.
     low = (_1 + value * number) % _ADLER
     high = (total + value * (number * total - places)) % _ADLER
     for k in range(4):
@@ -347,7 +356,7 @@ def _compress(pixels, height, width, value, head, head_bits, zeros, repeats, spa
 
 @kernel
 def _decompress(data, size, value, head_bits, literals, repetitions):  # type: ignore[no-untyped-def]
-    """The lines, empty where there is something else, and the place of the checksum."""
+    """The lines, uint8 [size], or none where the stream has other codes or another size; the index of the checksum."""
     size, value = uint64(size), uint64(value)
     lines = np.zeros(size + _8, np.uint8)
     place = uint64(head_bits) >> _3
@@ -367,7 +376,7 @@ def _decompress(data, size, value, head_bits, literals, repetitions):  # type: i
         entry = literals[bits & uint64((1 << _AHEAD) - 1)]
         number = entry >> _8 & _255
         if number > _0:
-            lit = ((entry & _255) * _ONES & _SPREAD) + _ONES * uint64(127) >> _7 & _ONES
+            lit = ((entry & _255) * ONES & SPREAD) + ONES * uint64(127) >> _7 & ONES
             word = lit * value
             for k in range(8):
                 lines[done + uint64(k)] = uint8(word >> uint64(8 * k))
@@ -385,7 +394,7 @@ def _decompress(data, size, value, head_bits, literals, repetitions):  # type: i
                 break
             extra = entry >> uint64(9) & _7
             number += bits & (_1 << extra) - _1
-            # The distance is 1, a bit that is 0.
+            # The code of distance 1 is one bit, 0.
             if bits >> extra & _1 != _0 or done == _0 or done + number > size:
                 return lines[:0], place
             pixel = lines[done - _1]

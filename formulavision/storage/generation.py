@@ -190,7 +190,7 @@ def _fill(
         channels=recipe.canvas.channels,
     )
     pieces = store_format.plan(layout)
-    folder.add(store_format.pattern(piece) for piece in pieces)
+    folder.add(name for piece in pieces for name in store_format.patterns(piece, layout))
     job = _Job(root, format, layout, png, "cpu" if drawer.device_drawer is None else device)
     records = {piece: record for piece in pieces if (record := _read_record(job, piece))}
     missing = [piece for piece in pieces if piece not in records]

@@ -46,33 +46,36 @@ def write_piece(
         return path.open("wb")
 
     store_format.write(samples, create, piece, layout)
-    _flush(temporary / name for name in store_format.files(piece, layout))
-    target = root / piece.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _move(temporary, root)
-    flush_folder(target.parent)
-    size, sha256 = measure(files_of_piece(root, store_format, piece, layout))
+    _flush(files_of_piece(temporary, store_format, piece, layout))
+    for entry in temporary.iterdir():
+        _move(entry, root / entry.name)
+    temporary.rmdir()
+    files = files_of_piece(root, store_format, piece, layout)
+    for folder in {root, *(file.parent for file in files)}:
+        flush_folder(folder)
+    size, sha256 = measure(files)
     return PieceRecord(path=piece.path, first=piece.first, count=piece.count, bytes=size, sha256=sha256)
 
 
-def _flush(files: Iterable[Path]) -> None:
+def _flush(files: list[Path]) -> None:
     """Write files from the system's memory to the disk."""
-    files = list(files)
     if len(files) > 1:
-        flush_everything()  # costs less than flushing each of some thousand small files
+        flush_everything()  # costs less than flushing thousands of small files one by one
         return
     with files[0].open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file or folder to its place. Into a folder that is there already, its entries are moved one by one."""
-    if source.is_dir() and target.is_dir():
+    """Move a file or folder to its place. Into a folder that is there already, the entries are moved one by one."""
+    try:
+        source.replace(target)
+    except OSError:
+        if not (source.is_dir() and target.is_dir()):
+            raise
         for entry in source.iterdir():
             _move(entry, target / entry.name)
         source.rmdir()
-    else:
-        source.replace(target)
 
 
 def files_of_piece(root: Path, store_format: Format, piece: Piece, layout: StoreLayout) -> list[Path]:

@@ -1,9 +1,9 @@
-"""Images to PNG and back.
+"""The PNG encoder and decoder.
 
-Files are 8-bit gray or RGB, which all readers read alike. Black images with dots of one value are compressed by
-``deflate.py``; the others by filters of our own and deflate of ISA-L's (``isal``), as all checksums, the fastest that
-gives the same bytes in every process (``benchmarks/encoding.py`` has the figures). What is no PNG of the encoder's
-kinds is Pillow's to read.
+Files are 8-bit gray or RGB, which all readers read alike. ``deflate.py`` compresses gray images of two values, 0 and
+another. All other images are filtered here and compressed by ISA-L (``isal``), the fastest library whose bytes are the
+same in every process (``benchmarks/encoding.py`` has the figures). Files that this encoder does not write, such as
+16-bit or interlaced PNGs, are decoded by Pillow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision.rendering.kernels import kernel
-from formulavision.storage.deflate import compress_two_values, decompress_two_values
+from formulavision.storage.deflate import GATHER, ONES, SPREAD, compress_two_values, decompress_two_values
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError
 
@@ -29,27 +29,25 @@ ENCODINGS = ("plain", "compact")
 DEFAULT_ENCODING = "plain"
 
 LEVEL = 0
-"""Of ISA-L's deflate. At levels 1 and 2, one process in ten compresses one image in some thousands to other bytes than
-the rest do; at this one, as at level 3, all processes give the same, as a store has to be."""
+"""Compression level of ISA-L. At levels 0 and 3 all processes write the same bytes, which a store needs. At levels 1
+and 2 one process in ten compresses one image in some thousands to other bytes."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE = 0, 2, 3
 _NONE, _SUB, _UP = range(3)
-# Beyond this many pixels an image is for Pillow to read or to refuse.
+# Pillow decodes larger images, or refuses them.
 _MOST_PIXELS = 2**28
 
-# Eight pixels in a word, the leftmost in the lowest byte. Where each is 0 or 1, the highest byte of the product with
-# _GATHER is their bits, the leftmost first. Where a product with _ONES has copied these bits to all bytes, those of
-# _SPREAD are one for each pixel.
-_ONES = np.uint64(0x0101010101010101)
-_GATHER = np.uint64(0x8040201008040201)
-_SPREAD = np.uint64(0x0102040810204080)
-# Unsigned, as all numbers that they meet: numba looks for negative indices otherwise.
+# Unsigned, because numba checks signed indices for negative values.
 _0, _1, _3, _4, _7, _8, _56, _127 = (np.uint64(n) for n in (0, 1, 3, 4, 7, 8, 56, 127))
 
 
 def check_encoding(name: str) -> None:
-    """Raises ConfigError where there is no such encoding."""
+    """Refuse an unknown encoding.
+
+    Raises:
+        ConfigError: there is no such encoding.
+    """
     if name not in ENCODINGS:
         raise ConfigError(
             f"--png {name}: there is no such encoding{did_you_mean(name, ENCODINGS)}; known: {', '.join(ENCODINGS)}"
@@ -57,12 +55,13 @@ def check_encoding(name: str) -> None:
 
 
 def encode_png(image: NDArray[np.uint8], encoding: str = DEFAULT_ENCODING) -> bytes:
-    """A PNG of uint8 [h, w, 1] or [h, w, 3], lossless.
+    """Encode an image as PNG, lossless.
 
     Args:
-        encoding: plain: 8 bits for a gray pixel, 24 for a coloured one. compact: a gray image of two values has 1 bit a
-            pixel and a palette of the two; numpy's view of a Pillow image and torchvision's ``decode_image``, among
-            others, then give numbers of the palette's entries or worse.
+        image: uint8 [h, w, 1] or [h, w, 3].
+        encoding: plain writes 8 bits for a gray pixel, 24 for a coloured one. compact writes a gray image of two values
+            with 1 bit per pixel and a palette of the two; some readers, such as numpy's view of a Pillow image and
+            torchvision's ``decode_image``, then return indices of the palette instead of gray values.
     """
     height, width, channels = image.shape
     pixels = np.ascontiguousarray(image).reshape(-1)
@@ -81,7 +80,7 @@ def encode_png(image: NDArray[np.uint8], encoding: str = DEFAULT_ENCODING) -> by
 
 @lru_cache(maxsize=64)
 def _head(width: int, height: int, depth: int, color: int, palette: tuple[int, ...] = ()) -> bytes:
-    """The file up to its data (PNG specification, sections 5 and 11)."""
+    """The bytes of the file before the compressed data (PNG specification, sections 5 and 11)."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return _SIGNATURE + header + (_chunk(b"PLTE", bytes(palette)) if palette else b"")
 
@@ -91,7 +90,7 @@ def _deflate(lines: NDArray[np.uint8]) -> bytes:
 
 
 def _png(head: bytes, stream: bytes | NDArray[np.uint8]) -> bytes:
-    """The file around the zlib stream of its filtered lines (section 10)."""
+    """The whole file, from the zlib stream of its filtered lines (section 10)."""
     return head + _chunk(b"IDAT", bytes(stream)) + _END
 
 
@@ -104,7 +103,7 @@ _END = _chunk(b"IEND", b"")
 
 @kernel
 def _word(data, i):  # type: ignore[no-untyped-def]
-    """Eight bytes from uint64 index i on, the first the lowest; the compiler makes one load of it."""
+    """Eight bytes from index i (uint64) as one number, the first byte lowest; compiled to a single load."""
     word = _0
     for k in range(8):
         word |= uint64(data[i + uint64(k)]) << uint64(8 * k)
@@ -119,37 +118,38 @@ def _set_word(data, i, word):  # type: ignore[no-untyped-def]
 
 @kernel
 def _pack(pixels, height, width):  # type: ignore[no-untyped-def]
-    """Lines of 1 bit a pixel, each behind its filter, none.
+    """Lines of 1 bit per pixel, each after the byte of its filter, 0 (none).
 
     Args:
         pixels: uint8 [h * w].
 
     Returns:
-        The lowest and the highest value, and uint8 [h (1 + ceil(w / 8))]; empty where there are more than two values.
+        The lowest and the highest value, and the lines, uint8 [h (1 + ceil(w / 8))]; no lines where the image has more
+        than two values.
     """
     low = high = pixels[0]
     for pixel in pixels:
         low = min(low, pixel)
         high = max(high, pixel)
-    # A bit in which the two differ.
+    # The position of a bit in which the two values differ.
     difference = uint64(low ^ high)
     shift = _0
     while difference >> shift > _1:
         shift += _1
-    lows = _ONES * uint64(low)
+    lows = ONES * uint64(low)
     whole = uint64(width) >> _3
     rest = uint64(width) & _7
     lines = np.zeros(height * (1 + (width + 7) // 8), np.uint8)
-    # Not 0 once a pixel is of neither value.
+    # Becomes nonzero at the first pixel of a third value.
     others = _0
     start = place = _0
     for _ in range(height):
         place += _1
         for i in range(whole):
             word = _word(pixels, start + (i << _3)) ^ lows
-            bits = word >> shift & _ONES
+            bits = word >> shift & ONES
             others |= word ^ bits * difference
-            lines[place + i] = uint8(bits * _GATHER >> _56)
+            lines[place + i] = uint8(bits * GATHER >> _56)
         start += whole << _3
         place += whole
         if rest > _0:
@@ -169,8 +169,10 @@ def _pack(pixels, height, width):  # type: ignore[no-untyped-def]
 
 @kernel
 def _cost(values, predictions, step):  # type: ignore[no-untyped-def]
-    """What values less their predictions roughly take: nothing for one that is the same as a pixel before, and for
-    others the more the further from 0 they are."""
+    """Estimated compressed size of the differences between values and their predictions.
+
+    A difference that equals the one of the previous pixel costs nothing; others cost more the further from 0 they are.
+    """
     cost = uint32(0)
     back = uint64(step)
     for i in range(back, uint64(len(values))):
@@ -183,19 +185,19 @@ def _cost(values, predictions, step):  # type: ignore[no-untyped-def]
 
 @kernel
 def _filter(pixels, height, step):  # type: ignore[no-untyped-def]
-    """Lines behind the filter (PNG specification, section 9) that suits the image best of none, Sub and Up.
+    """Lines after the filter (PNG specification, section 9) with the lowest cost, of none, Sub and Up.
 
-    Average and Paeth take a reader 3 and 9 times as long as Sub to undo.
+    Average and Paeth are left out: readers need 3 and 9 times as long to undo them as for Sub.
 
     Args:
         pixels: uint8 [h * w * step].
-        step: bytes of a pixel.
+        step: bytes per pixel.
 
     Returns:
         uint8 [h (1 + w * step)].
     """
     width = len(pixels) // height
-    # Residues at the edges do not count.
+    # The cost leaves the edges of the image out.
     none = _cost(pixels, np.zeros_like(pixels), step)
     sub = _cost(pixels[step:], pixels[:-step], step)
     up = _cost(pixels[width:], pixels[:-width], step)
@@ -206,7 +208,7 @@ def _filter(pixels, height, step):  # type: ignore[no-untyped-def]
     for row in range(height):
         lines[place] = best
         place += _1
-        # The first bytes have nothing to their left or above them.
+        # Bytes without a left or upper neighbour are not filtered.
         alone = uint64(width)
         if best == _SUB:
             alone = uint64(step)
@@ -222,7 +224,11 @@ def _filter(pixels, height, step):  # type: ignore[no-untyped-def]
 
 
 def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
-    """An encoded image as uint8 [h, w, channels].
+    """Decode an image: uint8 [h, w, channels].
+
+    Args:
+        data: a PNG, or any file that Pillow reads.
+        channels: 1 converts to gray, 3 to RGB.
 
     Raises:
         OSError: the data is no image, is cut short or is damaged.
@@ -233,12 +239,12 @@ def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data)) as picture:
         if channels == 3:
             return np.asarray(picture.convert("RGB"))
-        # From a palette of grays to "L" by way of RGB: the weights of the conversion add up to one gray's own value.
+        # A palette of grays is converted by way of RGB; the weights add up to 1, so that grays keep their values.
         return np.asarray(picture.convert("L"))[:, :, None]
 
 
 def _decode_png(data: bytes, channels: int) -> NDArray[np.uint8] | None:
-    """The image of a PNG that says what it is as ``encode_png`` would; None where another kind is for Pillow to read.
+    """Decode a PNG of a kind that ``encode_png`` writes; None for other kinds, which Pillow decodes.
 
     Raises:
         OSError: the data is cut short or is damaged.
@@ -276,7 +282,7 @@ def _inflate(stream: bytes, size: int) -> NDArray[np.uint8]:
 
 
 def _two_values(color: int, palette: bytes) -> tuple[int, int] | None:
-    """The grays of an image of 1 bit a pixel; None where they are colours or are not two."""
+    """The two gray values of an image of 1 bit per pixel; None where the palette is not of two grays."""
     if color == _GRAY:
         return 0, 255
     if color == _PALETTE and len(palette) == 6:
@@ -286,7 +292,11 @@ def _two_values(color: int, palette: bytes) -> tuple[int, int] | None:
 
 
 def _read_chunks(data: bytes) -> dict[bytes, list[bytes]]:
-    """What there is of each kind of chunk, up to the end chunk."""
+    """The contents of the chunks up to the end chunk, by kind.
+
+    Raises:
+        OSError: the data is cut short, or a checksum is wrong.
+    """
     chunks: dict[bytes, list[bytes]] = {}
     kind, start = b"", len(_SIGNATURE)
     while kind != b"IEND":
@@ -302,17 +312,17 @@ def _read_chunks(data: bytes) -> dict[bytes, list[bytes]]:
 
 @kernel
 def _undo(raw, height, step):  # type: ignore[no-untyped-def]
-    """Lines without their filters (PNG specification, section 9).
+    """Undo the filters of lines (PNG specification, section 9).
 
     Args:
         raw: uint8 [h (1 + w)].
-        step: bytes of a pixel, at least 1.
+        step: bytes per pixel, at least 1.
 
     Returns:
-        uint8 [h * w]; empty where there is another filter than the encoder's.
+        uint8 [h * w]; empty where a line has a filter that the encoder does not use.
     """
     width = uint64(len(raw) // height) - _1
-    # What is above the first line is zeros.
+    # The line above the first one counts as zeros.
     lines = np.empty((height + 1) * width, np.uint8)
     for i in range(width):
         lines[i] = 0
@@ -328,7 +338,7 @@ def _undo(raw, height, step):  # type: ignore[no-untyped-def]
             for i in range(width):
                 lines[here + i] = uint8(raw[start + i] + lines[above + i])
         elif kind == _SUB:
-            # A channel after the other, with what is to the left at hand.
+            # Channel by channel, so that the left neighbour stays in a register.
             for channel in range(uint64(step)):
                 left = uint8(0)
                 for i in range(channel, width, uint64(step)):
@@ -343,16 +353,16 @@ def _undo(raw, height, step):  # type: ignore[no-untyped-def]
 
 @kernel
 def _unpack(lines, height, width, low, high):  # type: ignore[no-untyped-def]
-    """uint8 [h * w] of lines of 1 bit a pixel, uint8 [h * ceil(w / 8)]."""
+    """Pixels, uint8 [h * w], of lines of 1 bit per pixel, uint8 [h * ceil(w / 8)]."""
     pixels = np.empty(height * width, np.uint8)
     difference = uint64(low ^ high)
-    lows = _ONES * uint64(low)
+    lows = ONES * uint64(low)
     whole = uint64(width) >> _3
     rest = uint64(width) & _7
     start = place = _0
     for _ in range(height):
         for i in range(whole):
-            bits = ((uint64(lines[start + i]) * _ONES & _SPREAD) + _ONES * _127 >> _7) & _ONES
+            bits = ((uint64(lines[start + i]) * ONES & SPREAD) + ONES * _127 >> _7) & ONES
             _set_word(pixels, place + (i << _3), bits * difference ^ lows)
         start += whole
         place += whole << _3

@@ -94,9 +94,9 @@ class Format(ABC):
         """The files of a piece, relative to the store, in the order in which its checksum takes them."""
         return [piece.path]
 
-    def pattern(self, piece: Piece) -> str:
-        """The files of a piece as a name or pattern of a marker's list (:class:`formulavision.util.folders.Marker`)."""
-        return piece.path
+    def patterns(self, piece: Piece, layout: StoreLayout) -> list[str]:
+        """The files of a piece as names or patterns of a marker's list (:class:`formulavision.util.folders.Marker`)."""
+        return self.files(piece, layout)
 
     @abstractmethod
     def write(self, samples: Iterable[Sample], create: Create, piece: Piece, layout: StoreLayout) -> None:

@@ -25,8 +25,8 @@ class ImageFolder(Format):
     def files(self, piece: Piece, layout: StoreLayout) -> list[str]:
         return sorted(f"{layout.name(index)}.png" for index in piece.indices)
 
-    def pattern(self, piece: Piece) -> str:
-        return f"{piece.path}/{piece.path}_*.png"
+    def patterns(self, piece: Piece, layout: StoreLayout) -> list[str]:
+        return [f"{piece.path}/{piece.path}_*.png"]
 
     def write(self, samples: Iterable[Sample], create: Create, piece: Piece, layout: StoreLayout) -> None:
         for sample in samples:

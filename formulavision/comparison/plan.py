@@ -270,10 +270,19 @@ def _replaced_labels(arm: Arm) -> LabelSettings | None:
 
 def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
     """Settings that a stage's result depends on, with the precision that ``auto`` stands for on this device."""
+    content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
+    return {**content, "precision": _precision(settings)}
+
+
+def _precision(settings: TrainSettings) -> str:
+    """The precision of training, also where it is ``auto``.
+
+    Raises:
+        ConfigError: this machine has no such device, or the device cannot compute in such a precision.
+    """
     from formulavision.training.fit import resolve_device, resolve_precision
 
-    content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
-    return {**content, "precision": resolve_precision(settings.precision, resolve_device(settings.device))}
+    return resolve_precision(settings.precision, resolve_device(settings.device))
 
 
 def _unset_preprocessing(settings: TrainSettings) -> set[str]:
@@ -368,7 +377,7 @@ class Datasets:
 
 
 def check_models(settings: ComparisonSettings) -> None:
-    """Build every model: refuses a name, an image size, frozen layers or a checkpoint that does not fit.
+    """Build every model: refuses a name, an image size, frozen layers, a checkpoint or a device that does not fit.
 
     A published model is known by its name here, and fetched when its arm's turn comes.
 
@@ -392,10 +401,12 @@ def _problems_of_fine_tuning(settings: ComparisonSettings) -> Iterator[str]:
     # One arm of each setting of fine-tuning.
     chosen = {str(sorted(v.finetune.items())): v for v in settings.variants.values()}
     for variant in chosen.values():
+        training = settings.finetune_settings(variant.name, seed)
         for spec in settings.freeze if settings.finetuning else ["none"]:
             try:
+                _precision(training)
                 with torch.device("meta"):
-                    freeze(build_model(settings.finetune_settings(variant.name, seed), num_classes=2), spec)
+                    freeze(build_model(training, num_classes=2), spec)
             except ConfigError as error:
                 for problem in error.problems:
                     yield problem if problem.startswith(("model:", "freeze:")) else f"finetune.{problem}"
@@ -411,8 +422,10 @@ def _problems_of_start(settings: ComparisonSettings, variant: Variant) -> Iterat
     path = f"arms.{variant.base}" + ("" if variant.path is None else f" at {variant.path} {variant.value}")
     try:
         if arm.pretrained_here:
+            training = settings.pretrain_settings(variant.name, seed)
+            _precision(training)
             with torch.device("meta"):
-                build_model(settings.pretrain_settings(variant.name, seed), num_classes=2)
+                build_model(training, num_classes=2)
         elif arm.checkpoint is not None and arm.checkpoint.startswith(REMOTE):
             _check_published(arm.checkpoint)
         elif arm.checkpoint is not None:

@@ -194,7 +194,10 @@ class _Runner:
         if done:
             self._say(f"{done} of {len(self._results)} results are done already")
         self._keep()
-        missing = {stage.key: stage for last in pending for stage in self._missing(last)}
+        missing: dict[str, Stage] = {}
+        for last in pending:
+            for stage in self._missing(last):
+                missing.setdefault(stage.key, stage)
         started = time.monotonic()
         for number, stage in enumerate(missing.values(), 1):
             self._finish(stage, position(number, len(missing), time.monotonic() - started))

@@ -144,7 +144,9 @@ def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list
         return [f"{where}: is empty"]
     if cause is not None:
         return [f"{where}: {cause}"]
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = (
+        detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").partition(" or instance of")[0]
+    )
     return [f"{where}: {_short(detail['input'])} is not allowed: must be {message}"]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Libraries read this when they are imported, and subprocesses inherit it. A process for each core leaves no core for
-# second threads: two processes with two threads each, on two cores, are ten times slower than with one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Number of threads of torch and numpy, which read it at import; subprocesses inherit it. Tests keep every core busy: on
+# two cores, two processes with two threads each are ten times slower than with one. The number also changes rounding.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -36,12 +36,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the tests in one process for each core, unless the command line says otherwise.
 
     Tests run in this process with ``-n 0``, ``-p no:xdist``, ``-s`` (which shows prints), ``--pdb``, and where a single
-    test is named. pytest-xdist takes its options later in this hook.
+    file or test is named. pytest-xdist takes its options later in this hook.
     """
     option = config.option
     if not config.pluginmanager.hasplugin("xdist") or "PYTEST_XDIST_WORKER" in os.environ:
         return
-    single = len(config.args) == 1 and "::" in config.args[0]
+    single = len(config.args) == 1 and Path(config.args[0].partition("::")[0]).is_file()
     if option.numprocesses is None and not (single or option.usepdb or option.capture == "no"):
         option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         if option.dist == "no":

@@ -101,5 +101,5 @@ def wrong_pixels(told: dict[str, Any], pixels: Path) -> str | None:
 
 
 TRIALS = [
-    Trial("images", "an image of a downstream folder damaged or odd: read rightly, or named", 300, images, short=5)
+    Trial("images", "an image of a downstream folder damaged or odd: read rightly, or named", 300, images, short=3)
 ]

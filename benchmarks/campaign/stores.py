@@ -365,7 +365,7 @@ TRIALS = [
         "generate killed before every file operation, new, resumed, overwriting",
         lambda: len(crash_points()),
         crash_generate,
-        short=8,
+        short=4,
     ),
     Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=3),
     Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=2),

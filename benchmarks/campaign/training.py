@@ -382,15 +382,15 @@ TRIALS = [
         "pretrain, finetune and compare killed at random moments, and resumed",
         100,
         kill_training,
-        short=2,
+        short=1,
     ),
     Trial(
         "crash-training",
         "pretrain killed before every file operation, new, resumed, overwriting",
         lambda: len(crash_points()),
         crash_training,
-        short=2,
+        short=1,
     ),
     Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run, short=1),
-    Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints, short=4),
+    Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints, short=2),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -59,22 +58,11 @@ def comparison() -> dict[str, Any]:
             "broken": {"recipe": recipe(broken=True)},
         },
         "downstreams": {"digits": {"kind": "digits", "train_per_class": 6, "test_per_class": 4}},
-        "model": "resnet10t",
+        "model": "test_resnet",
         "pretrain": training,
         "finetune": training,
         "pictures": False,
     }
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small lose time to threads, and a great deal of it where the cores are busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ def settings(first: Comparison) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def first(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Comparison:
+def first(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """That comparison, run once for all tests that look at what it leaves."""
     settings = {**comparison(), "pictures": True}
     return compare(settings, out=tmp_path_factory.mktemp("comparison") / "out", show_progress=False)

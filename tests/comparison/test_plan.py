@@ -56,7 +56,7 @@ def finetunings(data: dict[str, Any], arm: str, **changes: Any) -> list[Path]:
 @pytest.fixture
 def published(small: dict[str, Any]) -> dict[str, Any]:
     """With an arm that is trained elsewhere."""
-    return {**small, "arms": {**small["arms"], "published": {"checkpoint": "timm:resnet10t"}}}
+    return {**small, "arms": {**small["arms"], "published": {"checkpoint": "timm:test_resnet"}}}
 
 
 def folders(data: dict[str, Any]) -> set[Path]:

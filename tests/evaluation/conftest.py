@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,6 @@ from formulavision.training.models import export
 from formulavision.training.settings import TrainSettings
 
 SMALL: dict[str, Any] = {"model": "test_resnet", "epochs": 1, "resize": 36, "crop": 32, "device": "cpu"}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small convolutions on many threads wait for each other on a busy machine; and the number changes rounding."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Pictures:

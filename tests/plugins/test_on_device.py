@@ -44,18 +44,25 @@ def test_twenty_categories_of_fractals_are_the_same(device: torch.device) -> Non
 @pytest.mark.parametrize(
     "changes",
     [
-        ["generator.dots=1025"],
-        ["generator.dots=3000"],
-        ["generator.patch=fixed"],
-        ["generator.patch=point"],
-        ["generator.flips=false"],
-        ["canvas.channels=3"],
-        ["generator.weights=table", "instances=2000"],
-        ["generator.weights=table", "generator.weight_interval=0"],
-        ["canvas.size=33", "canvas.padding=0"],
-        ["seed=4294967301"],
-        ["generator.orbit=published", "generator.dots=2000"],
+        ["generator.dots=1025", "generator.patch=fixed", "generator.flips=false", "canvas.channels=3"],
+        ["generator.weights=table", "instances=2000", "canvas.size=33", "canvas.padding=0", "seed=4294967301"],
         ["generator.orbit=published", "generator.weights=table", "generator.patch=point", "generator.dots=9001"],
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                ["generator.dots=1025"],
+                ["generator.dots=3000"],
+                ["generator.patch=fixed"],
+                ["generator.patch=point"],
+                ["generator.flips=false"],
+                ["canvas.channels=3"],
+                ["generator.weights=table", "instances=2000"],
+                ["generator.weights=table", "generator.weight_interval=0"],
+                ["canvas.size=33", "canvas.padding=0"],
+                ["seed=4294967301"],
+                ["generator.orbit=published", "generator.dots=2000"],
+            )
+        ),
     ],
     ids=" ".join,
 )
@@ -80,8 +87,14 @@ SYSTEMS = {
 }
 
 
-@pytest.mark.parametrize("orbit", ["independent", "published"])
-@pytest.mark.parametrize("kind", SYSTEMS)
+@pytest.mark.parametrize(
+    ("kind", "orbit"),
+    [
+        pytest.param(kind, orbit, marks=[pytest.mark.slow] if (number + (orbit == "published")) % 2 else [])
+        for number, kind in enumerate(SYSTEMS)
+        for orbit in ("independent", "published")
+    ],
+)
 def test_fractals_of_any_system_are_the_same(device: torch.device, tmp_path: Path, kind: str, orbit: str) -> None:
     plain = [[0.5, 0, 0, 0.5, 0, 0, 0.3], [0.5, 0, 0, 0.5, 1, 0, 0.3], [0.5, 0, 0, 0.5, 0, 1, 0.4]]
     systems = [np.array(plain), np.array(SYSTEMS[kind], dtype=float)]
@@ -112,11 +125,14 @@ def test_images_do_not_depend_on_the_batch(device: torch.device, monkeypatch: py
 @pytest.mark.parametrize(
     "changes",
     [
-        [],
-        ["canvas.channels=3"],
-        ["canvas.size=141"],
-        ["generator.octaves=4", "generator.persistence=0.7", "generator.lacunarity=2.3"],
+        ["canvas.channels=3", "canvas.size=141"],
         ["generator.octaves=16", "generator.lacunarity=4"],
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param(["canvas.channels=3"], marks=pytest.mark.slow),
+        pytest.param(["canvas.size=141"], marks=pytest.mark.slow),
+        pytest.param(
+            ["generator.octaves=4", "generator.persistence=0.7", "generator.lacunarity=2.3"], marks=pytest.mark.slow
+        ),
     ],
     ids=" ".join,
 )
@@ -161,6 +177,7 @@ def test_the_slow_reference_is_drawn_on_the_cpu_and_moved(device: torch.device) 
 
 
 @pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ifs", "perlin", "bezier"])
 def test_a_hundred_categories_at_full_size_are_the_same(name: str, device: torch.device) -> None:
     drawer = Drawer(Recipe.from_dict({"generator": {"name": name}, "categories": HUNDRED}))
@@ -174,6 +191,7 @@ def test_a_hundred_categories_at_full_size_are_the_same(name: str, device: torch
 
 
 @pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ifs", "perlin", "bezier"])
 def test_memory_does_not_grow_over_10_000_batches(name: str) -> None:
     changes = ["generator.dots=1000"] if name == "ifs" else []

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from pair import Pair
 from striped_images import Stripes
 
 from formulavision.training import Run, pretrain
@@ -22,15 +22,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small convolutions on many threads wait for each other on a busy machine; and the number changes rounding."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def small() -> dict[str, Any]:
     """Training settings that take a second."""
@@ -43,7 +34,15 @@ def stripes() -> Callable[..., Stripes]:
 
 
 @pytest.fixture(scope="session")
-def pretrained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Run:
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A complete pre-training run."""
     out: Path = tmp_path_factory.mktemp("runs") / "pre"
     return pretrain(Stripes(), out=out, settings=SMALL, show_progress=False)
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes that any test may train in."""
+    pair = Pair()
+    yield pair
+    pair.close()

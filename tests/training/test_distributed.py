@@ -1,8 +1,10 @@
-"""Several processes train as one does: each image once an epoch, the same loss within rounding."""
+"""Several processes train as one does: each image once an epoch, the same loss within rounding.
+
+Most tests train in one pair of processes, with the variables that torchrun sets; one has ``devices: 2`` start them.
+"""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from pair import Pair
 from safetensors.torch import load_file
 from striped_images import SeveralLabels, Stripes, TornStripes
 
@@ -27,40 +30,42 @@ def curve(run: Run) -> list[float]:
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_two_processes_give_the_loss_of_one(stripes: Any, small: Any, tmp_path: Path, model: str) -> None:
+def test_two_processes_give_the_loss_of_one(pair: Pair, stripes: Any, small: Any, tmp_path: Path, model: str) -> None:
     # Of 47 images the last batch has 15: 8 for one process and 7 for the other.
     settings = {**small, "model": model, "learning_rate": 0.01}
     one = pretrain(stripes(47), out=tmp_path / "one", settings=settings, show_progress=False)
-    two = pretrain(stripes(47), out=tmp_path / "two", settings={**settings, **TWO}, show_progress=False)
+    two = pair(pretrain, stripes(47), out=tmp_path / "two", settings=settings, show_progress=False)
     assert curve(two) == pytest.approx(curve(one), rel=1e-4)
     a, b = (load_file(run.folder / "model.safetensors") for run in (one, two))
     assert all(torch.allclose(a[name], b[name], rtol=1e-3, atol=1e-4) for name in a)
     assert [row["learning_rate"] for row in two.history] == [row["learning_rate"] for row in one.history]
 
 
-def test_two_processes_validate_on_every_test_image_once(small: Any, pretrained: Run, tmp_path: Path) -> None:
+def test_two_processes_validate_on_every_test_image_once(
+    pair: Pair, small: Any, pretrained: Run, tmp_path: Path
+) -> None:
     from formulavision.data.downstream import DownstreamSettings
 
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 5})
     settings = {name: value for name, value in small.items() if name != "model"}
     settings |= {"batch_size": 7, "learning_rate": 0.005}  # where rounding stays rounding
     one = finetune(pretrained.folder, digits, out=tmp_path / "one", settings=settings, show_progress=False)
-    two = finetune(pretrained.folder, digits, out=tmp_path / "two", settings={**settings, **TWO}, show_progress=False)
+    two = pair(finetune, pretrained.folder, digits, out=tmp_path / "two", settings=settings, show_progress=False)
     assert curve(two) == pytest.approx(curve(one), rel=1e-3)
 
 
-def test_frozen_layers_stay_as_they_are_in_several_processes(small: Any, pretrained: Run, tmp_path: Path) -> None:
+def test_frozen_layers_stay_as_they_are_in_several_processes(
+    pair: Pair, small: Any, pretrained: Run, tmp_path: Path
+) -> None:
     from formulavision.data.downstream import DownstreamSettings
 
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 2})
     settings = {name: value for name, value in small.items() if name != "model"}
+    arguments = {"freeze": "conv1-3", "settings": settings, "show_progress": False}
     runs = [
-        finetune(
-            pretrained.folder, digits, out=tmp_path / str(n), freeze="conv1-3", settings={**settings, "devices": n},
-            show_progress=False,
-        )
-        for n in (1, 2)
-    ]  # fmt: skip
+        finetune(pretrained.folder, digits, out=tmp_path / "one", **arguments),
+        pair(finetune, pretrained.folder, digits, out=tmp_path / "two", **arguments),
+    ]
     before, one, two = (load_file(run.folder / "model.safetensors") for run in (pretrained, *runs))
     frozen = [name for name in before if name.startswith(("conv1.", "bn1.", "layer1.", "layer2."))]
     assert any("running_mean" in name for name in frozen)
@@ -68,21 +73,24 @@ def test_frozen_layers_stay_as_they_are_in_several_processes(small: Any, pretrai
     assert curve(runs[1]) == pytest.approx(curve(runs[0]), rel=1e-3)
 
 
-def test_labels_that_do_not_count_weigh_alike_in_several_processes(small: Any, tmp_path: Path) -> None:
+def test_labels_that_do_not_count_weigh_alike_in_several_processes(pair: Pair, small: Any, tmp_path: Path) -> None:
     settings = {**small, "batch_size": 8, "epochs": 1, "milestones": []}
     one = pretrain(SeveralLabels(), out=tmp_path / "one", settings=settings, show_progress=False)
-    two = pretrain(SeveralLabels(), out=tmp_path / "two", settings={**settings, **TWO}, show_progress=False)
+    two = pair(pretrain, SeveralLabels(), out=tmp_path / "two", settings=settings, show_progress=False)
     assert curve(two) == pytest.approx(curve(one), rel=1e-4)
 
 
-def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(small: Any, tmp_path: Path) -> None:
+def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(
+    pair: Pair, small: Any, tmp_path: Path
+) -> None:
     settings = {**small, **TWO, "checkpoint_minutes": 0}
     # An image of the third and last batch of the first epoch.
     torn = list(EpochBatches(48, 16, seed=1, shuffle=True))[2][5][1]
     with pytest.raises(FormulaVisionError, match=rf"^image {torn}: is torn$"):
         pretrain(TornStripes(torn), out=tmp_path / "run", settings=settings, show_progress=False)
     run = pretrain(Stripes(), out=tmp_path / "run", settings=settings, resume=True, show_progress=False)
-    whole = pretrain(Stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
+    # The same in processes that somebody else started.
+    whole = pair(pretrain, Stripes(), out=tmp_path / "whole", settings={**settings, "devices": 1}, show_progress=False)
     assert curve(run) == pytest.approx(curve(whole), rel=1e-6)
     a, b = (load_file(one.folder / "model.safetensors") for one in (run, whole))
     assert all(torch.allclose(a[name], b[name]) for name in a)
@@ -179,7 +187,6 @@ def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:
         + [part for setting in settings for part in ("--set", setting)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     run = Run.load(tmp_path / "run")

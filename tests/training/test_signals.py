@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from pair import Pair
 from safetensors.torch import load_file
 from striped_images import Stripes
 
@@ -42,7 +43,7 @@ class Training:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+            env={**os.environ, "COLUMNS": "300"},
         )
         while not out.with_name("reached").exists():
             assert self.process.poll() is None, self.process.communicate()
@@ -62,14 +63,20 @@ def same(a: Run, b: Run) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def resumed(out: Path, settings: Any) -> Run:
+def resumed(out: Path, settings: Any, pair: Pair | None = None) -> Run:
     assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] in (1, 2)
-    return pretrain(Stripes(), out=out, settings=settings, resume=True, show_progress=False)
+    arguments = {"out": out, "settings": settings, "resume": True, "show_progress": False}
+    return pair(pretrain, Stripes(), **arguments) if pair else pretrain(Stripes(), **arguments)
 
 
 @pytest.mark.parametrize(
     ("number", "group", "workers"),
-    [(signal.SIGTERM, False, 0), (signal.SIGINT, True, 1), (signal.SIGTERM, True, 2), (signal.SIGHUP, True, 0)],
+    [
+        (signal.SIGTERM, False, 0),
+        (signal.SIGINT, True, 1),
+        (signal.SIGHUP, True, 0),
+        pytest.param(signal.SIGTERM, True, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_in_mid_epoch_leaves_a_checkpoint(
     tmp_path: Path, small: Any, pretrained: Run, number: int, group: bool, workers: int
@@ -84,23 +91,23 @@ def test_a_signal_in_mid_epoch_leaves_a_checkpoint(
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory, small: Any) -> Run:
+def by_two(tmp_path_factory: pytest.TempPathFactory, small: Any, pair: Pair) -> Run:
     out = tmp_path_factory.mktemp("whole") / "run"
-    return pretrain(Stripes(), out=out, settings={**small, "devices": 2}, show_progress=False)
+    return pair(pretrain, Stripes(), out=out, settings=small, show_progress=False)
 
 
 @pytest.mark.parametrize(
     ("number", "group", "start"),
     [
         (signal.SIGTERM, False, ()),
-        (signal.SIGTERM, True, ()),
+        pytest.param(signal.SIGTERM, True, (), marks=pytest.mark.slow),
         (signal.SIGINT, True, ()),
         (signal.SIGTERM, False, TORCHRUN),
     ],
     ids=["to the first process", "to all", "Ctrl-C", "to torchrun"],
 )
 def test_several_processes_stop_at_the_same_step(
-    tmp_path: Path, small: Any, by_two: Run, number: int, group: bool, start: Any
+    tmp_path: Path, small: Any, pair: Pair, by_two: Run, number: int, group: bool, start: Any
 ) -> None:
     settings = small if start else {**small, "devices": 2}
     training = Training(tmp_path / "run", settings, group=group, start=start)
@@ -109,10 +116,10 @@ def test_several_processes_stop_at_the_same_step(
     if not start:
         assert status == (-number if number == signal.SIGINT else 128 + number)
     assert printed.count("of 3 steps of the next done; resumed, it goes on from there") == 1
-    assert same(resumed(tmp_path / "run", {**small, "devices": 2}), by_two)
+    assert same(resumed(tmp_path / "run", small, pair), by_two)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path, small: Any, devices: int) -> None:
     training = Training(tmp_path / "run", {**small, "devices": devices}, seconds=600)
     training.send(signal.SIGTERM)
@@ -126,7 +133,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path: Path, small: Any, devices:
 
 
 def test_processes_whose_first_one_was_killed_leave_a_checkpoint_and_end(
-    tmp_path: Path, small: Any, by_two: Run
+    tmp_path: Path, small: Any, pair: Pair, by_two: Run
 ) -> None:
     training = Training(tmp_path / "run", {**small, "devices": 2})
     training.send(signal.SIGKILL)
@@ -135,4 +142,4 @@ def test_processes_whose_first_one_was_killed_leave_a_checkpoint_and_end(
         assert training.process.poll() in (None, -signal.SIGKILL) and time.monotonic() < deadline  # which reaps it, too
         time.sleep(0.1)
     training.end()
-    assert same(resumed(tmp_path / "run", {**small, "devices": 2}), by_two)
+    assert same(resumed(tmp_path / "run", small, pair), by_two)

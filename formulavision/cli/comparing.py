@@ -16,20 +16,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(help="A comparison (YAML), such as configs/quickstart.yaml.")],
+    config: Annotated[Path, typer.Argument(help="Comparison file (YAML), such as configs/quickstart.yaml.")],
     size: Annotated[
         str | None,
         typer.Option("--size", help="One of the file's sizes, such as smoke; 'full' is the file as it stands."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where to write; default: runs/NAME-OF-THE-FILE, and -SIZE.", show_default=False),
+        typer.Option("--out", help="Folder to write; default: runs/NAME-OF-THE-FILE, and -SIZE.", show_default=False),
     ] = None,
     runs: Annotated[
         Path | None,
         typer.Option(
             "--runs",
-            help="Where the trained models are kept: comparisons that share it train what they share once. "
+            help="Folder of the trained models; comparisons with the same folder train a shared model once. "
             "Default: runs/ inside --out.",
             show_default=False,
         ),
@@ -40,7 +40,8 @@ def compare(
     ] = None,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Pre-train, fine-tune and evaluate every arm; leave a table and a report. Run again, it goes on where it stopped.
+    """Pre-train, fine-tune and evaluate every arm; write a table and a report. The same command again
+    continues where it was stopped.
 
     formulavision compare configs/quickstart.yaml
 
@@ -68,7 +69,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of comparisons, finished or not.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where to write; one comparison alone: its own folder.", show_default=False),
+        typer.Option("--out", help="Folder to write; default for one comparison: its own folder.", show_default=False),
     ] = None,
 ) -> None:
     """Join comparisons that ran on different days and machines into one table and report; or write one's again.

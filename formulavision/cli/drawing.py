@@ -28,22 +28,22 @@ def generate(
     seed: o.Seed = None,
     settings: o.Settings = None,
     format: Annotated[
-        str, typer.Option("--format", help="parquet, webdataset or imagefolder (a PNG file each).")
+        str, typer.Option("--format", help="Format: parquet, webdataset, or imagefolder (a PNG file per image).")
     ] = "parquet",
     png: Annotated[
         str,
         typer.Option(
             "--png",
-            help="plain: 8-bit PNGs, which every reader reads alike. compact: 1-bit palette PNGs for gray images of "
-            "two values, a little smaller; numpy(PIL.Image), torchvision's decode_image and Hugging Face datasets get "
-            "wrong values from them.",
+            help="Encoding of the images. plain: 8-bit PNGs, which all programs read correctly. compact: 1-bit palette "
+            "PNGs for gray images of two values, a little smaller; numpy(PIL.Image), torchvision's decode_image and "
+            "Hugging Face datasets read wrong values from them.",
         ),
     ] = "plain",
     workers: o.Workers = 0,
     device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Draw a recipe into a store. Run again, it goes on where it was stopped.
+    """Draw a recipe into a store. The same command again continues where it was stopped.
 
     formulavision generate --plugin ifs --out data/ifs
     """
@@ -54,7 +54,7 @@ def generate(
     from formulavision.util.text import byte_size, counted, duration
 
     if categories_from and not categories_from.exists() and not overwrite and (out / CATEGORIES).is_file():
-        say(f"{categories_from} is not there: the categories are read from {out}")
+        say(f"{categories_from} does not exist: the categories are read from {out}")
         categories_from = out
     recipe = o.make_recipe(
         config, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
@@ -75,7 +75,7 @@ def generate(
     say(
         f"{out}: {counted(len(store), 'image')}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
         f"next: formulavision verify {out}\n"
-        f"      formulavision pretrain --data {out} --model resnet18 --out runs/{out.name}",
+        f"      formulavision pretrain --data {out} --model resnet18 --out runs/{out.name}"
     )
 
 
@@ -90,7 +90,7 @@ def categories(
     workers: o.Workers = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Find categories only: one CSV a category in the published FractalDB layout.
+    """Find categories, and write a CSV file per category in the published FractalDB layout.
 
     formulavision categories configs/fractaldb-1k.yaml --out cats
     """
@@ -107,7 +107,7 @@ def categories(
     write_folder(found, out, overwrite=overwrite)
     say(
         f"{out}: {counted(len(found), 'category')}\nnext: formulavision generate --plugin {recipe.generator.name} "
-        f"--categories-from {out} --out data/{out.name}",
+        f"--categories-from {out} --out data/{out.name}"
     )
 
 
@@ -115,16 +115,16 @@ def preview(
     out: o.Out,
     config: o.ConfigFile = None,
     plugin: o.Plugin = None,
-    categories: Annotated[int, typer.Option("--categories", help="Categories to show, one a row.")] = 8,
+    categories: Annotated[int, typer.Option("--categories", help="Number of categories to show; each is a row.")] = 8,
     categories_from: o.CategoryFolder = None,
-    instances: Annotated[int, typer.Option("--instances", help="Instances to show, one a column.")] = 10,
+    instances: Annotated[int, typer.Option("--instances", help="Number of instances to show; each is a column.")] = 10,
     size: o.Size = None,
     seed: o.Seed = None,
     settings: o.Settings = None,
     device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Draw a contact sheet: categories down, instances across, labelled.
+    """Draw a contact sheet: a row for each category, a column for each instance, with labels.
 
     formulavision preview --plugin perlin --out sheet.png
     """
@@ -145,8 +145,8 @@ def preview(
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="A store.")],
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Images to draw again, spread over the store.")] = 1000,
+    path: Annotated[Path, typer.Argument(help="Folder of a store.")],
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Number of random images to draw again.")] = 1000,
     every: Annotated[bool, typer.Option("--all", help="Draw every image again.")] = False,
 ) -> None:
     """Check a store: all its bytes by checksum, and images drawn again and compared. Names what is wrong.
@@ -176,7 +176,7 @@ def verify(
     say(
         f"{path}: {result.pieces:,} of {len(result.store.manifest.pieces):,} pieces read, "
         f"{result.images:,} of {total:,} images drawn again: "
-        + ("all as the recipe says" if result.ok else counted(len(result.problems), "problem")),
+        + ("all as the recipe says" if result.ok else counted(len(result.problems), "problem"))
     )
     if not result.ok:
         raise typer.Exit(1)

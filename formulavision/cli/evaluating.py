@@ -32,8 +32,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(checkpoint: Run, downstream: o.Downstream, out: Out = None, settings: o.DownstreamSet = None) -> None:
-    """Top-1, top-5, loss, accuracy a class and confusion matrix on the test images; JSON and CSV. With several labels
-    an image (Pascal VOC), mean average precision.
+    """Compute top-1, top-5, loss, accuracy per class and confusion matrix on the test images, as JSON and CSV. With
+    several labels per image (Pascal VOC): mean average precision.
 
     formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
     """
@@ -47,12 +47,12 @@ def probe(
     checkpoint: Weights,
     downstream: o.Downstream,
     method: Annotated[
-        str, typer.Option("--method", help="linear (logistic regression) or knn (20 nearest neighbours).")
+        str, typer.Option("--method", help="Classifier: linear (logistic regression) or knn (20 nearest neighbours).")
     ] = "linear",
     shots: Annotated[
-        int | None, typer.Option("--shots", help="Fit to n images a class, drawn five times; default: to all.")
+        int | None, typer.Option("--shots", help="Training images per class, drawn five times; default: all.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn and held out.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the images that are drawn and held out.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +69,7 @@ def probe(
         ),
     ] = None,
 ) -> None:
-    """How good frozen features are, in minutes: fit a classifier to them instead of fine-tuning the model.
+    """Measure how good frozen features are, in minutes: fit a classifier to them instead of fine-tuning the model.
 
     formulavision probe --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --method knn
     """
@@ -82,11 +82,13 @@ def probe(
 
 
 def filters(checkpoint: Weights, out: Picture, overwrite: o.Overwrite = False) -> None:
-    """A picture of the filters of a model's first layer.
+    """Draw the filters of a model's first layer.
 
     formulavision filters --checkpoint runs/ifs --out filters.png
     """
-    _check_absent(out, overwrite)
+    from formulavision.util.files import check_new_file
+
+    check_new_file(out, overwrite=overwrite)
     from formulavision.evaluation import first_layer_filters
 
     _save(first_layer_filters(checkpoint), out)
@@ -95,21 +97,22 @@ def filters(checkpoint: Weights, out: Picture, overwrite: o.Overwrite = False) -
 def grad_cam(
     checkpoint: Annotated[
         list[str],
-        typer.Option("--checkpoint", help="NAME=FOLDER of a fine-tuning run, a column each (may be repeated)."),
+        typer.Option("--checkpoint", help="NAME=FOLDER of a fine-tuning run; each is a column (may be repeated)."),
     ],
     downstream: o.Downstream,
     out: Picture,
-    count: Annotated[int, typer.Option("--count", help="Number of test images, a row each.")] = 6,
-    seed: Annotated[int, typer.Option("--seed", help="Draws the images.")] = 0,
+    count: Annotated[int, typer.Option("--count", help="Number of test images; each is a row.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice of test images.")] = 0,
     settings: o.DownstreamSet = None,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Where fine-tuned models see an image's class (Grad-CAM), side by side on the same test images.
+    """Show which pixels fine-tuned models see an image's class in (Grad-CAM), side by side on the same test images.
 
     formulavision grad-cam --checkpoint FractalDB=runs/ft-ifs --checkpoint scratch=runs/ft-scratch
     --downstream folder:/path/to/cifar10 --out heatmaps.png
     """
     from formulavision.util.errors import ConfigError
+    from formulavision.util.files import check_new_file
 
     runs = {}
     for text in checkpoint:
@@ -119,7 +122,7 @@ def grad_cam(
         if name in runs:
             raise ConfigError(f"--checkpoint {text}: there is another '{name}': each column needs a name of its own")
         runs[name] = folder
-    _check_absent(out, overwrite)
+    check_new_file(out, overwrite=overwrite)
     chosen = only_downstream(downstream, settings)
     from formulavision.evaluation import grad_cam_sheet
 
@@ -128,11 +131,11 @@ def grad_cam(
 
 def per_class(
     first: Annotated[Path, typer.Argument(help="A folder that evaluate or probe wrote into.")],
-    second: Annotated[Path, typer.Argument(help="Another, of the same test images.")],
-    out: Annotated[Path | None, typer.Option("--out", help="A CSV of all classes to write.")] = None,
+    second: Annotated[Path, typer.Argument(help="Another such folder, of the same test images.")],
+    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write, with all classes.")] = None,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """The classes on which the first of two models beats the second.
+    """List the classes on which the first of two models beats the second.
 
     formulavision per-class runs/ft-ifs runs/ft-scratch --out differences.csv
     """
@@ -141,10 +144,11 @@ def per_class(
 
     from formulavision.evaluation import per_class_difference
     from formulavision.util.console import STDOUT, say
+    from formulavision.util.files import check_new_file
     from formulavision.util.text import counted, write_csv
 
     if out is not None:
-        _check_absent(out, overwrite)
+        check_new_file(out, overwrite=overwrite)
     differences = per_class_difference(first, second)
     better = [row for row in differences if row.difference > 0]
     table = Table("class", *(("images", "first", "second", "difference", "p")), box=None)
@@ -164,7 +168,7 @@ def per_class(
 
 
 def only_downstream(text: str, settings: list[str] | None) -> DownstreamSettings:
-    """The dataset of a command that has no other settings.
+    """The dataset of a command whose --set changes the dataset only.
 
     Raises:
         ConfigError: there is no such dataset, a value is not allowed, or a setting is not the dataset's.
@@ -177,20 +181,9 @@ def only_downstream(text: str, settings: list[str] | None) -> DownstreamSettings
     return chosen
 
 
-def _check_absent(out: Path, overwrite: bool) -> None:
-    """Before any work is done."""
-    from formulavision.util.errors import ConfigError
-
-    if out.is_dir():
-        raise ConfigError(f"out: {out}: is a folder: name a file")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"out: {out}: exists already: give another --out, or --overwrite")
-
-
 def _save(picture: Image.Image, out: Path) -> None:
     from formulavision.util.console import say
-    from formulavision.util.files import atomic_write
+    from formulavision.util.files import write_png
 
-    with atomic_write(out) as file:
-        picture.save(file, "PNG")
+    write_png(out, picture)
     say(f"written to {out}: {picture.width} x {picture.height} pixels")

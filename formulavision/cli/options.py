@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they make a recipe."""
+"""Options that several commands share, and the recipe or dataset that they stand for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from formulavision.data.downstream import DownstreamSettings
     from formulavision.recipes.recipe import Recipe
 
-Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder or file to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier output at --out.")]
 ConfigFile = Annotated[
-    Path | None, typer.Argument(help="A recipe (YAML); or name a generator with --plugin.", show_default=False)
+    Path | None, typer.Argument(help="Recipe file (YAML); or name a generator with --plugin.", show_default=False)
 ]
 Plugin = Annotated[
     str | None, typer.Option("--plugin", help="Generator to draw with its defaults; see 'formulavision plugins'.")
@@ -24,8 +24,8 @@ CategoryCount = Annotated[int | None, typer.Option("--categories", help="Number 
 CategoryFolder = Annotated[
     Path | None, typer.Option("--categories-from", help="Folder of category CSVs in the published layout, or a store.")
 ]
-Instances = Annotated[int | None, typer.Option("--instances", help="Images a category.")]
-Size = Annotated[int | None, typer.Option("--size", help="Width and height in pixels.")]
+Instances = Annotated[int | None, typer.Option("--instances", help="Images per category.")]
+Size = Annotated[int | None, typer.Option("--size", help="Width and height of the images in pixels.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of categories and instances.")]
 Settings = Annotated[
     list[str] | None,
@@ -46,15 +46,14 @@ DownstreamSet = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        "--device",
-        help="What draws: cpu, or cuda (a GPU; what the generator cannot draw there the CPU draws).",
+        "--device", help="Device that draws: cpu, or cuda (a GPU; the CPU draws where the generator has no GPU code)."
     ),
 ]
-Workers = Annotated[int, typer.Option("--workers", help="Processes to draw with; 0: one a core.")]
+Workers = Annotated[int, typer.Option("--workers", help="Number of worker processes; 0: one per core.")]
 
 
 def count_workers(workers: int) -> int:
-    """0 stands for one worker a core that this process may use."""
+    """The number of worker processes; 0 stands for one per core that this process may use."""
     from formulavision.util.machine import cores
 
     return workers or cores()

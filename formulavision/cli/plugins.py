@@ -1,4 +1,4 @@
-"""``formulavision plugins``: what is installed, and what its parameters mean."""
+"""``plugins``: the installed generators and their parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 @plugins.callback()
 def list_plugins(context: typer.Context) -> None:
-    """Which generators are there, from which package, in which version; [bold]plugins show NAME[/bold] explains one."""
+    """List the installed generators with package and version; [bold]plugins show NAME[/bold] explains one."""
     if context.invoked_subcommand is not None:
         return
     from rich import box
@@ -48,7 +48,7 @@ def list_plugins(context: typer.Context) -> None:
 
 @plugins.command("show")
 def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> None:
-    """Every parameter of a generator: type, unit, range, default, and what it does."""
+    """Show every parameter of a generator: type, unit, range, default and meaning."""
     from rich.markup import escape
     from rich.padding import Padding
 
@@ -81,7 +81,7 @@ def describe(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
 
 
 def summary(generator: type[Generator]) -> str:
-    """First line of what the generator's class or module says of itself."""
+    """First line of the docstring of the generator's class, or else of its module."""
     import sys
 
     text = generator.__dict__.get("__doc__") or sys.modules[generator.__module__].__doc__ or ""

@@ -9,22 +9,26 @@ import typer
 
 from formulavision.cli import options as o
 
-Model = Annotated[str | None, typer.Option("--model", help="A timm model.", show_default=False)]
+Model = Annotated[str | None, typer.Option("--model", help="Name of a timm model.", show_default=False)]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a step.", show_default="256")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="The highest.", show_default="0.01")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per step.", show_default="256")]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Maximum learning rate.", show_default="0.01")
+]
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", help="Defaults for what is not set: resnet (the paper's) or vit.", show_default="resnet"),
+    typer.Option("--preset", help="Defaults of other settings: resnet (the paper's) or vit.", show_default="resnet"),
 ]
 Devices = Annotated[
-    int | None, typer.Option("--devices", help="Processes that share each batch, one a GPU; or start by torchrun.")
+    int | None, typer.Option("--devices", help="Processes that share each batch, one per GPU; or use torchrun.")
 ]
 Crop = Annotated[
     int | None,
-    typer.Option("--crop", help="Side that the model sees; images are resized to 8/7 of it.", show_default="224"),
+    typer.Option(
+        "--crop", help="Side of the model's input in pixels; images are resized to 8/7 of it.", show_default="224"
+    ),
 ]
-TrainSeed = Annotated[int | None, typer.Option("--seed", help="Of weights, order and crops.", show_default="1")]
+TrainSeed = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order and crops.", show_default="1")]
 TrainSet = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,8 +47,7 @@ PretrainSet = Annotated[
     ),
 ]
 Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on with the run at --out, which knows its options; --epochs may be raised."),
+    bool, typer.Option("--resume", help="Continue the run at --out, with its own options; --epochs may be raised.")
 ]
 
 
@@ -55,8 +58,10 @@ def add_to(app: typer.Typer) -> None:
 
 def pretrain(
     out: o.Out,
-    data: Annotated[Path | None, typer.Option("--data", help="A store to train on.")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe: drawn on demand, nothing stored.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Store to train on.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe file (YAML): drawn on demand, nothing is stored.")
+    ] = None,
     plugin: o.Plugin = None,
     categories: o.CategoryCount = None,
     categories_from: o.CategoryFolder = None,
@@ -66,7 +71,7 @@ def pretrain(
         float | None, typer.Option("--label-noise", help="Share of the labels to replace at random, 0 to 1 (figure 5).")
     ] = None,
     clusters: Annotated[
-        int | None, typer.Option("--clusters", help="Label by so many clusters of the model's features (DeepCluster).")
+        int | None, typer.Option("--clusters", help="Number of feature clusters that serve as labels (DeepCluster).")
     ] = None,
     model: Model = None,
     epochs: Epochs = None,
@@ -80,15 +85,15 @@ def pretrain(
     resume: Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Train a model to name the formula of each image. Takes a store, or a recipe whose images are drawn on demand.
+    """Train a model to classify images by their formula. Takes a store, or a recipe whose images are drawn on demand.
 
     formulavision pretrain --data data/ifs --model resnet18 --out runs/ifs
 
-    A vision transformer, on images that no epoch repeats: --plugin ifs --preset vit --model deit_tiny_patch16_224
+    A vision transformer, with new images in every epoch: --plugin ifs --preset vit --model deit_tiny_patch16_224
 
-    Over-fitting to a stored set shows on instances that it does not hold: --set held_out=10
+    Validate on instances that are not in the store, which shows over-fitting: --set held_out=10
 
-    Ctrl-C leaves a checkpoint: formulavision pretrain --out runs/ifs --resume
+    Ctrl-C writes a checkpoint; continue with: formulavision pretrain --out runs/ifs --resume
     """
     from formulavision.util.errors import ConfigError
 
@@ -121,17 +126,18 @@ def finetune(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint",
-            help="A run's folder, a file of weights, timm:NAME or torchvision:NAME; none: from scratch.",
+            "--checkpoint", help="Folder of a run, file of weights, timm:NAME or torchvision:NAME; none: from scratch."
         ),
     ] = None,
     freeze: Annotated[
         str | None,
         typer.Option(
-            "--freeze", help="none, conv1, conv1-2 ... conv1-5 (ResNets), stage1-2 (any model).", show_default="none"
+            "--freeze",
+            help="Layers: none, conv1, conv1-2 ... conv1-5 (ResNets), stage1-2 (any model).",
+            show_default="none",
         ),
     ] = None,
-    train_per_class: Annotated[int | None, typer.Option("--train-per-class", help="Keep n training images.")] = None,
+    train_per_class: Annotated[int | None, typer.Option("--train-per-class", help="Training images per class.")] = None,
     model: Model = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -144,14 +150,14 @@ def finetune(
     resume: Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Train a pre-trained model on a real dataset, all of it or with its first layers frozen.
+    """Fine-tune a pre-trained model on a real dataset, all of it or with its first layers frozen.
 
     formulavision finetune --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --freeze conv1-3 --out runs/ft
 
     --checkpoint takes a run's folder; a file, with --model NAME
     (.safetensors, .pth: of timm, torchvision or the published FractalDB);
     or a model to download: timm:resnet50.a1_in1k, torchvision:resnet50,
-    torchvision:resnet50:IMAGENET1K_V1. What fits is loaded and told.
+    torchvision:resnet50:IMAGENET1K_V1. Layers that fit are loaded and listed.
     """
     from formulavision.util.errors import ConfigError
 
@@ -172,7 +178,7 @@ def finetune(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A complete run's folder.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a complete run.")],
     out: o.Out,
     layout: Annotated[
         str,
@@ -182,7 +188,7 @@ def export(
     ] = "timm",
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Write a run's model for others: weights that timm or torchvision load alone, and a model card.
+    """Write a run's model for other programs: weights that timm or torchvision load, and a model card.
 
     formulavision export runs/ft --out export/ft
 
@@ -196,7 +202,7 @@ def export(
 
     export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
     written = ", ".join(sorted(name for name in WRITTEN if (out / name).is_file()))
-    say(f"{out}: {written}\nnext: README.md says how to load it")
+    say(f"{out}: {written}\nnext: see README.md for the code that loads it")
 
 
 def divided(settings: list[str]) -> tuple[list[str], list[str]]:

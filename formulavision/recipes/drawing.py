@@ -259,11 +259,7 @@ class DeviceDrawer:
         return out
 
     def _draw_one_by_one(
-        self,
-        renderer: DeviceRenderer,
-        labels: NDArray[np.int64],
-        instances: NDArray[np.int64],
-        out: torch.Tensor,
+        self, renderer: DeviceRenderer, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor
     ) -> None:
         """Raises what is raised for one of the images alone, to say which."""
         name = self.drawer.generator.name

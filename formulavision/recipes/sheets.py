@@ -1,4 +1,4 @@
-"""Contact sheets: a recipe's images at a glance, categories down and instances across."""
+"""Contact sheets: pictures that show a recipe's images, a row for each category and a column for each instance."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import RecipeLike, as_recipe
-from formulavision.util.errors import ConfigError, StoreError
-from formulavision.util.files import atomic_write
+from formulavision.util.errors import ConfigError
+from formulavision.util.files import check_new_file, write_png
 from formulavision.util.progress import is_watched, progress_bars
 
 __all__ = ["contact_sheet", "preview"]
 
 _WIDEST = 2000
-"""Pixels; a sheet that would be wider shrinks its images."""
+"""Width of a sheet in pixels; images shrink to fit."""
 _GAP = 4
 _MARGIN = 12
 _INK = (20, 20, 20)
@@ -112,24 +112,16 @@ def preview(
     Raises:
         ConfigError: fewer than one row or column is asked for, or there is no such device.
         PluginError: the generator raised.
-        StoreError: the file exists, or cannot be written.
+        FolderError: the file exists, or cannot be written.
     """
     out = Path(out)
-    if out.is_dir():
-        raise StoreError(f"{out}: is a folder; name a file, such as {out / 'sheet.png'}")
-    if out.exists() and not overwrite:
-        raise StoreError(f"{out}: exists already; give another --out, or --overwrite")
+    check_new_file(out, overwrite=overwrite)
     recipe = as_recipe(recipe)
     with progress_bars(show=progress is None and is_watched()) as bars:
         total = recipe.num_categories
         found = progress or (lambda n: bars.categories(n, total))
         drawer = Drawer(recipe, workers=workers, progress=found, device=device, note=note)
-    sheet = contact_sheet(drawer, categories=categories, instances=instances)
-    try:
-        with atomic_write(out) as file:
-            sheet.save(file, "PNG")
-    except OSError as error:
-        raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from None
+    write_png(out, contact_sheet(drawer, categories=categories, instances=instances))
     return out
 
 

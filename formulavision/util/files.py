@@ -1,4 +1,4 @@
-"""Writing so that a file is whole or absent."""
+"""Files are written whole or not at all: under a temporary name, flushed, renamed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from formulavision.util.errors import FolderError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "PARTIAL",
     "atomic_write",
     "cache_folder",
+    "check_new_file",
     "commit",
     "flush_everything",
     "flush_folder",
     "is_system_leftover",
     "partial_path",
+    "write_png",
     "write_text",
 ]
 
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial\Z")
-"""End of the name of a file that is being written; the name that it will get stands before it."""
+"""The end of a temporary name; the final name stands before it."""
 
 _SYSTEM_LEFTOVER = re.compile(
     r"""
@@ -39,8 +46,8 @@ _SYSTEM_LEFTOVER = re.compile(
 
 
 def is_system_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is left behind by operating systems and file browsers (``.DS_Store``,
-    ``Thumbs.db``, ``@eaDir``): every reader of a folder ignores these.
+    """Whether operating systems and file browsers leave files or folders of this name (``.DS_Store``, ``Thumbs.db``,
+    ``@eaDir``). Every reader of a folder ignores them.
 
     Args:
         name: the last part of a path.
@@ -49,13 +56,13 @@ def is_system_leftover(name: str) -> bool:
 
 
 def partial_path(path: Path) -> Path:
-    """Where to write what becomes ``path``: beside it, under a name that no other process has."""
+    """A temporary name for ``path``, in the same folder, which no other process uses."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A binary file under a temporary name, flushed to disk and renamed to ``path`` when the block ends well."""
+    """Open a binary file under a temporary name; flush and rename it to ``path`` unless the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
@@ -68,7 +75,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def commit(temporary: Path, path: Path) -> None:
-    """Flush a written file to the disk and give it its name."""
+    """Flush a written file to the disk and rename it to ``path``."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -76,13 +83,38 @@ def commit(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` as UTF-8 to ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8 to ``path``."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
 
 
+def write_png(path: Path, image: Image.Image) -> None:
+    """Write a picture as PNG.
+
+    Raises:
+        FolderError: the file cannot be written.
+    """
+    try:
+        with atomic_write(path) as file:
+            image.save(file, "PNG")
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def check_new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse the name of a file before any work is done.
+
+    Raises:
+        FolderError: it is a folder, or it exists and must not be overwritten.
+    """
+    if path.is_dir():
+        raise FolderError(f"{path}: is a folder: name a file in it, such as {path / 'picture.png'}")
+    if path.exists() and not overwrite:
+        raise FolderError(f"{path}: exists already: give another --out, or --overwrite")
+
+
 def flush_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a crash of the machine. Windows has no such call."""
+    """Flush the names in ``folder`` to the disk, so that renames survive a crash of the machine (not on Windows)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -93,13 +125,13 @@ def flush_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be found or compiled again is kept: ``FORMULAVISION_CACHE``, or the user's cache folder."""
+    """The folder for files that can be computed again: ``FORMULAVISION_CACHE``, or the user's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("FORMULAVISION_CACHE") or platformdirs.user_cache_dir("formulavision"))
 
 
 def flush_everything() -> None:
-    """Make all that was written survive a crash of the machine. Windows has no such call."""
+    """Flush all files of the machine to the disk, so that they survive a crash (not on Windows)."""
     if hasattr(os, "sync"):
         os.sync()

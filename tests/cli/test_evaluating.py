@@ -65,7 +65,7 @@ def test_per_class_shows_where_the_first_is_better_and_writes_all(runs: Path, tm
     ("arguments", "told"),
     [
         (["filters", "--checkpoint", "x.pth", "--out", "{there}"], "exists already: give another --out"),
-        (["filters", "--checkpoint", "x.pth", "--out", "{folder}"], "is a folder: name a file"),
+        (["filters", "--checkpoint", "x.pth", "--out", "{folder}"], "is a folder: name a file in it"),
         (["filters", "--checkpoint", "{folder}/x.pth", "--out", "{folder}/f.png"], "x.pth: no such file"),
         (["grad-cam", "--checkpoint", "runs/ft", "--downstream", "digits", "--out", "{folder}/m.png"],
          "--checkpoint runs/ft: must read NAME=FOLDER"),

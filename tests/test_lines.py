@@ -16,20 +16,20 @@ lines = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(lines)
 
 AT_MOST = {
-    "cli": 891,
-    "comparison": 2_488,
-    "data": 1_872,
-    "evaluation": 957,
-    "formulavision": 66,
-    "generators": 324,
-    "plugins": 1_670,
-    "recipes": 684,
-    "rendering": 1_148,
-    "storage": 1_580,
-    "training": 2_691,
-    "util": 934,
+    "cli": 900,
+    "comparison": 2_500,
+    "data": 1_900,
+    "evaluation": 1_000,
+    "formulavision": 100,
+    "generators": 350,
+    "plugins": 1_700,
+    "recipes": 700,
+    "rendering": 1_150,
+    "storage": 1_600,
+    "training": 2_700,
+    "util": 950,
 }
-"""Lower a bound when a room has become smaller."""
+"""The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""
 
 
 def test_no_room_has_more_lines_than_its_bound() -> None:

@@ -29,6 +29,7 @@ from formulavision.comparison.tables import (
 from formulavision.util.config import dump_yaml
 from formulavision.util.errors import ConfigError
 from formulavision.util.folders import OwnedFolder
+from formulavision.util.text import counted, duration
 
 __all__ = ["report", "write_html"]
 
@@ -90,7 +91,9 @@ def write_html(table: Table, folder: Path) -> None:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=_percent, points=points, p=p_text, shown=shown, place=place_text)
+    environment.filters.update(
+        percent=_percent, points=points, p=p_text, shown=shown, place=place_text, duration=duration
+    )
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     write_text(folder / "report.html", template.render(_content(table, folder)))
 
@@ -112,6 +115,8 @@ def _content(table: Table, folder: Path) -> dict[str, Any]:
         "findings": findings,
         "facts": _facts(findings),
         "several_seeds": len(findings.seeds) > 1,
+        "with_frozen": findings.freezes != ["none"],
+        "stored": any(result.generate_seconds is not None for result in findings.results),
         "headings": headings,
         "lines": lines,
         "explanations": explanations(table),
@@ -155,10 +160,9 @@ def _featured(table: Table) -> list[str]:
 
 def _facts(findings: Findings) -> str:
     """What was compared, in a line."""
-    counts = ((len(findings.arms), "arm"), (len(findings.downstreams), "downstream"), (len(findings.seeds), "seed"))
+    counts = (len(findings.arms), "arm"), (len(findings.downstreams), "downstream"), (len(findings.seeds), "seed")
     drawn = {"on-demand": ["images drawn on demand"], "stored": ["images stored before training"]}
-    words = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
-    return ", ".join([*words, *drawn.get(findings.data, [])])
+    return ", ".join([*(counted(number, noun) for number, noun in counts), *drawn.get(findings.data, [])])
 
 
 def _percent(value: float | None) -> str:

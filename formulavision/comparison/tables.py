@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -24,7 +24,8 @@ from formulavision.comparison.results import (
 )
 from formulavision.comparison.significance import ALPHA, holm, paired_t, rank_correlation
 from formulavision.evaluation.per_class import mcnemar
-from formulavision.util.text import markdown_text
+from formulavision.util.console import say
+from formulavision.util.text import counted, markdown_text
 
 __all__ = [
     "MCNEMAR",
@@ -38,7 +39,6 @@ __all__ = [
     "missing",
     "points",
     "print_table",
-    "say",
     "spread",
     "table_csv",
     "table_of",
@@ -66,7 +66,7 @@ Place = tuple[str, str, str]
 """Arm, frozen layers and downstream."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cell:
     """Results of an arm on one downstream with one choice of frozen layers, a seed each, beside those of its baseline.
 
@@ -196,12 +196,13 @@ def table_of(findings: Findings, folder: Path) -> Table:
         reference = groups.get((baseline, freeze, downstream), []) if baseline is not None else []
         paper = findings.paper_number(arm, freeze, downstream)
         cell = Cell(arm, freeze, downstream, results, baseline, reference, paper)
-        method, p = _test(cell, folder)
-        cells[arm, freeze, downstream] = replace(cell, method=method, p=p)
+        cell.method, cell.p = _test(cell, folder)
+        cells[arm, freeze, downstream] = cell
     tested = {place: cell.p for place, cell in cells.items() if cell.p is not None}
     for place, corrected in zip(tested, holm(list(tested.values())), strict=True):
-        cells[place] = replace(cells[place], p_corrected=corrected)
-    return Table(findings, _with_best(cells))
+        cells[place].p_corrected = corrected
+    _mark_best(cells.values())
+    return Table(findings, cells)
 
 
 def _scores(results: Iterable[Result]) -> dict[int, float]:
@@ -230,18 +231,16 @@ def _right_images(result: Result, folder: Path) -> NDArray[np.bool_] | None:
         return np.asarray(content["predicted"] == content["label"])
 
 
-def _with_best(cells: dict[Place, Cell]) -> dict[Place, Cell]:
-    """The cells, the best of each column marked; fine-tuned models and each kind of probe are separate contests."""
-    contests: dict[tuple[str, str], list[Place]] = {}
-    for (arm, freeze, downstream), cell in cells.items():
-        if cell.scores:
-            contests.setdefault((downstream, _contest(freeze)), []).append((arm, freeze, downstream))
-    marked = dict(cells)
-    for places in contests.values():
-        highest = max(fmean(cells[place].scores.values()) for place in places)
-        for place in places if len(places) > 1 else ():
-            marked[place] = replace(cells[place], best=cells[place].mean == highest)
-    return marked
+def _mark_best(cells: Iterable[Cell]) -> None:
+    """Mark the highest mean of each downstream, where there are several; each kind of probe is a contest of its own."""
+    contests: dict[tuple[str, str], list[tuple[float, Cell]]] = {}
+    for cell in cells:
+        if cell.mean is not None:
+            contests.setdefault((cell.downstream, _contest(cell.freeze)), []).append((cell.mean, cell))
+    for contest in contests.values():
+        highest = max(score for score, _ in contest)
+        for score, cell in contest:
+            cell.best = len(contest) > 1 and score == highest
 
 
 def _contest(freeze: str) -> str:
@@ -283,9 +282,9 @@ def explanations(table: Table) -> list[str]:
     """Sentences on the numbers of the table: what they are, and what its tests found."""
     findings, cells = table.findings, list(table.cells.values())
     sentences = [_caption(table)]
-    if table.baseline:
+    if any(cell.pairs for cell in cells):
         frozen = " with the same layers frozen" if len(findings.freezes) > 1 else ""
-        sentences.append(f"“to {table.baseline}” is the difference to it{frozen}, in percentage points.")
+        sentences.append(f"“to {table.baseline}” is the difference to {table.baseline}{frozen}, in percentage points.")
     if any(cell.pairs and len(cell.pairs) < max(len(cell.scores), len(_scores(cell.reference))) for cell in cells):
         sentences.append("Where results are missing, a difference is of the seeds that both arms have.")
     sentences += _test_sentences(findings, cells)
@@ -356,10 +355,8 @@ def missing(findings: Findings) -> list[str]:
         everywhere = len(results) == sum(result.arm == arm for result in findings.results)
         places = [f"{place_text(result.downstream, result.freeze)}, seed {result.seed}" for result in results]
         where = "everywhere" if everywhere else _some(places, "; ")
-        number = f"{len(results)} result{'s' if len(results) > 1 else ''}"
-        sentences.append(
-            f"{arm} failed ({where}): {error}" if error else f"{arm}: {number} yet to be computed ({where})"
-        )
+        pending = f"{arm}: {counted(len(results), 'result')} yet to be computed ({where})"
+        sentences.append(f"{arm} failed ({where}): {error}" if error else pending)
     return sentences
 
 
@@ -489,14 +486,7 @@ def print_table(table: Table, folder: Path) -> None:
     screen.print(printed)
     files = (f"table: {folder / 'results.md'}", f"report: {folder / 'report.html'}")
     for sentence in (explanations(table)[0], *_notes(table), *files):
-        screen.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
-def say(line: str) -> None:
-    """Print a line of progress: on standard error, so that output can be piped."""
-    from rich.console import Console
-
-    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        say(sentence, screen)
 
 
 # For programs --------------------------------------------------------------------------------------------------------

@@ -324,6 +324,8 @@ def _test_sentences(findings: Findings, cells: Sequence[Cell]) -> Iterator[str]:
         marked = any(cell.significant for cell in cells)
         verdict = f"{_STAR} is a difference beyond chance" if marked else "No difference is beyond chance"
         yield f"{verdict}: {T_TEST} over seeds, {level}."
+    if any(len(cell.pairs) == 1 for cell in cells):
+        yield "A difference of one seed is not marked: it says nothing about how much other seeds differ."
     of_images = [cell for cell in cells if cell.method == MCNEMAR]
     if of_images:
         apart = [
@@ -332,7 +334,6 @@ def _test_sentences(findings: Findings, cells: Sequence[Cell]) -> Iterator[str]:
             if cell.beyond_chance
         ]
         models = f"the single trained models of these arms differ: {_some(apart, ', ')}"
-        yield "A difference of one seed is not marked: it says nothing about how much other seeds differ."
         yield (
             f"On these test images, {models if apart else 'no two of the single trained models differ'} "
             f"({MCNEMAR} over the images, {level})."

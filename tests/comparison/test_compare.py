@@ -277,7 +277,7 @@ def test_started_again_it_does_nothing_twice_and_shows_the_table(
     screen = capsys.readouterr()
     assert "broken failed (everywhere): " in screen.out
     assert f"report: {first.report}" in screen.out
-    assert "2 of 3 rows are done already" in screen.err
+    assert "2 of 3 results are done already" in screen.err
     assert before.items() <= times_of(first.folder / "runs").items()
 
 

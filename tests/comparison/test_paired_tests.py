@@ -189,3 +189,9 @@ def test_thousands_of_results_are_compared_in_seconds() -> None:
     assert sum(cell.method == T_TEST for cell in table_of(found, Path()).cells.values()) == 124 * 18
     # Scanning all results for each of the cells took more than a minute.
     assert time.process_time() - started < 6
+
+
+def test_one_seed_without_predictions_is_not_marked_either() -> None:
+    found = findings({("scratch", "none", "x", 0): 0.5, ("b", "none", "x", 0): 0.6})
+    (sentence,) = sentences(found)
+    assert sentence.startswith("A difference of one seed is not marked")

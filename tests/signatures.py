@@ -22,7 +22,7 @@ from numba.core.dispatcher import Dispatcher
 
 __all__ = ["check_signatures"]
 
-ROOMS = ("formulavision.rendering.", "formulavision_plugins.")
+ROOMS = ("formulavision.rendering.", "formulavision.recipes.drawing", "formulavision_plugins.")
 AS_IN_PEP_484 = BeartypeConf(is_pep484_tower=True)  # an int is a float
 checked = jaxtyped(typechecker=beartype(conf=AS_IN_PEP_484))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float64, Int64, UInt8
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
@@ -63,12 +64,12 @@ class Category:
     Attributes:
         index: the label, from 0.
         name: the name of its folder in a store, such as ``00042``; the file's stem where it was read from a file.
-        parameters: float64 [rows, columns], read-only; ``Generator.columns`` names the columns.
+        parameters: read-only; ``Generator.columns`` names the columns.
     """
 
     index: int
     name: str
-    parameters: NDArray[np.float64]
+    parameters: Float64[np.ndarray, "rows columns"]
 
     def __post_init__(self) -> None:
         parameters = np.array(self.parameters, dtype=np.float64)
@@ -80,18 +81,24 @@ class Category:
         return Category, (self.index, self.name, self.parameters)
 
 
+@runtime_checkable
 class DeviceRenderer(Protocol):
     """Draws instances of a list of categories on a device; see :meth:`Generator.device_renderer`."""
 
-    def __call__(self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor) -> None:
+    def __call__(
+        self,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
+    ) -> None:
         """Draw a batch into ``out``, on torch's current stream, without waiting for the device.
 
         Each image must have the pixels that ``render_batch`` draws, whatever else is in the batch.
 
         Args:
-            labels: int64 [n], the category of each image, as a position in the renderer's list of categories.
-            instances: int64 [n].
-            out: uint8 [n, size, size, channels] of the canvas, contiguous, on the device; its content is undefined.
+            labels: the category of each image, as a position in the renderer's list of categories.
+            instances: the instance of each image.
+            out: images of the canvas, contiguous, on the device; the content is undefined.
         """
 
 
@@ -159,13 +166,13 @@ class Generator:
         """
         return (self.category(index) for index in range(count))
 
-    def check_category(self, parameters: NDArray[np.float64]) -> None:
+    def check_category(self, parameters: Float64[np.ndarray, "rows columns"]) -> None:
         """Refuse invalid parameters. Called once for each category, found or read from a user's file.
 
         Override it where not all finite numbers are valid.
 
         Args:
-            parameters: float64 [rows, columns], finite.
+            parameters: the category's parameters, finite.
 
         Raises:
             ValueError: the parameters are invalid; the message says why.
@@ -181,14 +188,14 @@ class Generator:
         """The last part of an instance's file name, ``CATEGORY_PART.png``: unique, without ``/``, ``\\`` and dots."""
         return f"{instance:06d}"
 
-    def shared_work(self, instances: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Group ids, int64 [n]: instances with equal ids share intermediate results.
+    def shared_work(self, instances: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Group ids: instances with equal ids share intermediate results.
 
         Override it together with ``render_batch``: ``generate`` passes the instances of a group to it in one batch, as
         far as the batch size allows.
 
         Args:
-            instances: int64 [n].
+            instances: numbers of the instances.
         """
         return instances
 
@@ -204,17 +211,17 @@ class Generator:
         return self.stream(category.index, instance, 1)
 
     def uniforms(
-        self, categories: NDArray[np.int64], instances: NDArray[np.int64], counts: ArrayLike
-    ) -> NDArray[np.float64]:
+        self, categories: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"], counts: ArrayLike
+    ) -> Float64[np.ndarray, " numbers"]:
         """The first random numbers of many instances, each ``self.random(category, instance).random(count)``.
 
         Args:
-            categories: int64 [n], the index of each instance's category (``Category.index``).
-            instances: int64 [n].
-            counts: how many numbers of each instance, int64 [n], or one number for all.
+            categories: the index of each instance's category (``Category.index``).
+            instances: the number of each instance.
+            counts: how many random numbers of each instance, int64 [n], or one number for all.
 
         Returns:
-            float64 [sum of counts], instance after instance.
+            The random numbers from 0 to below 1, instance after instance.
         """
         from formulavision.rendering.random import uniform_streams
 
@@ -225,15 +232,17 @@ class Generator:
         """Draw one instance: uint8 [size, size] or [size, size, channels] of the canvas."""
         raise NotImplementedError(f"{type(self).__name__} implements neither render() nor render_batch()")
 
-    def render_batch(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    def render_batch(
+        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
+    ) -> None:
         """Draw instances of one category into ``out``.
 
         Override it where instances share work. They come in any order, and each image must have the pixels that
         ``render`` gives, whatever else is in the batch.
 
         Args:
-            instances: int64 [n].
-            out: uint8 [n, size, size, channels], filled with zeros.
+            instances: numbers of the instances.
+            out: zeros; the images are drawn into it.
         """
         for i, instance in enumerate(instances):
             image = np.asarray(self.render(category, int(instance)))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from jaxtyping import Int64, UInt8
+from numpy.typing import ArrayLike
 
 from formulavision.generators.contract import Category, DeviceRenderer
 from formulavision.generators.failures import ask_for_names, blamed
@@ -79,7 +80,7 @@ class Drawer:
         height, width, channels = self.recipe.canvas.shape
         return max(1, 8_000_000 // (height * width * channels))
 
-    def batches(self, indices: ArrayLike) -> Iterator[NDArray[np.int64]]:
+    def batches(self, indices: ArrayLike) -> Iterator[Int64[np.ndarray, " batch"]]:
         """The indices in batches of ``batch_size`` at most, in an order that draws together what shares work.
 
         Raises:
@@ -128,8 +129,8 @@ class Drawer:
         """
         return ask_for_names(self.generator, self.recipe.num_instances)
 
-    def draw(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        """Image, uint8 [size, size, channels], and label.
+    def draw(self, index: int) -> tuple[UInt8[np.ndarray, "size size channels"], int]:
+        """Image and label.
 
         Raises:
             IndexError: there is no such index.
@@ -139,9 +140,9 @@ class Drawer:
         return images[0], int(labels[0])
 
     def draw_batch(
-        self, indices: ArrayLike, out: NDArray[np.uint8] | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images, uint8 [n, size, size, channels], and labels, int64 [n]; negative indices count from the end.
+        self, indices: ArrayLike, out: UInt8[np.ndarray, "n size size channels"] | None = None
+    ) -> tuple[UInt8[np.ndarray, "n size size channels"], Int64[np.ndarray, " n"]]:
+        """Images and labels; negative indices count from the end.
 
         Indices of one category are drawn together, whatever their order, so that a generator can share work.
 
@@ -156,12 +157,15 @@ class Drawer:
         return self.draw_instances(labels, instances, out), labels
 
     def draw_instances(
-        self, labels: NDArray[np.int64], instances: NDArray[np.int64], out: NDArray[np.uint8] | None = None
-    ) -> NDArray[np.uint8]:
-        """Images of any instances, also beyond the recipe's: uint8 [n, size, size, channels].
+        self,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[np.ndarray, "n size size channels"] | None = None,
+    ) -> UInt8[np.ndarray, "n size size channels"]:
+        """Images of any instances, also beyond the recipe's.
 
         Args:
-            labels, instances: int64 [n].
+            labels, instances: category and number of each instance.
             out: memory for the images, of their shape.
 
         Raises:
@@ -176,7 +180,7 @@ class Drawer:
         images[:] = 0
         for label in np.unique(labels):
             where = np.flatnonzero(labels == label)
-            # Consecutive places of the batch are drawn where they lie, others by way of a copy.
+            # Images that are neighbours in the batch are drawn there, others into an array that is copied.
             in_place = np.all(np.diff(where) == 1)
             shape = (len(where), *self.recipe.canvas.shape)
             target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
@@ -185,7 +189,9 @@ class Drawer:
                 images[where] = target
         return images
 
-    def _draw(self, category: Category, instances: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    def _draw(
+        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
+    ) -> None:
         """Draw instances of one category. Where that fails, they are drawn one by one, to say which of them fails."""
         which = str(instances[0]) if len(instances) == 1 else f"{instances.min()} to {instances.max()} in one batch"
         try:
@@ -229,13 +235,15 @@ class DeviceDrawer:
             self._renderer = drawer.generator.device_renderer(drawer.categories, device)
         self.native = self._renderer is not None
 
-    def draw_instances(self, labels: NDArray[np.int64], instances: NDArray[np.int64]) -> torch.Tensor:
-        """Images of any instances, also beyond the recipe's: uint8 [n, size, size, channels], on the device.
+    def draw_instances(
+        self, labels: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
+    ) -> UInt8[torch.Tensor, "n size size channels"]:
+        """Images of any instances, also beyond the recipe's, on the device.
 
-        What draws is put on torch's current stream; nothing waits for it.
+        The kernels are queued on torch's current stream; the host does not wait for them.
 
         Args:
-            labels, instances: int64 [n].
+            labels, instances: category and number of each instance.
 
         Raises:
             PluginError: the generator raised.
@@ -259,9 +267,13 @@ class DeviceDrawer:
         return out
 
     def _draw_one_by_one(
-        self, renderer: DeviceRenderer, labels: NDArray[np.int64], instances: NDArray[np.int64], out: torch.Tensor
+        self,
+        renderer: DeviceRenderer,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
     ) -> None:
-        """Raises what is raised for one of the images alone, to say which."""
+        """Draw each image alone, so that the error of one of them names it."""
         name = self.drawer.generator.name
         for i, (label, instance) in enumerate(zip(labels, instances, strict=True)):
             image = f"category {self.drawer.categories[label].name}, instance {instance}"

@@ -45,9 +45,10 @@ def test_what_shares_work_is_drawn_together(drawer: Drawer, small_batches: None)
 
 def test_an_orbit_is_computed_once_for_the_images_of_a_weight(drawer: Drawer, monkeypatch: pytest.MonkeyPatch) -> None:
     computed, shaded = [], []
-    owners, shade = drawer.generator._owners, drawer.generator._shade  # type: ignore[attr-defined]
-    monkeypatch.setattr(drawer.generator, "_owners", lambda *a: computed.append(1) or owners(*a))
-    monkeypatch.setattr(drawer.generator, "_shade", lambda *a: shaded.append(1) or shade(*a))
+    drawing = drawer.generator.drawing  # type: ignore[attr-defined]
+    owners, shade = drawing.owners, drawing.shade
+    monkeypatch.setattr(drawing, "owners", lambda *a: computed.append(1) or owners(*a))
+    monkeypatch.setattr(drawing, "shade", lambda *a: shaded.append(1) or shade(*a))
     for batch in drawer.batches(range(1000)):
         drawer.draw_batch(batch)
     assert (len(computed), len(shaded)) == (25, 250)

@@ -63,7 +63,7 @@ class ComparisonSettings(Config):
 
     name: Annotated[str, AfterValidator(_not_blank)] = Field("comparison", description="title of the report")
     size: str = Field(FULL, description="which of the file's sizes this is")
-    arms: dict[Name, Arm] = Field(min_length=1, description="rows of the table, in this order")
+    arms: dict[Name, Arm] = Field(min_length=1, description="arms, in the order of the table")
     downstreams: dict[Name, Dataset] = Field(
         min_length=1, description="real datasets to fine-tune and evaluate on: name -> kind, root, train_per_class, ..."
     )

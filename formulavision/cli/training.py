@@ -197,10 +197,10 @@ def export(
     """
     from typing import cast
 
-    from formulavision.training.export import WRITTEN, Layout, export_model
+    from formulavision.training.export import WRITTEN, ExportLayout, export_model
     from formulavision.util.console import say
 
-    export_model(run, out, layout=cast(Layout, layout), overwrite=overwrite)
+    export_model(run, out, layout=cast(ExportLayout, layout), overwrite=overwrite)
     written = ", ".join(sorted(name for name in WRITTEN if (out / name).is_file()))
     say(f"{out}: {written}\nnext: see README.md for the code that loads it")
 

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.rendering.random import uniform_streams
 from formulavision.util.interrupts import held_back
+from formulavision.util.text import counted
 
 __all__ = [
     "Batch",
@@ -372,7 +373,7 @@ class EpochLoader(DataLoader[Batch]):
 
     def describe(self) -> str:
         """What loads, in words."""
-        return f"{self.num_workers} loaders"
+        return counted(self.num_workers, "loader")
 
     def central(self, batch_size: int) -> EpochLoader:
         """A loader of the same kind, of the source's own images, in the order of their index and cropped centrally."""

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.evaluation.metrics import TOP_K, Metrics, Predictions
-from formulavision.training.state import write_json
 from formulavision.util.errors import ConfigError
-from formulavision.util.files import atomic_write
+from formulavision.util.files import atomic_write, write_json
 from formulavision.util.folders import adding
 from formulavision.util.text import read_csv, write_csv
 

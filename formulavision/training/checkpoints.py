@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from formulavision.data.loading import Interpolation, ResizeMode
 from formulavision.training.fitting import Fit, State, best_fit, flatten
 from formulavision.training.freezing import head_prefixes, is_head
-from formulavision.training.runs import Run
+from formulavision.training.runs import Run, damaged_part, file_digest
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, load_yaml, parse
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -242,8 +242,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file" if not path.is_dir() else f"{path}: holds no model.safetensors")
     state = _tensors(_read(file), file)
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_digest(file)
     if run is not None and run.weights_sha256 not in (None, digest):
         raise CheckpointError(f"{file}: is damaged: --resume writes it again from the run's last checkpoint")
     return Checkpoint(str(path), state, digest, path=path, model=model, run=run, preprocessing=preprocessing)
@@ -423,8 +422,11 @@ def _read(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        if zipfile.is_zipfile(file):
-            _check_sums(file)
+        if zipfile.is_zipfile(file) and (part := damaged_part(file)) is not None:
+            raise CheckpointError(
+                f"{file}: is damaged: the checksum of {part!r} in it is wrong (or "
+                "torch.serialization.set_crc32_options was off where it was saved: save it again)"
+            )
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
             warnings.filterwarnings("ignore", ".*(pickle protocol|TorchScript archive)")  # of files that others wrote
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -446,17 +448,6 @@ def _read(file: Path) -> Any:
                 f"{file}: is a TorchScript archive: save its weights alone, by torch.save(model.state_dict(), FILE)"
             ) from None
         raise damaged from None
-
-
-def _check_sums(file: Path) -> None:
-    """Refuse a file of ``torch.save`` whose bytes have changed: ``torch.load`` does not look at the CRC-32 in it."""
-    with zipfile.ZipFile(file) as content:
-        damaged = content.testzip()
-    if damaged is not None:
-        raise CheckpointError(
-            f"{file}: is damaged: the checksum of {damaged!r} in it is wrong (or torch.serialization.set_crc32_options "
-            "was off where it was saved: save it again)"
-        )
 
 
 def _tensors(content: Any, file: Path) -> State:

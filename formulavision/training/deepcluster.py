@@ -164,11 +164,20 @@ class Reclustering(lightning.Callback):
     labels: their models are the same, but two devices' roundings might not be.
 
     Args:
-        loader: of the training images, a :class:`~formulavision.data.labels.Relabelled` dataset with clusters.
         settings: how the model is trained.
+
+    The Trainer's data module has a ``train_loader`` of a :class:`~formulavision.data.labels.Relabelled` dataset with
+    clusters.
     """
 
-    def __init__(self, loader: EpochLoader, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings) -> None:
+        self.mean = torch.tensor(settings.mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(settings.std).view(1, 3, 1, 1)
+        self.epoch: int | None = None
+        self.first_epoch = 0
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        loader: EpochLoader = trainer.datamodule.train_loader  # type: ignore[attr-defined]
         prepared = loader.dataset
         assert isinstance(prepared.source, Relabelled) and prepared.source.clusters is not None
         self.loader = loader
@@ -177,10 +186,6 @@ class Reclustering(lightning.Callback):
         self.dataset = prepared.source
         self.clusters = prepared.source.clusters
         self.seed = self.dataset.settings.seed
-        self.mean = torch.tensor(settings.mean).view(1, 3, 1, 1)
-        self.std = torch.tensor(settings.std).view(1, 3, 1, 1)
-        self.epoch: int | None = None
-        self.first_epoch = 0
 
     def state_dict(self) -> dict[str, Any]:
         assert self.batches.order is not None

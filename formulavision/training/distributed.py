@@ -1,61 +1,21 @@
-"""Which of several processes this is, and what they have to share."""
+"""What several processes compute together: statistics of batch normalisation, and sums."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 
-from formulavision.util.errors import ConfigError
-
-__all__ = ["Processes", "launched", "sum_over_processes", "synchronise_batch_norm"]
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes that train one model together.
-
-    Attributes:
-        rank: this one's number among all; 0 writes the files and speaks.
-        local_rank: this one's number on this machine, and that of its GPU.
-        world_size: how many there are.
-        local_size: how many of them are on this machine.
-    """
-
-    rank: int
-    local_rank: int
-    world_size: int
-    local_size: int
-
-    @property
-    def nodes(self) -> int:
-        return self.world_size // self.local_size
-
-
-def launched() -> Processes | None:
-    """What torchrun says of this process; None where it did not start it.
-
-    Raises:
-        ConfigError: the machines have different numbers of processes.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    rank, local_rank, world_size, local_size = (int(os.environ[name]) for name in names)
-    if world_size % local_size:
-        raise ConfigError(f"torchrun: {world_size} processes are not {local_size} on each machine")
-    return Processes(rank, local_rank, world_size, local_size)
+__all__ = ["sum_over_processes", "synchronise_batch_norm"]
 
 
 def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> None:
-    """Make batch normalisation take its statistics over the images of all processes, as one process would.
+    """Synchronised batch normalisation: its statistics are over the images of all processes, as one process has them.
 
-    On GPUs that is torch's ``SyncBatchNorm``, or timm's where a layer holds an activation besides; they do not run on
-    the CPU, where this is for trying things out. Frozen layers stay as they are: they take no statistics.
+    On GPUs the layers become torch's ``SyncBatchNorm``, or timm's where a layer also holds an activation. These do not
+    run on the CPU, where layers of ours stand in. Frozen layers stay as they are: they compute no statistics.
     """
     for name, child in model.named_children():
         if isinstance(child, torch.nn.BatchNorm2d):
@@ -67,9 +27,9 @@ def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> None
 
 
 class _SynchronisedBatchNorm(torch.nn.Module):
-    """Batch normalisation (Ioffe and Szegedy, ICML 2015) over the images of all processes, in plain operations.
+    """Batch normalisation (Ioffe and Szegedy, ICML 2015) over the images of all processes, for the CPU.
 
-    It shares parameters and buffers with the module whose place it takes, under the same names.
+    It shares parameters and buffers with the module that it replaces, under the same names.
     """
 
     running_mean: torch.Tensor
@@ -82,7 +42,7 @@ class _SynchronisedBatchNorm(torch.nn.Module):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
         self.eps, self.momentum = norm.eps, 0.1 if norm.momentum is None else norm.momentum
-        # timm's layers hold an activation besides.
+        # timm's layers also hold an activation.
         self.drop: Any = getattr(norm, "drop", torch.nn.Identity())
         self.act: Any = getattr(norm, "act", torch.nn.Identity())
 
@@ -93,7 +53,7 @@ class _SynchronisedBatchNorm(torch.nn.Module):
             sums: torch.Tensor = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
             n = sums[-1]
             mean = sums[:-1] / n
-            # In a pass of its own: the difference of two large numbers would be rounding.
+            # A second pass over the images: a difference of two large numbers would lose its digits to rounding.
             variance = _Sum.apply((x - mean[:, None, None]).square().sum((0, 2, 3))) / n
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)

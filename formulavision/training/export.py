@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,34 +11,30 @@ from typing import Any, Literal, get_args
 import torch
 import torchvision
 
-from formulavision.recipes.recipe import Recipe
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
-from formulavision.training.runs import Run, is_complete
+from formulavision.training.runs import Run, file_digest, is_complete, recipe_id
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
-from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
+from formulavision.util.errors import ConfigError, FolderError
 from formulavision.util.files import atomic_write, write_text
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.text import markdown_text
 
-__all__ = ["WRITTEN", "Layout", "export_model", "write_card"]
+__all__ = ["WRITTEN", "ExportLayout", "export_model", "write_card"]
 
-Layout = Literal["timm", "torchvision"]
+ExportLayout = Literal["timm", "torchvision"]
 
 _CARD = "README.md"
 _CLASSES = "classes.json"
 _CLASS_MAP = "class_map.txt"
-_WEIGHTS: dict[Layout, str] = {"timm": "model.safetensors", "torchvision": "model.pth"}
+_WEIGHTS: dict[ExportLayout, str] = {"timm": "model.safetensors", "torchvision": "model.pth"}
 WRITTEN = {_CARD, _CLASSES, _CLASS_MAP, "config.json", *_WEIGHTS.values()}
-
-_FIGURES = {
-    "train_loss": "loss on training images, as trained",
-    "train_accuracy": "accuracy on training images, as trained",
-}
-_OTHER_COLUMNS = {"epoch", "learning_rate", "seconds", "images_per_second"}
+"""Names of all files that an export may hold."""
 
 
-def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "timm", overwrite: bool = False) -> Path:
+def export_model(
+    run: Run | str | Path, out: str | Path, *, layout: ExportLayout = "timm", overwrite: bool = False
+) -> Path:
     """Write a run's model so that it loads without FormulaVision, with a model card.
 
     Args:
@@ -55,15 +50,15 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
         The folder.
 
     Raises:
-        ConfigError: the run is none or unfinished, there is no such layout, torchvision has no such model, or the
-            folder holds something else.
+        ConfigError: the folder holds no complete run, there is no such layout, torchvision has no such model, or
+            ``out`` holds something else.
         CheckpointError: the run's weights are missing or damaged.
     """
     run = run if isinstance(run, Run) else Run.load(run)
     out = Path(out)
-    if layout not in get_args(Layout):
+    if layout not in get_args(ExportLayout):
         raise ConfigError(
-            f"layout: there is no '{layout}'{did_you_mean(layout, get_args(Layout))}: must be timm or torchvision"
+            f"layout: there is no '{layout}'{did_you_mean(layout, get_args(ExportLayout))}: must be timm or torchvision"
         )
     weights = load_checkpoint(run.folder)
     if layout == "torchvision" and not _is_in_torchvision(run, weights):
@@ -77,24 +72,25 @@ def export_model(run: Run | str | Path, out: str | Path, *, layout: Layout = "ti
     if owned.state() is not State.NEW and not overwrite:
         raise FolderError(f"{out}: holds an export already: give another --out, or --overwrite")
     with owned.writing({}, sorted(WRITTEN), overwrite=overwrite):
-        _write_export(run, out, layout, weights)
+        try:
+            _write_weights(run, out, layout, weights)
+            write_text(out / _CARD, _card(run, layout, weights))
+        except OSError as error:
+            raise ConfigError(f"out: {error.filename or out}: cannot be written: {error.strerror}") from None
     return out
 
 
-def _write_export(run: Run, out: Path, layout: Layout, weights: Checkpoint) -> None:
-    try:
-        if layout == "timm":
-            for name in (_WEIGHTS["timm"], "config.json"):
-                _copy(run.folder / name, out / name)
-            if _fits_a_class_map(run.class_names):
-                write_text(out / _CLASS_MAP, "".join(f"{name}\n" for name in run.class_names))
-        else:
-            with atomic_write(out / _WEIGHTS["torchvision"]) as file:
-                torch.save(weights.state, file)
-            write_text(out / _CLASSES, json.dumps(run.class_names, indent=2) + "\n")
-        write_text(out / _CARD, _card(run, layout, in_torchvision=_is_in_torchvision(run, weights)))
-    except OSError as error:
-        raise ConfigError(f"out: {error.filename or out}: cannot be written: {error.strerror}") from None
+def _write_weights(run: Run, out: Path, layout: ExportLayout, weights: Checkpoint) -> None:
+    if layout == "torchvision":
+        with atomic_write(out / _WEIGHTS[layout]) as file:
+            torch.save(weights.state, file)
+        write_text(out / _CLASSES, json.dumps(run.class_names, indent=2) + "\n")
+        return
+    for name in (_WEIGHTS[layout], "config.json"):
+        with (run.folder / name).open("rb") as content, atomic_write(out / name) as file:
+            shutil.copyfileobj(content, file)
+    if _fits_a_class_map(run.class_names):
+        write_text(out / _CLASS_MAP, "".join(f"{name}\n" for name in run.class_names))
 
 
 def write_card(run: Run | str | Path) -> Path:
@@ -105,19 +101,13 @@ def write_card(run: Run | str | Path) -> Path:
         CheckpointError: the run's weights are missing or damaged.
     """
     run = run if isinstance(run, Run) else Run.load(run)
-    in_torchvision = _is_in_torchvision(run, load_checkpoint(run.folder))
-    write_text(run.folder / _CARD, _card(run, "timm", in_torchvision=in_torchvision))
+    write_text(run.folder / _CARD, _card(run, "timm", load_checkpoint(run.folder)))
     return run.folder / _CARD
 
 
 def _fits_a_class_map(names: Sequence[str]) -> bool:
-    """Whether timm reads the names back from lines, which it strips."""
+    """Whether timm reads the names back from lines, whose ends it strips."""
     return all(name and name == name.strip() and len(name.splitlines()) == 1 for name in names)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as content, atomic_write(target) as file:
-        shutil.copyfileobj(content, file)
 
 
 def _model(run: Run) -> str:
@@ -126,7 +116,7 @@ def _model(run: Run) -> str:
 
 
 def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
-    """Whether torchvision has the same ResNet by the same name: every tensor, and nothing else, in the same shape."""
+    """Whether torchvision has a ResNet of this name with the same tensors in the same shapes."""
     models = torchvision.models
     name = _model(run)
     if name not in models.list_models(module=models):
@@ -142,225 +132,82 @@ def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
 # The model card ------------------------------------------------------------------------------------------------------
 
 
-def _card(run: Run, layout: Layout, *, in_torchvision: bool) -> str:
+def _card(run: Run, layout: ExportLayout, weights: Checkpoint) -> str:
+    """The text of README.md, from the template beside this file."""
+    from jinja2 import Environment, StrictUndefined
+
+    settings = TrainSettings.model_validate(run.settings["settings"])
     pretrained = run.kind == "pretrain"
     recipe = _recipe(run)
-    generator = recipe["generator"]["name"] if recipe else None
-    header = {
-        "library_name": layout,
-        "pipeline_tag": "image-feature-extraction" if pretrained else "image-classification",
-        "tags": ["formula-driven-supervised-learning", "formulavision", *([generator] if generator else [])],
-    }
-    sections = [
-        f"---\n{dump_yaml(header)}---",
-        f"# {_model(run)}, {_title(run, generator)}",
-        f"{len(run.class_names):,} classes, {run.parameters:,} parameters, images of "
-        f"{run.settings['settings']['crop']} x {run.settings['settings']['crop']} pixels. Made with FormulaVision, a "
-        "framework for formula-driven supervised learning: pre-training on images that a formula draws and labels.",
-        *_training(run, recipe),
-        *_figures(run),
-        *_loading(run, layout, in_torchvision=in_torchvision),
-        *_limits(run, recipe),
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _title(run: Run, generator: str | None) -> str:
-    drawn = f"pre-trained on images drawn by '{generator}'" if generator else "pre-trained"
-    if run.kind == "pretrain":
-        return drawn
-    origin = "from scratch" if run.settings.get("checkpoint") is None else drawn
-    return f"{origin}, trained on {markdown_text(_without_folders(run.settings['downstream']['name']))}"
-
-
-def _training(run: Run, recipe: Mapping[str, Any] | None) -> list[str]:
-    """What it was trained on and how: all of settings.yaml but where things lay on the machine."""
+    generator = [recipe["generator"]["name"]] if recipe else []
     inputs = {key: value for key, value in run.settings.items() if key not in {"kind", "settings"}}
     if isinstance(inputs.get("data"), dict):
         inputs["data"] = {key: value for key, value in inputs["data"].items() if key not in {"recipe", "store"}}
-    sections = ["## What it was trained on", _block(_without_folders(inputs))]
-    if recipe is not None:
-        number = _recipe_id(recipe)
-        subject = "The dataset" if run.kind == "pretrain" else "The dataset that it was pre-trained on before"
-        sections += [
-            f"{subject} is this recipe{f' (id `{number}`)' if number else ''}, which "
-            "`formulavision generate recipe.yaml` draws, the same pixels everywhere.",
-            _block(_without_folders(recipe)),
-        ]
-        if run.kind == "pretrain" and run.settings["settings"]["fresh"] and "store" not in run.settings["data"]:
-            sections.append(
-                "Images were drawn while it trained: where there is no end of different ones, each epoch had new ones "
-                "of the same categories, which come after the recipe's own."
-            )
-    return [*sections, "## Training settings", _block(run.settings["settings"])]
-
-
-def _figures(run: Run) -> list[str]:
-    images = "test images" if run.kind == "finetune" else "held-out images of the same classes"
-    rows = [("epochs", str(len(run.history)))]
-    for column, value in run.final.items():
-        if value is not None and column not in _OTHER_COLUMNS:
-            what = _FIGURES.get(column) or f"{column.removeprefix('validation_').replace('_', ' ')} on {images}"
-            rows.append((what, _number(column, value)))
-    rows += [("training time", f"{run.seconds:,.0f} s"), ("images a second", f"{run.images_per_second:,.0f}")]
-    sections = ["## Figures", "After the last epoch:", _table(rows)]
-    evaluation = _evaluation(run)
-    if evaluation:
-        name = markdown_text(_without_folders(evaluation["downstream"]["name"]))
-        sections += [f"`formulavision evaluate` on the {evaluation['images']:,} test images of {name}:"]
-        sections.append(_table(_scores(evaluation)))
-    return sections
-
-
-def _scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    names = {"top_1": "top-1 accuracy", "top_5": f"top-{evaluation.get('top_5_counts', 5)} accuracy", "loss": "loss"}
-    rows = [(name, _number(name, evaluation[key])) for key, name in names.items() if evaluation.get(key) is not None]
-    metric = evaluation.get("metric")
-    if metric is not None and metric not in dict(rows):
-        rows.insert(0, (metric, _number(metric, evaluation["score"])))
-    return rows
-
-
-def _loading(run: Run, layout: Layout, *, in_torchvision: bool) -> list[str]:
-    settings = TrainSettings.model_validate(run.settings["settings"])
-    name, classes, file = _model(run), len(run.class_names), _WEIGHTS[layout]
-    sections = [
-        "## How to load it",
-        f"Images: RGB (gray ones as three equal channels), {_resizing(settings)} ({settings.interpolation} with "
-        f"antialiasing), the central {settings.crop} x {settings.crop} of that, scaled to 0..1, less "
-        f"{list(settings.mean)}, divided by {list(settings.std)}. The code is to be run in this folder.",
-        "With timm alone:",
-    ]
-    if layout == "timm":
-        timm_code = [
-            "import timm",
-            "",
-            '# On the Hugging Face Hub: "hf-hub:OWNER/NAME".',
-            'model = timm.create_model("local-dir:.", pretrained=True).eval()',
-            "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
-        ]
-        state = ["import safetensors.torch", f'safetensors.torch.load_file("{file}")']
-    else:
-        state = ["import torch", f'torch.load("{file}", weights_only=True)']
-        timm_code = [
-            "import timm",
-            state[0],
-            "",
-            f'model = timm.create_model("{name}", num_classes={classes}).eval()',
-            f"model.load_state_dict({state[1]})",
-        ]
-    sections.append(_python(timm_code))
-    if in_torchvision:
-        sections += [
-            "With torchvision alone:",
-            _python(
-                [
-                    state[0],
-                    "import torchvision",
-                    "",
-                    f'model = torchvision.models.get_model("{name}", num_classes={classes}).eval()',
-                    f"model.load_state_dict({state[1]})",
-                ]
-            ),
-        ]
-    else:
-        sections.append(f"torchvision has no `{name}` with these weights.")
-    start = "." if layout == "timm" else f"{file} --model {name}{_as_options(settings)}"
-    sections += [
-        "With FormulaVision, to fine-tune it:",
-        f"```sh\nformulavision finetune --checkpoint {start} --downstream cifar10 --out runs/finetuned\n```",
-    ]
-    return [*sections, _class_order(run, layout)]
-
-
-def _class_order(run: Run, layout: Layout) -> str:
-    """Where the names of the outputs are, and how timm's reader of image folders gets the same labels."""
-    where = "`label_names` of `config.json`" if layout == "timm" else f"`{_CLASSES}`"
-    script = ""
-    if layout == "timm" and _fits_a_class_map(run.class_names):
-        script = f" For timm's scripts an exported folder holds it as a file: `--class-map {_CLASS_MAP}`."
-    return (
-        f"The names of its outputs, in their order, are in {where}. Folders of classes are numbered as torchvision's "
-        "`ImageFolder` does, in the plain order of their names (1, 10, 2). timm's reader takes the natural one (1, 2, "
-        '10), in which labels are other classes, unless it is given the names: `timm.data.create_dataset("", '
-        f"root=IMAGES, class_map={{name: label for label, name in enumerate(NAMES)}})`.{script}"
+    evaluation = run.folder / "evaluation.json"
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(
+        yaml=dump_yaml, portable=_without_folders, word=_word, decimal="{:.4f}".format, percent="{:.2%}".format
+    )
+    template = environment.from_string(Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8"))
+    return template.render(
+        run=run,
+        layout=layout,
+        settings=settings,
+        model=_model(run),
+        title=_title(run, *generator),
+        header={
+            "library_name": layout,
+            "pipeline_tag": "image-feature-extraction" if pretrained else "image-classification",
+            "tags": ["formula-driven-supervised-learning", "formulavision", *generator],
+        },
+        pretrained=pretrained,
+        validated=run.final.get("validation_accuracy") is not None,
+        inputs=inputs,
+        recipe=recipe,
+        recipe_id=recipe and recipe_id(recipe),
+        fresh=pretrained and settings.fresh and "store" not in run.settings["data"],
+        # JSON is YAML, and load_yaml names the file and the place of a fault.
+        evaluation=load_yaml(evaluation) if evaluation.is_file() else None,
+        in_torchvision=_is_in_torchvision(run, weights),
+        preprocessing_options=_preprocessing_options(settings),
+        has_class_map=_fits_a_class_map(run.class_names),
     )
 
 
-def _resizing(settings: TrainSettings) -> str:
-    side = settings.resize
-    return {
-        "squash": f"resized to {side} x {side} whatever their aspect",
-        "center": f"resized so that the shorter side is {side}",
-        "border": f"resized so that the longer side is {side}, on a square of the mean's colour",
-    }[settings.resize_mode]
+def _title(run: Run, generator: str | None = None) -> str:
+    title = f"pre-trained on images drawn by '{generator}'" if generator else "pre-trained"
+    if run.kind == "pretrain":
+        return title
+    if run.settings.get("checkpoint") is None:
+        title = "from scratch"
+    return f"{title}, trained on {_word(run.settings['downstream']['name'])}"
 
 
-def _as_options(settings: TrainSettings) -> str:
-    """The preprocessing as options of the command line, as far as it is not the default."""
-    default = TrainSettings(crop=settings.crop)
-    values = {name: getattr(settings, name) for name in PREPROCESSING}
-    changed = {name: value for name, value in values.items() if value != getattr(default, name)}
-    if settings.crop != TrainSettings().crop:
-        changed["crop"] = settings.crop
+def _preprocessing_options(settings: TrainSettings) -> str:
+    """Options of the command line for the preprocessing settings that differ from the defaults."""
+    default = {**TrainSettings(crop=settings.crop).model_dump(), "crop": TrainSettings().crop}
+    changed = {name: value for name in PREPROCESSING if (value := getattr(settings, name)) != default[name]}
     texts = {name: f"'[{', '.join(map(str, v))}]'" if isinstance(v, tuple) else str(v) for name, v in changed.items()}
     return "".join(f" --set {name}={text}" for name, text in texts.items())
 
 
-def _limits(run: Run, recipe: Mapping[str, Any] | None) -> list[str]:
-    limits = []
-    if run.kind == "pretrain":
-        limits.append(
-            "The outputs name the classes that it was pre-trained on and mean nothing on other images: it is a start "
-            "for fine-tuning, to be used without its head."
-        )
-        if run.final.get("validation_accuracy") is None:
-            limits.append("Its accuracy is of the images that it was trained on: nothing was held out.")
-    else:
-        limits.append(
-            "It answers with its own classes whatever it sees. It was tested on nothing but the test images above: not "
-            "on other cameras, places or people, and not against attacks."
-        )
-        if run.settings.get("checkpoint") is not None and recipe is None:
-            limits.append("The weights that it started from come with their own data and licence.")
-    limits += [
-        "The figures are of one run with one seed; between seeds they differ.",
-        "No licence was chosen here: whoever publishes it adds `license:` at the top of this file.",
-    ]
-    return ["## Limits", "\n".join(f"- {limit}" for limit in limits)]
-
-
 def _recipe(run: Run) -> dict[str, Any] | None:
-    """The recipe of the pre-training images: this run's, or that of the run it started from, if that is still there."""
+    """The recipe of the pre-training images: this run's, or that of the run it started from where that still exists."""
     if run.kind == "pretrain":
         recipe: dict[str, Any] | None = run.settings["data"].get("recipe")
         return recipe
     start = run.settings.get("checkpoint") or {}
     folder = Path(start.get("name") or start.get("path") or "")
     weights = folder / _WEIGHTS["timm"]
-    if not (is_complete(folder) and weights.is_file()):
+    if not (is_complete(folder) and weights.is_file()) or file_digest(weights) != start["sha256"]:
         return None
-    with weights.open("rb") as stream:
-        same = hashlib.file_digest(stream, "sha256").hexdigest() == start["sha256"]
-    return _recipe(Run.load(folder)) if same else None
-
-
-def _recipe_id(recipe: Mapping[str, Any]) -> str | None:
-    """The recipe's id; None where its generator, in this version, is not installed: a store is trained on without."""
-    try:
-        return Recipe.from_dict(dict(recipe)).id
-    except FormulaVisionError:
-        return None
-
-
-def _evaluation(run: Run) -> dict[str, Any] | None:
-    file = run.folder / "evaluation.json"
-    # JSON is YAML, and this says what is wrong with a damaged file.
-    return load_yaml(file) if file.is_file() else None
+    return _recipe(Run.load(folder))
 
 
 def _without_folders(value: Any) -> Any:
-    """Settings without where things lay on the machine: of an absolute path, the last part."""
+    """Settings without the machine's folders: of an absolute path, only the last part stays."""
     if isinstance(value, Mapping):
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -371,17 +218,5 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _number(what: str, value: float) -> str:
-    return f"{value:.2%}" if "accuracy" in what or "precision" in what else f"{value:.4f}"
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "| --- | ---: |", *(f"| {what} | {value} |" for what, value in rows)])
-
-
-def _block(content: Any) -> str:
-    return f"```yaml\n{dump_yaml(content)}```"
-
-
-def _python(lines: Sequence[str]) -> str:
-    return "\n".join(["```python", *lines, "```"])
+def _word(name: str) -> str:
+    return markdown_text(_without_folders(name))

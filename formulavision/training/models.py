@@ -18,7 +18,7 @@ from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_text
 
-__all__ = ["build_model", "check_model", "check_training", "export", "to_input"]
+__all__ = ["build_model", "check_model", "check_training", "save_timm_model", "to_input"]
 
 _FAILURES = (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError)
 """What models raise for arguments and images that they cannot take."""
@@ -119,7 +119,9 @@ def _crop_pct(crop: int, resize: int) -> float:
     return share
 
 
-def export(model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]) -> None:
+def save_timm_model(
+    model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]
+) -> None:
     """Write ``model.safetensors`` and ``config.json`` so that timm alone loads them.
 
     ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back, and

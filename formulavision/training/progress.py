@@ -1,4 +1,4 @@
-"""What a run says on the terminal."""
+"""Lines and a progress bar of a run, on the terminal."""
 
 from __future__ import annotations
 
@@ -11,39 +11,35 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from formulavision.data.loading import Prepared
 from formulavision.training.module import Classifier
-from formulavision.training.runs import Row, Run
+from formulavision.training.runs import EpochMetrics, Run
 from formulavision.training.settings import TrainSettings
+from formulavision.util.console import say as console_line
 from formulavision.util.logs import note
+from formulavision.util.text import counted
 
-__all__ = ["Bar", "announce", "conclude", "describe_model", "epoch_line", "say"]
+__all__ = ["Bar", "conclude", "describe_model", "describe_run", "epoch_line", "say"]
 
 _LOSS_EVERY_S = 1.0
-"""Reading the loss waits for the device."""
+"""Seconds between two readings of the loss, each of which waits for the device."""
 
 
 def say(console: Console, line: str) -> None:
     """Print one line as it is, and add it to the run's log."""
     note(line)
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console_line(line, console)
 
 
-def announce(console: Console, kind: str, settings: TrainSettings, data: Sequence[Prepared]) -> None:
-    """Say what a run trains on, and on what it is tested where ``data`` holds a second dataset."""
-    train = data[0].source
-    images = f"{len(train):,} images of {train.num_classes} classes"
-    if len(data) > 1:
-        images += f", tested on {len(data[1]):,}"
+def describe_run(kind: str, settings: TrainSettings, images: int, classes: int, tested: int | None) -> str:
+    """The images that a run trains on, and the steps that it takes."""
+    data = f"{counted(images, 'image')} of {counted(classes, 'class')}"
+    if tested is not None:
+        data += f", tested on {tested:,}"
     verb = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
-    say(
-        console,
-        f"{verb} {settings.model} on {images}: {settings.epochs} epochs of batches of {settings.batch_size}, "
-        f"{settings.crop}-pixel crops of {settings.resize}",
+    return (
+        f"{verb} {settings.model} on {data}: {counted(settings.epochs, 'epoch')} of batches of {settings.batch_size}, "
+        f"{settings.crop}-pixel crops of {settings.resize}"
     )
-    kept = sum(prepared.cache.megabytes for prepared in data if prepared.cache)
-    if kept:
-        say(console, f"resized images are kept in memory after their first use ({max(1, round(kept))} MB)")
 
 
 def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
@@ -57,13 +53,13 @@ def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
 
 
 def conclude(console: Console, run: Run, seconds: float) -> None:
-    """Say what came out of a run, where it is, and what comes next."""
+    """Print a run's accuracy, its folder, and a command that may come next."""
     tested = run.final["validation_accuracy"] is not None
     accuracy = run.final["validation_accuracy" if tested else "train_accuracy"]
     say(
         console,
         f"{run.folder}: accuracy {accuracy:.2%} on {'test' if tested else 'training'} images after "
-        f"{len(run.history)} epochs; {seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
+        f"{counted(len(run.history), 'epoch')}; {seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
     )
     if run.kind == "pretrain":
         following = f"finetune --checkpoint {run.folder} --downstream cifar10 --out ..."
@@ -72,26 +68,29 @@ def conclude(console: Console, run: Run, seconds: float) -> None:
     say(console, f"next: formulavision {following}")
 
 
-def epoch_line(row: Row) -> str:
-    """One epoch of a run in one line."""
-    parts = [f"epoch {row['epoch']}", f"loss {row['train_loss']:.4f}", f"accuracy {row['train_accuracy']:.2%}"]
-    if row["validation_accuracy"] is not None:
-        parts.append(f"validation loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.2%}")
-    parts += [f"{row['seconds']:.1f} s", f"{row['images_per_second']:.0f} images/s"]
+def epoch_line(metrics: EpochMetrics) -> str:
+    """The metrics of an epoch in one line."""
+    parts = [
+        f"epoch {metrics['epoch']}",
+        f"loss {metrics['train_loss']:.4f}",
+        f"accuracy {metrics['train_accuracy']:.2%}",
+    ]
+    if metrics["validation_accuracy"] is not None:
+        parts.append(f"validation loss {metrics['validation_loss']:.4f}, accuracy {metrics['validation_accuracy']:.2%}")
+    parts += [f"{metrics['seconds']:.1f} s", f"{metrics['images_per_second']:.0f} images/s"]
     return "  ".join(parts)
 
 
 class Bar(lightning.Callback):
-    """A progress bar over all steps of a run, with images a second and the time left."""
+    """A progress bar over all steps of a run, with images a second, the loss and the time left.
+
+    Lightning's bars begin anew in every epoch, so that they do not tell the time left of the run.
+    """
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}")),
+            *(TimeElapsedColumn(), TimeRemainingColumn()),
             console=console,
             transient=True,
         )
@@ -114,8 +113,8 @@ class Bar(lightning.Callback):
         self._progress.advance(self._task)
         now = time.perf_counter()
         if now - self._read > _LOSS_EVERY_S:
-            loss, _ = pl_module.train_sums.means()
-            rate = pl_module.train_sums.count / (now - self._started)
+            sums = pl_module.train_sums
+            loss, rate = float(sums.loss) / sums.count, sums.count / (now - self._started)
             self._progress.update(self._task, state=f"{rate:.0f} images/s  loss {loss:.3f}")
             self._read = now
 

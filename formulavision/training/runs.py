@@ -1,38 +1,61 @@
-"""A run's folder: it explains itself, and says whether it is complete."""
+"""A run's folder: which files are in it, how damage to them is found, and which run may go on in it.
+
+settings.yaml ends with digests of itself and of classes.json, run.json holds digests of itself and of the weights, and
+checkpoints are zip archives with a CRC-32 of every part. These find damage, not malice: nothing is unpickled but
+tensors and plain values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from formulavision.training.settings import TrainSettings
-from formulavision.training.state import (
-    CLASSES,
-    LAST_CHECKPOINT,
-    PREVIOUS_CHECKPOINT,
-    RESULT,
-    SETTINGS,
-    read_result,
-    read_settings,
-    write_settings,
-)
-from formulavision.util.config import parse
-from formulavision.util.errors import ConfigError, FolderError
-from formulavision.util.folders import OwnedFolder, State
+from formulavision.util.config import WRITTEN_OUT, dump_yaml, load_yaml, parse
+from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
+from formulavision.util.files import write_json, write_text
+from formulavision.util.folders import MARKER, OwnedFolder, State
 
-__all__ = ["Row", "Run", "check_folder", "check_same_settings", "claim", "is_complete", "run_folder"]
+__all__ = [
+    "CLASSES",
+    "LAST_CHECKPOINT",
+    "PREVIOUS_CHECKPOINT",
+    "RESULT",
+    "SETTINGS",
+    "EpochMetrics",
+    "Run",
+    "check_folder",
+    "check_same_settings",
+    "claim",
+    "damaged_part",
+    "file_digest",
+    "find_checkpoint",
+    "is_complete",
+    "read_result",
+    "read_settings",
+    "recipe_id",
+    "write_result",
+    "write_settings",
+]
 
-Row = dict[str, float | None]
-"""One epoch of a run: the columns of metrics.csv."""
+SETTINGS = "settings.yaml"
+CLASSES = "classes.json"
+RESULT = "run.json"
+LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 
 _OURS = (
-    *(SETTINGS, CLASSES, RESULT, LAST_CHECKPOINT.as_posix(), PREVIOUS_CHECKPOINT.as_posix()),
-    *("metrics.csv", "tensorboard/events.out.tfevents.*", "logs/", "model.safetensors", "config.json", "README.md"),
+    *(SETTINGS, CLASSES, RESULT, LAST_CHECKPOINT.as_posix(), PREVIOUS_CHECKPOINT.as_posix(), "metrics.csv", "logs/"),
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml", "model.safetensors", "config.json", "README.md"),
 )
-"""All that a run writes into its folder; what else is put there is never removed."""
+"""All files that a run writes into its folder; other files in it are never removed."""
 
 _FREE_TO_CHANGE = {
     *(f"settings.{name}" for name in ("workers", "device", "devices", "draw_on", "compile", "channels_last")),
@@ -41,8 +64,18 @@ _FREE_TO_CHANGE = {
     "data.store",
     "downstream.name",
 }
-"""What a resumed run may have otherwise: where things are, who computes them and how fast, and what it is validated on;
-not what is trained."""
+"""Entries of settings.yaml that may differ when a run is resumed: paths, devices, speed, and the validation images.
+They do not change what is trained."""
+
+_SEAL = re.compile(r"# sha256 of classes\.json: ([0-9a-f]{64})\n# sha256 of all above: ([0-9a-f]{64})\n\Z")
+_PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "global_step", "steps_per_epoch"}
+"""Entries that each of our checkpoints has."""
+
+_OVERWRITE = "restore it from a copy, or start over with --overwrite"
+_WRITTEN_AGAIN = "--resume writes it again from the last checkpoint"
+
+EpochMetrics = dict[str, float | None]
+"""Metrics of one epoch of a run, by the columns of metrics.csv."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +85,23 @@ class Run:
     Attributes:
         folder: where it is.
         kind: ``pretrain`` or ``finetune``.
-        history: a row an epoch, as in metrics.csv.
+        history: the metrics of each epoch, as in metrics.csv.
         seconds: time of all epochs, validation included.
-        images_per_second: images trained on a second of training, validation not included.
-        final: the last row of the history.
+        images_per_second: training images per second of training, validation not included.
+        final: the metrics of the last epoch.
         class_names: the classes in the order of the head's outputs.
         settings: the content of settings.yaml.
         frozen: names of the parameters that were not trained.
         parameters: number of the model's parameters.
-        weights_sha256: of model.safetensors; None where version 0.1 wrote the run.
+        weights_sha256: SHA-256 of model.safetensors; None where version 0.1 wrote the run.
     """
 
     folder: Path
     kind: str
-    history: list[Row]
+    history: list[EpochMetrics]
     seconds: float
     images_per_second: float
-    final: Row
+    final: EpochMetrics
     class_names: list[str]
     settings: dict[str, Any]
     frozen: list[str]
@@ -80,7 +113,7 @@ class Run:
         """Read a complete run.
 
         Raises:
-            ConfigError: there is no run in the folder, or it is unfinished.
+            ConfigError: the folder holds no run, or an unfinished or damaged one.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -89,24 +122,14 @@ class Run:
             raise ConfigError(f"{folder}: is not a run's folder: it holds no {SETTINGS}")
         if not is_complete(folder):
             raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
-        result = read_result(folder)
-        settings, names = read_settings(folder)
-        try:
-            return cls(
-                folder=folder,
-                kind=result["kind"],
-                history=result["history"],
-                seconds=result["seconds"],
-                images_per_second=result["images_per_second"],
-                final=result["final"],
-                class_names=names,
-                settings=settings,
-                frozen=result["frozen"],
-                parameters=result["parameters"],
-                weights_sha256=result.get("weights_sha256"),
-            )
-        except KeyError as error:
-            raise ConfigError(f"{folder / RESULT}: is damaged: {error} is missing") from None
+        result = {"weights_sha256": None, **read_result(folder)}
+        settings, class_names = read_settings(folder)
+        own: dict[str, Any] = {"folder": folder, "settings": settings, "class_names": class_names}
+        names = [field.name for field in fields(cls) if field.name not in own]
+        missing = [name for name in names if name not in result]
+        if missing:
+            raise ConfigError(f"{folder / RESULT}: is damaged: '{missing[0]}' is missing")
+        return cls(**own, **{name: result[name] for name in names})
 
 
 def is_complete(folder: Path) -> bool:
@@ -114,21 +137,19 @@ def is_complete(folder: Path) -> bool:
     return (folder / RESULT).is_file()
 
 
-def run_folder(out: Path) -> OwnedFolder:
-    """The folder of a run, as its writers see it."""
-    return OwnedFolder(out, "run", last=RESULT)
+# Who may write into the folder ---------------------------------------------------------------------------------------
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse an output folder that something else is in, before any work is done.
+    """Refuse an output folder that holds something else, before any work is done.
 
     Raises:
-        ConfigError: it holds a run, finished or not, that the caller wants neither resumed nor overwritten, or other
-            files; or both ``resume`` and ``overwrite`` are set.
+        ConfigError: it holds a run, finished or not, which is to be neither resumed nor overwritten, or other files; or
+            both ``resume`` and ``overwrite`` are set.
     """
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one")
-    state = run_folder(out).state()
+    state = _owned(out).state()
     if resume or overwrite:
         return
     if state is State.COMPLETE:
@@ -137,56 +158,69 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise FolderError(f"{out}: holds an unfinished run: go on with it by --resume, or --overwrite it")
 
 
+def _owned(out: Path) -> OwnedFolder:
+    return OwnedFolder(out, "run", last=RESULT)
+
+
 @contextmanager
 def claim(
     out: Path, settings: Mapping[str, Any], class_names: Sequence[str], *, resume: bool, overwrite: bool = False
 ) -> Iterator[None]:
-    """The folder for a run of ``settings`` by this process alone: new, emptied, or checked to be of the same settings.
+    """Hold the folder for a run of ``settings``: it is new, emptied, or checked to have the same settings.
+
+    Args:
+        settings: the content of settings.yaml.
 
     Raises:
-        ConfigError: the folder is refused as by :func:`check_folder`, another process trains there, the run to be
-            resumed has other settings, or the folder cannot be written.
+        ConfigError: :func:`check_folder` refuses the folder, another process trains there, the run to be resumed has
+            other settings, or the folder cannot be written.
     """
     check_folder(out, resume=resume, overwrite=overwrite)
-    with run_folder(out).writing({}, _OURS, overwrite=overwrite):
+    with _owned(out).writing({}, _OURS, overwrite=overwrite):
         # Again: another process may have had the folder until now.
         check_folder(out, resume=resume, overwrite=overwrite)
         try:
-            if (out / SETTINGS).is_file():
-                recorded, names = read_settings(out)
-                longer = check_same_settings(recorded, settings)
-                if names != list(class_names):
-                    raise ConfigError(f"resume: the data's classes are others than in {out / CLASSES}")
-                # It is unfinished again, if it was not so: longer, or damaged.
-                (out / RESULT).unlink(missing_ok=True)
-                if longer:
-                    write_settings(out, settings, class_names)
-            elif (out / LAST_CHECKPOINT).exists():
-                raise ConfigError(f"{out / SETTINGS}: is missing: restore it, or start over with --overwrite")
-            else:
-                write_settings(out, settings, class_names)
-            (out / LAST_CHECKPOINT).parent.mkdir(exist_ok=True)
+            _begin(out, settings, class_names)
         except OSError as error:
             raise FolderError(f"{error.filename or out}: cannot be written: {error.strerror or error}") from None
         yield
 
 
+def _begin(out: Path, settings: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    (out / LAST_CHECKPOINT).parent.mkdir(exist_ok=True)
+    if not (out / SETTINGS).is_file():
+        if (out / LAST_CHECKPOINT).exists():
+            raise ConfigError(f"{out / SETTINGS}: is missing: restore it, or start over with --overwrite")
+        write_settings(out, settings, class_names)
+        return
+    recorded, names = read_settings(out)
+    longer = check_same_settings(recorded, settings)
+    if names != list(class_names):
+        raise ConfigError(f"resume: the data's classes are others than in {out / CLASSES}")
+    # A complete run that gets more epochs, or is damaged, is unfinished again.
+    (out / RESULT).unlink(missing_ok=True)
+    if longer:
+        write_settings(out, settings, class_names)
+
+
 def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Refuse to go on with a run by other settings than its own, but for more epochs.
+    """Refuse to resume a run with other settings than its own, except for more epochs.
+
+    Recipes are compared by their id, and settings that are younger than the run count at their neutral value: a run is
+    not refused because FormulaVision has learned a new option since.
 
     Args:
-        recorded: the content of its settings.yaml.
-        settings: what is asked for now.
+        recorded: the content of the run's settings.yaml.
+        settings: the same for the settings that are given now.
 
     Returns:
-        Whether the run is to be longer than it was.
+        Whether the run gets more epochs than it had.
 
     Raises:
         ConfigError: names each difference that matters.
     """
-    # As it is read now: settings that are younger than the run have their defaults.
-    read = parse(TrainSettings, recorded["settings"], "settings").model_dump(mode="json")
-    old, new = _flat({**recorded, "settings": read}), _flat(settings)
+    own = parse(TrainSettings, recorded["settings"], "settings", context=WRITTEN_OUT).model_dump(mode="json")
+    old, new = _flat({**recorded, "settings": own}), _flat(settings)
     before, now = old.get("settings.epochs", 0), new.get("settings.epochs", 0)
     if now > before and old.get("settings.schedule") == "cosine":
         raise ConfigError(
@@ -195,14 +229,33 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
         )
     if now < before:
         raise ConfigError(f"epochs: is {now} and was {before} in the run: it can be raised, not lowered")
+    same_recipe = _same_recipe(recorded.get("data", {}), settings.get("data", {}))
     differences = [
         f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
-        for key in sorted({*old, *new} - _FREE_TO_CHANGE)
-        if old.get(key) != new.get(key) and key != "settings.epochs"
+        for key in sorted({*old, *new} - _FREE_TO_CHANGE - {"settings.epochs"})
+        if old.get(key) != new.get(key) and not (same_recipe and key.startswith("data.recipe."))
     ]
     if differences:
         raise ConfigError(*differences)
     return bool(now > before)
+
+
+def _same_recipe(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether both inputs name a recipe and these have one id, that is, draw the same images."""
+    if "recipe" not in recorded or "recipe" not in given:
+        return False
+    own = recipe_id(recorded["recipe"])
+    return own is not None and own == recipe_id(given["recipe"])
+
+
+def recipe_id(recipe: Mapping[str, Any]) -> str | None:
+    """The id of a recipe's plain values; None where its generator, in this version, is not installed."""
+    from formulavision.recipes.recipe import Recipe
+
+    try:
+        return Recipe.from_dict(dict(recipe)).id
+    except FormulaVisionError:
+        return None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -213,3 +266,125 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+# settings.yaml and classes.json --------------------------------------------------------------------------------------
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Write classes.json and, after it, settings.yaml, which marks the folder as a run's."""
+    write_json(list(class_names), folder / CLASSES)
+    text = f"{dump_yaml(dict(settings))}# sha256 of classes.json: {file_digest(folder / CLASSES)}\n"
+    write_text(folder / SETTINGS, f"{text}# sha256 of all above: {_digest(text.encode())}\n")
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The content of settings.yaml, and the names of the classes.
+
+    Raises:
+        ConfigError: one of the files is missing or damaged.
+    """
+    path = folder / SETTINGS
+    content = path.read_bytes().decode(errors="replace")
+    seal = _SEAL.search(content)
+    if seal is None:
+        if _has_digests(folder):
+            raise _damaged(path)
+    elif _digest(content[: seal.start(2) - len("# sha256 of all above: ")].encode()) != seal[2]:
+        raise _damaged(path)
+    elif not (folder / CLASSES).is_file() or file_digest(folder / CLASSES) != seal[1]:
+        raise _damaged(folder / CLASSES)
+    try:
+        names = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise _damaged(folder / CLASSES) from None
+    return load_yaml(path), names
+
+
+# run.json ------------------------------------------------------------------------------------------------------------
+
+
+def write_result(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write run.json, which makes the run complete."""
+    whole = {**content, "weights_sha256": file_digest(folder / "model.safetensors")}
+    write_json({**whole, "sha256": _digest(json.dumps(whole).encode())}, folder / RESULT)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The content of run.json.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = folder / RESULT
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise _damaged(path, _WRITTEN_AGAIN) from None
+    digest = content.pop("sha256", None)
+    if digest != _digest(json.dumps(content).encode()) and (digest is not None or _has_digests(folder)):
+        raise _damaged(path, _WRITTEN_AGAIN)
+    return content
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+def find_checkpoint(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The checkpoint to resume from: the last one or, where it is damaged, the one before it, which ``tell`` is told.
+
+    None where none has been written yet.
+
+    Raises:
+        ConfigError: all checkpoints of the run are damaged.
+    """
+    last, previous = folder / LAST_CHECKPOINT, folder / PREVIOUS_CHECKPOINT
+    there = [path for path in (last, previous) if path.is_file()]
+    sound = next((path for path in there if _is_sound(path)), None)
+    if there and sound is None:
+        raise _damaged(there[0], _OVERWRITE if len(there) == 1 else f"and so is {previous.name}; {_OVERWRITE}")
+    if sound == previous and last.is_file():
+        tell(f"{last}: is damaged: the run goes back to the checkpoint before it, {previous.name}")
+    return sound
+
+
+def _is_sound(path: Path) -> bool:
+    import torch
+
+    try:
+        if damaged_part(path) is not None:
+            return False
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return isinstance(content, dict) and content.keys() >= _PARTS
+    except PermissionError:
+        raise
+    except Exception:  # damaged names, sizes and offsets lead to exceptions of many kinds
+        return False
+
+
+def damaged_part(path: Path) -> str | None:
+    """Name of the first part of a ``torch.save`` file whose CRC-32 is wrong, which ``torch.load`` does not compare.
+
+    None where all are right.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
+
+
+def _damaged(path: Path, advice: str = _OVERWRITE) -> ConfigError:
+    return ConfigError(f"{path}: is damaged: {advice}")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _has_digests(folder: Path) -> bool:
+    """Whether the run's files hold digests: version 0.1 wrote neither these nor a marker."""
+    return (folder / MARKER).is_file()

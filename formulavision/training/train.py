@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -11,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from formulavision.data.labels import LabelSettings, Relabelled
-from formulavision.training.runs import Run, check_folder, check_same_settings, is_complete
+from formulavision.training.processes import is_first
+from formulavision.training.runs import (
+    LAST_CHECKPOINT,
+    SETTINGS,
+    Run,
+    check_folder,
+    check_same_settings,
+    file_digest,
+    is_complete,
+    read_settings,
+)
 from formulavision.training.settings import TrainSettings, check_freeze
-from formulavision.training.state import LAST_CHECKPOINT, SETTINGS, file_digest, read_settings
-from formulavision.util.config import parse
+from formulavision.util.config import WRITTEN_OUT, identity, parse
+from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -36,52 +45,52 @@ def pretrain(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Run:
-    """Train a model from new weights to tell a formula-driven dataset's categories apart.
+    """Train a model with new weights to classify the images of a formula-driven dataset.
 
     Args:
-        data: a recipe, whose images are drawn on demand (others in every epoch, where ``settings.fresh`` is set and
-            there is no end of them), the path of its file, a mapping, or the name of a generator; the path of a
-            store; a dataset with ``num_classes`` and ``class_names`` whose items are (uint8 [c, h, w], label), c being
-            1 or 3; or any map-style dataset, such as torchvision's, as in
-            :func:`formulavision.data.downstream.open_downstream`. Needed but with ``resume``.
+        data: a recipe, whose images are drawn on demand (new ones in each epoch, where ``settings.fresh`` is set and
+            the generator has unlimited instances), the path of its file, a mapping, or the name of a generator; the
+            path of a store; a dataset with ``num_classes`` and ``class_names`` whose items are (uint8 [c, h, w],
+            label), c being 1 or 3; or any map-style dataset, such as torchvision's, as in
+            :func:`formulavision.data.downstream.open_downstream`. May be left out with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
-            ``{"clusters": 1000}``, of the model's own features, found anew before every epoch (table 7).
-        settings: how to train; the paper's section 4 where it says nothing.
-        resume: go on with the run in ``out``, from the step after which it was last kept. What is not given is as the
-            run's folder says; what is given must be so, but for where things are, what computes them, and
-            ``settings.epochs``: more of them lengthen a run, finished or not, whose schedule is not ``cosine``.
+            ``{"clusters": 1000}``, clusters of the model's own features, found before each epoch (table 7).
+        settings: how to train; the defaults are those of the paper's section 4.
+        resume: go on with the run in ``out``, from its last checkpoint. Arguments that are left out are those of the
+            run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs``: a larger number
+            makes a run longer, finished or not, unless its schedule is ``cosine``.
         overwrite: replace the run in ``out``.
-        show_progress: say what is going on, on the terminal.
+        show_progress: print progress on the terminal.
 
     Returns:
-        The complete run. Its metrics are of the training images as they were trained, and, with
-        ``settings.held_out``, of instances that training never drew.
+        The complete run. Its metrics are those of the training images during training, and, with
+        ``settings.held_out``, of instances that are never trained on.
 
     Raises:
-        ConfigError: a setting or the folder is wrong, or the run to be resumed is damaged or was another.
+        ConfigError: a setting or the folder is wrong, or the run to be resumed is damaged or differs.
         StoreError: the store cannot be read.
         PluginError: the recipe's generator failed.
     """
     out = Path(out)
-    _check_folder(out, resume=resume, overwrite=overwrite)
-    recorded = _recorded(out, "pretrain") if resume else None
-    settings = _settings(settings, recorded)
+    recorded, settings = _begin(out, "pretrain", settings, resume=resume, overwrite=overwrite)
+    context = None
     if recorded is not None:
-        labels = labels if labels is not None else recorded["data"].get("labels")
+        if labels is None:
+            labels, context = recorded["data"].get("labels"), WRITTEN_OUT
         data = data if data is not None else _recorded_data(recorded["data"])
     if data is None:
         raise ConfigError("data: is missing: give a recipe, a store or a dataset")
     if labels is not None and not isinstance(labels, LabelSettings):
-        labels = parse(LabelSettings, dict(labels), "labels")
+        labels = parse(LabelSettings, dict(labels), "labels", context=context)
     if labels is not None and labels.clusters:
         if settings.held_out:
             raise ConfigError("held_out: is of the formula's categories, and labels.clusters are others")
         if settings.ema:
             raise ConfigError("ema: would average the heads of different clusters: must be 0 with labels.clusters")
-    show_progress = show_progress and _is_first()
+    show_progress = show_progress and is_first()
     console = Console(quiet=not show_progress)
-    # From here on the imports are slow.
+    # The imports from here on are slow.
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.models import check_model
 
@@ -90,15 +99,12 @@ def pretrain(
     held_out = _held_out(dataset, settings, show_progress)
     if labels is not None:
         dataset = Relabelled(dataset, labels)
-        description["labels"] = labels.model_dump(mode="json", exclude_none=True)
-    plan = Plan("pretrain", settings, {"data": description})
-    if recorded is not None and (run := _finished(out, recorded, plan.to_dict(), console)):
+        description["labels"] = {name: value for name, value in identity(labels).items() if value is not None}
+    content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), "data": description}
+    if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
-    model = new_model(settings, dataset.num_classes)
-    return fit(
-        plan, model, dataset, held_out,
-        out=out, resume=resume, overwrite=overwrite, frozen=[], console=console,
-    )  # fmt: skip
+    plan = Plan(out, content, settings, new_model(settings, dataset.num_classes), dataset, held_out)
+    return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
 def finetune(
@@ -117,71 +123,72 @@ def finetune(
     Args:
         checkpoint: a run's folder, a file of weights, ``timm:NAME`` or ``torchvision:NAME``; None trains from scratch.
         downstream: the dataset, or how to open it (``cifar10``, ``/path``, settings), or a pair (training, test) of
-            map-style datasets; see :func:`formulavision.data.downstream.open_downstream`. Needed but with ``resume``.
+            map-style datasets; see :func:`formulavision.data.downstream.open_downstream`. May be left out with
+            ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
-        freeze: which first layers to leave as they are; see :func:`formulavision.training.freeze`. None: none.
-        settings: how to train; what is not set of the model, and of how it sees images (size, resizing, mean and
-            deviation), is the checkpoint's where it tells them.
-        resume: go on with the run in ``out``, from the step after which it was last kept. What is not given is as the
-            run's folder says; what is given must be so, but for where things are, what computes them, and
-            ``settings.epochs``: more of them lengthen a run, finished or not, whose schedule is not ``cosine``.
+        freeze: the first layers to freeze; see :func:`formulavision.training.freeze`. None: none.
+        settings: how to train. The model and the preprocessing of images (size, resizing, mean and deviation) default
+            to the checkpoint's, where they are known.
+        resume: go on with the run in ``out``, from its last checkpoint. Arguments that are left out are those of the
+            run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs``: a larger number
+            makes a run longer, finished or not, unless its schedule is ``cosine``.
         overwrite: replace the run in ``out``.
-        show_progress: say what is going on, on the terminal.
+        show_progress: print progress on the terminal.
+
+    Returns:
+        The complete run. Its validation metrics are those of the downstream's test images.
 
     Raises:
         ConfigError: a setting or the folder is wrong, the model has no such layers to freeze, or the run to be resumed
-            is damaged or was another.
-        CheckpointError: the checkpoint is none, or of another architecture.
+            is damaged or differs.
+        CheckpointError: the checkpoint cannot be read, or is of another architecture.
         DownstreamError: the dataset cannot be used as it is.
     """
     from formulavision.data.downstream import open_for_run
 
     out = Path(out)
-    _check_folder(out, resume=resume, overwrite=overwrite)
-    recorded = _recorded(out, "finetune") if resume else None
-    settings = _settings(settings, recorded)
+    recorded, settings = _begin(out, "finetune", settings, resume=resume, overwrite=overwrite)
     source: dict[str, Any] | None = None
     if recorded is not None:
         freeze = freeze if freeze is not None else recorded["freeze"]
         downstream = downstream if downstream is not None else _recorded_downstream(recorded["downstream"])
         if checkpoint is None and (source := recorded["checkpoint"]) and not (out / LAST_CHECKPOINT).is_file():
-            checkpoint = source["name"]  # otherwise its weights are in the run's own checkpoint by now
+            checkpoint = source["name"]  # the run's own checkpoint would hold the weights
     if downstream is None:
         raise ConfigError("downstream: is missing: which dataset? (cifar10, folder:/path)")
     freeze = freeze or "none"
     check_freeze(freeze)
     if checkpoint is not None:
         _check_source(checkpoint, out)
-    show_progress = show_progress and _is_first()
-    console = Console(quiet=not show_progress)
-    # From here on the imports are slow.
+    console = Console(quiet=not (show_progress and is_first()))
+    # The imports from here on are slow.
     from formulavision.training.checkpoints import load_checkpoint
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
     from formulavision.training.models import check_model
-    from formulavision.training.progress import say
+    from formulavision.training.progress import say as say_and_log
 
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
     if weights is not None:
         settings = weights.complete(settings)
+        source = weights.identity()
     check_model(settings)
     opened = open_for_run(downstream, weights.run if weights else None)
     if opened.note:
-        say(console, opened.describe())
-    source = weights.identity() if weights else source
-    plan = Plan("finetune", settings, {"checkpoint": source, "freeze": freeze, "downstream": opened.identity()})
-    if recorded is not None and (run := _finished(out, recorded, plan.to_dict(), console)):
+        say_and_log(console, opened.describe())
+    content = {
+        "kind": "finetune", "settings": settings.model_dump(mode="json"), "checkpoint": source, "freeze": freeze,
+        "downstream": opened.identity(),
+    }  # fmt: skip
+    if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
     model = new_model(settings, opened.num_classes)
     if weights is not None:
-        say(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
-        if seen := weights.describe_preprocessing(settings):
-            say(console, seen)
-    frozen = freeze_layers(model, freeze)
-    return fit(
-        plan, model, opened.train, opened.test,
-        out=out, resume=resume, overwrite=overwrite, frozen=frozen, console=console,
-    )  # fmt: skip
+        say_and_log(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
+        if preprocessing := weights.describe_preprocessing(settings):
+            say_and_log(console, preprocessing)
+    plan = Plan(out, content, settings, model, opened.train, opened.test, freeze_layers(model, freeze))
+    return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
 def _check_source(checkpoint: str | Path, out: Path) -> None:
@@ -194,51 +201,35 @@ def _check_source(checkpoint: str | Path, out: Path) -> None:
         raise ConfigError(f"out: {out}: holds the checkpoint itself: give another --out")
 
 
-def _is_first() -> bool:
-    """Whether this is the only process of a run, or the first of those that torchrun started."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+# A run that is resumed ------------------------------------------------------------------------------------------------
 
 
-def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    # Of several processes the first one has the folder, and may have begun to fill it.
-    if _is_first():
-        check_folder(out, resume=resume, overwrite=overwrite)
+def _begin(
+    out: Path, kind: str, settings: TrainSettings | Mapping[str, Any] | None, *, resume: bool, overwrite: bool
+) -> tuple[dict[str, Any] | None, TrainSettings]:
+    """The content of settings.yaml of the run to be resumed, if there is one, and the settings that hold.
 
-
-def _settings(
-    settings: TrainSettings | Mapping[str, Any] | None, recorded: Mapping[str, Any] | None = None
-) -> TrainSettings:
-    """The settings that are meant: what is given, and otherwise what the run to be resumed was started with.
+    Settings that are not given are the run's, and otherwise have their defaults.
 
     Raises:
-        ConfigError: a setting is not allowed, or is another one than the run's.
+        ConfigError: the folder holds something else, settings.yaml is damaged or of another kind, a setting is not
+            allowed, or it differs from the run's.
     """
-    if recorded is None:
-        return settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
+    if is_first():  # the first of several processes may have begun to fill the folder
+        check_folder(out, resume=resume, overwrite=overwrite)
+    if not (resume and (out / SETTINGS).is_file()):
+        return None, settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
+    recorded, _ = read_settings(out)
+    if recorded["kind"] != kind:
+        raise ConfigError(f"resume: {out}: was started by {recorded['kind']}: resume it by that")
+    own = parse(TrainSettings, recorded["settings"], "settings", context=WRITTEN_OUT).model_dump(mode="json")
+    recorded["settings"] = own
     if isinstance(settings, TrainSettings):
         settings = settings.model_dump(mode="json", exclude_unset=True)
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in (settings or {}).items()}
     known = {name: value for name, value in given.items() if name in TrainSettings.model_fields}
-    check_same_settings(recorded, {**recorded, "settings": {**recorded["settings"], **known}})
-    return parse(TrainSettings, {**recorded["settings"], **given})
-
-
-# A run that is resumed ------------------------------------------------------------------------------------------------
-
-
-def _recorded(out: Path, kind: str) -> dict[str, Any] | None:
-    """What settings.yaml says of the run in a folder; None where there is none.
-
-    Raises:
-        ConfigError: it is damaged, or of another kind.
-    """
-    if not (out / SETTINGS).is_file():
-        return None
-    recorded, _ = read_settings(out)
-    if recorded["kind"] != kind:
-        raise ConfigError(f"resume: {out}: was started by {recorded['kind']}: resume it by that")
-    settings = parse(TrainSettings, recorded["settings"], "settings").model_dump(mode="json")
-    return {**recorded, "settings": settings}
+    check_same_settings(recorded, {**recorded, "settings": {**own, **known}})
+    return recorded, parse(TrainSettings, {**own, **given})
 
 
 def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path:
@@ -259,34 +250,38 @@ def _recorded_downstream(recorded: Mapping[str, Any]) -> DownstreamSettings:
 
     known = {name: value for name, value in recorded.items() if name in DownstreamSettings.model_fields}
     root = recorded["name"].partition(":")[2]
-    return parse(DownstreamSettings, {**known, **({"root": root} if root else {})}, "downstream")
+    own = {**known, **({"root": root} if root else {})}
+    return parse(DownstreamSettings, own, "downstream", context=WRITTEN_OUT)
 
 
-def _finished(out: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any], console: Console) -> Run | None:
-    """The run, where it is complete, undamaged and as long as it is asked for."""
-    if check_same_settings(recorded, asked) or not is_complete(out):
+def _finished(out: Path, recorded: Mapping[str, Any], content: Mapping[str, Any], console: Console) -> Run | None:
+    """The run, where it is complete and undamaged and is to be no longer than it is.
+
+    Args:
+        content: of settings.yaml, by the arguments that are given now.
+    """
+    if check_same_settings(recorded, content) or not is_complete(out):
         return None
-
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    run = None
+    weights = out / "model.safetensors"
     try:
         run = Run.load(out)
+        line = f"{out}: the run is complete already"
+        if not weights.is_file() or run.weights_sha256 not in (None, file_digest(weights)):
+            run, line = None, f"{weights}: is missing or damaged: it is written again from the last checkpoint"
     except ConfigError as error:
-        tell(str(error))
-        return None
-    weights = out / "model.safetensors"
-    if not weights.is_file() or run.weights_sha256 not in (None, file_digest(weights)):
-        tell(f"{weights}: is missing or damaged: it is written again from the last checkpoint")
-        return None
-    tell(f"{out}: the run is complete already")
+        line = str(error)
+    say(line, console)
     return run
+
+
+# Data ----------------------------------------------------------------------------------------------------------------
 
 
 def _open_data(
     data: RecipeLike | ImageDataset | Any, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
-    """The dataset, and what settings.yaml says about it."""
+    """The dataset, and its entry in settings.yaml."""
     from formulavision.data.datasets import StoredDataset
     from formulavision.data.downstream.datasets import as_images, is_dataset
     from formulavision.data.downstream.images import LabelledImages
@@ -313,7 +308,7 @@ def _open_data(
     description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
     if isinstance(data, str | PathLike) and isinstance(dataset, StoredDataset):
         description["store"] = str(Path(data).resolve())
-        # As the manifest says it: a store can be trained on without the generator that drew it.
+        # As the manifest has it: a store can be trained on without the generator that drew it.
         description["recipe"] = dataset.store.manifest.recipe
     elif (recipe := getattr(dataset, "recipe", None)) is not None:
         description["recipe"] = recipe.to_dict()
@@ -323,7 +318,7 @@ def _open_data(
 
 
 def _is_store(path: str | PathLike[str]) -> bool:
-    """Whether a path is meant to be a store's, and not a recipe's, or the name of a generator."""
+    """Whether a path names a store, not a recipe's file or a generator."""
     from formulavision.generators.registry import plugins
 
     recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml") or str(path) in plugins().generators
@@ -331,7 +326,7 @@ def _is_store(path: str | PathLike[str]) -> bool:
 
 
 def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: bool) -> FormulaDataset:
-    """The recipe's images, drawn on demand; its categories are searched here, where they are not known yet."""
+    """The recipe's images, drawn on demand; categories that are not cached are searched here."""
     from formulavision.data.datasets import FormulaDataset
     from formulavision.util.progress import progress_bars
 

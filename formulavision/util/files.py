@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from formulavision.util.errors import FolderError
 
@@ -25,6 +26,7 @@ __all__ = [
     "flush_folder",
     "is_system_leftover",
     "partial_path",
+    "write_json",
     "write_png",
     "write_text",
 ]
@@ -86,6 +88,11 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path``."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def write_json(content: Any, path: Path) -> None:
+    """``content`` as JSON to ``path``, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_png(path: Path, image: Image.Image) -> None:

@@ -10,8 +10,7 @@ from crash_points import contents, kill_everywhere
 from formulavision.comparison.run import _OURS
 from formulavision.training.runs import LAST_CHECKPOINT, claim
 from formulavision.training.settings import TrainSettings
-from formulavision.training.state import write_json
-from formulavision.util.files import commit, partial_path, write_text
+from formulavision.util.files import commit, partial_path, write_json, write_text
 from formulavision.util.folders import OwnedFolder, adding, locked
 
 CLASSES = ["a", "b"]

@@ -12,7 +12,7 @@ import yaml
 
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages
 from formulavision.training.fit import new_model
-from formulavision.training.models import export
+from formulavision.training.models import save_timm_model
 from formulavision.training.settings import TrainSettings
 
 SMALL: dict[str, Any] = {"model": "test_resnet", "epochs": 1, "resize": 36, "crop": 32, "device": "cpu"}
@@ -82,7 +82,7 @@ def make_run() -> Callable[..., Path]:
     def make(folder: Path, names: Sequence[str], trained: torch.nn.Module | None = None, **changes: Any) -> Path:
         settings = TrainSettings(**{**SMALL, **changes})
         folder.mkdir(parents=True)
-        export(trained or new_model(settings, len(names)), folder, settings=settings, class_names=names)
+        save_timm_model(trained or new_model(settings, len(names)), folder, settings=settings, class_names=names)
         (folder / "settings.yaml").write_text(yaml.safe_dump({"settings": settings.model_dump(mode="json")}))
         (folder / "classes.json").write_text(json.dumps(list(names)))
         row = {"epoch": 1.0, "validation_accuracy": 0.5}

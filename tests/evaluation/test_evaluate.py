@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import evaluate
 from formulavision.training import Run, finetune
-from formulavision.training.state import write_settings
+from formulavision.training.runs import write_settings
 from formulavision.util.errors import CheckpointError, ConfigError
 
 SMALL = {

@@ -138,6 +138,17 @@ class Module(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
 
 
+class Data(lightning.LightningDataModule):
+    """The batches of a loader."""
+
+    def __init__(self, loader: Any) -> None:
+        super().__init__()
+        self.train_loader = loader
+
+    def train_dataloader(self) -> Any:
+        return self.train_loader
+
+
 class Position(lightning.Callback):
     """Tells the loader where in its epochs it is, and saves checkpoints after the given steps."""
 
@@ -167,8 +178,8 @@ class Position(lightning.Callback):
 class Watched(Reclustering):
     """Notes each epoch's labels and order, and writes them down for other processes."""
 
-    def __init__(self, loader: Any, settings: TrainSettings, folder: Path) -> None:
-        super().__init__(loader, settings)
+    def __init__(self, settings: TrainSettings, folder: Path) -> None:
+        super().__init__(settings)
         self.folder = folder
         self.seen: list[tuple[int | None, list[int], list[int]]] = []
 
@@ -197,7 +208,7 @@ def trained(
     loader = make_loader(prepared, batch_size=BATCH, shuffle=True, workers=workers, pin=False)
     torch.manual_seed(1)
     module = Module(timm.create_model("resnet10t", num_classes=CLUSTERS))
-    callback = Watched(loader, TrainSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), folder)
+    callback = Watched(TrainSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), folder)
     arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, **trainer}
     with warnings.catch_warnings():
         for advice in ("does not have many workers", "dataloader is not resumable", "`isinstance"):
@@ -210,7 +221,7 @@ def trained(
             enable_model_summary=False,
             use_distributed_sampler=False,
             **arguments,
-        ).fit(module, loader, ckpt_path=resume, weights_only=True)
+        ).fit(module, datamodule=Data(loader), ckpt_path=resume, weights_only=True)
     return module, callback
 
 

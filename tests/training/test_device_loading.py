@@ -10,6 +10,7 @@ import socket
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make
 from formulavision.data.labels import LabelSettings, Relabelled
 from formulavision.data.loading import Prepared, make_loader, random_windows
 from formulavision.generators.streams import random_stream
-from formulavision.training import Run, fit, pretrain
-from formulavision.training.distributed import Processes
+from formulavision.training import Run, pretrain
+from formulavision.training import data as training_data
+from formulavision.training.data import TrainingData, draws_on_device
 from formulavision.training.module import Classifier
 from formulavision.training.settings import TrainSettings
 
@@ -250,15 +252,20 @@ def test_what_is_not_drawn_or_not_there_needs_loaders(stripes: Any) -> None:
 
 
 def test_images_are_drawn_on_the_gpu_where_the_model_trains_unless_the_settings_say_otherwise() -> None:
-    assert fit.draws_there(TrainSettings(), torch.device("cuda"))
-    assert not fit.draws_there(TrainSettings(), CPU)
-    assert not fit.draws_there(TrainSettings(draw_on="cpu"), torch.device("cuda"))
+    assert draws_on_device(TrainSettings(), torch.device("cuda"))
+    assert not draws_on_device(TrainSettings(), CPU)
+    assert not draws_on_device(TrainSettings(draw_on="cpu"), torch.device("cuda"))
 
 
-def test_each_process_draws_on_its_own_gpu() -> None:
-    job = fit._Job(*[None] * 7, torch.device("cuda"), 8, 4)  # type: ignore[arg-type]
-    assert job._own_device(None) == torch.device("cuda:0")
-    assert job._own_device(Processes(rank=6, local_rank=2, world_size=8, local_size=4)) == torch.device("cuda:2")
+def test_each_process_draws_its_share_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(training_data, "device_drawer", lambda dataset, device: asked.append(device))
+    data = TrainingData(TrainSettings(crop=32, resize=36, batch_size=16, workers=0), FormulaDataset(woven()))
+    strategy = SimpleNamespace(root_device=torch.device("cuda:2"))
+    data.trainer = SimpleNamespace(strategy=strategy, global_rank=6, world_size=8, num_nodes=2)  # type: ignore[assignment]
+    data.setup("fit")
+    assert asked == [torch.device("cuda:2")]
+    assert (data.train_loader.batches.rank, data.train_loader.batches.ranks) == (6, 8)
 
 
 # Whole runs -----------------------------------------------------------------------------------------------------------
@@ -267,7 +274,7 @@ def test_each_process_draws_on_its_own_gpu() -> None:
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw on the device also where it is the CPU."""
-    monkeypatch.setattr(fit, "draws_there", lambda settings, device: settings.draw_on == "auto")
+    monkeypatch.setattr(training_data, "draws_on_device", lambda settings, device: settings.draw_on == "auto")
 
 
 def trained(out: Path, settings: dict[str, Any], *, data: Any = None, **arguments: Any) -> Run:
@@ -301,8 +308,8 @@ def test_a_run_says_where_its_images_are_drawn(
         ("read", stripes(), {}),
     ):
         pretrain(data, out=tmp_path / name, settings={**settings, **given})
-    lines = [line for line in capsys.readouterr().out.splitlines() if " parameters" in line]
-    assert [line.rpartition(", ")[2] for line in lines] == ["drawn on cpu", "1 loaders", "0 loaders"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("images: ")]
+    assert [line[8:].partition(";")[0] for line in lines] == ["drawn on cpu", "1 loader", "0 loaders"]
     drawn_on = [json.loads((tmp_path / run / "run.json").read_text())["drawn_on"] for run in ("device", "host", "read")]
     assert drawn_on == ["cpu", "cpu", None]
 

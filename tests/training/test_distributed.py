@@ -128,9 +128,9 @@ def test_fewer_images_than_processes_are_refused(small: Any, tmp_path: Path, wha
     settings = TrainSettings.model_validate({**small, "devices": 3})
     with pytest.raises(ConfigError, match=f"devices: 3 processes cannot share {what}"):
         fit(
-            Plan("finetune", settings, {}), new_model(settings, 4), few.train, few.test, out=tmp_path / "run",
-            resume=False, frozen=[], console=Console(quiet=True),
-        )  # fmt: skip
+            Plan(tmp_path / "run", {}, settings, new_model(settings, 4), few.train, few.test),
+            console=Console(quiet=True),
+        )
     assert not (tmp_path / "run").exists()
 
 

@@ -27,8 +27,8 @@ from formulavision.cli import app
 from formulavision.training import Run, finetune, load_checkpoint, pretrain
 from formulavision.training.export import write_card
 from formulavision.training.models import build_model
+from formulavision.training.runs import read_result, write_result, write_settings
 from formulavision.training.settings import PREPROCESSING, TrainSettings
-from formulavision.training.state import read_result, write_result, write_settings
 from formulavision.util.errors import CheckpointError, ConfigError
 
 RECIPE = Recipe.from_dict({"generator": "perlin", "categories": 4, "instances": 6, "canvas": {"size": 32}})

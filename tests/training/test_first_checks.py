@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import formulavision as fv
 from formulavision.training import Run, finetune, pretrain
 from formulavision.training.fit import new_model
-from formulavision.training.models import check_training, export
+from formulavision.training.models import check_training, save_timm_model
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import CheckpointError, ConfigError
 
@@ -25,7 +25,7 @@ from formulavision.util.errors import CheckpointError, ConfigError
 def test_a_model_whose_layers_share_weights_is_exported_and_loads_in_timm(tmp_path: Path) -> None:
     settings = TrainSettings(model="coat_tiny", crop=32, resize=36)
     model = new_model(settings, 4).eval()
-    export(model, tmp_path, settings=settings, class_names=list("abcd"))
+    save_timm_model(model, tmp_path, settings=settings, class_names=list("abcd"))
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(loaded(images), model(images))

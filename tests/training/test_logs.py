@@ -26,7 +26,7 @@ def log(run: Path) -> str:
 def test_the_log_says_what_was_done_with_what(pretrained: Run) -> None:
     text = log(pretrained.folder)
     parts = [f"'torch': '{torch.__version__.partition('+')[0]}'", f"'timm': '{timm.__version__}'"]
-    for part in [*parts, "1 threads", "32-true", "'learning_rate': 0.05", "epoch 2  loss"]:
+    for part in [*parts, "1 thread,", "32-true", "'learning_rate': 0.05", "epoch 2  loss"]:
         assert part in text
 
 

@@ -13,7 +13,7 @@ from striped_images import SeveralLabels
 from timm.scheduler import CosineLRScheduler
 
 from formulavision.training import TrainSettings, pretrain
-from formulavision.training.module import classification_loss, count_right
+from formulavision.training.module import classification_loss, count_correct
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
@@ -28,7 +28,7 @@ def test_several_labels_an_image_are_told_one_by_one_and_what_is_not_counted_is_
     other = logits.clone()
     other[:, 2] = 77
     assert torch.equal(classification_loss(other, labels), classification_loss(logits, labels))
-    assert float(count_right(logits, labels)) == 1 + 0.5
+    assert float(count_correct(logits, labels)) == 1 + 0.5
 
 
 def test_smoothing_is_torchs() -> None:

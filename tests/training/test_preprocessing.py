@@ -25,7 +25,7 @@ from formulavision.evaluation import evaluate, grad_cam, probe
 from formulavision.evaluation.inference import over_dataset
 from formulavision.training import Checkpoint, TrainSettings, finetune, load_checkpoint
 from formulavision.training.checkpoints import load_preprocessing
-from formulavision.training.models import build_model, export, to_input
+from formulavision.training.models import build_model, save_timm_model, to_input
 from formulavision.training.settings import PREPROCESSING
 from formulavision.util.errors import CheckpointError, ConfigError
 
@@ -189,7 +189,7 @@ def write(folder: Path, settings: TrainSettings) -> torch.nn.Module:
     torch.manual_seed(1)
     folder.mkdir(exist_ok=True)
     model = build_model(settings, 2)
-    export(model, folder, settings=settings, class_names=["a", "b"])
+    save_timm_model(model, folder, settings=settings, class_names=["a", "b"])
     return model
 
 

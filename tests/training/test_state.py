@@ -18,7 +18,7 @@ from formulavision import Recipe, generate
 from formulavision.cli import app
 from formulavision.training import Run, finetune, load_checkpoint, pretrain
 from formulavision.training.recorder import Recorder
-from formulavision.training.state import find_checkpoint
+from formulavision.training.runs import find_checkpoint
 from formulavision.util.errors import CheckpointError, ConfigError
 
 RECIPE = Recipe.from_dict(

@@ -1,0 +1,9 @@
+from .checkpoints import Checkpoint as Checkpoint
+from .checkpoints import load_checkpoint as load_checkpoint
+from .deepcluster import deepcluster_labels as deepcluster_labels
+from .export import export_model as export_model
+from .freezing import freeze as freeze
+from .runs import Run as Run
+from .settings import TrainSettings as TrainSettings
+from .train import finetune as finetune
+from .train import pretrain as pretrain

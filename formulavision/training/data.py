@@ -1,0 +1,113 @@
+"""Batches of training and validation images for one training process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+
+from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
+from formulavision.training.settings import TrainSettings
+from formulavision.util.errors import PluginError
+from formulavision.util.machine import cores
+
+__all__ = ["TrainingData", "draws_on_device"]
+
+_LOADERS_ON_CUDA = 16
+
+
+def draws_on_device(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether images drawn on demand are drawn on the device where the model trains, if the generator can."""
+    return settings.draw_on == "auto" and device.type == "cuda"
+
+
+class TrainingData(lightning.LightningDataModule):
+    """The batches of a run; each of several processes loads its share of every batch.
+
+    Args:
+        settings: of the training.
+        train: training images.
+        validation: images to validate on after each epoch; None: none.
+        tell: called with a line for the user.
+
+    Attributes:
+        train_loader, validation_loader: made by :meth:`setup`, which a Trainer calls; ``validation_loader`` is None
+            without validation images.
+    """
+
+    train_loader: EpochLoader
+    validation_loader: EpochLoader | None
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        train: ImageDataset,
+        validation: ImageDataset | None = None,
+        *,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.train = train
+        self.validation = validation
+        self.tell = tell
+
+    def setup(self, stage: str) -> None:
+        self.train_loader = self._loader(self.train, training=True)
+        self.validation_loader = None if self.validation is None else self._loader(self.validation, training=False)
+
+        loaders = [self.train_loader, *self.val_dataloader()]
+        kept = sum(loader.dataset.cache.megabytes for loader in loaders if loader.dataset.cache)
+        memory = f"; resized images are kept in memory after their first use ({max(1, round(kept))} MB)" if kept else ""
+        self.tell(f"images: {self.train_loader.describe()}{memory}")
+
+    def train_dataloader(self) -> EpochLoader:
+        return self.train_loader
+
+    def val_dataloader(self) -> list[EpochLoader]:
+        return [] if self.validation_loader is None else [self.validation_loader]
+
+    def _loader(self, dataset: ImageDataset, *, training: bool) -> EpochLoader:
+        settings, trainer = self.settings, self.trainer
+        assert trainer is not None
+        device = trainer.strategy.root_device
+        fresh = training and settings.fresh and getattr(dataset, "endless", False)
+        images: dict[str, Any] = {
+            **settings.resizing(), "augment": training, "flip": settings.horizontal_flip, "seed": settings.seed,
+            "fresh": fresh,
+        }  # fmt: skip
+        batches: dict[str, Any] = {
+            "batch_size": settings.batch_size, "shuffle": training, "rank": trainer.global_rank,
+            "ranks": trainer.world_size,
+        }  # fmt: skip
+        if draws_on_device(settings, device):
+            try:
+                drawer = device_drawer(dataset, device)
+            except PluginError as error:  # kernels need a C compiler, which slim containers lack
+                self.tell(f"{error}; loader processes draw instead")
+                drawer = None
+            if drawer is not None:
+                return make_device_loader(DrawnOnDevice(dataset, drawer, **images), **batches)
+        local_ranks = trainer.world_size // trainer.num_nodes
+        workers = settings.workers
+        if workers is None:
+            workers = _default_workers(device, fresh, local_ranks)
+        cache = None
+        if not fresh:
+            cache = image_cache(dataset, settings.resize, workers=workers, ranks=local_ranks, mode=settings.resize_mode)
+        prepared = Prepared(dataset, cache=cache, **images)
+        return make_loader(prepared, workers=workers, pin=device.type == "cuda", **batches)
+
+
+def _default_workers(device: torch.device, fresh: bool, local_ranks: int) -> int:
+    """Number of loader processes where the settings leave it open."""
+    if device.type == "cuda":
+        return max(1, min(_LOADERS_ON_CUDA, cores() // local_ranks))
+    # Images that are read are kept in memory. New images are drawn while the model trains, but not where a process is
+    # spawned, which needs a script with a __main__ guard.
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    return int(fresh and method == "fork")

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import Field
 from safetensors.torch import load_file
 from typer.testing import CliRunner
+from woven_images import Weave
 
-from formulavision import Recipe, generate
+from formulavision import Params, Recipe, generate, register
 from formulavision.cli import app
-from formulavision.training import Run, finetune, load_checkpoint, pretrain
+from formulavision.data.labels import LabelSettings
+from formulavision.training import Run, TrainSettings, finetune, load_checkpoint, pretrain
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import find_checkpoint
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -277,6 +280,89 @@ def test_a_store_that_was_moved_is_named_and_given_anew(small: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"store: the store that the run was started on is not there: give its place"):
         pretrain(out=tmp_path / "run", resume=True, show_progress=False)
     assert pretrain(tmp_path / "moved", out=tmp_path / "run", resume=True, show_progress=False).history
+
+
+# Options that came later ----------------------------------------------------------------------------------------------
+
+
+class FirstParams(Params):
+    step: int = Field(37, description="levels of gray between two instances")
+
+
+class LaterParams(FirstParams):
+    tilt: int = Field(5, description="tilt of the slopes", json_schema_extra={"neutral": 0})
+
+
+def define(params: type[Params]) -> None:
+    """Register a generator with these parameters, in place of the one that was defined here before."""
+
+    @register
+    class Grown(Weave):
+        name = "training-test-grown"
+        Params = params
+
+        def device_renderer(self, categories: Any, device: torch.device) -> Any:
+            return None
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_run_is_resumed_after_its_generator_has_gained_a_parameter(small: Any, tmp_path: Path, given: bool) -> None:
+    define(FirstParams)
+    content = {
+        "generator": "training-test-grown",
+        "categories": 4,
+        "instances": 12,
+        "canvas": {"size": 36, "padding": 0},
+    }
+    recipe = Recipe.from_dict(content)
+    arguments: dict[str, Any] = {"settings": {**small, "checkpoint_minutes": 0}, "show_progress": False}
+    whole = pretrain(recipe, out=tmp_path / "whole", **arguments)
+    stop_after(2, lambda: pretrain(recipe, out=tmp_path / "run", **arguments))
+    define(LaterParams)
+    later = Recipe.from_dict(recipe.to_dict())
+    assert later.id == recipe.id and later.to_dict() != recipe.to_dict()
+    run = pretrain(later if given else None, out=tmp_path / "run", resume=True, show_progress=False)
+    assert same(run, whole)
+    tilted = Recipe.from_dict(content)
+    with pytest.raises(ConfigError, match=r"resume: data\.recipe\.generator\.tilt is 5 and was absent in the run"):
+        pretrain(tilted, out=tmp_path / "run", resume=True, show_progress=False)
+
+
+def test_a_run_is_resumed_after_its_folder_of_categories_was_moved(small: Any, tmp_path: Path) -> None:
+    generate(RECIPE, tmp_path / "store")
+
+    def recipe() -> Recipe:
+        folder = next(path for path in (tmp_path / "store", tmp_path / "moved") if path.is_dir())
+        return Recipe.from_dict({**RECIPE.to_dict(), "categories": {"folder": str(folder)}})
+
+    arguments: dict[str, Any] = {"settings": {**small, "checkpoint_minutes": 0}, "show_progress": False}
+    stop_after(2, lambda: pretrain(recipe(), out=tmp_path / "run", **arguments))
+    (tmp_path / "store").rename(tmp_path / "moved")
+    run = pretrain(recipe(), out=tmp_path / "run", resume=True, show_progress=False)
+    assert same(run, pretrain(recipe(), out=tmp_path / "whole", **arguments))
+
+
+class LaterSettings(TrainSettings):
+    later: int = Field(2, description="an option that did not exist", json_schema_extra={"neutral": 0})
+
+
+class LaterLabels(LabelSettings):
+    later: int = Field(2, description="an option that did not exist", json_schema_extra={"neutral": 0})
+
+
+def test_a_run_is_resumed_after_settings_and_labels_have_gained_options(
+    stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**small, "checkpoint_minutes": 0}
+    arguments: dict[str, Any] = {"labels": {"noise": 0.3}, "show_progress": False}
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings=settings, **arguments)
+    stop_after(2, lambda: pretrain(stripes(), out=tmp_path / "run", settings=settings, **arguments))
+    for name in ("train", "runs"):
+        monkeypatch.setattr(f"formulavision.training.{name}.TrainSettings", LaterSettings)
+    monkeypatch.setattr("formulavision.training.train.LabelSettings", LaterLabels)
+    with pytest.raises(ConfigError, match=r"resume: settings\.later is 1 and was 0 in the run"):
+        pretrain(stripes(), out=tmp_path / "run", settings={"later": 1}, resume=True, show_progress=False)
+    assert same(pretrain(stripes(), out=tmp_path / "run", resume=True, show_progress=False), whole)
 
 
 # More epochs --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
-from formulavision.training.fitting import preferred
+from formulavision.training.matching import preferred
 from formulavision.util.errors import CheckpointError
 
 __all__ = ["first_layer_filters"]

@@ -1,31 +1,25 @@
-"""Weights to start from: of a run, a file or a published model; nothing is unpickled; and how they fit a model."""
+"""Weights to start from: those of a run, a file or a published model, and their preprocessing."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import numpy as np
 import timm
 import torch
 import torchvision
-from safetensors.torch import load_file
 
 from formulavision.data.loading import Interpolation, ResizeMode
-from formulavision.training.fitting import Fit, State, best_fit, flatten
 from formulavision.training.freezing import head_prefixes, is_head
-from formulavision.training.runs import Run, damaged_part, file_digest
+from formulavision.training.matching import Match, best_match
+from formulavision.training.runs import Run, file_digest
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
+from formulavision.training.weight_files import Tensors, load_tensors
 from formulavision.util.config import did_you_mean, load_yaml, parse
 from formulavision.util.errors import CheckpointError, ConfigError
 
@@ -33,23 +27,22 @@ __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
 _TIMM, _TORCHVISION = "timm:", "torchvision:"
 _WEIGHTS, _CONFIG, _SETTINGS = "model.safetensors", "config.json", "settings.yaml"
-_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
 _FITS = 0.9
 """Share of the model's tensors that a checkpoint must have, and share of its own that the model must take."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a checkpoint's tensors.
+    """Which tensors of a checkpoint were loaded into a model.
 
     Attributes:
-        loaded: names of those copied as they are.
-        reshaped: names of those made to fit the model's shape: position embeddings and the like, resampled for another
-            image size, and the first convolution, for other input channels.
-        skipped: names that the model did not take: its head, and what it does not have.
-        missing: names in the model that the file does not have, besides the head.
-        place: where in the file the weights lie: the names of containers and wrappers, such as ``state_dict.module``.
-        equal: other places in the file whose weights fit as well.
+        loaded: names of the tensors that were copied as they are.
+        reshaped: names of the tensors that were converted to the model's shape: position embeddings resampled for
+            another image size, and the first convolution for other input channels.
+        skipped: names of the tensors that the model did not take: its head, and those that it does not have.
+        missing: names of the model's tensors that the file does not have, besides the head.
+        place: where in the file the weights are: the names of containers and wrappers, such as ``state_dict.module``.
+        equal: other places in the file whose weights match as well.
         elsewhere: names of the file's other tensors: of an optimizer, a loss, another model.
     """
 
@@ -84,18 +77,19 @@ class Checkpoint:
     """Weights read from a run, a file, or a published model.
 
     Attributes:
-        name: what they were loaded by: the path, or ``timm:resnet50.a1_in1k``, ``torchvision:resnet50:IMAGENET1K_V2``.
+        name: the path, or the full name of published weights: ``timm:resnet50.a1_in1k``,
+            ``torchvision:resnet50:IMAGENET1K_V2``.
         state: all tensors of the file, named by the keys that lead to them, joined by dots (``model.conv1.weight``).
         sha256: digest of the file; of a published model, of its tensors.
         path: where they were read from; None for a published model.
         model: timm's name of the model, where it is known.
         run: the run, where the path is a run's folder.
-        preprocessing: how the images are prepared that the weights were trained on, as settings (``PREPROCESSING``);
-            empty where unknown; without ``resize`` and ``crop`` where these are not of square images.
+        preprocessing: the settings of the preprocessing that the weights were trained with (``PREPROCESSING``); empty
+            where unknown; without ``resize`` and ``crop`` where the images are not square.
     """
 
     name: str
-    state: State
+    state: Tensors
     sha256: str
     path: Path | None = None
     model: str | None = None
@@ -103,14 +97,14 @@ class Checkpoint:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
-        """What a run records about it, in plain values."""
+        """The entry of a run's settings.yaml for these weights."""
         return {"name": str(self.path.resolve()) if self.path else self.name, "sha256": self.sha256}
 
     def complete(self, settings: TrainSettings) -> TrainSettings:
-        """Settings with the model and the preprocessing of the checkpoint, where they are not set.
+        """Settings whose model and preprocessing, where they are not set, are the checkpoint's.
 
         Raises:
-            ConfigError: the settings name another model, or do not go together with the checkpoint's.
+            ConfigError: the settings name another model, or contradict the checkpoint's.
         """
         given = settings.model_dump(include=settings.model_fields_set)
         if self.model is not None and given.get("model", self.model) != self.model:
@@ -123,7 +117,7 @@ class Checkpoint:
         return parse(TrainSettings, {**own, **given})
 
     def describe_preprocessing(self, settings: TrainSettings) -> str:
-        """The settings that are the checkpoint's own preprocessing, in words; empty where none is."""
+        """The settings that were taken from the checkpoint's preprocessing, in words; empty where there are none."""
         own = [
             f"{name} {_plain(getattr(settings, name))}"
             for name in PREPROCESSING
@@ -134,54 +128,54 @@ class Checkpoint:
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a timm model.
 
-        Where in the file they lie, under which names of containers and wrappers, is found by what fits the model best;
-        of equals a moving average is taken, else the first. Weights that do not fit as they are go through timm's own
+        The names of containers and wrappers in the file are removed; the weights that match the model best are taken,
+        and among equals a moving average, else the first. Weights that do not match as they are go through timm's own
         conversion for this architecture, where there is one (position embeddings of another image size, torchvision's
-        names). A first convolution for other input channels is adapted as timm does it: repeated channels, scaled so
-        that equal channels give what they gave.
+        names). A first convolution for other input channels is adapted as in timm: channels are repeated and scaled, so
+        that an image with equal channels gives the same output.
 
         Args:
             head: copy the classification head too; otherwise the model keeps its own.
 
         Raises:
-            CheckpointError: the weights are those of another architecture; the model is then as it was.
+            CheckpointError: the weights are those of another architecture; the model is then unchanged.
         """
         own = model.state_dict()
         prefixes = head_prefixes(model)
         wanted = {name: tensor for name, tensor in own.items() if head or not is_head(name, prefixes)}
-        fit, equal, failure = best_fit(self.state, model, wanted)
-        self._check(fit, model, failure)
-        taken = {name: fit.state[name] for name in fit.taken}
+        match, equal, failure = best_match(self.state, model, wanted)
+        self._check(match, model, failure)
+        taken = {name: match.state[name] for name in match.taken}
         bad = [name for name, tensor in taken.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
             more = f", as {len(bad) - 1} others do" if len(bad) > 1 else ""
             raise CheckpointError(f"{self.name}: {bad[0]} holds NaN or infinite numbers{more}: give other weights")
         model.load_state_dict({**own, **taken})
-        reshaped = [name for name in taken if name in fit.raw and fit.raw[name].shape != taken[name].shape]
-        places = (fit.place, *equal)
+        reshaped = [name for name in taken if name in match.raw and match.raw[name].shape != taken[name].shape]
+        places = (match.place, *equal)
         return Loaded(
             [name for name in taken if name not in reshaped],
             reshaped,
-            [*fit.head, *fit.extra, *fit.beside],
-            fit.missing,
-            place=fit.place.rstrip("."),
+            [*match.head, *match.extra, *match.beside],
+            match.missing,
+            place=match.place.rstrip("."),
             equal=[place.rstrip(".") for place in equal],
             elsewhere=[name for name in self.state if not name.startswith(places)],
         )
 
-    def _check(self, fit: Fit, model: torch.nn.Module, failure: Exception | None) -> None:
+    def _check(self, match: Match, model: torch.nn.Module, failure: Exception | None) -> None:
         """Refuse weights of another architecture."""
-        names = len(fit.taken) + len(fit.unlike) + len(fit.missing)
-        there = len(fit.taken) + len(fit.unlike)
-        if there < _FITS * names or there < _FITS * (there + len(fit.extra)):
+        names = len(match.taken) + len(match.unlike) + len(match.missing)
+        there = len(match.taken) + len(match.unlike)
+        if there < _FITS * names or there < _FITS * (there + len(match.extra)):
             advice = "give the name of its model"
             if self.name.startswith(_TORCHVISION):
                 advice += " in timm, which cannot convert all of torchvision's"
-            parts = [f"has {len(fit.taken)} of its {names} tensors"]
-            if fit.place and fit.taken:
-                parts[0] += f" under '{fit.place.rstrip('.')}'"
-            left_over = [*fit.extra, *fit.beside]
-            parts += [f"missing: {_shown(fit.missing)}"] if fit.missing else []
+            parts = [f"has {len(match.taken)} of its {names} tensors"]
+            if match.place and match.taken:
+                parts[0] += f" under '{match.place.rstrip('.')}'"
+            left_over = [*match.extra, *match.beside]
+            parts += [f"missing: {_shown(match.missing)}"] if match.missing else []
             parts += [f"left over: {_shown(left_over)}"] if left_over else []
             if failure is not None:
                 parts.append(f"timm cannot convert it ({type(failure).__name__}: {_one_line(failure)})")
@@ -189,8 +183,8 @@ class Checkpoint:
                 f"{self.name}: does not fit the model, a {type(model).__name__}: {'; '.join(parts)}: {advice}"
             )
         own = model.state_dict()
-        for name in fit.unlike:
-            given, wanted = fit.state[name], own[name]
+        for name in match.unlike:
+            given, wanted = match.state[name], own[name]
             if given.shape == wanted.shape:
                 raise CheckpointError(
                     f"{self.name}: {name} holds {_dtype(given)} and must hold {_dtype(wanted)}: give weights that are "
@@ -241,7 +235,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     model, preprocessing = _described_by(file.parent) if file.name == _WEIGHTS else (None, {})
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file" if not path.is_dir() else f"{path}: holds no model.safetensors")
-    state = _tensors(_read(file), file)
+    state = load_tensors(file)
     digest = file_digest(file)
     if run is not None and run.weights_sha256 not in (None, digest):
         raise CheckpointError(f"{file}: is damaged: --resume writes it again from the run's last checkpoint")
@@ -267,7 +261,7 @@ def load_preprocessing(source: str | Path) -> dict[str, Any]:
 
 def _from_timm(source: str) -> Checkpoint:
     name = _published_by_timm(source)
-    # Its random weights, all of them replaced, are drawn beside the global stream, which belongs to the caller.
+    # The random weights, all of which are replaced, must not change the caller's global random stream.
     with torch.random.fork_rng(devices=[]):
         model = _fetch(source, lambda: timm.create_model(name, pretrained=True))
     state = model.state_dict()
@@ -320,13 +314,13 @@ def _published_by_torchvision(source: str) -> Any:
 
 
 def _of_run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's settings; runs of earlier versions do not name what had a single value then."""
+    """Preprocessing in a run's settings. Runs of earlier versions lack settings that had one value only."""
     own = {**NEUTRAL, **{name: settings[name] for name in PREPROCESSING if name in settings}}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
 def _of_timm(source: str | Path, pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Of timm's metadata of weights, read as timm reads them for evaluation."""
+    """Preprocessing in timm's metadata of weights, as timm reads it for evaluation."""
     config = timm.data.resolve_data_config({}, pretrained_cfg=dict(pretrained_cfg))
     if config["interpolation"] not in get_args(Interpolation):
         raise CheckpointError(
@@ -383,13 +377,13 @@ def _plain(value: Any) -> str:
     return " ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
+# Downloads -----------------------------------------------------------------------------------------------------------
 
 Fetched = TypeVar("Fetched")
 
 
 def _fetch(source: str, download: Callable[[], Fetched]) -> Fetched:
-    """What another library downloads, or finds in its cache; whatever it raises is told in one line."""
+    """The result of another library's download; any exception of it becomes one line."""
     try:
         return download()
     except Exception as error:
@@ -403,7 +397,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _digest(state: State) -> str:
+def _digest(state: Tensors) -> str:
     """SHA-256 over names, types, shapes and bytes, whatever the order."""
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -411,77 +405,3 @@ def _digest(state: State) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read(file: Path) -> Any:
-    if not file.name.endswith(_SUFFIXES):
-        raise CheckpointError(f"{file}: is not a checkpoint: its name must end in {', '.join(_SUFFIXES)}")
-    if file.stat().st_size == 0:
-        raise CheckpointError(f"{file}: is empty")
-    damaged = CheckpointError(f"{file}: is not a checkpoint, or is truncated or damaged")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        if zipfile.is_zipfile(file) and (part := damaged_part(file)) is not None:
-            raise CheckpointError(
-                f"{file}: is damaged: the checksum of {part!r} in it is wrong (or "
-                "torch.serialization.set_crc32_options was off where it was saved: save it again)"
-            )
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_VALUES):
-            warnings.filterwarnings("ignore", ".*(pickle protocol|TorchScript archive)")  # of files that others wrote
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if "operand" in str(error):
-            raise CheckpointError(f"{damaged}, or was not saved with torch's own pickle protocol, 2") from None
-        if named is None:
-            raise damaged from None
-        raise CheckpointError(
-            f"{file}: holds Python objects besides tensors, which are not unpickled ({named[1]}): where it was made, "
-            "save the weights alone, by torch.save(model.state_dict(), FILE)"
-        ) from None
-    except Exception as error:  # whatever damaged bytes lead to
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{file}: is a TorchScript archive: save its weights alone, by torch.save(model.state_dict(), FILE)"
-            ) from None
-        raise damaged from None
-
-
-def _tensors(content: Any, file: Path) -> State:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file}: holds {type(content).__name__}, not weights by name")
-    state = flatten(content)
-    if state is None:
-        raise CheckpointError(f"{file}: is nested deeper than any checkpoint")
-    if not state:
-        raise CheckpointError(f"{file}: holds no weights")
-    return state
-
-
-class _NumpyType:
-    """Stands in for numpy.dtype in files, of which nothing but the kind of number is read."""
-
-    def __init__(self, code: str, *more: Any) -> None:
-        self.code = code
-        self.order: Any = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1]
-
-
-def _number(kind: _NumpyType, content: bytes) -> Any:
-    """Stands in for numpy's scalars in files, such as ``{"accuracy": np.float64(93.1)}``: a plain number."""
-    if not re.fullmatch(r"[biuf][1248]", kind.code):
-        raise pickle.UnpicklingError(f"GLOBAL numpy.{kind.code}")
-    return np.frombuffer(content, np.dtype(kind.code).newbyteorder(kind.order), count=1)[0].item()
-
-
-_PLAIN_VALUES: list[Any] = [
-    argparse.Namespace,  # options of timm's training script
-    (_NumpyType, "numpy.dtype"),
-    *((_number, f"numpy.{package}.multiarray.scalar") for package in ("core", "_core")),
-]
-"""What is read besides tensors; numpy's own classes are not called."""

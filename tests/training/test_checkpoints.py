@@ -299,11 +299,11 @@ def test_a_whole_model_and_a_script_are_refused_with_the_remedy(tmp_path: Path) 
 
 
 def test_plain_numbers_of_numpy_are_read_as_they_are(tmp_path: Path) -> None:
-    from formulavision.training.checkpoints import _read
+    from formulavision.training.weight_files import load_content
 
     values = {"a": np.float64(-93.25), "b": np.int32(-7), "c": np.bool_(True), "d": np.float32(0.5), "e": np.uint8(200)}
     torch.save(values, tmp_path / "a.pth")
-    assert _read(tmp_path / "a.pth") == {"a": -93.25, "b": -7, "c": True, "d": 0.5, "e": 200}
+    assert load_content(tmp_path / "a.pth") == {"a": -93.25, "b": -7, "c": True, "d": 0.5, "e": 200}
 
 
 def test_nesting_without_end_is_refused_or_read_once(tmp_path: Path) -> None:

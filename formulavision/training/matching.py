@@ -1,4 +1,4 @@
-"""Which of a file's tensors are a model's weights: found by the names and shapes that fit the model."""
+"""Which of a file's tensors are a model's weights: those whose names and shapes match the model's."""
 
 from __future__ import annotations
 
@@ -7,71 +7,44 @@ import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from formulavision.training.freezing import head_prefixes, is_head
+from formulavision.training.weight_files import Tensors
 
-__all__ = ["Fit", "State", "best_fit", "flatten", "preferred"]
+__all__ = ["Match", "best_match", "preferred"]
 
-State = dict[str, torch.Tensor]
-
-_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Parts of names that torch puts in, anywhere: torch.compile, FSDP and activation checkpointing."""
 _PREFERRED = ("ema", "averag", "teacher")
-"""Of weights that fit equally well, those whose place is named so are taken first: they are moving averages."""
+"""Among weights that match equally well, those under such a name come first: they are moving averages."""
 _MOST_PLACES = 12
-"""Places in a file that are tried, the ones with the most tensors that fit."""
+"""Number of places in a file that are tried: those with the most matching tensors."""
 _DEEPEST = 64
-
-
-def flatten(content: Any) -> State | None:
-    """All tensors in nested mappings and sequences, named by the keys that lead to them, joined by dots.
-
-    Names that torch's wrappers put in are left out. None where the nesting has no end that a checkpoint has.
-    """
-    found: State = {}
-    seen: set[int] = set()
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, torch.Tensor):
-            name = ".".join(part for part in ".".join(path).split(".") if part not in _WRAPPERS)
-            found.setdefault(name, value)
-            continue
-        if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
-            continue
-        if len(path) >= _DEEPEST:
-            return None
-        # An object that is there twice, or within itself, is read once.
-        seen.add(id(value))
-        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
-        waiting += [((*path, str(key)), each) for key, each in reversed(list(inner))]
-    return found
+"""Number of parts of a name that may be a place."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How a part of a file's tensors fits a model.
+class Match:
+    """How the tensors at one place of a file match a model.
 
     Attributes:
-        place: what the names in the file begin with, such as ``state_dict.module.``; the part is what is there.
-        raw: the part as the file has it, without that beginning.
-        state: by the model's names and in its shapes, as far as they could be brought to these.
-        taken: names of the model's tensors that are there and fit.
-        unlike: names of those that are there in another shape or kind of number.
-        missing: names of those that are not there; counters of batches do not count.
-        extra: names that the model does not have, in modules that it has: a larger model's.
-        head: names of the classification head, where that is not wanted.
-        beside: names of other modules: a projector, a decoder, a loss.
+        place: the beginning of their names in the file, such as ``state_dict.module.``.
+        raw: the tensors as the file has them, by the rest of their names.
+        state: the tensors by the model's names and in its shapes, as far as they could be converted.
+        taken: names of the model's tensors that match.
+        unlike: names of the model's tensors that are there in another shape or kind of number.
+        missing: names of the model's tensors that are not there; counters of batches are left out.
+        extra: names that the model does not have, in modules that it has: those of a larger model.
+        head: names of the classification head, where it is not wanted.
+        beside: names in other modules: a projector, a decoder, a loss.
     """
 
     place: str
-    raw: State
-    state: State
+    raw: Tensors
+    state: Tensors
     taken: list[str]
     unlike: list[str]
     missing: list[str]
@@ -84,39 +57,43 @@ class Fit:
         return len(self.taken), -len(self.extra)
 
 
-def best_fit(state: State, model: torch.nn.Module, wanted: State) -> tuple[Fit, list[str], Exception | None]:
-    """The part of a file that fits a model best; timm's own conversion is tried where none fits as it is.
+def best_match(state: Tensors, model: torch.nn.Module, wanted: Tensors) -> tuple[Match, list[str], Exception | None]:
+    """The place of a file that matches a model best; timm's own conversion is tried where none matches as it is.
 
     Args:
-        state: all tensors of the file; see :func:`flatten`.
-        model: of timm.
+        state: all tensors of the file.
+        model: a timm model.
         wanted: the model's tensors that are looked for.
 
     Returns:
-        The best; the places of others that fit as well; and what timm's conversion failed by, if it did.
+        The best match; the places of others that match as well; and the exception of timm's conversion, if it failed.
     """
     places = _places(state, wanted)
-    fits = [_fit(state, place, model, wanted) for place in places]
+    matches = [_match(state, place, model, wanted) for place in places]
     failure: Exception | None = None
     convert = _conversion_of(model)
-    if convert is not None and not any(_is_whole(fit) for fit in fits):
+    if convert is not None and not any(_is_whole(match) for match in matches):
         for place in dict.fromkeys([*places, *_crowded(state, len(wanted))]):
             try:
-                fits.append(_fit(state, place, model, wanted, convert))
-            except Exception as error:  # whatever another layout's names and shapes lead to
+                matches.append(_match(state, place, model, wanted, convert))
+            except Exception as error:  # tensors of another layout lead to exceptions of many kinds
                 failure = failure or error
-    best = max(sorted(fits, key=lambda fit: _preference(fit.place)), key=lambda fit: fit.rank)
-    equal = [fit.place for fit in fits if fit.rank == best.rank and fit.taken and not _overlap(fit.place, best.place)]
+    best = max(sorted(matches, key=lambda match: _preference(match.place)), key=lambda match: match.rank)
+    equal = [
+        match.place
+        for match in matches
+        if match.rank == best.rank and match.taken and not _overlap(match.place, best.place)
+    ]
     return best, list(dict.fromkeys(equal)), failure
 
 
 def _is_counter(name: str) -> bool:
-    """Counters of batches, which some formats leave out, say nothing about how well weights fit."""
+    """Whether a tensor counts batches: some formats leave these out, so that they do not count for a match."""
     return name.endswith("num_batches_tracked")
 
 
-def _places(state: State, wanted: State) -> list[str]:
-    """Beginnings of names after which the model's own names come, those with the most that fit first."""
+def _places(state: Tensors, wanted: Tensors) -> list[str]:
+    """Beginnings of names that the model's own names follow, those with the most matching tensors first."""
     counts: Counter[str] = Counter({"": 0})
     deepest = max((name.count(".") + 1 for name in wanted), default=1)
     for name, tensor in state.items():
@@ -128,8 +105,8 @@ def _places(state: State, wanted: State) -> list[str]:
     return [place for place, _ in counts.most_common(_MOST_PLACES)]
 
 
-def _crowded(state: State, size: int) -> list[str]:
-    """Beginnings that at least half as many names share as a model has tensors: where another layout may lie."""
+def _crowded(state: Tensors, size: int) -> list[str]:
+    """Beginnings of names that another layout of the model may have: at least half as many names as it has tensors."""
     counts: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")[:_DEEPEST]
@@ -143,13 +120,13 @@ def _beginning(parts: list[str]) -> str:
     return ".".join([*parts, ""])
 
 
-def _fit(
-    state: State,
+def _match(
+    state: Tensors,
     place: str,
     model: torch.nn.Module,
-    wanted: State,
-    convert: Callable[[State], State] | None = None,
-) -> Fit:
+    wanted: Tensors,
+    convert: Callable[[Tensors], Tensors] | None = None,
+) -> Match:
     raw = {name.removeprefix(place): tensor for name, tensor in state.items() if name.startswith(place)}
     found = dict(raw) if convert is None else convert(dict(raw))
     for name in _first_convolutions(model):
@@ -162,7 +139,7 @@ def _fit(
     modules = {name.partition(".")[0] for name in model.state_dict()}
     head = [name for name in rest if is_head(name, heads)]
     extra = [name for name in rest if not is_head(name, heads) and name.partition(".")[0] in modules]
-    return Fit(
+    return Match(
         place=place,
         raw=raw,
         state=found,
@@ -179,8 +156,8 @@ def _is_alike(name: str, given: torch.Tensor, own: torch.Tensor) -> bool:
     return given.shape == own.shape and (_is_counter(name) or given.is_floating_point() == own.is_floating_point())
 
 
-def _is_whole(fit: Fit) -> bool:
-    return not (fit.unlike or fit.missing)
+def _is_whole(match: Match) -> bool:
+    return not (match.unlike or match.missing)
 
 
 def _preference(place: str) -> int:
@@ -188,8 +165,8 @@ def _preference(place: str) -> int:
     return next(named, len(_PREFERRED))
 
 
-def preferred(state: State) -> State:
-    """Of tensors that are one layer of several models in a file, the one that :func:`best_fit` prefers; else all."""
+def preferred(state: Tensors) -> Tensors:
+    """Of tensors that are one layer of several models, the one that :func:`best_match` prefers; else all of them."""
     layers = {tuple(name.split(".")[-2:]) for name in state}
     if len(layers) != 1 or len(state) == 1:
         return state
@@ -201,18 +178,18 @@ def _overlap(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def _conversion_of(model: torch.nn.Module) -> Callable[[State], State] | None:
+def _conversion_of(model: torch.nn.Module) -> Callable[[Tensors], Tensors] | None:
     """timm's conversion of other layouts to this architecture, such as torchvision's names or another image size."""
     module = sys.modules[type(model).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if convert is None:
         return None
 
-    def converted(state: State) -> State:
-        # Some take the model as well.
+    def converted(state: Tensors) -> Tensors:
+        # Some conversions take the model as well.
         arguments = (state, model)[: len(inspect.signature(convert).parameters)]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"timm\.")  # advice to timm, not to us
+            warnings.filterwarnings("ignore", module=r"timm\.")  # advice to the authors of timm
             result = convert(*arguments)
         return {name: tensor for name, tensor in result.items() if isinstance(tensor, torch.Tensor)}
 

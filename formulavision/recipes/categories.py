@@ -53,7 +53,7 @@ def find_categories(
     if recipe.categories.sha256 is not None:
         raise ConfigError("categories.folder: is missing: the recipe's categories were read from files, not found")
     cache = _cache_file(generator)
-    # A notebook's cell may run again with another search, which its version does not tell.
+    # A notebook's cell may define the generator anew with another search and the same version.
     kept = plugins()[generator.name].package != THIS_PROCESS
     found = _read_cache(cache) if kept else []
     if len(found) < count:
@@ -75,10 +75,10 @@ def category_name(index: int) -> str:
 
 
 def _as_table(parameters: object, index: int, generator: Generator) -> Parameters:
-    """What a generator gave out as a category's parameters, float64 [rows, columns].
+    """Parameters of a category that a generator returned, as float64 [rows, columns].
 
     Raises:
-        PluginError: that is no category of the generator.
+        PluginError: they cannot be parameters of the generator.
     """
     try:
         table = np.atleast_2d(np.array(parameters, dtype=np.float64))
@@ -93,41 +93,51 @@ def _as_table(parameters: object, index: int, generator: Generator) -> Parameter
 
 
 def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
-    name = generator.name
-    with blamed(name, "in categories_are_independent()"):
+    """Parameters of the first ``count`` categories, in order, as the generator returns them.
+
+    The number of workers decides where the generator is called, not which of its methods, so it changes no category.
+    """
+    with blamed(generator.name, "in categories_are_independent()"):
         independent = generator.categories_are_independent() and type(generator).category is not Generator.category
-    if independent and workers > 1 and count > 1:
-        pool = worker_pool(workers, _start, recipe.to_dict())
-        try:
-            yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
-        except BrokenProcessPool:
-            raise PluginError(BROKEN_POOL) from None
-        finally:
-            end_workers(pool)
-        return
-    if independent:  # asked as worker processes ask, so that their number changes nothing
-        for index in range(count):
-            yield _ask(generator, index)
-        return
-    with blamed(name, "while finding categories"):
+    if not independent:
+        yield from _one_after_another(generator, count)
+    elif workers > 1 and count > 1:
+        yield from _in_parallel(recipe, count, workers)
+    else:
+        yield from (_ask(generator, index) for index in range(count))
+
+
+def _one_after_another(generator: Generator, count: int) -> Iterator[object]:
+    with blamed(generator.name, "while finding categories"):
         found = iter(generator.categories(count))
     for index in range(count):
-        with blamed(name, f"while finding category {index}"):
+        with blamed(generator.name, f"while finding category {index}"):
             parameters = next(found, _END)
             if parameters is _END:
                 raise ValueError(f"categories() ended after {index} of {count}")
         yield parameters
 
 
+def _in_parallel(recipe: Recipe, count: int, workers: int) -> Iterator[object]:
+    pool = worker_pool(workers, _start, recipe.to_dict())
+    try:
+        yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
+    except BrokenProcessPool:
+        raise PluginError(BROKEN_POOL) from None
+    finally:
+        end_workers(pool)
+
+
 _END = object()
 
 
 def _start(recipe: dict[str, object]) -> None:
+    """Build the generator of a worker process."""
     global _generator
     try:
         _generator = Recipe.from_dict(recipe).build()
     except FormulaVisionError as error:
-        _generator = error  # what fails here would be told with a traceback
+        _generator = error  # raised by the first call: an error here would end the process with a traceback
 
 
 def _one(index: int) -> object:
@@ -161,7 +171,7 @@ def _read_cache(file: Path) -> list[Parameters]:
         with np.load(file, allow_pickle=False) as data:
             return np.split(data["rows"], np.cumsum(data["lengths"])[:-1])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return []  # not there, or damaged: the search says it again
+        return []  # missing or damaged: the categories are searched again
 
 
 def _write_cache(file: Path, found: list[Parameters]) -> None:

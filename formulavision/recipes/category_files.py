@@ -36,13 +36,12 @@ Parameters = NDArray[np.float64]
 
 
 def holds_categories(folder: Path) -> bool:
-    """Whether there is anything in a folder that :func:`read_folder` would read."""
+    """Whether a folder has a file that :func:`read_folder` reads."""
     return (folder / CATEGORIES).is_file() or any(_csv_files(folder))
 
 
 def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
-    """Categories by name, from a store's ``categories.json`` in their order, or from ``folder/*.csv`` in the order of
-    their names.
+    """Parameters of categories by name: from ``categories.json`` in its order, or from ``*.csv`` in the order of names.
 
     Raises:
         ConfigError: there is no such folder, no categories in it, or one that is no category of the generator.
@@ -93,14 +92,14 @@ def _read_table(rows: object, where: str, generator: Generator) -> Parameters:
 
 
 def write_file(categories: list[Category], generator: Generator, folder: Path) -> None:
-    """All categories into ``folder/categories.json``, one a line, which float64 survives unchanged."""
+    """Write all categories to ``folder/categories.json``, a line each; float64 values are read back unchanged."""
     lines = (f"{json.dumps(c.name)}: {json.dumps(c.parameters.tolist(), allow_nan=False)}" for c in categories)
     columns = json.dumps(list(generator.columns))
     write_text(folder / CATEGORIES, f'{{"columns": {columns}, "categories": {{\n' + ",\n".join(lines) + "\n}}\n")
 
 
 def write_folder(categories: list[Category], folder: str | Path, *, overwrite: bool = False) -> Path:
-    """One CSV a category in the published FractalDB layout: no header, ``%.18e``, which float64 survives unchanged.
+    """Write a CSV file per category in the published FractalDB layout: no header, ``%.18e``, which keeps every bit.
 
     Args:
         overwrite: remove the categories that were written there before; other files stay.
@@ -122,7 +121,7 @@ def write_folder(categories: list[Category], folder: str | Path, *, overwrite: b
 
 
 def digest(categories: dict[str, Parameters]) -> str:
-    """sha256 over names and parameters."""
+    """sha256 of names and parameters, in hexadecimal digits."""
     total = hashlib.sha256()
     for name, table in categories.items():
         total.update(f"{name}:{table.shape}\n".encode())
@@ -131,10 +130,10 @@ def digest(categories: dict[str, Parameters]) -> str:
 
 
 def check_digest(folder: Path, categories: dict[str, Parameters], sha256: str | None) -> None:
-    """Refuse other categories than those of a digest.
+    """Refuse categories with another digest than the recipe's.
 
     Raises:
-        ConfigError: the folder holds others.
+        ConfigError: the folder holds other categories.
     """
     found = digest(categories)
     if found != sha256:

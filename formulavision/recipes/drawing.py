@@ -1,4 +1,4 @@
-"""The dataset as the pure function that it is: (recipe, index) -> (image, label)."""
+"""Drawing: the pure function (recipe, index) -> (image, label), on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Drawer:
         categories: the recipe's categories, where they are known already.
         workers: processes to search categories with.
         progress: called with the number of categories found so far.
-        device: cpu, cuda or cuda:N: what draws, where the generator can draw there; the images come to the CPU.
-        note: called with a line of text where the generator cannot draw there, and the CPU draws.
+        device: cpu, cuda or cuda:N draws, if the generator can draw there; images are returned in the CPU's memory.
+        note: called with a line of text if the generator cannot draw there, so the CPU draws.
 
     Attributes:
-        device_drawer: what draws on the device; None where the CPU draws.
+        device_drawer: draws on the device; None if the CPU draws.
 
     Raises:
         ConfigError: there is no such device.
@@ -73,9 +73,9 @@ class Drawer:
 
     @property
     def batch_size(self) -> int:
-        """Images that take about 8 MB: enough to share work, and not much more than a processor's caches.
+        """Number of images that take about 8 MB: they share work, and nearly fit into a processor's caches.
 
-        On a GPU as well: to encode so many takes a core longer than to launch what draws them.
+        It holds for a GPU, too: encoding so many images takes a core longer than launching the kernels.
         """
         height, width, channels = self.recipe.canvas.shape
         return max(1, 8_000_000 // (height * width * channels))
@@ -98,7 +98,7 @@ class Drawer:
         start = 0
         while start < len(wanted):
             stop = start + self.batch_size
-            # At the last cut that fits; in the middle of what shares work where none does.
+            # End at the last cut that fits; without one, within a group of images that share work.
             place = np.searchsorted(cuts, stop, side="right")
             if place > 0 and cuts[place - 1] > start:
                 stop = int(cuts[place - 1])
@@ -192,7 +192,7 @@ class Drawer:
     def _draw(
         self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
     ) -> None:
-        """Draw instances of one category. Where that fails, they are drawn one by one, to say which of them fails."""
+        """Draw instances of one category. If that fails, they are drawn one by one, to name the one that fails."""
         which = str(instances[0]) if len(instances) == 1 else f"{instances.min()} to {instances.max()} in one batch"
         try:
             with blamed(self.generator.name, f"while drawing category {category.name}, instance {which}"):
@@ -209,12 +209,12 @@ class Drawer:
 class DeviceDrawer:
     """Draws instances of a recipe into tensors on a device.
 
-    It holds there what the generator needs of the categories; beyond that, a call takes the memory of its images and
-    the generator's scratch memory, and gives the latter back.
+    The device's memory holds the categories as the generator needs them. A call also takes memory for its images, and
+    scratch memory of the generator, which it gives back.
 
     Args:
         drawer: the recipe and its categories.
-        device: where the images shall be.
+        device: the device that holds the images.
 
     Attributes:
         native: whether the generator draws on the device itself.
@@ -281,7 +281,7 @@ class DeviceDrawer:
                 renderer(labels[i : i + 1], instances[i : i + 1], out[i : i + 1])
 
     def wait(self) -> None:
-        """Return when the device has drawn what it was asked for."""
+        """Wait until the device has drawn all images that were asked for."""
         import torch
 
         if self.device.type == "cuda":

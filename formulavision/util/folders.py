@@ -1,4 +1,4 @@
-"""Folders that FormulaVision writes: a list of what is ours, one writer at a time, and a way on after any crash.
+"""Owned folders: FormulaVision lists its files in them, lets one process write at a time, and continues after a crash.
 
 An owned folder holds a marker, the file ``.formulavision``: what the folder is, what identifies its content, and a list
 of our files in it, which grows before a file is written. So a folder is always one of four:
@@ -8,8 +8,8 @@ of our files in it, which grows before a file is written. So a folder is always 
 - complete: the last one is there;
 - foreign: it holds files and no marker. It is never changed.
 
-A writer holds the lock ``.formulavision.lock``. The lock ends with its process; who has it next removes what writers
-that were killed left behind under temporary names.
+A writer holds the lock ``.formulavision.lock``, which ends with its process. The next writer removes temporary files of
+writers that were killed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ABOUT = (
 
 
 class State(Enum):
-    """What a folder is to its next writer; a foreign one is an error."""
+    """State of a folder for its next writer; a foreign folder is an error."""
 
     NEW = "new"
     UNFINISHED = "unfinished"
@@ -52,13 +52,13 @@ class State(Enum):
 
 @contextmanager
 def locked(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock for this process; wait while another one holds it. Its file is there for as long.
+    """Hold a lock for this process; wait while another process holds it. The lock's file exists as long as the lock.
 
-    The lock ends with its process, however that ends. Among machines it works where their file system has locks.
+    The lock ends with its process, however that ends. It works between machines if their file system has locks.
 
     Args:
-        lock: the lock's file, which need not be there.
-        taken: called before the wait, where there is one; may raise to refuse instead.
+        lock: the lock's file, which need not exist.
+        taken: called before waiting for another process; it may raise, to refuse instead of waiting.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     file = FileLock(lock)
@@ -80,15 +80,15 @@ def locked(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Marker:
-    """What an owned folder says of itself.
+    """The content of an owned folder's marker.
 
     Attributes:
         kind: store, run, comparison, ...
-        last: the file that is written last: with it, the folder is complete.
-        identity: what must be equal for a writer to go on with the folder.
+        last: the file that is written last and makes the folder complete.
+        identity: a writer continues with the folder only if its content has the same identity.
         ours: our files, relative to the folder. ``NAME/`` is a folder with all that is in it, ``*`` in a file's name
             any characters, and ``NAME/.formulavision`` an owned folder, which has a list of its own.
-        discarded: our files are to be removed: somebody has begun to overwrite them.
+        discarded: an overwriting process has begun to remove our files.
     """
 
     kind: str
@@ -98,7 +98,7 @@ class Marker:
     discarded: bool = False
 
     def text(self) -> str:
-        """The content of the marker's file."""
+        """The marker as JSON, with a checksum."""
         content = {"about": _ABOUT, "version": _VERSION, **asdict(self)}
         content["sha256"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return json.dumps(content, indent=1) + "\n"
@@ -133,11 +133,11 @@ class Marker:
 
 
 class OwnedFolder:
-    """A folder of one kind, as its writers see it.
+    """A folder of one kind that FormulaVision writes.
 
     Args:
-        root: the folder, which need not be there.
-        kind: what it is, in a word.
+        root: the folder, which need not exist.
+        kind: of content, in a word: store, run, comparison.
         last: the file in it that is written last and makes it complete.
     """
 
@@ -147,7 +147,7 @@ class OwnedFolder:
         self.last = last
 
     def state(self) -> State:
-        """What the folder is. Changes nothing.
+        """State of the folder. Nothing is changed.
 
         Raises:
             FolderError: it is a file, it is foreign or of another kind, or its marker cannot be read.
@@ -155,22 +155,22 @@ class OwnedFolder:
         return self._state(self._marker())
 
     def holds(self, identity: Mapping[str, str]) -> bool:
-        """Whether the folder is complete with that content. Changes nothing, and raises as :meth:`state` does."""
+        """Whether the folder is complete with content of this identity. Raises what :meth:`state` raises."""
         marker = self._marker()
         return marker is not None and self._state(marker) is State.COMPLETE and marker.identity == identity
 
     @contextmanager
     def writing(self, identity: Mapping[str, str], ours: Iterable[str], *, overwrite: bool = False) -> Iterator[State]:
-        """The folder for this process alone, with a marker that has ``ours`` on its list. Gives what the folder is.
+        """Hold the folder for this process, with ``ours`` on its marker's list. Yields the folder's state.
 
         Args:
             identity: of the content that is to be written, by names for the error's line: ``{"recipe": ...}``.
-            ours: what will be written; see :class:`Marker`.
+            ours: the files that will be written; see :class:`Marker`.
             overwrite: remove our files first.
 
         Raises:
-            FolderError: also, another process writes there, the content has another identity, a file that is not ours
-                is in the way, or the folder cannot be written.
+            FolderError: as :meth:`state`, or another process writes there, the content has another identity, a file
+                that is not ours is in the way, or the folder cannot be written.
         """
         self._marker()  # so that nothing is changed in a folder that is refused
         with ExitStack() as stack:
@@ -181,7 +181,7 @@ class OwnedFolder:
             yield state
 
     def add(self, ours: Iterable[str]) -> None:
-        """Put files on the list before they are written; for who holds the folder.
+        """Put files on the list before they are written. Only the process that holds the folder may do so.
 
         Raises:
             FolderError: one of them is there and is not ours.
@@ -240,9 +240,9 @@ class OwnedFolder:
 
 @contextmanager
 def adding(folder: Path, names: Iterable[str]) -> Iterator[None]:
-    """Hold the owned folder that ``folder`` is, or lies in, to write files of these names into ``folder``.
+    """Hold the owned folder that ``folder`` is or lies in, to write files with these names into ``folder``.
 
-    Waits for another process that holds it. Where there is no owned folder, nothing is to be held.
+    It waits while another process holds the folder. If there is no owned folder, nothing is held.
 
     Raises:
         FolderError: one of the files is there and is not ours, or the folder cannot be written.
@@ -278,13 +278,13 @@ def _lock_folder(root: Path) -> Iterator[None]:
         yield
 
 
-# What there is of ours -----------------------------------------------------------------------------------------------
+# Our files -----------------------------------------------------------------------------------------------------------
 
 
 def _discard(root: Path, marker: Marker) -> None:
-    """Remove our files. If this process is killed in it, the folder is as good as new, and the next writer goes on."""
+    """Remove our files. If this process is killed meanwhile, the folder is new to the next writer, who continues."""
     write_text(root / MARKER, replace(marker, discarded=True).text())
-    # First of all, so that no part of the content looks complete to a reader.
+    # First, so that no reader takes the rest for complete.
     (root / marker.last).unlink(missing_ok=True)
     _remove_partial(root, marker)
     for path in list(_present(root, marker.ours)):
@@ -307,9 +307,10 @@ def _discard_nested(root: Path) -> None:
 
 
 def _remove_partial(root: Path, marker: Marker) -> None:
-    """Remove what writers that were killed left behind; only who holds the folder may."""
-    for path in list(_present(root, (MARKER, *marker.ours), partial=True)):
-        _remove(path)
+    """Remove temporary files of writers that were killed. Only the process that holds the folder's lock may do so."""
+    for entry, name in list(_entries(root, (MARKER, *marker.ours))):
+        if entry.name != name:
+            _remove(entry)
 
 
 def _remove(path: Path) -> None:
@@ -319,8 +320,13 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _present(root: Path, ours: Iterable[str], *, partial: bool = False) -> Iterator[Path]:
-    """What there is of a marker's list; or, with ``partial``, what was being written to become a part of it."""
+def _present(root: Path, ours: Iterable[str]) -> Iterator[Path]:
+    """The files and folders of a marker's list that exist."""
+    return (entry for entry, name in _entries(root, ours) if entry.name == name)
+
+
+def _entries(root: Path, ours: Iterable[str]) -> Iterator[tuple[Path, str]]:
+    """The files and folders of a marker's list that exist, also under temporary names, each with its final name."""
     by_folder: dict[PurePosixPath, list[str]] = {}
     for name in ours:
         by_folder.setdefault(PurePosixPath(name).parent, []).append(name)
@@ -333,16 +339,14 @@ def _present(root: Path, ours: Iterable[str], *, partial: bool = False) -> Itera
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 name = PARTIAL.sub("", entry.name)
-                if partial != (name != entry.name):
-                    continue
                 of_files = name in files or any(pattern.fullmatch(name) for pattern in patterns)
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if (of_files and not is_folder) or (name in folders and (is_folder or entry.is_symlink())):
-                    yield root / folder / entry.name
+                    yield root / folder / entry.name, name
 
 
 def _in_the_way(root: Path, ours: Iterable[str]) -> Iterator[Path]:
-    """What is there already where files of ours, or the folders that they lie in, are to be."""
+    """Files and links that stand where our files, or the folders that hold them, will be written."""
     names = [PurePosixPath(name) for name in ours]
     for folder in dict.fromkeys(folder for name in names for folder in name.parents if folder.name):
         if os.path.lexists(root / folder) and not _is_reached(root, folder):
@@ -352,13 +356,13 @@ def _in_the_way(root: Path, ours: Iterable[str]) -> Iterator[Path]:
 
 
 def _is_reached(root: Path, folder: PurePosixPath) -> bool:
-    """Whether it is a folder inside, with no symbolic link on the way: what links lead to is not ours."""
+    """Whether it is a folder in ``root`` that is reached without a symbolic link: targets of links are not ours."""
     ways = [root / part for part in (folder, *folder.parents) if part.name]
     return bool(ways) and all(way.is_dir() and not way.is_symlink() for way in ways)
 
 
 def _is_trace(name: str) -> bool:
-    """Whether a file does not count where a folder is looked at for the first time."""
+    """Whether a file of this name is ignored when a folder without a marker is tested for being empty."""
     return name == LOCK or PARTIAL.sub("", name) == MARKER or is_system_leftover(name)
 
 

@@ -18,7 +18,7 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 900,
     "comparison": 2_500,
-    "data": 1_900,
+    "data": 1_800,
     "evaluation": 1_000,
     "formulavision": 100,
     "generators": 350,

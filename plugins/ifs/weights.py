@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -64,6 +64,7 @@ class InstanceDraws:
     flips: Int64[np.ndarray, " n"]
 
 
+@runtime_checkable  # the tests check arguments against signatures
 class Variation(Protocol):
     def draws(
         self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]

@@ -1,4 +1,4 @@
-"""Labels that a model gives itself: clusters of its features, found anew before every epoch.
+"""DeepCluster: labels are clusters of the model's own features, found again before each epoch.
 
 DeepCluster: Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018 (sections 3 and 4.1).
 The paper compares it with its formulas (section 4.3 (i), table 7).
@@ -31,9 +31,9 @@ __all__ = ["Reclustering", "deepcluster_labels", "uniform_order"]
 
 _COMPONENTS = 256
 _PCA_IMAGES = 100_000
-"""Principal components are those of this many images at most: their features are needed in float64, all at once."""
+"""Largest number of images for the principal components, whose features are in memory at once in float64."""
 
-_STARTS = 3  # from one, two groups in twelve that lie far apart ended up in one cluster now and then
+_STARTS = 3  # with one start, two of twelve distant groups sometimes ended up in one cluster
 _KMEANS_ITERATIONS = 20  # the published implementation's
 _KMEANS_DISTANCES = 4_000_000
 """An iteration of k-means takes images x clusters distances. Up to this many, k-means is exact and takes some 10 s of a
@@ -70,10 +70,10 @@ def deepcluster_labels(features: NDArray[np.float32], clusters: int, *, seed: in
     points = _whitened(features, stream)
     state = int(stream.integers(2**31))
     with warnings.catch_warnings():
-        # Fewer distinct points than clusters: some clusters are empty, which is seen to below.
+        # With fewer distinct points than clusters some clusters are empty; _fill_empty fills them.
         warnings.filterwarnings("ignore", category=ConvergenceWarning)
         if len(points) * clusters <= _KMEANS_DISTANCES:
-            # Threads add their shares of a centroid up in whatever order they finish.
+            # One thread: several add up a centroid in the order in which they finish, which changes its rounding.
             with threadpool_limits(1, user_api="openmp"):
                 found = KMeans(clusters, n_init=_STARTS, max_iter=_KMEANS_ITERATIONS, random_state=state).fit(points)
         else:
@@ -83,7 +83,7 @@ def deepcluster_labels(features: NDArray[np.float32], clusters: int, *, seed: in
                 max_iter=10,
                 batch_size=max(10_000, 10 * clusters),
                 init_size=max(10_000, 3 * clusters),
-                # Sums over threads decide when it would stop early.
+                # No early stop, which would depend on the rounding of sums over threads.
                 tol=0.0,
                 max_no_improvement=None,
                 random_state=state,
@@ -100,7 +100,7 @@ def _whitened(features: NDArray[np.float32], stream: np.random.Generator) -> NDA
         some = features[np.sort(stream.choice(len(features), _PCA_IMAGES, replace=False))]
     pca = PCA(min(_COMPONENTS, *some.shape), svd_solver="covariance_eigh").fit(some.astype(np.float64))
     variance = pca.explained_variance_
-    # What is below float32's resolution is its rounding, which whitening would blow up.
+    # Components below float32's resolution hold rounding errors, which whitening would enlarge.
     kept = variance > np.finfo(np.float32).eps * variance[0]
     directions = (pca.components_[kept] / np.sqrt(variance[kept])[:, None]).astype(np.float32)
     parts = np.array_split(features, 1 + len(features) // _PCA_IMAGES)
@@ -153,15 +153,15 @@ def uniform_order(labels: NDArray[np.int64], clusters: int, *, seed: int, epoch:
 
 
 class Reclustering(lightning.Callback):
-    """DeepCluster in a training run: before each epoch new clusters, a new head, and images drawn to suit them.
+    """DeepCluster in a training run: before each epoch new clusters, a new head, and images drawn evenly over clusters.
 
-    Features are those before the classification head, in evaluation mode, of centrally cropped images. The head starts
-    anew in place, as the published implementation's does (weights of standard deviation 0.01, biases 0), and the
-    optimizer forgets what it knew of it. All is a function of the model and (seed, epoch).
+    Features are taken before the classification head, in evaluation mode, from centrally cropped images. The head gets
+    new weights, as in the published implementation (standard deviation 0.01, biases 0), and the optimizer's state of
+    the head is removed. All is a function of the model and (seed, epoch).
 
-    A run resumed in mid-epoch gets that epoch's labels and order back from the checkpoint; a run resumed between epochs
-    clusters as it would have gone on. Of several processes, the first clusters all images while the others wait for the
-    labels: their models are the same, but two devices' roundings might not be.
+    A run that is resumed in mid-epoch takes the epoch's labels and order from the checkpoint; a run that is resumed
+    between epochs clusters as an uninterrupted run does. The first of several processes clusters all images and sends
+    the labels to the others: their models are equal, but two devices may round differently.
 
     Args:
         settings: how the model is trained.
@@ -204,8 +204,8 @@ class Reclustering(lightning.Callback):
         self.first_epoch = checkpoint["global_step"] // len(self.batches)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        # Not at the epoch's start: before the first one, loader workers have begun to read labels already.
-        # A run whose epochs are all done, and that was stopped before its end was written, has its head already.
+        # Not at the epoch's start: loader workers begin to read labels before the first epoch starts.
+        # A run whose epochs are all done keeps its head: it was stopped before its last files were written.
         if self.epoch != self.first_epoch and self.first_epoch < (trainer.max_epochs or 0):
             self._recluster(trainer, pl_module, self.first_epoch)
 
@@ -235,13 +235,13 @@ class Reclustering(lightning.Callback):
         self.epoch = epoch
         self.dataset.replace(labels)
         if self.prepared.cache is not None:
-            # Its labels are those of the first time that an image was asked for.
+            # The cache holds the labels of the epoch in which an image was first loaded.
             self.prepared.cache.labels.copy_(torch.from_numpy(labels))
         self.batches.order = order
 
     def _features(self, trainer: lightning.Trainer, pl_module: Any) -> NDArray[np.float32]:
         """Features of all images, float32 [n, d], in the order of their index."""
-        # Workers of its own, which end with it; one process has its share of a batch in memory when it trains.
+        # A loader with its own workers. Its batches are as large as a process's share of a training batch.
         loader = self.loader.central(max(1, self.batches.batch_size // self.batches.ranks))
         model, device = pl_module.model, pl_module.device
         mean, std = self.mean.to(device), self.std.to(device)

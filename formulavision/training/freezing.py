@@ -15,13 +15,13 @@ __all__ = ["freeze", "head_prefixes", "is_head"]
 
 
 def freeze(model: torch.nn.Module, spec: str) -> list[str]:
-    """Freeze the first layers of a timm model in place.
+    """Freeze the first layers of a timm model in place (the paper's table 8).
 
-    Frozen parameters get no gradient, and frozen layers stay in evaluation mode whatever ``model.train()`` says, so
-    that batch normalisation keeps its running statistics. The classification head never freezes.
+    Frozen parameters get no gradient. Frozen layers stay in evaluation mode, also after ``model.train()``, so that
+    batch normalisation keeps its running statistics. The classification head is never frozen.
 
     Args:
-        spec: ``none``; for ResNets in the paper's words (table 8) ``conv1``, ``conv1-2`` ... ``conv1-5``, where conv1
+        spec: ``none``; for ResNets, as in the paper, ``conv1``, ``conv1-2`` ... ``conv1-5``, where conv1
             is the stem and conv2 to conv5 are layer1 to layer4; for every architecture ``stage1``, ``stage1-2`` ...
             by timm's coarse groups, where stage1 is the stem.
 
@@ -42,7 +42,7 @@ def freeze(model: torch.nn.Module, spec: str) -> list[str]:
         own = [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()]
         if own and names.issuperset(own):
             for inner in module.modules():
-                # A hook and not a call of eval(): it outlives every later call of model.train().
+                # A hook, because a later call of model.train() would undo a call of eval().
                 inner.training = False
                 if _stay_in_evaluation_mode not in inner._forward_pre_hooks.values():
                     inner.register_forward_pre_hook(_stay_in_evaluation_mode)
@@ -54,7 +54,7 @@ def _stay_in_evaluation_mode(module: torch.nn.Module, inputs: Any) -> None:
 
 
 def head_prefixes(model: torch.nn.Module) -> tuple[str, ...]:
-    """Names of the modules that make up the model's classification head (two in distilled transformers)."""
+    """Names of the modules of the model's classification head; distilled transformers have two."""
     classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
@@ -92,7 +92,7 @@ def _stages(model: torch.nn.Module) -> list[list[str]]:
         raise ConfigError(f"freeze: timm does not divide a {type(model).__name__} into stages: must be none")
     groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
     head = head_prefixes(model)
-    # timm puts a last norm into the group of the head where it stands there; it trains with the head.
+    # timm may put a last norm into the group of the head: that group is trained as a whole.
     last = max(groups)
     return [
         names

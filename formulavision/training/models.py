@@ -1,4 +1,4 @@
-"""Models by their timm names, and weights in the layout that timm reads."""
+"""timm models: building and checking them, their input, and files that timm loads."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from formulavision.util.files import atomic_write, write_text
 __all__ = ["build_model", "check_model", "check_training", "save_timm_model", "to_input"]
 
 _FAILURES = (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError)
-"""What models raise for arguments and images that they cannot take."""
+"""Exceptions that models raise for arguments and images that they do not accept."""
 
 
 def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     """A timm model with new weights, for 3 x crop x crop images.
 
-    The weights are drawn with torch's global random state as it is, which is left so.
+    The weights are drawn with torch's global random state, which is afterwards as before.
 
     Raises:
-        ConfigError: timm has no such model, it has no classification head, or no stochastic depth where the settings
-            ask for it, or it cannot take images of this size.
+        ConfigError: timm has no such model, or the model has no classification head, does not accept images of this
+            size, or has no stochastic depth although the settings ask for it.
     """
     if not timm.is_model(settings.model):
         near = did_you_mean(settings.model, timm.list_models())
@@ -66,23 +66,23 @@ def _reason(error: Exception) -> str:
 
 
 def check_model(settings: TrainSettings) -> None:
-    """Refuse what :func:`build_model` would, without memory for weights: before data are searched or read.
+    """Raise the errors of :func:`build_model` without memory for weights, before categories or data are read.
 
     Raises:
-        ConfigError: timm has no such model, it cannot take images of this size, or it has no classification head.
+        ConfigError: as :func:`build_model` does.
     """
     with torch.device("meta"):
         build_model(settings, num_classes=2)
 
 
 def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes: int) -> None:
-    """Refuse a model that could not be trained, before its first step: two black images are passed through it.
+    """Refuse a model that cannot be trained, before its first step: it is called with two black images.
 
     Raises:
-        ConfigError: it fails in training mode, or gives something else than logits of ``num_classes`` classes.
+        ConfigError: the model fails in training mode, or its output is not [2, num_classes].
     """
     images = torch.zeros(2, 3, settings.crop, settings.crop)
-    # Statistics of batch normalisation are taken in copies.
+    # Batch normalisation updates its statistics in copies.
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         with own_randomness(), torch.no_grad():
@@ -98,7 +98,7 @@ def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes:
 
 
 def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Images as the model takes them.
+    """The model's input: images in three channels, normalised.
 
     Args:
         images: uint8 [b, c, h, w], c is 1 (gray, expanded to 3 channels) or 3.
@@ -112,7 +112,7 @@ def to_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> tor
 
 
 def _crop_pct(crop: int, resize: int) -> float:
-    """The share of which timm, which takes floor(crop / share), makes ``resize`` again."""
+    """timm's ``crop_pct``, chosen so that timm's floor(crop / crop_pct) is ``resize``."""
     share = crop / resize
     while math.floor(crop / share) < resize:
         share = math.nextafter(share, 0)
@@ -124,13 +124,13 @@ def save_timm_model(
 ) -> None:
     """Write ``model.safetensors`` and ``config.json`` so that timm alone loads them.
 
-    ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` gives the model back, and
-    ``timm.data.create_transform(**timm.data.resolve_model_data_config(model))`` its images as they are evaluated here.
+    ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` loads the model, and
+    ``timm.data.create_transform(**timm.data.resolve_model_data_config(model))`` is the preprocessing of its evaluation.
     """
-    # Each a copy: safetensors takes no tensors that share memory, as those of layers that share weights do.
+    # Copies: safetensors refuses tensors that share memory, as layers with shared weights have them.
     copied = {"memory_format": torch.contiguous_format}
     state = {name: tensor.detach().cpu().clone(**copied) for name, tensor in model.state_dict().items()}
-    # Not by its save_file, whose files nobody else may read.
+    # Not by safetensors' save_file, which makes files that only their owner may read.
     with atomic_write(folder / "model.safetensors") as file:
         file.write(save(state, metadata={"format": "pt"}))
     source: Any = model.pretrained_cfg

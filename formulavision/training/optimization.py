@@ -15,7 +15,7 @@ __all__ = ["learning_rate_factor", "make_optimizer"]
 
 
 def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with weight decay on every parameter, or AdamW without it on biases, norms and what the model exempts."""
+    """SGD with weight decay of every parameter, or AdamW without that of biases, norms and the model's exceptions."""
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
             [p for p in model.parameters() if p.requires_grad],
@@ -29,10 +29,11 @@ def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.opt
 
 
 def learning_rate_factor(settings: TrainSettings, steps_per_epoch: int) -> Callable[[int], float]:
-    """What the learning rate is multiplied by in each step: a function of the step alone, counted from 0.
+    """The factor on the learning rate in each step, as a function of the step's number, counted from 0.
 
-    ``warmup_epochs`` of a linear rise come first. Then ``step`` multiplies by ``gamma`` after each milestone, and
-    ``cosine`` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
+    The rate first rises linearly for ``warmup_epochs``. Then ``step`` multiplies it by ``gamma`` after each milestone,
+    and ``cosine`` lowers it to 0 at the last step (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without
+    restarts).
     """
     total = settings.epochs * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)

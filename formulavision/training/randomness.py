@@ -1,4 +1,4 @@
-"""Random numbers of our own beside the caller's."""
+"""Global random generators of Python, numpy and torch, kept for the caller."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["own_randomness"]
 
 @contextmanager
 def own_randomness() -> Iterator[None]:
-    """Whatever the block seeds or draws: Python's, numpy's and torch's global generators are afterwards as before."""
+    """Restore Python's, numpy's and torch's global generators after the block, whatever it seeds or draws."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    # A device that nobody has used yet has no state, and reading it would start it.
+    # Reading the state of a GPU that is not in use would initialise CUDA.
     used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=used):

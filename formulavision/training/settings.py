@@ -1,4 +1,4 @@
-"""How a model is trained. Importable without torch: the command line makes its options from it."""
+"""Settings of a training run. Importable without torch: the command line makes its options from them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ __all__ = ["FREEZE_CONV", "FREEZE_STAGE", "NEUTRAL", "PREPROCESSING", "PRESETS",
 Channels = tuple[float, float, float]
 
 PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")
-"""Settings of how images are prepared, which belong to the weights that are trained on them."""
+"""Preprocessing settings: weights are used with the values that they were trained with."""
 
 NEUTRAL = {"resize_mode": "squash", "interpolation": "bilinear"}
-"""Settings that came later, at the values that train as before them."""
-
+"""Values of later settings that train as runs did before the settings existed."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "resnet": {},
@@ -37,10 +36,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.1,
     },
 }
-"""What a preset sets besides the defaults. ``resnet``: the paper's section 4, which the defaults are. ``vit``: DeiT
-(Touvron et al., ICML 2021, table 9) without its random augmentation. The published code of the field's vision
-transformers does augment (RCDB, Visual Atoms, OFDB: RandAugment m9-mstd0.5, random erasing 0.25 or 0.5; OFDB also
-colour jitter; Visual Atoms without horizontal flips), so this preset does not reproduce their figures."""
+"""Settings of a preset that differ from the defaults. ``resnet``: the paper's section 4, which the defaults are.
+``vit``: DeiT (Touvron et al., ICML 2021, table 9) without its random augmentation. The published code of the field's
+vision transformers does augment (RCDB, Visual Atoms, OFDB: RandAugment m9-mstd0.5, random erasing 0.25 or 0.5; OFDB
+also colour jitter; Visual Atoms without horizontal flips), so this preset does not reproduce their figures."""
 
 
 class TrainSettings(Config):
@@ -50,44 +49,52 @@ class TrainSettings(Config):
     """
 
     preset: Literal["resnet", "vit"] = Field(
-        "resnet", description="defaults for what is not set: the paper's for ResNets, or DeiT's for vision transformers"
+        "resnet",
+        description="defaults of the other settings: resnet: the paper's; vit: DeiT's, for vision transformers",
     )
     model: str = Field("resnet50", min_length=1, description="name of a timm model")
     epochs: int = Field(90, ge=1, le=100_000, description="passes over the training images")
-    # Batch normalisation has no statistics of a single image once its feature map is a single pixel.
-    batch_size: int = Field(256, ge=2, le=65_536, description="images a step")
+    # At least 2: batch normalisation has no statistics of one image whose feature map is one pixel.
+    batch_size: int = Field(256, ge=2, le=65_536, description="images per step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
-    learning_rate: float = Field(0.01, gt=0, le=100, description="highest learning rate")
+    learning_rate: float = Field(0.01, gt=0, le=100, description="highest learning rate of the schedule")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(
-        1e-4, ge=0, le=1, description="weight decay; of SGD on all parameters, of AdamW on all but biases and norms"
+        1e-4, ge=0, le=1, description="weight decay; SGD: of all parameters; AdamW: of all but biases and norms"
     )
     schedule: Literal["step", "cosine"] = Field(
-        "step", description="step: times gamma after each milestone; cosine: down to 0 at the end"
+        "step",
+        description="step: times gamma after each milestone; cosine: falls to 0 at the last step",
     )
     milestones: tuple[int, ...] = Field(
         (30, 60), description="epochs after which the learning rate is multiplied by gamma (schedule: step)"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
     warmup_epochs: float = Field(
-        0.0, ge=0, le=1000, description="epochs in which the learning rate rises from 0, step by step"
+        0.0, ge=0, le=1000, description="warm-up: epochs in which the learning rate rises linearly from 0"
     )
-    clip_grad: float = Field(0.0, ge=0, le=1e6, description="longest gradient, as its norm; 0: whatever it is")
+    clip_grad: float = Field(
+        0.0, ge=0, le=1e6, description="maximum L2 norm of the gradient (gradient clipping); 0: no clipping"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
-    mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup in training; 0: none")
-    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix in training; 0: none; with mixup: one of both")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth, of the model's last block")
-    ema: float = Field(
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup; 0: no mixup")
+    cutmix: float = Field(
+        0.0, ge=0, le=10, description="alpha of CutMix; 0: no CutMix; with mixup: one of the two for each batch"
+    )
+    drop_path: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay a step of the moving average of weights that is kept; 0: the last weights",
+        description="stochastic-depth rate of the last block; it rises linearly from 0 (timm's drop_path_rate)",
+    )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of the exponential moving average of weights; 0: no average"
     )
     crop: int = Field(
         224,
         ge=8,
         le=4096,
-        description="side of the crop that the model sees: random in training, central in evaluation",
+        description="side of the crop that is the model's input: random in training, central in evaluation",
         json_schema_extra={"unit": "pixels"},
     )
     resize: int = Field(
@@ -95,13 +102,13 @@ class TrainSettings(Config):
         default_factory=lambda given: round(given["crop"] * 8 / 7),
         ge=8,
         le=4096,
-        description="side that images are resized to; unset: 8/7 of crop",
+        description="side to which images are resized before the crop; unset: 8/7 of crop",
         json_schema_extra={"unit": "pixels"},
     )
     resize_mode: Literal["squash", "center", "border"] = Field(
         "squash",
         description="resizing of images that are not square (timm's crop_mode); squash: both sides to resize; center: "
-        "the shorter side, and the rest is cut off; border: the longer side, and the rest is filled with the mean",
+        "the shorter side, the rest is cut; border: the longer side, the rest is filled with the mean",
         json_schema_extra={"neutral": NEUTRAL["resize_mode"]},
     )
     interpolation: Literal["bilinear", "bicubic"] = Field(
@@ -111,49 +118,57 @@ class TrainSettings(Config):
     )
     fresh: bool = Field(
         True,
-        description="images drawn on demand: every epoch draws images of its own, which no store of the recipe holds; "
-        "false: the recipe's, in every epoch the same",
+        description="if true, each epoch renders new instances of each category (images drawn on demand only); if "
+        "false, each epoch uses the recipe's instances",
     )
     held_out: int = Field(
         0,
         ge=0,
         le=100_000,
-        description="instances of each category, drawn on demand and never trained on, to validate pre-training on",
+        description="instances per category that are drawn for validation and never trained on; 0: no validation",
     )
-    horizontal_flip: bool = Field(True, description="mirror every other training image, at random")
-    mean: Channels = Field((0.2, 0.2, 0.2), description="subtracted from the channels, which are scaled to 0..1")
-    std: Channels = Field((0.5, 0.5, 0.5), description="divides the channels after that")
+    horizontal_flip: bool = Field(True, description="mirror each training image with probability 0.5")
+    mean: Channels = Field(
+        (0.2, 0.2, 0.2), description="mean that is subtracted from each channel; channels are scaled to 0..1"
+    )
+    std: Channels = Field((0.5, 0.5, 0.5), description="standard deviation by which each channel is divided after that")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model is trained")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="device of the training; auto: CUDA, else MPS, else the CPU"
+    )
     devices: int = Field(
         1,
         ge=1,
         le=1024,
-        description="processes that share each batch, one a GPU (DDP); under torchrun its number counts",
+        description="processes that share each batch, one per GPU (DDP); torchrun sets its own number",
     )
-    compile: bool = Field(False, description="compile the model (torch.compile): a slower first step, then faster ones")
+    compile: bool = Field(
+        False, description="compile the model (torch.compile): the first step is slower, the others are faster"
+    )
     channels_last: bool = Field(False, description="channels-last memory format: faster on GPUs with mixed precision")
     checkpoint_minutes: float = Field(
         10.0,
         ge=0,
         le=100_000,
-        description="minutes after which a checkpoint to resume from is written within an epoch; 0: every step",
+        description="minutes between checkpoints within an epoch; 0: a checkpoint after every step",
         json_schema_extra={"unit": "minutes"},
     )
     workers: int | None = Field(
         None,
         ge=0,
         le=256,
-        description="processes that load images; unset: up to 16 on CUDA, else 1 to draw new images, none to read",
+        description="loader processes; unset: up to 16 on CUDA, else 1 to draw new images and 0 to read images",
     )
     draw_on: Literal["auto", "cpu"] = Field(
         "auto",
-        description="where images drawn on demand are drawn; auto: on the GPU where the model trains, where the "
-        "generator can; cpu: by loader processes",
+        description="device that draws images on demand; auto: the GPU of the training, if the generator can draw "
+        "there; cpu: loader processes",
     )
-    seed: int = Field(1, ge=0, lt=2**31, description="seed of the initial weights, the order of images and their crops")
+    seed: int = Field(
+        1, ge=0, lt=2**31, description="seed of the initial weights, the order of images, and their crops"
+    )
 
     def resizing(self) -> dict[str, Any]:
         """Arguments of :class:`formulavision.data.loading.Prepared` for the size of images."""
@@ -189,10 +204,10 @@ FREEZE_STAGE = re.compile(r"stage1(?:-(\d+))?")
 
 
 def check_freeze(spec: str) -> None:
-    """Refuse what no model could freeze, before anything slow is opened.
+    """Refuse a ``freeze`` setting that no model has, before weights and data are loaded.
 
     Raises:
-        ConfigError: ``spec`` is none of the known forms.
+        ConfigError: ``spec`` has none of the known forms.
     """
     if not (spec == "none" or FREEZE_CONV.fullmatch(spec) or FREEZE_STAGE.fullmatch(spec)):
         raise ConfigError(

@@ -15,16 +15,20 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from beartype import BeartypeConf, beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 from numba.core.dispatcher import Dispatcher
+from numpy.typing import ArrayLike
 
 __all__ = ["check_signatures"]
 
 ROOMS = ("formulavision.rendering.", "formulavision.recipes.drawing", "formulavision_plugins.")
-AS_IN_PEP_484 = BeartypeConf(is_pep484_tower=True)  # an int is a float
-checked = jaxtyped(typechecker=beartype(conf=AS_IN_PEP_484))
+RULES = BeartypeConf(
+    is_pep484_tower=True,  # an int is a float
+    hint_overrides=FrozenDict({ArrayLike: Any}),  # for beartype, numpy's type has no tuples of numbers
+)
+checked = jaxtyped(typechecker=beartype(conf=RULES))
 
 
 def check_signatures() -> None:
@@ -71,7 +75,7 @@ def call_kernel(kernel: Any, *arguments: Any, **named: Any) -> Any:
     signature, hints = signature_of(kernel.py_func)
     with jaxtyped("context"):
         for name, value in signature.bind(*arguments, **named).arguments.items():
-            if name in hints and not is_bearable(value, hints[name], conf=AS_IN_PEP_484):
+            if name in hints and not is_bearable(value, hints[name], conf=RULES):
                 shown = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
                 raise TypeError(f"{kernel.__name__}(): {name} is {shown}, not {hints[name]}")
     return call_compiled(kernel, *arguments, **named)

@@ -129,7 +129,10 @@ def _options(dispatcher: Any) -> str:
 
 
 def _is_of_a_library(value: types.ModuleType | types.FunctionType | type) -> bool:
-    """Whether a module, function or class belongs to Python, numpy or numba, and so changes with their version only."""
+    """Whether a module, function or class is of Python, numpy or numba, and so changes with their versions only.
+
+    Each version of numba works with one minor version of llvmlite.
+    """
     if isinstance(value, types.ModuleType):
         module = value.__name__
     elif isinstance(value, types.FunctionType):
@@ -137,7 +140,7 @@ def _is_of_a_library(value: types.ModuleType | types.FunctionType | type) -> boo
     else:
         module = value.__module__
     root = module.partition(".")[0]
-    if root in ("builtins", "numpy", "numba"):
+    if root in ("builtins", "numpy", "numba", "llvmlite"):
         return True
     # A user's own module may have the name of one of Python's.
     file = Path(getattr(sys.modules.get(root), "__file__", None) or _PYTHON / root)

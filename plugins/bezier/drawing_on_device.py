@@ -67,7 +67,7 @@ class BezierRenderer:
     ) -> None:
         drawing, device = self.drawing, self.device
         control_points, curves = self.control_points[labels], self.curves[labels]
-        # A stream holds the control points of all its image's curves, then their widths, extents, places and hues.
+        # A stream holds the control points of all its image's curves, then their widths, extents, positions and hues.
         counts = curves * (2 * control_points + drawing.numbers_per_curve)
         uniform = self.uniforms(self.indices[labels], instances, counts)
         image = np.repeat(np.arange(len(labels)), curves)

@@ -33,7 +33,8 @@ def draw(x):
     return drawing_middle.scaled(x) + SHIFT + TABLE[1] + Corner.LEFT.value
 """,
     "drawing_middle": """
-from numba import njit
+from numba import float64, njit
+from numba.extending import intrinsic
 from formulavision.rendering import kernel
 import drawing_bottom
 from drawing_bottom import below
@@ -41,9 +42,15 @@ from drawing_bottom import below
 SHIFT = 100.0
 WEIGHTS = (1.0, (2.0, 3.0))
 
+@intrinsic
+def added(typing, x, y):
+    def generate(context, builder, signature, arguments):
+        return builder.fadd(*arguments)
+    return float64(float64, float64), generate
+
 @njit(inline="always")
 def inlined(x):
-    return x + 1.0
+    return added(x, 1.0)
 
 @kernel(error_model="numpy")
 def scaled(x):
@@ -122,7 +129,8 @@ def test_what_was_compiled_is_read_by_the_next_process(modules: Modules) -> None
 
 EDITS = {
     "a function of another module": ("drawing_middle", "inlined(below(x))", "inlined(-below(x))", -54),
-    "what is inlined": ("drawing_middle", "x + 1.0", "x + 2.0", 3),
+    "what is inlined": ("drawing_middle", "x, 1.0", "x, 2.0", 3),
+    "an instruction of LLVM": ("drawing_middle", "builder.fadd", "builder.fmul", -3),
     "a constant of another module": ("drawing_middle", "SHIFT = 100.0", "SHIFT = 101.0", 1),
     "the inside of a tuple": ("drawing_middle", "3.0))", "4.0))", 10),
     "an array": ("drawing_bottom", "20.0", "22.0", 2),

@@ -1,4 +1,4 @@
-"""The recipe: a few hundred bytes of YAML that are the dataset."""
+"""The recipe: a few hundred bytes of YAML that define every image of a dataset."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Categories", "GeneratorSettings", "Recipe", "RecipeLike", "as_recipe
 
 
 class GeneratorSettings(Config):
-    """Which generator, in which pixel version, with which parameters; in YAML all of them stand side by side."""
+    """Name, pixel version and parameters of a generator, in YAML side by side in one mapping."""
 
     name: str
     version: int
@@ -69,11 +69,11 @@ class GeneratorSettings(Config):
 
 
 class Categories(Config):
-    """Where categories come from: the generator finds the first ``count``, or they are read from a folder.
+    """Source of the categories: the generator finds the first ``count``, or they are read from a folder.
 
     A folder is a store, or holds one CSV a category in the published FractalDB layout (one row a transformation); the
-    files' stems are the categories' names. The recipe carries a digest of what they hold, so that it still is the
-    dataset. With the digest and without the folder, a recipe can be read, not drawn.
+    files' stems are the categories' names. The recipe holds a digest of the parameters, so that it still defines every
+    image. A recipe with the digest and without the folder can be read, but not drawn.
     """
 
     count: int | None = Field(None, ge=1, le=10_000_000, description="number of categories")
@@ -124,7 +124,7 @@ class Recipe(Config):
             raise ConfigError(
                 f"instances: {instances} is not allowed: '{generator.name}' has {most} different images a category here"
             )
-        # The model is frozen for everyone else; here its open settings get the values that they stand for.
+        # The model is frozen, but here settings that were not given get their values.
         object.__setattr__(self, "categories", resolved)
         object.__setattr__(self, "instances", instances)
         return self
@@ -138,7 +138,7 @@ class Recipe(Config):
         except ConfigError as error:
             raise ConfigError(f"categories.folder: {error}") from None
         if given.count is not None and given.sha256 is not None and not holds_categories(folder):
-            # Away from its categories the recipe can be read, not drawn.
+            # Without its categories the recipe can be read, but not drawn.
             return given.model_copy(update={"folder": folder})
         parameters = read_folder(folder, generator)
         count = given.count or len(parameters)
@@ -165,8 +165,8 @@ class Recipe(Config):
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits: the same for the same images, wherever the categories' folder lies, and whatever
-        settings were added since that are at their neutral value."""
+        """16 hexadecimal digits that identify the images. They depend neither on the path of the categories' folder nor
+        on settings that were added later and have their neutral value."""
         settings = self.generator
         content = identity(self)
         content["generator"] = {"name": settings.name, "version": settings.version, **identity(settings.params)}
@@ -231,7 +231,7 @@ class Recipe(Config):
         return data
 
     def portable(self) -> dict[str, Any]:
-        """Plain values without the folder of categories: the same on every machine, to be read there, not drawn."""
+        """Plain values without the folder of categories: equal on every machine; readable there, but not drawable."""
         data = self.to_dict()
         data["categories"].pop("folder", None)
         return data
@@ -241,11 +241,11 @@ class Recipe(Config):
 
 
 RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
-"""What public functions take for a recipe: one, the path of its file, a mapping, or a generator's name."""
+"""Public functions take a recipe, the path of its file, a mapping, or the name of a generator."""
 
 
 def as_recipe(recipe: RecipeLike) -> Recipe:
-    """The recipe that a user means: it itself, its file's, a mapping's, or a generator's with its defaults.
+    """The recipe itself, or the one in a file, in a mapping, or of a generator with its defaults.
 
     Raises:
         ConfigError: there is no such file or generator, it is not a recipe, or it is none of these.

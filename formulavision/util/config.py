@@ -1,4 +1,4 @@
-"""Validated configuration: what every YAML file and option of the project is checked with."""
+"""Validated configurations: YAML files and ``--set`` options are checked by pydantic models."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = [
 ]
 
 WRITTEN_OUT = "written out"
-"""Context of :func:`parse` for settings in which every value was spelled out when they were written, as in a store: a
-setting that they lack did not exist then, so it gets its neutral value instead of its default."""
+"""Context of :func:`parse` for settings that were written with every value, as in a store. A setting that is missing in
+them did not exist at that time, so it gets its neutral value instead of its default."""
 
 _NEUTRAL = "neutral"
 
 
 class Config(BaseModel):
-    """A frozen pydantic model that refuses unknown keys, and does not turn words into numbers or numbers into truth.
+    """A frozen pydantic model. It refuses unknown keys, text in place of numbers, and numbers in place of booleans.
 
-    A field that is added to published settings declares ``json_schema_extra={"neutral": value}``: the value that does
-    what was done before the field existed. :func:`identity` leaves the field out at that value.
+    A field that is added to published settings declares ``json_schema_extra={"neutral": value}``: the value that gives
+    the behaviour from before the field existed. :func:`identity` leaves the field out at that value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
@@ -70,23 +70,23 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"``, or nothing where no known word is near."""
+    """``" (did you mean 'x'?)"``, or ``""`` if no known word is similar."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def identity(settings: BaseModel) -> dict[str, Any]:
-    """What settings are known by: their plain values, without the fields that are at their neutral value.
+    """Plain values of settings for hashing, without the fields that have their neutral value.
 
-    So a field that is added with a neutral value changes no hash of settings that leave it there. The rule holds for
-    models inside of models, lists and mappings, too.
+    A field that is added with a neutral value so changes no existing hash. The rule also holds for models inside of
+    models, lists and mappings.
     """
     result: dict[str, Any] = _identity(settings, settings.model_dump(mode="json"))
     return result
 
 
 def _identity(value: Any, plain: Any) -> Any:
-    """``plain``, which ``value`` was dumped as, without neutral fields."""
+    """``plain``, the dump of ``value``, without neutral fields."""
     if isinstance(value, set | frozenset):
         return sorted(plain, key=repr)  # their order differs between processes
     if isinstance(value, Sequence) and isinstance(plain, list):
@@ -126,7 +126,7 @@ def parse(model: type[Model], data: Any, path: str = "", *, context: str | None 
 
 
 def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list[str]:
-    if detail["type"] == "default_factory_not_called":  # a default that follows from what is wrong itself
+    if detail["type"] == "default_factory_not_called":  # a default that depends on a field that is wrong
         return []
     keys = _keys_of(detail["loc"], data)
     where = ".".join(([path] if path else []) + keys)
@@ -151,7 +151,7 @@ def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list
 
 
 def _keys_of(location: tuple[int | str, ...], data: Any) -> list[str]:
-    """The user's keys in a location of pydantic's, where unions report their branches, too: ``int``, ``list[int]``."""
+    """The user's keys in a location that pydantic reports; it also names branches of unions: ``int``, ``list[int]``."""
     keys = []
     for part in location:
         if isinstance(data, Mapping) and part in data:
@@ -195,7 +195,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_removes: bool = False) -> dict[str, Any]:
-    """``data`` with each ``path.to.key=value`` (the value is YAML) laid over it.
+    """A copy of ``data`` with each ``path.to.key=value`` set (the value is YAML).
 
     Args:
         null_removes: ``path.to.key=null`` removes the key.
@@ -229,7 +229,7 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
 
 
 def user_path(text: str | Path) -> Path:
-    """A path that a user wrote, ``~`` as the home folder.
+    """The path that a user wrote; ``~`` is the home folder.
 
     Raises:
         ConfigError: there is no such user, or the system refuses to look at such a path: a name that is too long.

@@ -1,18 +1,18 @@
-"""What goes wrong, in one line that names what to change. The command line prints it and exits with status 2."""
+"""Exceptions with a message of one line, which names what to change. The command line prints it and exits with 2."""
 
 from __future__ import annotations
 
 
 class FormulaVisionError(Exception):
-    """Base of every error that the user can mend; its message is one line for the terminal."""
+    """Base class of all errors that the user can correct. The message is one line."""
 
 
 class ConfigError(FormulaVisionError, ValueError):
     """A recipe, a configuration or an option is wrong.
 
     Args:
-        problems: one line each, "path: what is wrong", the path in dots (``generator.fill_rate``); ": what is wrong"
-            where it is about the whole.
+        problems: one line each, "path: problem", with a dotted path (``generator.fill_rate``); ": problem" if it
+            concerns the whole.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -25,11 +25,11 @@ class ConfigError(FormulaVisionError, ValueError):
 
 
 class PluginError(FormulaVisionError):
-    """A plugin failed: to import, to register or to draw. The message names the plugin and its package."""
+    """A plugin failed to import, to register or to draw. The message names the plugin and its package."""
 
 
 class StoreError(FormulaVisionError):
-    """A store is missing, incomplete, damaged, or in the way of another."""
+    """A store is missing, incomplete or damaged, or stands where another store is to be written."""
 
 
 class DamagedStoreError(StoreError):
@@ -37,17 +37,17 @@ class DamagedStoreError(StoreError):
 
 
 class FolderError(ConfigError, StoreError):
-    """An output folder holds something else, or another process writes there. Another ``out`` mends it."""
+    """An output path is taken by something else, or another process writes there. Another ``out`` helps."""
 
 
 class DownstreamError(FormulaVisionError):
-    """A downstream dataset cannot be used as it is."""
+    """A downstream dataset is missing or cannot be used."""
 
 
 class CheckpointError(FormulaVisionError):
-    """A checkpoint is missing, is not one, or does not fit the model."""
+    """A checkpoint is missing, unreadable, or does not fit the model."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of somebody else's exception, without its line breaks."""
+    """The message of a library's exception, without line breaks."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Indices of datasets, as those of a list."""
+"""Indices of datasets follow the rules of a list's indices."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["positions"]
 
 
 def positions(indices: ArrayLike, length: int) -> NDArray[np.int64]:
-    """Indices of a dataset as places from 0, int64 [n]; negative ones count from the end, as those of a list.
+    """Convert indices of a dataset to places from 0, int64 [n]. Negative indices count from the end.
 
     Args:
-        indices: whole numbers: Python's, numpy's, or tensors of one.
+        indices: one whole number or several: of Python, of numpy, or tensors with one element.
         length: of the dataset.
 
     Raises:
         IndexError: there is no such index.
-        TypeError: one is no whole number, or a truth value.
+        TypeError: an index is not a whole number, or is a boolean.
     """
     if isinstance(indices, np.ndarray) and indices.dtype.kind in "iu":
         given = indices.reshape(-1)

@@ -1,4 +1,4 @@
-"""Ctrl-C and a cluster's request to end, which are answered alike."""
+"""Signals that ask a process to end: Ctrl-C, and SIGTERM or SIGHUP from a cluster or a terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, NoReturn
 __all__ = ["SIGNALS", "Terminated", "held_back", "interrupt", "stoppable"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What asks a process to end: Ctrl-C, a cluster or a container, and the end of the terminal."""
+"""Sent by Ctrl-C, by a cluster or a container, and at the end of a terminal."""
 
 _SAME_S = 1.0
-"""A terminal and a launcher may both pass a signal on: a second one within this time is the first one."""
+"""Seconds. A terminal and a launcher may both send a signal: a second one within this time counts as the first."""
 
 
 class Terminated(SystemExit, KeyboardInterrupt):
-    """SIGTERM or SIGHUP: caught where Ctrl-C is; uncaught, it ends the process with status 128 + the number."""
+    """SIGTERM or SIGHUP. It is caught like Ctrl-C; uncaught, it ends the process with status 128 + its number."""
 
 
 def interrupt(number: int, frame: object = None) -> NoReturn:
-    """Raise the exception that stands for a signal; a signal handler."""
+    """Signal handler: raise KeyboardInterrupt or :class:`Terminated`."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Terminated(128 + number)
@@ -31,14 +31,13 @@ def interrupt(number: int, frame: object = None) -> NoReturn:
 
 @contextmanager
 def stoppable(first: Callable[[int], None], again: Callable[[], None] | None) -> Iterator[None]:
-    """Let the work in the block come to a good end after the first signal, and end it at once after the second.
+    """Handle the first signal by ``first``, so that the block can finish its step; end it at once after the second.
 
     Args:
         first: called with the first signal's number; it raises nothing.
-        again: called at the second signal, before the exception that stands for it is raised. None: a second signal
-            changes nothing.
+        again: called at the second signal, before its exception is raised. None: a second signal is ignored.
 
-    Only a main thread handles signals: elsewhere the block runs as it is.
+    Only a main thread can handle signals: in other threads the block runs without this.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,7 +53,7 @@ def stoppable(first: Callable[[int], None], again: Callable[[], None] | None) ->
             again()
             interrupt(number)
 
-    # What was told to ignore the end of its terminal (nohup) goes on doing so.
+    # A process that ignores the end of its terminal (nohup) continues to ignore it.
     taken = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in taken}
     mask = _mask("SIG_UNBLOCK", taken)
@@ -69,12 +68,12 @@ def stoppable(first: Callable[[int], None], again: Callable[[], None] | None) ->
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals wait until the block ends; processes that are started in it get none but in :func:`stoppable`."""
+    """Delay signals until the block ends. Processes that start in it receive none, except in :func:`stoppable`."""
     waiting: list[int] = []
     before = {}
     mask = _mask("SIG_BLOCK", SIGNALS)
     try:
-        # Another thread may take a signal, of which the handler runs in the main thread all the same.
+        # The system may deliver a signal to another thread; Python still runs its handler in the main thread.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 before[number] = signal.signal(number, lambda number, frame: waiting.append(number))
@@ -89,7 +88,7 @@ def held_back() -> Iterator[None]:
 
 
 def _mask(how: str, signals: Any) -> Any:
-    """Change which signals wait, where the operating system can; gives those that waited before."""
+    """Change the mask of blocked signals, if the operating system has one; return the mask before."""
     if not hasattr(signal, "pthread_sigmask"):
         return ()
     return signal.pthread_sigmask(getattr(signal, how), signals)

@@ -1,4 +1,4 @@
-"""Log files beside results: what was done, warnings, and the traceback of what failed."""
+"""Log files beside results: notes, warnings, and tracebacks of errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from formulavision.util.files import write_text
 __all__ = ["LOG", "logged", "note", "write_traceback"]
 
 LOG = Path("logs/log.txt")
-"""Of a folder that is trained or compared in."""
+"""The log file in the folder of a run or a comparison."""
 
 _logger = logging.getLogger("formulavision.log")
 _logger.setLevel(logging.INFO)
-_logger.propagate = False  # the terminal is told in other ways
+_logger.propagate = False  # the terminal shows other lines
 _logger.addHandler(logging.NullHandler())
 
 
@@ -30,9 +30,9 @@ def note(line: str) -> None:
 
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Keep what is noted in the block, its warnings, and the traceback of what ends it, in the folder's log file.
+    """Write notes, warnings and the traceback of an error of the block to the folder's log file.
 
-    A log that is there already goes on.
+    An existing log is continued.
     """
     path = folder / LOG
     path.parent.mkdir(parents=True, exist_ok=True)

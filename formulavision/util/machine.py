@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings: processor, cores, threads, and the versions of packages."""
+"""Facts of the machine that results depend on: processor, cores, and versions of packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, by name."""
+    """Versions of Python and of the packages that results depend on, by name."""
     found = {"Python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Worker processes that end with their parent, however it ends."""
+"""Worker processes that end when their parent ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ BROKEN_POOL = (
 )
 
 CONTEXT = multiprocessing.get_context("spawn")
-"""Fresh processes: a fork would copy the threads' locks of numba, torch and the progress bars in whatever state."""
+"""New processes are spawned: a fork would copy locks that threads of numba, torch or the progress bars hold."""
 
 _GRACE_S = 2.0
 
 
 def worker_pool(workers: int, start: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
-    """Processes that call ``start(*arguments)`` before their first piece of work.
+    """A pool of processes that call ``start(*arguments)`` before their first work.
 
-    Ctrl-C, and a request to end that goes to the whole group of processes, are left to the parent, which decides what
-    becomes of the work: from a worker's first moment on, when Python has yet to start there.
+    Signals that go to the whole group of processes, such as Ctrl-C, are left to the parent, which decides about the
+    work. This holds from the first moment of a worker on, before Python has started in it.
     """
     return _Pool(workers, CONTEXT, _start, (start, *arguments))
 
@@ -42,7 +42,7 @@ class _Pool(ProcessPoolExecutor):
 
 
 def end_workers(pool: ProcessPoolExecutor) -> None:
-    """End a pool's processes at once, whatever they are at: for work that writes nothing."""
+    """Kill a pool's processes at once. Only for work that writes no files."""
     for process in list((pool._processes or {}).values()):
         process.kill()
     pool.shutdown(wait=True, cancel_futures=True)
@@ -59,14 +59,14 @@ def _start(start: Callable[..., None], *arguments: Any) -> None:
 
 
 def _end_soon(*signal_and_frame: object) -> None:
-    # The parent may be asked to end as well, and then needs the time to end the work in good order.
+    # The parent may receive the signal, too, and then needs this time to finish its work.
     timer = threading.Timer(_GRACE_S, os._exit, [128 + signal.SIGTERM])
     timer.daemon = True
     timer.start()
 
 
 def _end_with_parent() -> None:
-    # A worker waits for work on a pipe that it holds itself, so it would wait for ever for a parent that was killed.
+    # A worker holds both ends of the pipe that it waits on, so it would wait for ever after its parent was killed.
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -24,7 +24,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """A bar for each kind of work, shown from its first step on."""
+    """A progress bar for each kind of work, shown from its first step on."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -32,7 +32,7 @@ class Bars:
 
     def show(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:
-            # Of a run that is resumed, only what it does itself counts for its rate.
+            # Steps that were done before, in a run that is resumed, do not count for the rate.
             self._tasks[what] = self._bars.add_task(what, total=total, completed=done)
         self._bars.update(self._tasks[what], completed=done)  # type: ignore[arg-type]
 
@@ -47,13 +47,13 @@ class Bars:
 
 
 def is_watched() -> bool:
-    """Whether somebody sees bars: on a terminal, or in a notebook."""
+    """Whether standard error is a terminal or a notebook, where bars can be seen."""
     return sys.stderr.isatty() or Console(stderr=True).is_jupyter
 
 
 @contextmanager
 def progress_bars(*, show: bool = True) -> Iterator[Bars]:
-    """Bars on standard error, so that standard output stays clean."""
+    """Show bars on standard error, so that standard output holds results alone."""
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not show) as bars:
         yield Bars(bars)

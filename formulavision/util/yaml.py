@@ -1,4 +1,4 @@
-"""YAML 1.2 with limits: no file, however it is made, costs more than seconds or ends in anything but one line."""
+"""YAML 1.2 with limits: no file takes more than seconds to read, and a bad one is refused in one line."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _DEPTH = 100
 _DIGITS = 30
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-"""Escapes stand for these, too: no file has such a name, and no file can hold them."""
+"""Characters that YAML can write as escapes, but that no name of a file and no file in UTF-8 can hold."""
 
 _TAG = "tag:yaml.org,2002:"
 
 
 class _CoreSchema(BaseResolver):
-    """Which plain text is null, true, false or a number: the core schema of YAML 1.2 (section 10.3.2), and merging."""
+    """The core schema of YAML 1.2 (section 10.3.2): plain text that is null, true, false or a number; and merging."""
 
     processing_version = (1, 2)
 
@@ -53,7 +53,7 @@ for _name, _pattern, _first in (
 
 
 class _BothSchemas(_CoreSchema):
-    """Also what YAML 1.1 takes for something else than text, which is put into quotes: most readers are of 1.1."""
+    """Also plain text that YAML 1.1 does not read as text: it is written in quotes, since most readers follow 1.1."""
 
 
 for _versions, _tag, _regexp, _first in implicit_resolvers:
@@ -62,7 +62,7 @@ for _versions, _tag, _regexp, _first in implicit_resolvers:
 
 
 class _Constructor(SafeConstructor):
-    """Builds plain values. A key is text as it is written, ``1``, ``on`` and ``null`` too."""
+    """Builds plain values. Every key is text, ``1``, ``on`` and ``null`` too."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, MappingNode):
@@ -109,14 +109,14 @@ def _yaml(resolver: type[BaseResolver]) -> YAML:
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain values as YAML that readers of YAML 1.1 and 1.2 read as the same values, in the order that they have."""
+    """Plain values as YAML, in their order; readers of YAML 1.1 and 1.2 read the same values."""
     text = io.StringIO()
     _yaml(_BothSchemas).dump(data, text)
     return text.getvalue()
 
 
 def parse_yaml(text: str) -> Any:
-    """The plain values that YAML 1.2 stands for: mappings by text, lists, text, numbers, true, false, null.
+    """Read YAML 1.2 as plain values: mappings with text as keys, lists, text, numbers, true, false, null.
 
     Raises:
         ConfigError: it is not YAML, is larger than 1 MB, is nested more than 100 deep, expands to more than 100,000
@@ -134,15 +134,15 @@ def parse_yaml(text: str) -> Any:
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = " ".join((error.problem or error.context or "").partition(" with value ")[0].split())
         raise ConfigError(f"is not YAML that can be used{where}: {problem[:200]}") from None
-    except Exception as error:  # a parser of text: whatever it raises, the text is at fault
+    except Exception as error:  # any error of a parser means that the text is wrong
         raise ConfigError(f"is not YAML: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
 
 
 def _check(text: str) -> None:
-    """Read the text as a stream of events, which builds nothing, and refuse what would be too much to build."""
+    """Read the text as a stream of events, which builds no values, and refuse it if the values would be too large."""
     nodes = 0
     sizes: dict[str, int] = {}
-    """What an anchor stands for, in nodes, its aliases expanded; 0 while it is open."""
+    """Number of nodes that an anchor stands for, with aliases expanded; 0 until the anchor's end is read."""
     open_nodes: list[tuple[str | None, int]] = []
     for event in _yaml(_CoreSchema).parse(text):
 

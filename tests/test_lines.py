@@ -26,7 +26,7 @@ AT_MOST = {
     "recipes": 700,
     "rendering": 1_150,
     "storage": 1_600,
-    "training": 2_700,
+    "training": 2_550,
     "util": 950,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""

@@ -24,7 +24,7 @@ AT_MOST = {
     "generators": 350,
     "plugins": 1_700,
     "recipes": 700,
-    "rendering": 1_150,
+    "rendering": 1_200,
     "storage": 1_600,
     "training": 2_550,
     "util": 950,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import Recipe, RecipeLike
+from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 from formulavision.util.indices import positions
@@ -71,7 +71,7 @@ class FormulaDataset(ImageDataset):
     def __init__(
         self, recipe: RecipeLike, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
     ) -> None:
-        self.drawer = Drawer(recipe, workers=workers, progress=progress)
+        self.drawer = Drawer(as_recipe(recipe), workers=workers, progress=progress)
         self.class_names = [category.name for category in self.drawer.categories]
 
     @property

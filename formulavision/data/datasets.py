@@ -1,7 +1,8 @@
-"""Formula-driven datasets for PyTorch: drawn on demand, or read from a store, behind one interface."""
+"""Formula-driven datasets for PyTorch: drawn on demand, or read from a store."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,20 +18,21 @@ from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 from formulavision.util.indices import positions
 
-__all__ = ["FormulaDataset", "ImageDataset", "StoredDataset"]
+__all__ = ["FormulaDataset", "InstanceNumbers", "RecipeDataset", "StoredDataset"]
 
 Item = tuple[Tensor, int]
-Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+InstanceNumbers = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Of images to be drawn: the label in training, the category, and the instance of that category; int64 [n] each."""
 
 
-class ImageDataset(Dataset[Item]):
-    """Map-style, with any sampler and any number of workers: index -> (uint8 [channels, size, size], label).
+class RecipeDataset(Dataset[Item]):
+    """A recipe's images, map-style: index -> (uint8 tensor [channels, size, size], label).
 
-    Indices are those of a list: negative ones count from the end, others that are not there raise IndexError, and what
-    is no whole number raises TypeError.
+    Any sampler and any number of workers can be used. Indices are those of a list: negative ones count from the end,
+    others that are not there raise IndexError, and an index that is no whole number raises TypeError.
 
     Attributes:
-        class_names: names of the labels, in their order.
+        class_names: names of the categories, in the order of the labels.
     """
 
     class_names: list[str]
@@ -51,12 +53,12 @@ class ImageDataset(Dataset[Item]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        """A batch at once, which a DataLoader asks for."""
+        """The items of a batch, which a DataLoader asks for at once."""
         raise NotImplementedError
 
 
-class FormulaDataset(ImageDataset):
-    """Draws what it is asked for: no storage, the same pixels as a store of the recipe.
+class FormulaDataset(RecipeDataset):
+    """Draws images on demand, without storage: the same pixels as a store of the recipe.
 
     Args:
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
@@ -73,32 +75,33 @@ class FormulaDataset(ImageDataset):
     ) -> None:
         self.drawer = Drawer(as_recipe(recipe), workers=workers, progress=progress)
         self.class_names = [category.name for category in self.drawer.categories]
+        # Of each category, the dataset has ``_count`` instances from ``_first`` on.
+        self._first, self._count = 0, self.recipe.num_instances
 
     @property
     def recipe(self) -> Recipe:
         return self.drawer.recipe
 
     def __len__(self) -> int:
-        return len(self.drawer)
+        return len(self.class_names) * self._count
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        images, labels = self.drawer.draw_batch(indices)
-        return _items(images, labels.tolist())
+        return self._draw(self.find_instances([(0, index) for index in positions(indices, len(self))], fresh=False))
 
     @property
     def endless(self) -> bool:
-        """Whether a category has more instances than any recipe asks for."""
+        """Whether the number of a category's instances has no limit."""
         return self.drawer.generator.max_instances() is None
 
-    def held_out(self, count: int, *, fresh: bool) -> HeldOut:
-        """Instances of each category that training does not draw.
+    def held_out(self, count: int, *, fresh: bool) -> FormulaDataset:
+        """A dataset of instances that training does not draw.
 
         Args:
-            count: of each category.
-            fresh: whether training draws new images in every epoch; the recipe's own are held out then.
+            count: number of instances of each category.
+            fresh: whether training draws new instances in every epoch; then the recipe's own are held out.
 
         Raises:
-            ConfigError: there are not so many.
+            ConfigError: a category has fewer instances.
         """
         own, most = self.recipe.num_instances, self.drawer.generator.max_instances()
         first = 0 if fresh else own
@@ -109,57 +112,34 @@ class FormulaDataset(ImageDataset):
                 f"held_out: is {count}: a category of '{self.recipe.generator.name}' has {most} different instances, "
                 f"of which the recipe takes {own}"
             )
-        return HeldOut(self.drawer, first, count)
+        others = copy.copy(self)
+        others._first, others._count = first, count
+        return others
 
     def fresh_items(self, keys: Sequence[tuple[int, int]]) -> list[Item]:
-        """Items of (epoch, index): of each epoch its own, which neither the recipe nor another epoch has.
+        """New items for each (epoch, index), which neither the recipe nor another epoch has.
 
-        Where the recipe has n instances, its instance i is instance (1 + epoch) n + i of the category here.
+        If the recipe has n instances of each category, its instance i becomes instance (1 + epoch) n + i.
         """
-        _, labels, instances = self.places(keys, fresh=True)
-        return _items(self.drawer.draw_instances(labels, instances), labels.tolist())
+        return self._draw(self.find_instances(keys, fresh=True))
 
-    def places(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> Places:
-        """Where the items of (epoch, index) are: those of ``__getitems__``, or ``fresh_items``, to be drawn elsewhere.
-
-        Returns:
-            What each image is labelled in training, the category that it is of, and its instance there: int64 [n] each.
-        """
+    def find_instances(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> InstanceNumbers:
+        """The numbers of the items for each (epoch, index): of ``__getitems__``, or of ``fresh_items``."""
         epochs, indices = np.array(keys, dtype=np.int64).reshape(-1, 2).T
-        count = self.recipe.num_instances
-        labels, instances = np.divmod(positions(indices, len(self)), count)
-        return labels, labels, instances + (1 + epochs) * count if fresh else instances
+        labels, instances = np.divmod(positions(indices, len(self)), self._count)
+        instances += self._first
+        return labels, labels, instances + (1 + epochs) * self._count if fresh else instances
+
+    def _draw(self, numbers: InstanceNumbers) -> list[Item]:
+        labels, categories, instances = numbers
+        return _items(self.drawer.draw_instances(categories, instances), labels.tolist())
 
 
-class HeldOut(ImageDataset):
-    """Instances of a recipe's categories from number ``first`` on, ``count`` of each, drawn on demand."""
+class StoredDataset(RecipeDataset):
+    """Reads the images of a store.
 
-    def __init__(self, drawer: Drawer, first: int, count: int) -> None:
-        self.drawer = drawer
-        self.first = first
-        self.count = count
-        self.class_names = [category.name for category in drawer.categories]
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.drawer.recipe
-
-    def __len__(self) -> int:
-        return len(self.class_names) * self.count
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        _, labels, instances = self.places([(0, index) for index in positions(indices, len(self))], fresh=False)
-        return _items(self.drawer.draw_instances(labels, instances), labels.tolist())
-
-    def places(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> Places:
-        """Where the items of (epoch, index) are, in every epoch the same ones."""
-        indices = np.array(keys, dtype=np.int64).reshape(-1, 2)[:, 1]
-        labels, instances = np.divmod(positions(indices, len(self)), self.count)
-        return labels, labels, instances + self.first
-
-
-class StoredDataset(ImageDataset):
-    """Reads a store.
+    Args:
+        path: the store's folder.
 
     Raises:
         StoreError: there is no store at ``path``, it is not complete, or (while reading) an image is damaged.
@@ -186,6 +166,6 @@ class StoredDataset(ImageDataset):
 
 
 def _items(images: NDArray[np.uint8], labels: list[int]) -> list[Item]:
-    """Items from images, uint8 [n, h, w, c], which share memory that may be written to."""
+    """Items from images, uint8 [n, h, w, c]; their tensors share the images' memory."""
     batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return list(zip(batch.unbind(0), labels, strict=True))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from formulavision.data.loading import Batch, EpochBatches, EpochLoader, ImageDataset, Key, Prepared, make_batches
+from formulavision.data.loading import Batch, EpochLoader, ImageDataset, Key, Prepared, make_batches
 from formulavision.recipes.drawing import DeviceDrawer, Drawer
 from formulavision.rendering.triton_support import upload
 
@@ -20,7 +20,7 @@ __all__ = ["DeviceLoader", "DrawnOnDevice", "device_drawer", "make_device_loader
 
 
 def device_drawer(dataset: ImageDataset, device: torch.device) -> DeviceDrawer | None:
-    """What draws a dataset's images on a device; None where they are not drawn, or not there.
+    """The drawer of a dataset's images on a device; None where they are not drawn, or cannot be drawn there.
 
     Raises:
         PluginError: the generator raised.
@@ -31,7 +31,7 @@ def device_drawer(dataset: ImageDataset, device: torch.device) -> DeviceDrawer |
     on_device = DeviceDrawer(drawer, device)
     if not on_device.native:
         return None
-    # Now, rather than at the first step: kernels are compiled when they first draw.
+    # Kernels are compiled when they first draw: now, rather than at the first step.
     on_device.draw_instances(np.zeros(1, np.int64), np.zeros(1, np.int64))
     on_device.wait()
     return on_device
@@ -40,12 +40,12 @@ def device_drawer(dataset: ImageDataset, device: torch.device) -> DeviceDrawer |
 class DrawnOnDevice(Prepared):
     """A dataset's images at the size that the model sees, drawn and cropped on a device.
 
-    They are those of :class:`Prepared`; where they are resized, a GPU may round a pixel to the next level.
+    The images are those of :class:`Prepared`; where they are resized, a GPU may round a pixel to the next level.
 
     Args:
-        source: images that are drawn: with ``places``.
-        drawer: draws them.
-        resize, crop, augment, flip, seed, fresh: as of :class:`Prepared`.
+        source: a dataset whose images are drawn, with ``find_instances``.
+        drawer: draws the images on the device.
+        settings: ``resize``, ``crop``, ``augment``, ``flip``, ``seed`` and ``fresh``, as of :class:`Prepared`.
     """
 
     def __init__(self, source: ImageDataset, drawer: DeviceDrawer, **settings: Any) -> None:
@@ -57,7 +57,7 @@ class DrawnOnDevice(Prepared):
         return self.drawer.device
 
     def _resized(self, keys: list[Key]) -> Batch:
-        labels, categories, instances = self.source.places(keys, fresh=self.fresh)  # type: ignore[attr-defined]
+        labels, categories, instances = self.source.find_instances(keys, fresh=self.fresh)  # type: ignore[attr-defined]
         images = self.drawer.draw_instances(categories, instances).permute(0, 3, 1, 2).contiguous()
         return self._at_size(images), upload(labels, self.device)
 
@@ -72,19 +72,15 @@ class DrawnOnDevice(Prepared):
 
 
 class DeviceLoader(EpochLoader):
-    """Batches of an :class:`EpochLoader`, already on the device: uint8 [b, c, crop, crop] and int64 [b].
+    """Batches of an :class:`EpochLoader` that are drawn on the device: uint8 [b, c, crop, crop] and int64 [b].
 
-    On CUDA, batch k + 1 is drawn on a stream of its own while step k runs on the stream that asks for batches. Drawing
-    it does not begin before step k - 1 has ended, and step k not before batch k is drawn. When it asks for batch k,
-    the host waits for the end of step k - 2. So no more than three batches are referred to, the one of a step that
-    has just ended, the running step's and the next one, and no more steps than two lie queued; the memory of a batch
-    is used again once the step that saw it has ended.
+    On CUDA, batch k + 1 is drawn on a separate stream while step k runs on the stream that asks for batches. Drawing
+    batch k + 1 waits for the end of step k - 1, and step k waits for batch k. When batch k is asked for, the host waits
+    for the end of step k - 2. So at most three batches are alive (of the step that has just ended, of the running step,
+    and the next one), and at most two steps are queued. The memory of a batch is reused after its step has ended.
     """
 
     dataset: DrawnOnDevice
-
-    def __init__(self, drawn: DrawnOnDevice, batches: EpochBatches) -> None:
-        super().__init__(drawn, batches, collate_fn=_as_it_is, generator=torch.Generator())
 
     @property
     def drawn_on(self) -> str:
@@ -121,24 +117,20 @@ class DeviceLoader(EpochLoader):
 def make_device_loader(
     drawn: DrawnOnDevice, *, batch_size: int, shuffle: bool, rank: int = 0, ranks: int = 1
 ) -> DeviceLoader:
-    """The batches of :func:`make_batches`, drawn on the device."""
+    """A loader of the batches of :func:`make_batches`, which are drawn on the device."""
     return DeviceLoader(drawn, make_batches(drawn, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks))
 
 
 @functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One of a process for each device: what a stream's tensors lay in is kept for that stream."""
+    """The stream for drawing, one for each device: torch keeps freed memory for the stream that used it."""
     return torch.cuda.Stream(device)
 
 
 def _handed_over(batch: Batch, ready: torch.cuda.Event, device: torch.device) -> Batch:
-    """A batch that the current stream waits for, and that is not used again before that stream is done with it."""
+    """Make the current stream wait for a batch; the batch's memory is reused only after this stream has used it."""
     stream = torch.cuda.current_stream(device)
     stream.wait_event(ready)
     for tensor in batch:
         tensor.record_stream(stream)
-    return batch
-
-
-def _as_it_is(batch: Any) -> Any:
     return batch

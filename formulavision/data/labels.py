@@ -1,5 +1,5 @@
-"""Labels other than a formula's own: some of them replaced at random, or clusters of what a model sees (the paper's
-section 4.3 (i), figure 5 and table 7). Importable without torch."""
+"""Labels other than a formula's own: partly replaced at random, or clusters of a model's features (the paper's section
+4.3 (i), figure 5 and table 7). Importable without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from formulavision.util.indices import positions
 if TYPE_CHECKING:
     import torch
 
-    from formulavision.data.datasets import Places
+    from formulavision.data.datasets import InstanceNumbers
     from formulavision.data.loading import ImageDataset, Key
     from formulavision.recipes.drawing import Drawer
 
@@ -27,11 +27,11 @@ __all__ = ["LabelSettings", "Relabelled", "label_noise"]
 _SAME_IN_EVERY_EPOCH = -1
 
 KEPT = -1
-"""In place of a label: the image's own stays."""
+"""Stands in place of a new label where the image keeps its own."""
 
 
 class LabelSettings(Config):
-    """Which labels a model is pre-trained on: exactly one of ``noise`` and ``clusters``."""
+    """Labels for pre-training: exactly one of ``noise`` and ``clusters``."""
 
     noise: float | None = Field(
         None, ge=0, le=1, description="share of the images whose label is drawn at random from all classes (figure 5)"
@@ -55,16 +55,15 @@ class LabelSettings(Config):
 def label_noise(labels: NDArray[np.int64], share: float, num_classes: int, *, seed: int) -> NDArray[np.int64]:
     """Labels of which some are replaced at random (the paper's figure 5).
 
-    Each image is chosen with probability ``share``, on its own, so that the number of chosen ones is binomial and
-    ``share`` its expectation; the chosen get a label drawn uniformly from all classes, which may be the one they had.
-    With a share of 1 labels say nothing about images. What becomes of image i depends on (seed, i) alone: not on the
-    other images, nor on how many there are, and whoever is chosen with one share is chosen with any larger one.
+    Each image is chosen independently with probability ``share``. A chosen image gets a label drawn uniformly from all
+    classes, which may be its own. With a share of 1, labels are independent of the images. The label of image i depends
+    on (seed, i) alone, not on the other images. The images chosen with one share are also chosen with a larger one.
 
     Args:
         labels: int64 [n], from 0.
-        share: from 0 (nothing is replaced) to 1.
-        num_classes: replaced labels are from 0 to ``num_classes`` - 1.
-        seed: of the choice and of the new labels.
+        share: from 0 (no label is replaced) to 1.
+        num_classes: new labels are from 0 to ``num_classes`` - 1.
+        seed: seed of the choice and of the new labels.
 
     Returns:
         int64 [n].
@@ -79,27 +78,27 @@ def label_noise(labels: NDArray[np.int64], share: float, num_classes: int, *, se
 
 
 def _replacements(length: int, share: float, num_classes: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """New labels, or KEPT, int64 [length]; those of an image are the same whatever the length."""
+    """New labels, or KEPT, int64 [length]; the new label of an image does not depend on the length."""
     uniform = random_stream(seed, Stream.LABEL_NOISE, 1 + epoch).random((length, 2))
     return np.where(uniform[:, 0] < share, (uniform[:, 1] * num_classes).astype(np.int64), KEPT)
 
 
 class Relabelled:
-    """The images of a dataset under other labels.
+    """The images of a dataset with other labels.
 
-    With noise, images have the labels of :func:`label_noise`; a fresh image of (epoch, index) has a label of its own,
-    from (seed, epoch, index). With clusters, labels are those that were last given to :meth:`replace`, -1 before that,
-    which no loss function takes; and no image is ever fresh, because a cluster's members are known by their index.
+    With noise, images have the labels of :func:`label_noise`; the label of a fresh image depends on (seed, epoch,
+    index). With clusters, images have the labels that were last given to :meth:`replace`. Before that the labels are
+    -1, which loss functions refuse. With clusters no image is fresh, because clusters are assigned by index.
 
     Args:
-        source: an :class:`~formulavision.data.loading.ImageDataset`.
-        settings: which labels.
+        source: the images.
+        settings: noise or clusters.
 
     Raises:
         ConfigError: noise, and the images have several labels each; or more clusters than images.
 
     Attributes:
-        clusters: how many, or None where labels are noisy.
+        clusters: the number of clusters; None where labels are noisy.
         class_names: the source's, or "cluster 0" and on.
     """
 
@@ -149,23 +148,23 @@ class Relabelled:
         return self.clusters is None and getattr(self.source, "endless", False)
 
     def fresh_items(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
-        """The source's fresh images of (epoch, index), under noisy labels."""
+        """The source's fresh images for each (epoch, index), with noisy labels."""
         items = self.source.fresh_items(keys)  # type: ignore[attr-defined]
         return [_noisy(item, self._fresh_noise(*key)) for item, key in zip(items, keys, strict=True)]
 
     @property
     def drawer(self) -> Drawer | None:
-        """What draws the source's images; None where they are not drawn."""
+        """The drawer of the source's images; None where they are not drawn."""
         return getattr(self.source, "drawer", None)
 
-    def places(self, keys: Sequence[Key], *, fresh: bool) -> Places:
-        """Where the source's items of (epoch, index) are, under these labels."""
-        _, labels, instances = self.source.places(keys, fresh=fresh)  # type: ignore[attr-defined]
+    def find_instances(self, keys: Sequence[Key], *, fresh: bool) -> InstanceNumbers:
+        """The numbers of the source's items for each (epoch, index), with these labels."""
+        _, categories, instances = self.source.find_instances(keys, fresh=fresh)  # type: ignore[attr-defined]
         indices = np.array([index for _, index in keys], np.int64)
         if self.clusters is not None:
-            return self._labels.numpy()[indices], labels, instances
+            return self._labels.numpy()[indices], categories, instances
         noise = np.array([self._fresh_noise(*key) for key in keys], np.int64) if fresh else self._noise[indices]
-        return np.where(noise == KEPT, labels, noise), labels, instances
+        return np.where(noise == KEPT, categories, noise), categories, instances
 
     def _fresh_noise(self, epoch: int, index: int) -> np.int64:
         if self._fresh[0] != epoch:
@@ -178,7 +177,7 @@ class Relabelled:
         return self._labels.numpy().copy()
 
     def replace(self, labels: NDArray[np.int64]) -> None:
-        """Give all images new labels, int64 [n]: the clusters', from 0. Running loader workers see them too."""
+        """Give all images new labels: numbers of clusters from 0, int64 [n]. Running loader workers see them, too."""
         self._labels.numpy()[:] = labels
 
     def _replacements(self, epoch: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""From a map-style dataset to batches: the same batches whatever the number of workers."""
+"""Batches of a map-style dataset: resized, cropped and augmented; the same whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ __all__ = [
 ]
 
 Key = tuple[int, int]
-"""(epoch, index): all that an image's augmentation depends on, besides the seed."""
+"""(epoch, index). An image's augmentation depends on these and the seed alone."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, uint8 [b, c, crop, crop], and labels: int64 [b], or int8 [b, classes] of a dataset of several labels an image
-(1 present, 0 absent, -1 not to be counted)."""
+(1 present, 0 absent, -1 not counted)."""
 
 ResizeMode = Literal["squash", "center", "border"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 CACHE_BYTES = 1 << 30
-"""Resized images are kept in memory where all of them take less than this."""
+"""Resized images are kept in memory where all of them take less memory than this."""
 
 
 class ImageDataset(Protocol):
-    """What a model is trained on: index -> (uint8 [c, h, w], label), c is 1 or 3 and the same for all images."""
+    """A dataset to train on: index -> (uint8 tensor [c, h, w], label); c is 1 or 3 and the same for all images."""
 
     @property
     def num_classes(self) -> int: ...
@@ -63,20 +63,20 @@ class ImageDataset(Protocol):
 class EpochBatches(Sampler[list[Key]]):
     """Batches of one epoch as lists of (epoch, index): each index once, in a permutation keyed by (seed, epoch).
 
-    A batch is divided among ranks, its first image for rank 0, the second for rank 1 and so on, so that all ranks
-    together see the batches that a single process sees.
+    Ranks (processes that train together) share each batch: its first image is for rank 0, the second for rank 1 and so
+    on. All ranks together see the batches that a single process sees.
 
     Args:
         length: number of images.
         batch_size: images a batch, of all ranks together.
         shuffle: otherwise the images come in order.
-        rank, ranks: which share of each batch this is.
-        least: a last batch of fewer images is left out; they wait for another epoch.
+        rank, ranks: number of this process, and number of all.
+        least: a last batch of fewer images is left out in this epoch.
 
     Attributes:
-        epoch: the epoch that the next iteration goes through, from 0.
-        start: the batch of it that comes first.
-        order: takes the place of the permutation where it is set, int64 [length].
+        epoch: the epoch of the next iteration, from 0.
+        start: its first batch.
+        order: replaces the permutation where it is set, int64 [length].
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.rank = rank
         self.ranks = ranks
         rest = length % batch_size
-        # Of the last batch, which is smaller, some ranks may have no share.
+        # The last batch is smaller: some ranks may have no image of it.
         self.batches = length // batch_size + (rest >= max(least, rank + 1))
         self.epoch = self.start = 0
         self.order: NDArray[np.int64] | None = None
@@ -114,9 +114,9 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 class ImageCache:
-    """Resized images, filled as they are first asked for; it lies in shared memory where there are workers.
+    """Resized images, each kept when it is first read; in shared memory where there are workers.
 
-    Workers write without a lock: whoever writes an image writes the same bytes.
+    Workers write without a lock: all of them write the same bytes of an image.
     """
 
     def __init__(self, length: int, shape: tuple[int, int, int], label: torch.Tensor, *, shared: bool) -> None:
@@ -135,10 +135,12 @@ class ImageCache:
 def image_cache(
     dataset: ImageDataset, resize: int, *, workers: int, ranks: int = 1, mode: ResizeMode = "squash"
 ) -> ImageCache | None:
-    """A cache for the dataset's resized images, where they are small enough to be kept in memory.
+    """A cache for the dataset's resized images; None where they take too much memory.
 
     Args:
-        ranks: how many processes of this machine have one.
+        resize: side of the images in pixels.
+        workers: number of processes that load.
+        ranks: number of processes on this machine that have a cache each.
         mode: as of :func:`to_square`.
     """
     image, label = dataset[0]
@@ -147,7 +149,7 @@ def image_cache(
     if needed > CACHE_BYTES:
         return None
     shared = Path("/dev/shm")
-    # Containers often have 64 MB of shared memory, and writing past its end kills the process.
+    # Containers often have only 64 MB of shared memory, and writing past its end kills the process.
     if workers and not (shared.is_dir() and shutil.disk_usage(shared).free > 2 * needed):
         return None
     kind = label if isinstance(label, torch.Tensor) else torch.tensor(label)
@@ -161,10 +163,11 @@ class Prepared(Dataset[Any]):
         source: the images.
         resize, crop: sides in pixels.
         augment: crop at random (and flip, where ``flip``); otherwise the crop is central.
-        seed: of the augmentation, which is keyed by (seed, epoch, index): it does not depend on who draws it when.
-        cache: keeps the resized images.
-        fresh: take the source's ``fresh_items``, which are others in every epoch.
-        mode, interpolation, fill: how images are resized; see :func:`to_square`.
+        flip: mirror half of the images.
+        seed: seed of the augmentation, which depends on (seed, epoch, index) alone.
+        cache: keeps the resized images; None: they are resized each time.
+        fresh: take the source's ``fresh_items``, which are new in every epoch.
+        mode, interpolation, fill: as of :func:`to_square`.
     """
 
     def __init__(
@@ -211,15 +214,15 @@ class Prepared(Dataset[Any]):
         return self._cut(images, random_windows(keys, margin, seed=self.seed, flip=self.flip)), labels
 
     def plain(self) -> Self:
-        """The same images, each epoch the source's own ones, cropped centrally."""
+        """The source's own images (not fresh ones), cropped centrally."""
         plain = copy.copy(self)
         plain.augment = plain.flip = plain.fresh = False
         return plain
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
-        """Windows of images, each of its own: uint8 [b, c, crop, crop]."""
+        """A window of each image: uint8 [b, c, crop, crop]. Windows are as of :func:`random_windows`."""
         out = np.empty((*images.shape[:2], self.crop, self.crop), np.uint8)
-        # numpy, because a torch view costs several times as much, and there are some for every image.
+        # numpy's views cost a fraction of torch's, and each image takes several.
         for cropped, image, (top, left, mirrored) in zip(out, images.numpy(), windows.T.tolist(), strict=True):
             window = image[:, top : top + self.crop, left : left + self.crop]
             cropped[:] = window[:, :, ::-1] if mirrored else window
@@ -277,9 +280,10 @@ def to_square(
     Args:
         images: uint8 [n, c, h, w] or [c, h, w].
         resize: side of the result in pixels.
-        crop: side of the central crop, which decides where an odd pixel goes.
-        mode: ``squash``: both sides become ``resize``, whatever the aspect. ``center``: the shorter side does, and what
-            the longer side has more is cut off. ``border``: the longer side does, and the rest is filled.
+        crop: side of the central crop, on which the rounding of odd margins depends.
+        mode: ``squash``: both sides become ``resize``, whatever the aspect ratio. ``center``: the shorter side becomes
+            ``resize``, and the longer one is cut. ``border``: the longer side becomes ``resize``, and the rest is
+            filled.
         fill: red, green and blue of the border, 0 to 255.
 
     Returns:
@@ -318,9 +322,9 @@ def _half(margin: int) -> int:
 
 
 def _start_of_square(side: int, resize: int, crop: int) -> int:
-    """Where the square begins on a side of an image, negative where it is larger than the image.
+    """Start of the square on a side of an image, in pixels; negative where the square is larger than the image.
 
-    It begins so that its central crop is the image's own central crop, to the pixel.
+    The central crop of the square is the image's own central crop, to the pixel.
     """
     first = _half(side - crop) if side >= crop else -((crop - side) // 2)
     return first - _half(resize - crop)
@@ -335,16 +339,16 @@ def _resized_by_pillow(image: torch.Tensor, size: Sequence[int], interpolation: 
 
 
 def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -> NDArray[np.int64]:
-    """Where images are cropped, each as (seed, epoch, index) says.
+    """Random crops of images; the crop of an image depends on (seed, epoch, index) alone.
 
     Args:
         keys: (epoch, index) of each image.
-        margin: pixels that an image is larger than its crop.
-        seed: of the augmentation.
+        margin: difference of the sides of image and crop, in pixels.
+        seed: seed of the augmentation.
         flip: mirror half of the images.
 
     Returns:
-        Top row, left column, and 1 for what is mirrored, 0 otherwise: int64 [3, n].
+        Top row, left column, and 1 for a mirrored image, 0 otherwise: int64 [3, n].
     """
     counters = np.zeros((len(keys), 3), np.int64)
     counters[:, :2] = keys
@@ -354,12 +358,28 @@ def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -
 
 
 class EpochLoader(DataLoader[Batch]):
-    """A loader whose ``batches`` say which images come when."""
+    """A loader of the batches that ``batches`` lists.
+
+    Args:
+        prepared: the images.
+        batches: which images come when.
+        workers: processes that load; 0: this process.
+        pin: whether batches lie in page-locked memory, which a GPU copies faster.
+    """
 
     dataset: Prepared
 
-    def __init__(self, prepared: Prepared, batches: EpochBatches, **arguments: Any) -> None:
-        super().__init__(prepared, batch_sampler=batches, **arguments)
+    def __init__(self, prepared: Prepared, batches: EpochBatches, *, workers: int = 0, pin: bool = False) -> None:
+        super().__init__(
+            prepared,
+            batch_sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            collate_fn=_unchanged,
+            # A generator of its own: a loader draws a seed for each epoch, and the global one belongs to the model.
+            generator=torch.Generator(),
+        )
         self.batches = batches
 
     def __iter__(self) -> Any:
@@ -368,15 +388,15 @@ class EpochLoader(DataLoader[Batch]):
 
     @property
     def drawn_on(self) -> str | None:
-        """Kind of the device where images are drawn; None where they are read."""
+        """Type of the device that draws the images; None where they are read."""
         return "cpu" if getattr(self.dataset.source, "drawer", None) is not None else None
 
     def describe(self) -> str:
-        """What loads, in words."""
+        """The number of processes that load, in words."""
         return counted(self.num_workers, "loader")
 
     def central(self, batch_size: int) -> EpochLoader:
-        """A loader of the same kind, of the source's own images, in the order of their index and cropped centrally."""
+        """A loader of the same kind for the source's own images, in their order and cropped centrally."""
         return make_loader(
             self.dataset.plain(),
             batch_size=batch_size,
@@ -389,8 +409,8 @@ class EpochLoader(DataLoader[Batch]):
 def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> EpochBatches:
     """Batches of ``prepared``: all images once an epoch.
 
-    The last batch is smaller. In training it is left out where it has fewer than two images, of which batch
-    normalisation has no statistics, or fewer than there are ranks.
+    The last batch is smaller. In training it is left out where it has fewer than two images, because batch
+    normalisation needs two, or fewer than there are ranks.
     """
     least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
     return EpochBatches(
@@ -401,18 +421,10 @@ def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, rank: in
 def make_loader(
     prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool, rank: int = 0, ranks: int = 1
 ) -> EpochLoader:
-    """The batches of :func:`make_batches`, loaded by this process or by ``workers`` others."""
-    return EpochLoader(
-        prepared,
-        make_batches(prepared, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-        collate_fn=_as_it_is,
-        # Of its own: a loader draws a seed for each epoch, and the global stream belongs to the model.
-        generator=torch.Generator(),
-    )
+    """A loader of the batches of :func:`make_batches`."""
+    batches = make_batches(prepared, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks)
+    return EpochLoader(prepared, batches, workers=workers, pin=pin)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from formulavision import FormulaDataset, Recipe, StoredDataset, generate
-from formulavision.data.datasets import ImageDataset
+from formulavision.data.datasets import RecipeDataset
 from formulavision.storage import FORMATS
 
 RECIPE = Recipe.from_dict(
@@ -26,7 +26,7 @@ def reference() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module", params=["on demand", *FORMATS])
-def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
+def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RecipeDataset:
     if request.param == "on demand":
         return FormulaDataset(RECIPE)
     root = tmp_path_factory.mktemp("store") / request.param
@@ -37,7 +37,7 @@ def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_a_loader_gives_the_same_pixels(
-    dataset: ImageDataset, reference: tuple[torch.Tensor, torch.Tensor], workers: int, batch_size: int
+    dataset: RecipeDataset, reference: tuple[torch.Tensor, torch.Tensor], workers: int, batch_size: int
 ) -> None:
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
     loader = DataLoader(
@@ -49,12 +49,12 @@ def test_a_loader_gives_the_same_pixels(
     assert torch.equal(torch.cat([labels for _, labels in batches]), reference[1][order])
 
 
-def test_items_are_uint8_channels_first(dataset: ImageDataset) -> None:
+def test_items_are_uint8_channels_first(dataset: RecipeDataset) -> None:
     image, label = dataset[31]
     assert (image.dtype, tuple(image.shape), label) == (torch.uint8, (1, 40, 40), 1)
 
 
-def test_classes_are_the_categories(dataset: ImageDataset) -> None:
+def test_classes_are_the_categories(dataset: RecipeDataset) -> None:
     assert dataset.class_names == ["00000", "00001", "00002"]
     assert dataset.num_classes == 3
 

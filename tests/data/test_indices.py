@@ -36,7 +36,7 @@ class Everything:
             "FormulaDataset": lambda i: self.bytes(drawn[i]),
             "FormulaDataset, fresh": lambda i: self.bytes(drawn.fresh_items([(0, i)])[0]),
             "StoredDataset": lambda i: self.bytes(stored[i]),
-            "HeldOut": lambda i: self.bytes(held_out[i]),
+            "held out": lambda i: self.bytes(held_out[i]),
             "Relabelled, noise": lambda i: self.bytes(noisy[i]),
             "Relabelled, clusters": lambda i: self.bytes(clusters[i]),
         }
@@ -47,7 +47,7 @@ class Everything:
 
 
 NAMES = (
-    *("Drawer", "Drawer.draw_batch", "Store", "FormulaDataset", "FormulaDataset, fresh", "StoredDataset", "HeldOut"),
+    *("Drawer", "Drawer.draw_batch", "Store", "FormulaDataset", "FormulaDataset, fresh", "StoredDataset", "held out"),
     *("Relabelled, noise", "Relabelled, clusters"),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -105,17 +105,17 @@ class Drawer:
             yield wanted[order[start:stop]]
             start = stop
 
-    def locate(self, index: int) -> tuple[Category, int]:
+    def locate(self, index: SupportsIndex) -> tuple[Category, int]:
         """Category and instance of an index; a negative one counts from the end.
 
         Raises:
             IndexError: there is no such index.
             TypeError: the index is no whole number.
         """
-        category, instance = divmod(int(positions([index], len(self))[0]), self.recipe.num_instances)
+        category, instance = divmod(int(positions([index], len(self))[0]), self.recipe.num_instances)  # type: ignore[arg-type]
         return self.categories[category], instance
 
-    def name(self, index: int) -> str:
+    def name(self, index: SupportsIndex) -> str:
         """Path of the image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``."""
         category, instance = self.locate(index)
         with blamed(self.generator.name, "in instance_name()"):
@@ -129,14 +129,14 @@ class Drawer:
         """
         return ask_for_names(self.generator, self.recipe.num_instances)
 
-    def draw(self, index: int) -> tuple[UInt8[np.ndarray, "size size channels"], int]:
+    def draw(self, index: SupportsIndex) -> tuple[UInt8[np.ndarray, "size size channels"], int]:
         """Image and label.
 
         Raises:
             IndexError: there is no such index.
             PluginError: the generator raised.
         """
-        images, labels = self.draw_batch([index])
+        images, labels = self.draw_batch([index])  # type: ignore[arg-type]
         return images[0], int(labels[0])
 
     def draw_batch(

@@ -19,7 +19,7 @@ AT_MOST = {
     "cli": 900,
     "comparison": 2_500,
     "data": 1_800,
-    "evaluation": 950,
+    "evaluation": 1_000,
     "formulavision": 100,
     "generators": 350,
     "plugins": 1_700,

@@ -1,6 +1,7 @@
 """While the tests run, functions that take arrays check them against their signatures (jaxtyping, beartype).
 
 Checked are all annotated functions of the rooms below, whoever calls them, and all annotated kernels that Python calls.
+Other rooms take the users' input and refuse bad input by themselves, which their tests try: they are not checked.
 The import hook of jaxtyping would wrap kernels as well, before numba and Triton read them, so this is one of our own.
 """
 
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike
 
 __all__ = ["check_signatures"]
 
-ROOMS = ("formulavision.rendering.", "formulavision.recipes.drawing", "formulavision_plugins.")
+ROOMS = ("formulavision.rendering.", "formulavision_plugins.")
 RULES = BeartypeConf(
     is_pep484_tower=True,  # an int is a float
     hint_overrides=FrozenDict({ArrayLike: Any}),  # for beartype, numpy's type has no tuples of numbers

@@ -206,7 +206,7 @@ def test_the_command_writes_plain_files_unless_told_and_warns_of_others(
         assert result.exit_code == 0, result.output
         assert [path.read_bytes()[24] for path in out.rglob("*.png")] == [depth]
     help_text = " ".join(CliRunner().invoke(app, ["generate", "--help"]).output.replace("│", " ").split())
-    assert "torchvision's decode_image and Hugging Face datasets get wrong values" in help_text
+    assert "torchvision's decode_image and Hugging Face datasets read wrong values" in help_text
 
 
 def test_names_are_the_published_ones(tmp_path: Path) -> None:

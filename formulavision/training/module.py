@@ -193,6 +193,7 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.settings)
-        steps_per_epoch = round(self.trainer.estimated_stepping_batches / self.settings.epochs)
+        # Not estimated_stepping_batches, which starts the loader workers: the run's clusters are not yet found.
+        steps_per_epoch = len(self.trainer.datamodule.train_loader.batches)  # type: ignore[attr-defined]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(self.settings, steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

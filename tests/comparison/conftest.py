@@ -1,41 +1,14 @@
-"""A generator and a comparison that are as small as they can be."""
+"""A comparison that is as small as it can be."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-from pydantic import Field
+from striped_categories import Stripes
 
-import formulavision
-from formulavision import Category, Generator, Params, compare
+from formulavision import compare
 from formulavision.comparison import Comparison
-
-
-class StripesParams(Params):
-    contrast: int = Field(100, ge=1, le=127, description="amplitude", json_schema_extra={"unit": "gray levels"})
-    broken: bool = Field(False, description="raise while drawing")
-
-
-@formulavision.register
-class Stripes(Generator):
-    """Stripes whose direction and width are the category."""
-
-    name = "comparison-test-stripes"
-    Params = StripesParams
-    columns = ("x", "y")
-
-    def category(self, index: int) -> tuple[float, float]:
-        return 1.0 + index % 4, 1.0 + index // 4
-
-    def render(self, category: Category, instance: int) -> np.ndarray:
-        if self.params.broken:
-            raise ValueError("out of\nink")
-        y, x = np.mgrid[: self.canvas.size, : self.canvas.size] / self.canvas.size
-        fx, fy = category.parameters[0]
-        phase = self.random(category, instance).random()
-        return (127 + self.params.contrast * np.sin(2 * np.pi * (fx * x + fy * y + phase))).astype(np.uint8)
 
 
 def recipe(**params: Any) -> dict[str, Any]:

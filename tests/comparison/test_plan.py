@@ -72,7 +72,7 @@ def keys(found: set[Path]) -> set[str]:
 
 
 def test_finished_runs_of_earlier_versions_are_found_again(small: dict[str, Any]) -> None:
-    small |= {"probes": ["linear"], "freeze": ["none", "conv1"]}
+    small |= {"model": "resnet10t", "probes": ["linear"], "freeze": ["none", "conv1"]}
     small["arms"] = {"scratch": None, "stripes": {**small["arms"]["stripes"], "labels": {"noise": 0.5}}}
     small["arms"]["real"] = {"images": {"kind": "digits", "train_per_class": 5}, "pretrain": {"epochs": 3}}
     assert [str(stage.folder) for stage in plan(small)] == [
@@ -367,6 +367,7 @@ def test_the_precision_of_a_stage_is_the_one_that_auto_stands_for(
     on_cpu = with_precision("auto", "cpu")
     assert on_cpu == with_precision("32-true", "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     on_gpu = with_precision("auto", "cuda")
     assert on_gpu == with_precision("bf16-mixed", "cuda") == with_precision("auto", "auto")
     assert not on_gpu & on_cpu

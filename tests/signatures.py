@@ -10,17 +10,22 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import inspect
+import random
 import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
-from beartype import BeartypeConf, FrozenDict, beartype
-from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import ArrayLike
+
+# beartype looks at random items of lists: with numbers of its own, so that it leaves Python's generator alone.
+with mock.patch("random.getrandbits", random.Random(0).getrandbits):
+    from beartype import BeartypeConf, FrozenDict, beartype
+    from beartype.door import is_bearable
 
 __all__ = ["check_signatures"]
 

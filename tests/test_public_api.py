@@ -39,7 +39,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_list_and_the_types_are_installed() -> None:
-    data = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
     assert {file.name for pattern in data["formulavision"] for file in PACKAGE.glob(pattern)} == {
         "__init__.pyi",
         "py.typed",

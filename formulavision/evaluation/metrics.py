@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from formulavision.util.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["MEAN_AVERAGE_PRECISION", "TOP_1", "TOP_K", "Metrics", "Predictions", "average_precision", "compute_metrics"]
 
@@ -83,10 +83,14 @@ def compute_metrics(predictions: Predictions) -> Metrics:
 
 
 def _of_one_label(predictions: Predictions) -> Metrics:
+    # Imported here, so that tables and reports, which read what was computed, start without torch.
+    from torch.nn.functional import cross_entropy
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     labels, scores = predictions.labels, predictions.scores
     k = min(TOP_K, scores.shape[1])
     highest = scores.topk(k)
-    among = ((highest.indices == labels[:, None]) & (highest.values > -torch.inf)).any(1)
+    among = ((highest.indices == labels[:, None]) & (highest.values > -np.inf)).any(1)
     confusion: NDArray[np.int64] = multiclass_confusion_matrix(
         predictions.predicted, labels, num_classes=scores.shape[1]
     ).numpy()
@@ -105,6 +109,8 @@ def _of_one_label(predictions: Predictions) -> Metrics:
 
 
 def _of_several_labels(predictions: Predictions) -> Metrics:
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
     labels, scores = predictions.labels, predictions.scores
     per_class = [average_precision(*columns) for columns in zip(labels.numpy().T, scores.numpy().T, strict=True)]
     found = [value for value in per_class if value is not None]

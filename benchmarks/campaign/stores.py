@@ -368,5 +368,5 @@ TRIALS = [
         short=4,
     ),
     Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=3),
-    Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=2),
+    Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=1),
 ]

@@ -120,8 +120,12 @@ def _one_after_another(generator: Generator, count: int) -> Iterator[object]:
 
 def _in_parallel(recipe: Recipe, count: int, workers: int) -> Iterator[object]:
     pool = worker_pool(workers, _start, recipe.to_dict())
+    chunk = max(1, min(16, count // (4 * workers)))
     try:
-        yield from pool.map(_one, range(count), chunksize=max(1, min(16, count // (4 * workers))))
+        # Not pool.map: it cancels what was not done yet, which the pool cannot mark as failed when its workers end.
+        futures = [pool.submit(_some, range(i, min(i + chunk, count))) for i in range(0, count, chunk)]
+        for future in futures:
+            yield from future.result()
     except BrokenProcessPool:
         raise PluginError(BROKEN_POOL) from None
     finally:
@@ -140,10 +144,10 @@ def _start(recipe: dict[str, object]) -> None:
         _generator = error  # raised by the first call: an error here would end the process with a traceback
 
 
-def _one(index: int) -> object:
+def _some(indices: range) -> list[object]:
     if isinstance(_generator, FormulaVisionError):
         raise _generator
-    return _ask(_generator, index)
+    return [_ask(_generator, index) for index in indices]
 
 
 def _ask(generator: Generator, index: int) -> object:

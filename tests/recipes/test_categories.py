@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import numpy as np
 import pytest
 
 from formulavision import Category, ConfigError, Drawer, Generator, Recipe, plugins
-from formulavision.recipes.categories import find_categories
+from formulavision.recipes.categories import _in_parallel, find_categories
 from formulavision.recipes.category_files import CATEGORIES, read_folder, write_file
+from formulavision.recipes.recipe import as_recipe
 from formulavision.util.errors import PluginError
 
 SYSTEM = [0.5, 0.1, -0.1, 0.5, 0.2, 0.3]
@@ -142,6 +146,23 @@ def test_parameters_are_read_only_in_every_process() -> None:
         assert same.parameters.tolist() == [[1, 1, 1]] * 2
         with pytest.raises(ValueError, match="read-only"):
             same.parameters[0, 0] = 2
+
+
+def test_a_search_that_is_stopped_ends_its_workers_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the pool notices that its workers ended before it hears that it is to end, as on a busy machine."""
+    shutdown = ProcessPoolExecutor.shutdown
+
+    def late(pool: ProcessPoolExecutor, *arguments: Any, **keywords: Any) -> None:
+        time.sleep(0.5)
+        shutdown(pool, *arguments, **keywords)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", late)
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    found = _in_parallel(as_recipe("ifs"), 5000, 2)
+    next(found)
+    del found
+    assert raised == []
 
 
 def test_a_render_that_changes_its_category_is_told_why_it_fails(odd: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

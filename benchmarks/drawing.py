@@ -130,7 +130,8 @@ def published_procedure(system: NDArray[np.float64], points: int, size: int, pad
         xs.append(x)
         ys.append(y)
     columns, rows = (
-        (np.uint16((v - v.min()) / np.ptp(v) * (size - 2 * padding) + padding)) for v in (np.array(xs), np.array(ys))
+        ((v - v.min()) / np.ptp(v) * (size - 2 * padding) + padding).astype(np.uint16)
+        for v in (np.array(xs), np.array(ys))
     )
     image = np.zeros((size, size, 3), np.uint8)
     for row, column, mask in zip(rows, columns, masks, strict=True):

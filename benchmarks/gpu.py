@@ -55,7 +55,7 @@ from formulavision.training.models import to_input
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
-GOALS = {"ifs": 25_000, "perlin": 200_000, "bezier": 100_000, "resnet50": 0.95, "vit_tiny_patch16_224": 0.90}
+GOALS = {"ifs": 25_000.0, "perlin": 200_000.0, "bezier": 100_000.0, "resnet50": 0.95, "vit_tiny_patch16_224": 0.90}
 TURNS = 3
 ENOUGH_S = 300
 """After which nothing more begins: a model, which takes longest, may take two minutes and a half."""
@@ -195,8 +195,8 @@ class Work:
     title: str
     recipe: Recipe
     labels: NDArray[np.int64]
-    goal: int | None = None
-    atomics: int = 0
+    goal: float | None = None
+    atomics: float = 0
 
     def measure(self, card: Card, options: argparse.Namespace) -> list[Row]:
         device = torch.device(options.device)
@@ -237,7 +237,7 @@ class Work:
             Row(
                 f"draw {self.title}",
                 f"{rate:,.0f} images/s",
-                f"{self.goal:,}" if self.goal else "",
+                f"{self.goal:,.0f}" if self.goal else "",
                 f"{batch_ms:.2f} ms a batch, host {host_ms:.2f}; {', '.join(used)}; limit: {limit}",
             ),
             Row("  as the CPU draws", *agreement),
@@ -376,8 +376,9 @@ def _step(
     """A training step on uint8 images [b, 1, crop, crop] and labels."""
     device = torch.device(options.device)
     torch.manual_seed(0)
-    size = {} if name.startswith("resnet") else {"img_size": crop}
-    model = timm.create_model(name, num_classes=classes, **size).to(device, memory_format=torch.channels_last)
+    size: dict[str, Any] = {} if name.startswith("resnet") else {"img_size": crop}
+    model: Any = timm.create_model(name, num_classes=classes, **size)
+    model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     mean, std = (torch.full((1, 3, 1, 1), value, device=device) for value in (0.2, 0.5))
 

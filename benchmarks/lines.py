@@ -19,10 +19,11 @@ def count_lines(source: str) -> int:
     """Lines of a module that are not blank, not a comment alone, and not part of a docstring."""
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        has_body = isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if has_body and ast.get_docstring(node) is not None:
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if ast.get_docstring(node) is not None:
             text = node.body[0]
-            docstrings.update(range(text.lineno, text.end_lineno + 1))
+            docstrings.update(range(text.lineno, (text.end_lineno or text.lineno) + 1))
     return sum(
         bool(line.strip()) and not line.strip().startswith("#") and number not in docstrings
         for number, line in enumerate(source.splitlines(), 1)

@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,10 @@ def train(batches: Iterator[Batch], steps: int) -> tuple[float, float]:
     return statistics.median(seconds[WARM_UP:]), sum(waits[WARM_UP:]) / sum(seconds[WARM_UP:])
 
 
+def batches_of(loader: Loader, workers: int) -> Iterator[Batch]:
+    return iter(loader(workers))
+
+
 def compare_training(sources: dict[str, Loader], steps: int) -> None:
     print(f"{'':46} {'workers':>7} {'s a step':>8} {'waiting':>9}")
     first = next(iter(next(iter(sources.values()))(0)))
@@ -124,7 +129,7 @@ def compare_training(sources: dict[str, Loader], steps: int) -> None:
         ("one constant batch", "-", lambda: itertools.repeat(first))
     ]
     for name, loader in sources.items():
-        runs += [(name, str(n), lambda loader=loader, n=n: iter(loader(n))) for n in (0, 1)]
+        runs += [(name, str(n), partial(batches_of, loader, n)) for n in (0, 1)]
     for name, workers, batches in runs:
         seconds, share = train(batches(), steps)
         print(f"{name:46} {workers:>7} {seconds:8.3f} {share:9.2%}", flush=True)

@@ -90,7 +90,7 @@ class Watch:
 def watched_run(steps: int, folder: Path, *, parts: bool = True, **settings: Any) -> Watch:
     """A pre-training run whose steps, and with ``parts`` its model, backward and optimizer, are timed."""
     watch = Watch()
-    recipe = Recipe.from_dict({**RECIPE, "instances": steps * SETTINGS["batch_size"] // RECIPE["categories"]})  # type: ignore[operator]
+    recipe = Recipe.from_dict({**RECIPE, "instances": steps * SETTINGS["batch_size"] // RECIPE["categories"]})
     whole = Classifier.__init__, Classifier.backward, torch.optim.SGD.step, Recorder.on_train_batch_end
 
     def initialise(self: Any, model: Any, *arguments: Any) -> None:
@@ -109,10 +109,10 @@ def watched_run(steps: int, folder: Path, *, parts: bool = True, **settings: Any
         watch.steps.append((time.perf_counter(), watch.inside))
 
     try:
-        Classifier.__init__ = initialise  # type: ignore[method-assign]
+        Classifier.__init__ = initialise  # type: ignore[method-assign, assignment]
         Classifier.backward = watch.around(whole[1])  # type: ignore[method-assign]
         torch.optim.SGD.step = step  # type: ignore[method-assign]
-        Recorder.on_train_batch_end = end  # type: ignore[method-assign]
+        Recorder.on_train_batch_end = end  # type: ignore[method-assign, assignment]
         pretrain(recipe, out=folder, settings={**SETTINGS, **settings}, show_progress=False)
     finally:
         Classifier.__init__, Classifier.backward = whole[:2]  # type: ignore[method-assign]
@@ -222,7 +222,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         watched_run(WARM_UP + 2, folder / "warm")  # compiles the kernels, and finds the categories
-        bare, ours = [], {workers: [] for workers in (0, 1)}
+        bare: list[float] = []
+        ours: dict[int, list[Any]] = {workers: [] for workers in (0, 1)}
         for number in range(arguments.rounds):
             bare.append(bare_loop(arguments.steps))
             for workers, found in ours.items():

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from shipped_configs import CONFIGS, FOLDER, RECIPES, load
 
 from formulavision import Recipe
 from formulavision.comparison import ComparisonSettings
 from formulavision.util.config import load_yaml
 
-FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.rglob("*.yaml"))
-RECIPES = [path for path in CONFIGS if "arms" not in load_yaml(path)]
 PAPER = sorted((FOLDER / "paper").glob("*.yaml"))
 AT_SIZES = [
     pytest.param(path, size, id=f"{path.stem}-{size}")
@@ -30,21 +28,6 @@ ON_TWO_CORES = {f"table-{n}" for n in (1, 2, 8, 9, 10)} | {f"figure-{n}" for n i
 
 def header(path: Path) -> str:
     return path.read_text().split("\n\n")[0]
-
-
-def load(path: Path, size: str, root: Path) -> ComparisonSettings:
-    """The comparison, with every folder of real images that a user has to name."""
-    data = load_yaml(path)
-    overlay = data.get("sizes", {}).get(size, {})
-    settings = []
-    for section, inside in (("arms", "images."), ("downstreams", "")):
-        there = {**data[section], **overlay.get(section, {})}
-        for name in [name for name, inner in there.items() if inner is not None]:
-            dataset = {**(data[section].get(name) or {}), **(there[name] or {})}
-            dataset = dataset.get("images", {}) if inside else dataset
-            if dataset.get("kind") in ("folder", "imagenet", "places365"):
-                settings.append(f"{section}.{name}.{inside}root={root}")
-    return ComparisonSettings.load(path, settings, size=size)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -32,7 +32,7 @@ def commands() -> list[tuple[str, str]]:
     [
         ("writing-a-generator.md", "toml", ["third_party/rings/pyproject.toml"]),
         ("writing-a-generator.md", "python", ["third_party/rings/formulavision_rings.py"]),
-        ("drawing-on-a-gpu.md", "python", ["discs.py", "generators/test_discs.py"]),
+        ("drawing-on-a-gpu.md", "python", ["helpers/discs.py", "generators/test_discs.py"]),
     ],
 )
 def test_the_tutorials_code_is_what_the_tests_run(document: str, language: str, files: list[str]) -> None:

@@ -13,6 +13,7 @@ from types import ModuleType
 import formulavision
 
 PACKAGE = Path(formulavision.__file__).parent
+NAMES: list[str] = vars(formulavision)["__all__"]
 
 
 def listed() -> dict[str, str]:
@@ -24,13 +25,13 @@ def listed() -> dict[str, str]:
 
 
 def test_every_listed_name_is_there_and_no_other() -> None:
-    assert sorted(formulavision.__all__) == sorted(listed()) == sorted(dir(formulavision))
+    assert sorted(NAMES) == sorted(listed()) == sorted(dir(formulavision))
 
 
 def test_every_public_name_is_what_it_says_even_after_all_modules_were_imported() -> None:
     for name, module in listed().items():
         assert getattr(formulavision, name) is getattr(importlib.import_module(module), name)
-    assert [name for name in formulavision.__all__ if isinstance(getattr(formulavision, name), ModuleType)] == []
+    assert [name for name in NAMES if isinstance(getattr(formulavision, name), ModuleType)] == []
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

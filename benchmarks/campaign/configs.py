@@ -145,10 +145,9 @@ def configs(random: random.Random, seed: int, folder: Path) -> str | None:
         flaw = f"takes {ended.cpu_seconds:.1f} s"
     if flaw is None:
         return None
-    texts = [data.decode(errors="replace").splitlines() for data in (old, new)]
-    changed = [
-        line[:200] for line in difflib.unified_diff(*texts, lineterm="", n=0) if line[:2] not in ("--", "++", "@@")
-    ]
+    before, after = (data.decode(errors="replace").splitlines() for data in (old, new))
+    difference = difflib.unified_diff(before, after, lineterm="", n=0)
+    changed = [line[:200] for line in difference if line[:2] not in ("--", "++", "@@")]
     kind = path.lstat().st_mode if path.exists() or path.is_symlink() else "absent"
     return f"{path.name} ({kind}): {flaw}\n" + "\n".join(changed[:12])
 

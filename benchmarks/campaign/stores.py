@@ -64,7 +64,7 @@ def whole(format: str, *, tiny: bool = False, other: bool = False) -> Path:
 
 def place_foreign(out: Path, random: random.Random) -> dict[str, bytes]:
     """Put files of somebody else into a folder."""
-    placed = {}
+    placed: dict[str, bytes] = {}
     for name in random.sample(FOREIGN, random.randint(0, 2)):
         path = out / name
         if path.parent == out or path.parent.is_dir() or name.startswith("."):

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from formulavision.data.bench import RecipeCost, bench
 from formulavision.generators.registry import Registered, plugins
 from formulavision.recipes.category_files import write_folder
 
-IFS = {"generator": {"name": "ifs", "dots": 1000, "fill_rate": 0.01}, "canvas": {"size": 32}}
+IFS: dict[str, Any] = {"generator": {"name": "ifs", "dots": 1000, "fill_rate": 0.01}, "canvas": {"size": 32}}
 PUBLISHED = {"search": "published", "orbit": "published", "weights": "table"}
 BEZIER = {"generator": "bezier", "categories": 2, "instances": 3, "canvas": {"size": 32, "channels": 3}}
 

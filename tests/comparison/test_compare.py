@@ -273,6 +273,7 @@ def test_started_again_it_does_nothing_twice_and_shows_the_table(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     before = times_of(first.folder / "runs")
+    assert first.settings is not None
     compare(first.settings, out=first.folder, show_progress=True)
     screen = capsys.readouterr()
     assert "broken failed (everywhere): " in screen.out
@@ -310,6 +311,7 @@ def test_overwriting_takes_away_what_a_comparison_left_and_nothing_else(
 
 
 def test_a_comparison_that_was_read_has_its_size(first: Comparison, tmp_path: Path) -> None:
+    assert first.settings is not None
     with pytest.raises(ConfigError, match="size: is 'smoke', and the comparison was read at 'full'"):
         compare(first.settings, out=tmp_path / "out", size="smoke")
 

@@ -92,6 +92,7 @@ def test_one_of_several_processes_of_torchrun_is_refused(
 
 
 def test_a_file_is_no_folder_of_stages(first: Comparison, tmp_path: Path) -> None:
+    assert first.settings is not None
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file: cannot be written"):
         compare(first.settings, out=tmp_path / "out", runs=tmp_path / "file", show_progress=False)

@@ -83,7 +83,8 @@ def test_what_is_no_whole_number_is_no_index(everything: dict[str, Get], name: s
 
 
 def test_indices_are_taken_as_ranges_arrays_and_tensors() -> None:
-    for indices in (range(3), [0, 1, 2], np.arange(3, dtype=np.uint8), torch.arange(3), (np.int8(0), 1, -2)):
+    several: list[Any] = [range(3), [0, 1, 2], np.arange(3, dtype=np.uint8), torch.arange(3), (np.int8(0), 1, -2)]
+    for indices in several:
         assert positions(indices, 4).tolist()[:2] == [0, 1]
     assert positions([], 4).dtype == np.int64
     assert positions([], 4).size == 0

@@ -111,7 +111,7 @@ def test_a_fresh_image_has_a_noisy_label_of_its_own() -> None:
     ]
     for labels in epochs:
         assert binomtest(int((labels != own).sum()), 1000, 0.5 * 3 / 4).pvalue > 1e-3
-    assert not np.array_equal(*epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
     alone = relabelled(Numbered(1000), noise=0.5, seed=3)
     mixed = [(1, 999), (0, 5), (1, 5), (0, 999)]
     assert [label for _, label in alone.fresh_items(mixed)] == [int(epochs[epoch][i]) for epoch, i in mixed]

@@ -43,7 +43,7 @@ class Several(LabelledImages):
     """Images with several labels each: int8 [classes]."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
-        picture = self.source(int(self.indices[index]))
+        picture = np.asarray(self.source(int(self.indices[index])))
         return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(self.labels[index].copy())
 
 

@@ -61,13 +61,14 @@ def test_it_agrees_with_timm_and_scikit_learn(finetuned: Run, digits: Downstream
     with torch.no_grad():
         logits = model((resized / 255 - 0.2) / 0.5)
     true, predicted, shares = digits.test.labels, logits.argmax(1).numpy(), logits.double().softmax(1).numpy()
+    assert evaluation.top1 is not None
     assert 0.3 < evaluation.top1 < 1, "a model that gets some right and some wrong shows more"
     assert evaluation.top1 == accuracy_score(true, predicted)
     assert evaluation.topk == top_k_accuracy_score(true, shares, k=5) and evaluation.k == 5
     assert evaluation.loss == pytest.approx(log_loss(true, shares), rel=1e-3)
     expected = confusion_matrix(true, predicted)
     np.testing.assert_array_equal(evaluation.confusion, expected)
-    np.testing.assert_allclose(evaluation.per_class, expected.diagonal() / expected.sum(axis=1))
+    np.testing.assert_allclose(np.array(evaluation.per_class, float), expected.diagonal() / expected.sum(axis=1))
     assert (evaluation.metric, evaluation.score) == ("top-1 accuracy", evaluation.top1)
     with np.load(tmp_path / "predictions.npz") as arrays:
         assert arrays["label"].dtype == arrays["predicted"].dtype == np.int64
@@ -98,6 +99,7 @@ def test_the_files_say_the_same(finetuned: Run, digits: Downstream) -> None:
     with (finetuned.folder / "confusion_matrix.csv").open() as stream:
         table = list(csv.reader(stream))
     assert table[0][1:] == digits.class_names
+    assert evaluation.confusion is not None
     assert [[int(cell) for cell in row[1:]] for row in table[1:]] == evaluation.confusion.tolist()
 
 

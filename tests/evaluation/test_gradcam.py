@@ -55,7 +55,7 @@ def test_a_case_by_hand() -> None:
 def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name: str) -> None:
     # Zhou et al., "Learning Deep Features for Discriminative Localization" (CVPR 2016), equation 2.
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=4).eval()
+    model: Any = timm.create_model(name, num_classes=4).eval()
     if name == "test_convnext":
         model.head.norm = torch.nn.Identity()  # of the mean: not linear
     images, labels = noise(3, 128), torch.tensor([0, 3, 2])
@@ -102,8 +102,8 @@ def test_of_small_images_it_is_the_last_map_that_has_4_x_4_cells(name: str, side
 
 def test_maps_of_swin_transformers_have_their_channels_last() -> None:
     torch.manual_seed(0)
-    small = {"window_size": 4, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
-    model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=4, img_size=128, **small).eval()
+    small: dict[str, Any] = {"window_size": 4, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
+    model: Any = timm.create_model("swin_tiny_patch4_window7_224", num_classes=4, img_size=128, **small).eval()
     images, labels = noise(2, 128), torch.tensor([1, 2])
     with torch.no_grad():
         features, head = model.forward_features(images), model.get_classifier()
@@ -113,7 +113,7 @@ def test_maps_of_swin_transformers_have_their_channels_last() -> None:
 
 def test_tokens_of_a_vision_transformer_become_a_grid() -> None:
     torch.manual_seed(0)
-    model = timm.create_model("test_vit", num_classes=4, img_size=(32, 64)).eval()
+    model: Any = timm.create_model("test_vit", num_classes=4, img_size=(32, 64)).eval()
     assert model.num_prefix_tokens == 1 and model.patch_embed.grid_size == (2, 4)
     images, labels = torch.rand(2, 3, 32, 64), torch.tensor([1, 2])
     # The tokens that the last attention takes, as a leaf: what follows from them is written out.
@@ -141,7 +141,8 @@ def test_it_is_what_pytorch_grad_cam_computes(name: str) -> None:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=5, **({"img_size": 64} if name == "test_vit" else {})).eval()
+    size: dict[str, Any] = {"img_size": 64} if name == "test_vit" else {}
+    model = timm.create_model(name, num_classes=5, **size).eval()
     layer = {"resnet18": "layer4", "test_vit": f"blocks.{depth(model) - 1}.norm1", "test_convnext": "stages"}[name]
     side = 64 if name == "test_vit" else 128
     images, labels = noise(3, side), [0, 4, 2]

@@ -49,7 +49,8 @@ def among_the_first(predictions: Predictions) -> float | None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_features_are_what_timm_gives_its_head(name: str, colours: Downstream) -> None:
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=3, **({"img_size": 32} if name == "test_vit" else {})).eval()
+    size: dict[str, Any] = {"img_size": 32} if name == "test_vit" else {}
+    model: Any = timm.create_model(name, num_classes=3, **size).eval()
     settings = TrainSettings(model=name, resize=36, crop=32, device="cpu")
     features = extract_features(model, colours.test, settings, console=Console(quiet=True))
     prepared = without_augmentation(colours.test, settings)
@@ -123,10 +124,10 @@ def test_neighbours_are_the_same_whatever_fits_on_the_device(
     sides = [blobs(images, 3, distance=0.5, seed=seed) for images, seed in ((100, 1), (40, 2))]
     if several:
         sides = [Features(s.values, torch.nn.functional.one_hot(s.labels, 3).to(torch.int8)) for s in sides]
-    whole = classify_by_neighbours(*sides, 3)
+    whole = classify_by_neighbours(sides[0], sides[1], 3)
     monkeypatch.setattr("formulavision.evaluation.probes._TRAIN_BYTES", rows * 4 * 12)
     monkeypatch.setattr("formulavision.evaluation.probes._VOTING", 7)
-    parts = classify_by_neighbours(*sides, 3)
+    parts = classify_by_neighbours(sides[0], sides[1], 3)
     torch.testing.assert_close(parts.scores, whole.scores, rtol=1e-5, atol=0)
 
 
@@ -199,7 +200,7 @@ def test_a_weak_penalty_is_chosen_where_the_difference_of_two_features_matters(s
         side.values[:, 1] = side.values[:, 0] + 0.1 * side.values[:, 1]  # takes large weights to be told
     if several:
         sides = [Features(s.values, torch.nn.functional.one_hot(s.labels, 3).to(torch.int8)) for s in sides]
-    assert classify_linearly(*sides, 3)[1] < 0.01
+    assert classify_linearly(sides[0], sides[1], 3)[1] < 0.01
 
 
 def test_where_none_can_be_held_out_the_penalty_is_a_fixed_one() -> None:
@@ -286,7 +287,7 @@ def test_a_probe_of_a_run(method: Any, make_run: Callable[..., Path], colours: D
 def test_several_labels(make_run: Callable[..., Path], mixtures: Downstream, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["other", "classes"])
     for method in ("linear", "knn"):
-        found = probe(run, mixtures, method=method, show_progress=False)  # type: ignore[arg-type]
+        found = probe(run, mixtures, method=method, show_progress=False)
         assert found.metric == "mean average precision" and found.score > 0.7
         assert (found.top1, found.confusion) == (None, None)
 

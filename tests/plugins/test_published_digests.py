@@ -17,7 +17,8 @@ from PIL import Image
 
 from formulavision import Drawer, Recipe
 
-DIGESTS = dict(reversed(line.split()) for line in Path(__file__).with_name("published.sha256").read_text().splitlines())
+LINES = Path(__file__).with_name("published.sha256").read_text().splitlines()
+DIGESTS = {name: digest for digest, name in map(str.split, LINES)}
 CATEGORIES = 10
 """Number of categories that are searched here, of 100 with known digests: about 430 trials."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,14 @@ def test_what_shares_work_is_drawn_together(drawer: Drawer, small_batches: None)
 
 
 def test_an_orbit_is_computed_once_for_the_images_of_a_weight(drawer: Drawer, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed, shaded = [], []
+    called: Counter[str] = Counter()
     drawing = drawer.generator.drawing  # type: ignore[attr-defined]
     owners, shade = drawing.owners, drawing.shade
-    monkeypatch.setattr(drawing, "owners", lambda *a: computed.append(1) or owners(*a))
-    monkeypatch.setattr(drawing, "shade", lambda *a: shaded.append(1) or shade(*a))
+    monkeypatch.setattr(drawing, "owners", lambda *a: called.update(owners=1) or owners(*a))
+    monkeypatch.setattr(drawing, "shade", lambda *a: called.update(shade=1) or shade(*a))
     for batch in drawer.batches(range(1000)):
         drawer.draw_batch(batch)
-    assert (len(computed), len(shaded)) == (25, 250)
+    assert called == {"owners": 25, "shade": 250}
 
 
 @pytest.mark.parametrize("weights", ["table", "continuous"])

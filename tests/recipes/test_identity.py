@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel, Field
-from test_configs import CONFIGS, RECIPES, load
+from shipped_configs import CONFIGS, RECIPES, load
 
 from formulavision import ConfigError, Drawer, Generator, Params, Recipe, Store, generate, plugins, verify
 from formulavision.generators.contract import Canvas
@@ -149,7 +149,7 @@ class LaterParams(StripesParams):
 
 class Stripes(Generator):
     name = "stripes"
-    Params: type[Params] = StripesParams
+    Params: ClassVar[type[Params]] = StripesParams
 
     def category(self, index):  # type: ignore[no-untyped-def]
         return [self.stream(index).uniform(1, 9)]

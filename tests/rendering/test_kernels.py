@@ -176,7 +176,7 @@ def test_a_plugin_sees_a_change_in_the_kernels_of_the_framework(
     )
     command = [sys.executable, "-B", "-c", "import plugin; print(plugin.draw(1), bool(plugin.draw.stats.cache_hits))"]
 
-    def run() -> list[str]:
+    def run() -> list[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True).stdout.split()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
@@ -26,7 +29,9 @@ lacunarities = st.floats(0.25, 4, width=32)
 @example(255.5, 255.5, 1, 0.5, 2.0, 1024, 1024, 1)
 @example(1e9, 0.5, 1, 0.5, 2.0, 2e9, 1024, 0)
 @example(6.75, 0.25, 3, 0.5, 2.0, 7, 3, 0)
-def test_noise_at_a_point_equals_the_reference(x, y, octaves, persistence, lacunarity, repeat_x, repeat_y, base):
+def test_noise_at_a_point_equals_the_reference(
+    x: float, y: float, octaves: int, persistence: float, lacunarity: float, repeat_x: float, repeat_y: float, base: int
+) -> None:
     # Beyond, the reference overflows an integer.
     highest = max(1, lacunarity) ** (octaves - 1)
     assume(all(min(abs(c), repeat) * highest < 2**31 for c, repeat in ((x, repeat_x), (y, repeat_y))))
@@ -46,34 +51,34 @@ def lookups(x: float, y: float, base: int) -> list[int]:
 
 @settings(max_examples=1000, deadline=None)
 @given(st.floats(-2000, 2000, width=32), st.floats(-2000, 2000, width=32), st.integers(-256, 256))
-def test_every_base_equals_the_reference_where_that_stays_in_its_table(x, y, base):
+def test_every_base_equals_the_reference_where_that_stays_in_its_table(x: float, y: float, base: int) -> None:
     assume(all(0 <= place < 512 for place in lookups(x, y, base)))
     assert noise_fields.perlin2(x, y, base=base) == pytest.approx(noise.pnoise2(x, y, base=base), abs=1e-6)
 
 
-def test_a_base_shifts_the_lattice_along_both_axes():
+def test_a_base_shifts_the_lattice_along_both_axes() -> None:
     x, y = np.random.default_rng(0).uniform(0, 200, (2, 100))
     x, y = x.astype(np.float32), y.astype(np.float32)
     np.testing.assert_allclose(noise_fields.perlin2(x, y, base=300), noise_fields.perlin2(x + 44, y + 44), atol=1e-4)
 
 
 @pytest.mark.parametrize("coordinate", [np.inf, -np.inf, np.nan])
-def test_noise_at_what_is_no_number_is_none(coordinate):
+def test_noise_at_what_is_no_number_is_none(coordinate: float) -> None:
     assert np.isnan(noise_fields.perlin2(coordinate, 0.5))
 
 
-def test_noise_beyond_32_bits_is_that_of_the_first_cell():
+def test_noise_beyond_32_bits_is_that_of_the_first_cell() -> None:
     assert noise_fields.perlin2(2.0**33, 0.3, repeat_x=1e12) == noise_fields.perlin2(0, 0.3)
 
 
-def test_coordinates_broadcast():
+def test_coordinates_broadcast() -> None:
     x, y = np.arange(4) / 3, np.arange(3)[:, None] / 7
     separately = [[noise_fields.perlin2(u, v) for u in x] for v in y[:, 0]]
     np.testing.assert_array_equal(noise_fields.perlin2(x, y), np.array(separately))
 
 
 @pytest.mark.parametrize("function", [noise_fields.perlin2, noise_fields.perlin_field])
-def test_no_octave_is_refused(function):
+def test_no_octave_is_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="octaves is 0"):
         function(np.zeros(2, np.float32), np.zeros(2, np.float32), octaves=0)
 
@@ -93,8 +98,17 @@ def test_no_octave_is_refused(function):
 )
 @example(30, 3, -5, 250, 1, 0.5, 2.0, 7, 100, 0)
 def test_a_field_equals_its_points(
-    cells_x, cells_y, offset_x, offset_y, octaves, persistence, lacunarity, repeat_x, repeat_y, base
-):
+    cells_x: float,
+    cells_y: float,
+    offset_x: float,
+    offset_y: float,
+    octaves: int,
+    persistence: float,
+    lacunarity: float,
+    repeat_x: float,
+    repeat_y: float,
+    base: int,
+) -> None:
     x = noise_fields.grid_coordinates(17, cells_x, offset_x)
     y = noise_fields.grid_coordinates(23, cells_y, offset_y)
     arguments = (octaves, persistence, lacunarity, repeat_x, repeat_y, base)
@@ -102,11 +116,11 @@ def test_a_field_equals_its_points(
     np.testing.assert_allclose(field, noise_fields.perlin2(x, y[:, None], *arguments), rtol=0, atol=1e-6)
 
 
-def test_grid_coordinates_are_those_of_pixel_centres():
+def test_grid_coordinates_are_those_of_pixel_centres() -> None:
     np.testing.assert_array_equal(noise_fields.grid_coordinates(4, 2, 10), [10.25, 10.75, 11.25, 11.75])
 
 
-def test_gray_levels_of_noise():
+def test_gray_levels_of_noise() -> None:
     field = np.array([[-1.5, -1, -0.5, 0, 0.5, 1, 1.5]], dtype=np.float32)
     out = np.empty(field.shape, np.uint8)
     noise_fields.to_gray(field, out)

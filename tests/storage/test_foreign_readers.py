@@ -109,9 +109,9 @@ def test_hugging_face_image_folder(stores: Stores, tmp_path: Path) -> None:
 def test_opencv(stores: Stores) -> None:
     import cv2
 
-    read = [(cv2.imread(str(path)), label) for path, label in stores.files]
+    read: list[Any] = [(cv2.imread(str(path)), label) for path, label in stores.files]
     assert seen((bgr[:, :, ::-1], label) for bgr, label in read) == stores.rgb
-    unchanged = [(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), label) for path, label in stores.files]
+    unchanged: list[Any] = [(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), label) for path, label in stores.files]
     assert seen((bgr[..., ::-1] if bgr.ndim == 3 else bgr, label) for bgr, label in unchanged) == stores.pixels
 
 

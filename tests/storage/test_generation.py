@@ -375,7 +375,7 @@ def test_where_the_generator_cannot_draw_there_it_is_told_once_and_the_cpu_draws
     monkeypatch.setattr(format_module, "SHARD_IMAGES", 4096)  # as in worker processes
     monkeypatch.setattr(plugins()["perlin"].generator, "device_renderer", Generator.device_renderer)
     notes = Notes()
-    store = {"format": "imagefolder", "workers": workers, "progress": notes}
+    store: dict[str, Any] = {"format": "imagefolder", "workers": workers, "progress": notes}
     generate(recipe, tmp_path / "cpu", **store)
     generate(recipe, tmp_path / "cuda", device="cuda", **store)
     assert notes.lines == ["perlin draws on the CPU only"]

@@ -91,7 +91,7 @@ killed_before(int(sys.argv[2]), lambda: generate(RECIPE, out, format="imagefolde
 @pytest.mark.parametrize("number", [5, 40])
 def test_a_process_that_is_killed_for_good(tmp_path: Path, number: int) -> None:
     root, here = tmp_path / "store", Path(__file__).parent
-    command = [sys.executable, "-c", PROGRAM, str(here.parent), str(number), str(root)]
+    command = [sys.executable, "-c", PROGRAM, str(here.parent / "helpers"), str(number), str(root)]
     assert subprocess.run(command, cwd=here).returncode == 9
     assert not (root / "manifest.json").exists()
     shutil.copytree(root, tmp_path / "copy")

@@ -57,7 +57,7 @@ class Pairs(Format):
 def entered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(formats._CLASSES, "pairs", "Pairs")
     monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, "pairs"))
-    monkeypatch.setitem(sys.modules, "formulavision.storage.formats.pairs", SimpleNamespace(Pairs=Pairs))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "formulavision.storage.formats.pairs", SimpleNamespace(Pairs=Pairs))
 
 
 def test_it_holds_the_images_and_is_verified(tmp_path: Path) -> None:

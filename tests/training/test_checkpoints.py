@@ -21,9 +21,8 @@ from formulavision.training import Checkpoint, Run, finetune, load_checkpoint
 from formulavision.util.errors import CheckpointError
 
 
-def model_of(name: str = "test_resnet", **arguments: Any) -> torch.nn.Module:
-    model: torch.nn.Module = timm.create_model(name, num_classes=3, **arguments)
-    return model
+def model_of(name: str = "test_resnet", **arguments: Any) -> Any:
+    return timm.create_model(name, num_classes=3, **arguments)
 
 
 def same_backbone(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
@@ -42,10 +41,10 @@ def test_weights_load_out_of_their_wrappers_and_the_head_stays(
     content: Any = {f"{prefix}{name}": tensor for name, tensor in state.items()}
     torch.save({container: content, "epoch": 3} if container else content, tmp_path / "weights.pth")
     model = model_of()
-    head = model.fc.weight.clone()  # type: ignore[union-attr,operator]
+    head = model.fc.weight.clone()
     loaded = load_checkpoint(tmp_path / "weights.pth").load_into(model)
     assert same_backbone(model, state)
-    assert torch.equal(model.fc.weight, head)  # type: ignore[union-attr,arg-type]
+    assert torch.equal(model.fc.weight, head)
     assert (sorted(loaded.skipped), loaded.missing, loaded.reshaped) == (["fc.bias", "fc.weight"], [], [])
 
 
@@ -105,9 +104,9 @@ def test_weights_for_other_input_channels_are_adapted_and_told(tmp_path: Path, c
     model = model_of("resnet18").eval()
     loaded = load_checkpoint(tmp_path / "weights.safetensors").load_into(model, head=True)
     assert loaded.reshaped == ["conv1.weight"] and "1 reshaped (conv1.weight)" in loaded.describe()
-    weight = source.conv1.weight  # type: ignore[union-attr]
-    expected = weight.expand(-1, 3, -1, -1) / 3 if channels == 1 else weight[:, :3] * 4 / 3  # type: ignore[index,operator]
-    torch.testing.assert_close(model.conv1.weight, expected)  # type: ignore[union-attr]
+    weight = source.conv1.weight
+    expected = weight.expand(-1, 3, -1, -1) / 3 if channels == 1 else weight[:, :3] * 4 / 3
+    torch.testing.assert_close(model.conv1.weight, expected)
     if channels == 1:  # a gray image as three equal channels gives what it gave
         gray = torch.randn(2, 1, 64, 64)
         with torch.inference_mode():
@@ -120,8 +119,8 @@ def test_rgb_weights_are_adapted_as_timm_adapts_them(tmp_path: Path, channels: i
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     model = model_of("test_vit", in_chans=channels)
     loaded = load_checkpoint(tmp_path / "weights.safetensors").load_into(model)
-    expected = timm.models.adapt_input_conv(channels, source.patch_embed.proj.weight)  # type: ignore[union-attr]
-    torch.testing.assert_close(model.patch_embed.proj.weight, expected)  # type: ignore[union-attr,arg-type]
+    expected = timm.models.adapt_input_conv(channels, source.patch_embed.proj.weight)
+    torch.testing.assert_close(model.patch_embed.proj.weight, expected)
     assert loaded.reshaped == ["patch_embed.proj.weight"]
 
 
@@ -131,7 +130,7 @@ def test_position_embeddings_are_resampled_for_another_image_size(tmp_path: Path
     model = model_of("test_vit", img_size=96)
     loaded = load_checkpoint(tmp_path / "vit.safetensors").load_into(model)
     assert loaded.reshaped == ["pos_embed"] and "1 reshaped (pos_embed)" in loaded.describe()
-    expected = timm.layers.resample_abs_pos_embed(source.pos_embed, [6, 6], [4, 4])  # type: ignore[arg-type]
+    expected = timm.layers.resample_abs_pos_embed(source.pos_embed, [6, 6], [4, 4])
     torch.testing.assert_close(model.pos_embed, expected)
 
 
@@ -522,14 +521,14 @@ def test_a_published_model_is_fine_tuned_on_images_normalised_as_it_knows_them(
     assert "checkpoint timm:test_resnet.r160_in1k: " in capsys.readouterr().out
     assert run.settings["checkpoint"]["name"] == "timm:test_resnet.r160_in1k"
     used = run.settings["settings"]
-    assert (used["model"], used["mean"]) == ("test_resnet", [*timm.get_pretrained_cfg("test_resnet").mean])
+    assert (used["model"], used["mean"]) == ("test_resnet", [*model_of("test_resnet").default_cfg["mean"]])
     ours = {**settings, "mean": [0.4, 0.4, 0.4]}
     other = finetune("timm:test_resnet", digits, out=tmp_path / "other", settings=ours, show_progress=False)
     assert other.settings["settings"]["mean"] == [0.4, 0.4, 0.4]
 
 
 def test_a_published_models_identity_is_its_name_and_its_tensors(hub: Any) -> None:
-    model = timm.create_model("test_resnet")
+    model: Any = timm.create_model("test_resnet")
     hub(model)
     first = load_checkpoint("timm:test_resnet").identity()
     assert first["name"] == "timm:test_resnet.r160_in1k" and load_checkpoint("timm:test_resnet").identity() == first

@@ -259,16 +259,17 @@ def test_clusters_are_of_features_of_centrally_cropped_images_in_evaluation_mode
 ) -> None:
     clustered: list[Any] = []
     original = deepcluster.deepcluster_labels
-    monkeypatch.setattr(
-        deepcluster,
-        "deepcluster_labels",
-        lambda *given, **named: clustered.append(given[0]) or original(*given, **named),
-    )
+
+    def noted(features: Any, *given: Any, **named: Any) -> Any:
+        clustered.append(features)
+        return original(features, *given, **named)
+
+    monkeypatch.setattr(deepcluster, "deepcluster_labels", noted)
     source = stripes(IMAGES, size=36)
     module, _ = trained(source, tmp_path, max_epochs=1)
     assert module.model.training
     torch.manual_seed(1)
-    model = timm.create_model("resnet10t", num_classes=CLUSTERS).eval()
+    model: Any = timm.create_model("resnet10t", num_classes=CLUSTERS).eval()
     model.reset_classifier(0)
     images = torch.stack([source[i][0][:, 2:34, 2:34] for i in range(IMAGES)])
     with torch.no_grad():

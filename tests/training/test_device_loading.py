@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparing_runs import comparable, die_after, same
 from safetensors.torch import load_file
-from test_resume import comparable, die_after, same
 from woven_images import woven
 
 from formulavision import FormulaDataset
@@ -247,7 +247,7 @@ def test_a_batch_is_drawn_while_the_one_before_it_is_trained_on(monkeypatch: pyt
 def test_what_is_not_drawn_or_not_there_needs_loaders(stripes: Any) -> None:
     assert device_drawer(stripes(), CPU) is None
     assert device_drawer(FormulaDataset(woven(native=False)), CPU) is None
-    assert device_drawer(Relabelled(stripes(), LabelSettings(noise=0.5)), CPU) is None  # type: ignore[arg-type]
+    assert device_drawer(Relabelled(stripes(), LabelSettings(noise=0.5)), CPU) is None
     assert device_drawer(FormulaDataset(woven()).held_out(2, fresh=True), CPU) is not None
 
 

@@ -61,7 +61,7 @@ def test_frozen_layers_stay_as_they_are_in_several_processes(
 
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 5, "test_per_class": 2})
     settings = {name: value for name, value in small.items() if name != "model"}
-    arguments = {"freeze": "conv1-3", "settings": settings, "show_progress": False}
+    arguments: dict[str, Any] = {"freeze": "conv1-3", "settings": settings, "show_progress": False}
     runs = [
         finetune(pretrained.folder, digits, out=tmp_path / "one", **arguments),
         pair(finetune, pretrained.folder, digits, out=tmp_path / "two", **arguments),
@@ -144,7 +144,7 @@ def test_more_processes_than_images_a_batch_are_refused(stripes: Any, small: Any
 def test_the_synchronised_norm_of_one_process_is_torchs(training: bool) -> None:
     torch.manual_seed(0)
     plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).train(training)
-    torch.nn.init.uniform_(plain[0].weight)
+    torch.nn.init.uniform_(next(plain.parameters()))
     ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
     ours.load_state_dict(plain.state_dict())
     synchronise_batch_norm(ours, torch.device("cpu"))

@@ -35,7 +35,7 @@ class Tied(torch.nn.Module):
     """A timm model, two layers of which have one weight, and a third that is a view of it."""
 
     def __new__(cls) -> Any:
-        model = timm.create_model("test_vit", num_classes=4, img_size=32)
+        model: Any = timm.create_model("test_vit", num_classes=4, img_size=32)
         blocks = model.blocks
         blocks[1].mlp.fc1.weight = blocks[0].mlp.fc1.weight
         blocks[1].mlp.fc1.bias = torch.nn.Parameter(blocks[0].mlp.fc1.bias[:])

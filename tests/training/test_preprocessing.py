@@ -125,7 +125,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_of_published_weights_our_logits_are_those_of_timms_own_transform(hub: None, tag: str) -> None:
-    model = timm.create_model(tag, pretrained=True)
+    model: Any = timm.create_model(tag, pretrained=True)
     found = logits_of_ours(load_checkpoint(f"timm:{tag}"), model.num_classes)
     torch.testing.assert_close(found, logits_of_timm(model), rtol=1e-4, atol=1e-4)
 
@@ -274,7 +274,7 @@ def test_what_is_given_counts_more_than_the_checkpoint(tmp_path: Path) -> None:
 def test_a_folder_that_timm_itself_wrote_is_read_as_timm_reads_it(tmp_path: Path) -> None:
     model: Any = timm.create_model("test_resnet", num_classes=2)
     timm.models.save_for_hf(
-        model, tmp_path, model_config={"pretrained_cfg": {"crop_pct": 0.9}}, safe_serialization=True
+        model, str(tmp_path), model_config={"pretrained_cfg": {"crop_pct": 0.9}}, safe_serialization=True
     )
     theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     torch.testing.assert_close(logits_of_ours(load_checkpoint(tmp_path), 2), logits_of_timm(theirs), rtol=0, atol=1e-5)

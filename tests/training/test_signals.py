@@ -20,7 +20,7 @@ from striped_images import Stripes
 from formulavision.data.loading import EpochBatches
 from formulavision.training import Run, pretrain
 
-SCRIPT = Path(__file__).with_name("striped_images.py")
+SCRIPT = Path(__file__).parents[1] / "helpers" / "striped_images.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 IN_THE_SECOND_STEP = list(EpochBatches(48, 16, seed=1, shuffle=True))[1][5][1]
 """An image that the second of three steps of the first epoch waits for."""

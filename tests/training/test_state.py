@@ -7,7 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -299,7 +299,7 @@ def define(params: type[Params]) -> None:
     @register
     class Grown(Weave):
         name = "training-test-grown"
-        Params = params
+        Params: ClassVar[type[Params]] = params  # type: ignore[assignment]
 
         def device_renderer(self, categories: Any, device: torch.device) -> Any:
             return None

@@ -25,6 +25,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+CHOICES: list[dict[str, Any]] = [{}, {"overwrite": True}, {"resume": True}]
+
+
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -92,7 +95,7 @@ def test_tensorboard_reads_the_metrics(pretrained: Run) -> None:
 
 
 def test_timm_alone_loads_the_model(pretrained: Run) -> None:
-    model = timm.create_model(f"local-dir:{pretrained.folder}", pretrained=True)
+    model: Any = timm.create_model(f"local-dir:{pretrained.folder}", pretrained=True)
     assert same(dict(model.state_dict()), weights(pretrained.folder))
     data = timm.data.resolve_data_config(model=model)
     assert (list(data["mean"]), list(data["std"])) == ([0.2] * 3, [0.5] * 3)
@@ -226,7 +229,7 @@ def test_a_foreign_folder_with_a_file_of_our_names_is_never_touched(
     stripes: Any, small: Any, tmp_path: Path, theirs: str
 ) -> None:
     (tmp_path / theirs).write_text("{}")
-    for choice in ({}, {"overwrite": True}, {"resume": True}):
+    for choice in CHOICES:
         with pytest.raises(ConfigError, match=r"has no file \.formulavision .*: give another --out$"):
             pretrain(stripes(), out=tmp_path, settings=small, **choice)
     assert [path.name for path in tmp_path.iterdir()] == [theirs]
@@ -234,7 +237,7 @@ def test_a_foreign_folder_with_a_file_of_our_names_is_never_touched(
 
 def test_a_folder_of_other_files_is_never_touched(stripes: Any, small: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    for choice in ({}, {"overwrite": True}, {"resume": True}):
+    for choice in CHOICES:
         with pytest.raises(ConfigError, match="is not empty, and has no file"):
             pretrain(stripes(), out=tmp_path, settings=small, **choice)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

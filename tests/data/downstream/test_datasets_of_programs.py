@@ -75,12 +75,13 @@ def test_one_dataset_is_divided_by_class() -> None:
 
 
 def test_parts_of_datasets_have_their_labels_and_classes() -> None:
-    first, second = random_split(Pictures(), [20, 10], torch.Generator().manual_seed(0))
+    pictures: Any = Pictures()
+    first, second = random_split(pictures, [20, 10], torch.Generator().manual_seed(0))
     data = open_downstream((first, Subset(second, range(5))))
     assert data.class_names == ["red", "green", "blue"]
     assert data.train.labels.tolist() == [i % 3 for i in first.indices]
     assert [data.test[i][1] for i in range(5)] == [i % 3 for i in second.indices[:5]]
-    joined = as_images(ConcatDataset([Pictures(), Pictures(count=9)]))
+    joined = as_images(ConcatDataset([pictures, Subset(pictures, range(9))]))
     assert len(joined) == 39 and joined.class_names == ["0", "1", "2"]
     tensors = as_images(TensorDataset(torch.zeros(4, 3, 5, 5, dtype=torch.uint8), torch.tensor([0, 1, 1, 3])))
     assert tensors.labels.tolist() == [0, 1, 1, 3] and tensors.num_classes == 4
@@ -147,7 +148,7 @@ class Stream(IterableDataset[int]):
         return iter([])
 
 
-@pytest.mark.parametrize("data", [None, 3, Stream(), object(), {1, 2}, (x for x in [])])
+@pytest.mark.parametrize("data", [None, 3, Stream(), object(), {1, 2}, iter([1])])
 def test_what_is_no_dataset_is_refused_by_its_type(data: Any) -> None:
     with pytest.raises(ConfigError, match=f"downstream: a {type(data).__name__} is not allowed: must be a name"):
         open_downstream(data)

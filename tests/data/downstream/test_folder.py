@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,12 @@ def test_of_many_files_some_hundred_are_read_to_tell_them_from_others(
     data = open_downstream(f"folder:{root}")
     monkeypatch.setattr("formulavision.data.downstream.files._CONTENTS", 5)
     read: list[int] = []
-    monkeypatch.setattr(type(data.train.source), "_bytes", lambda self, index: read.append(int(index)) or b"")
+
+    def noted(self: Any, index: int) -> bytes:
+        read.append(int(index))
+        return b""
+
+    monkeypatch.setattr(type(data.train.source), "_bytes", noted)
     data.train.digest()
     assert read == [0, 4, 8, 13, 17]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import Omniglot
 
-from formulavision.data.downstream import DownstreamSettings, open_downstream
+from formulavision.data.downstream import DownstreamSettings, LabelledImages, open_downstream
 from formulavision.util.errors import DownstreamError
 
 
@@ -33,8 +33,8 @@ def root(tmp_path: Path) -> Path:
     return write_alphabets(tmp_path / "images_background_small1", "Greek", "Korean").parent
 
 
-def drawers(side: torch.utils.data.Dataset[tuple[torch.Tensor, int]]) -> Counter[int]:
-    return Counter(int((image[0] == 0).sum()) for image, _ in side)  # type: ignore[attr-defined]
+def drawers(side: LabelledImages) -> Counter[int]:
+    return Counter(int((image[0] == 0).sum()) for image, _ in side)
 
 
 def test_the_drawers_of_training_are_others_than_those_of_the_test(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_a_palette_with_transparency_keeps_the_palettes_colours(tmp_path: Path, 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (9, 7), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
-    lossless = {"lossless": True} if suffix == "webp" else {}
+    lossless: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **lossless)
     assert rgb(tmp_path / f"a.{suffix}")[3, 3].tolist() == [250, 0, 0]
 

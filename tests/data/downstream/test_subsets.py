@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from formulavision.data.downstream import DownstreamSettings, LabelledImages, open_downstream
+from formulavision.data.downstream.files import ImageFiles
 from formulavision.data.downstream.images import Sides
 from formulavision.data.downstream.opening import _labels_of
 from formulavision.util.errors import DownstreamError
@@ -23,7 +25,7 @@ def sides(*names: str) -> Sides:
 
 def test_a_subset_has_n_images_a_class_chosen_by_its_seed() -> None:
     def chosen(**given: int) -> list[int]:
-        data = open_downstream(DownstreamSettings(kind="digits", **given))  # type: ignore[arg-type]
+        data = open_downstream(DownstreamSettings(kind="digits", **given))
         return data.train.indices.tolist()
 
     some = DownstreamSettings(kind="digits", train_per_class=7, test_per_class=3)
@@ -53,7 +55,7 @@ def test_classes_are_kept_in_the_order_in_which_they_are_listed() -> None:
 
 def test_which_images_a_class_keeps_does_not_depend_on_the_other_classes() -> None:
     def of_seven(**given: object) -> set[int]:
-        data = open_downstream(DownstreamSettings(kind="digits", train_per_class=4, **given))  # type: ignore[arg-type]
+        data = open_downstream(DownstreamSettings(kind="digits", train_per_class=4, **given))
         return set(data.train.indices[data.train.labels == data.class_names.index("7")].tolist())
 
     assert len(of_seven()) == 4
@@ -66,8 +68,8 @@ def test_which_images_a_class_of_a_folder_keeps_does_not_depend_on_the_folders_t
     def of_dog(**given: object) -> set[str]:
         settings = {"kind": "folder", "root": str(tmp_path), "train_per_class": 4, **given}
         data = open_downstream(DownstreamSettings.model_validate(settings))
-        images = data.train
-        return {images.source.path(int(i)) for i in images.indices[images.labels == data.class_names.index("dog")]}
+        images, source = data.train, cast(ImageFiles, data.train.source)
+        return {source.path(int(i)) for i in images.indices[images.labels == data.class_names.index("dog")]}
 
     make_folder(tmp_path, classes=("cat", "cow", "dog"), images=20)
     assert len(of_dog()) == 4
@@ -91,7 +93,7 @@ def test_a_class_under_two_names_is_refused() -> None:
 
 def test_the_identity_says_which_images_were_kept() -> None:
     def identity(**given: object) -> dict[str, object]:
-        return open_downstream(DownstreamSettings(kind="digits", **given)).identity()  # type: ignore[arg-type]
+        return open_downstream(DownstreamSettings(kind="digits", **given)).identity()
 
     all_of_them, some, others = identity(), identity(train_per_class=9), identity(train_per_class=9, subset_seed=1)
     assert len({str(found["train_digest"]) for found in (all_of_them, some, others)}) == 3

@@ -41,9 +41,8 @@ class Pair:
             # One that failed leaves the other waiting for it.
             ready = wait([pipe for rank, pipe in enumerate(self._pipes) if rank not in results], _PATIENCE_S)
             failure = None if ready else f"no result in {_PATIENCE_S} s"
-            for pipe in ready:
-                rank = self._pipes.index(pipe)  # type: ignore[arg-type]
-                results[rank], failure = pipe.recv()  # type: ignore[union-attr]
+            for rank in [rank for rank, pipe in enumerate(self._pipes) if pipe in ready]:
+                results[rank], failure = self._pipes[rank].recv()
             if failure:
                 self.close(kill=True)
                 pytest.fail(failure)

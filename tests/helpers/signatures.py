@@ -41,7 +41,7 @@ def check_signatures() -> None:
     """From now on. Modules of the rooms must not have been imported yet."""
     assert not [name for name in sys.modules if name.startswith(ROOMS)]
     sys.meta_path.insert(0, CheckingFinder())
-    Dispatcher.__call__ = call_kernel
+    Dispatcher.__call__ = call_kernel  # type: ignore[method-assign, assignment]
 
 
 class CheckingFinder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Number of threads of torch and numpy, which read it at import; subprocesses inherit it. Tests keep every core busy: on
@@ -82,6 +83,18 @@ def cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found categories are cached for the length of the test run, by each of its processes, apart from the user's."""
     monkeypatch.setenv("FORMULAVISION_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unflushed() -> Iterator[None]:
+    """Files are not flushed to the disk, which takes milliseconds each time: no test cuts off the machine's power.
+
+    The processes that tests start flush as ever.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(os, "sync", lambda: None, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,19 @@ from pathlib import Path
 import pytest
 
 from formulavision.comparison import ComparisonSettings, compare
+from formulavision.recipes import categories
 
 PAPER = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
+REPEATS = {
+    "table-1": "arms of other recipes, as in table-9",
+    "table-2": "a sweep of a recipe's setting, as in figure-4",
+    "table-3": "a sweep of a recipe's setting, as in figure-4",
+    "table-4": "a sweep of a recipe's setting, as in figure-4",
+    "table-5": "a sweep of a recipe's setting, as in figure-4",
+    "table-6": "arms of table-7 and table-9",
+}
+"""Experiments that take the same way through the code as another one: they are slow. ``tests/test_configs.py`` reads
+the files of all experiments at all sizes."""
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +29,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
-def test_an_experiment_runs_at_the_smoke_size(path: Path, runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in REPEATS else []) for path in PAPER],
+)
+def test_an_experiment_runs_at_the_smoke_size(
+    path: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(categories, "_CACHE_WORTH_S", 0)  # the experiments search for the same categories
     settings = ComparisonSettings.load(path, size="smoke")
 
     result = compare(settings, out=tmp_path / "out", runs=runs, show_progress=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 from formulavision import FormulaDataset, Recipe, StoredDataset, generate
 from formulavision.data.datasets import RecipeDataset
@@ -25,28 +25,41 @@ def reference() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
 
 
-@pytest.fixture(scope="module", params=["on demand", *FORMATS])
-def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RecipeDataset:
-    if request.param == "on demand":
-        return FormulaDataset(RECIPE)
-    root = tmp_path_factory.mktemp("store") / request.param
-    generate(RECIPE, root, format=request.param, workers=2)
-    return StoredDataset(root)
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RecipeDataset]:
+    """The recipe's images on demand and from a store of each format."""
+    root = tmp_path_factory.mktemp("stores")
+    for format in FORMATS:
+        generate(RECIPE, root / format, format=format)
+    return {"on demand": FormulaDataset(RECIPE), **{format: StoredDataset(root / format) for format in FORMATS}}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.fixture(params=["on demand", *FORMATS])
+def dataset(request: pytest.FixtureRequest, datasets: dict[str, RecipeDataset]) -> RecipeDataset:
+    return datasets[request.param]
+
+
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_a_loader_gives_the_same_pixels(
-    dataset: RecipeDataset, reference: tuple[torch.Tensor, torch.Tensor], workers: int, batch_size: int
+    dataset: RecipeDataset, reference: tuple[torch.Tensor, torch.Tensor], batch_size: int
 ) -> None:
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
-    loader = DataLoader(
-        dataset, batch_size=batch_size, sampler=order, num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-    )  # fmt: skip
-    batches = list(loader)
+    batches = list(DataLoader(dataset, batch_size=batch_size, sampler=order))
     assert torch.equal(torch.cat([images for images, _ in batches]), reference[0][order])
     assert torch.equal(torch.cat([labels for _, labels in batches]), reference[1][order])
+
+
+def test_worker_processes_of_a_loader_give_the_same_pixels(
+    datasets: dict[str, RecipeDataset], reference: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Spawned once for all datasets, whose images come in a mixed order: a process takes seconds to import torch."""
+    together: ConcatDataset[tuple[torch.Tensor, int]] = ConcatDataset(datasets.values())
+    order = torch.randperm(len(together), generator=torch.Generator().manual_seed(0)).tolist()
+    loader = DataLoader(together, batch_size=7, sampler=order, num_workers=2, multiprocessing_context="spawn")
+    batches = list(loader)
+    images, labels = (part.repeat(len(datasets), *[1] * (part.ndim - 1))[order] for part in reference)
+    assert torch.equal(torch.cat([images for images, _ in batches]), images)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), labels)
 
 
 def test_items_are_uint8_channels_first(dataset: RecipeDataset) -> None:

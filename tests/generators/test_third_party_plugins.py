@@ -42,12 +42,17 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return run
 
 
+@pytest.fixture(scope="module")
+def listed(cli: Cli) -> str:
+    """All plugins, as the command line shows them."""
+    return cli("plugins").stdout
+
+
 def test_the_rings_generator_is_under_30_lines() -> None:
     assert len((THIRD_PARTY / "rings" / "formulavision_rings.py").read_text().splitlines()) < 30
 
 
-def test_it_is_listed_with_package_and_version(cli: Cli) -> None:
-    listed = cli("plugins").stdout
+def test_it_is_listed_with_package_and_version(listed: str) -> None:
     assert "formulavision-rings 0.3.0" in listed
     assert "Concentric rings" in listed
 
@@ -61,7 +66,8 @@ def test_its_parameters_are_shown(cli: Cli) -> None:
 def test_it_is_generated_verified_previewed_and_trained_on(cli: Cli, tmp_path: Path) -> None:
     store, sheet, run = (str(tmp_path / name) for name in ("store", "sheet.png", "run"))
     steps = [
-        ["generate", "--plugin", "rings", "--categories", "3", "--instances", "8", "--size", "32", "--out", store],
+        ["generate", "--plugin", "rings", "--categories", "3", "--instances", "8", "--size", "32", "--workers", "1",
+         "--out", store],
         ["verify", store, "--all"],
         ["preview", "--plugin", "rings", "--out", sheet, "--size", "32"],
         ["pretrain", "--data", store, "--model", "test_resnet", "--epochs", "1", "--batch-size", "8", "--crop", "32",
@@ -83,15 +89,16 @@ def test_it_is_generated_verified_previewed_and_trained_on(cli: Cli, tmp_path: P
         ("leaver", "SystemExit: leaves while it is imported"),
     ],
 )
-def test_a_plugin_that_cannot_be_taken_is_named_in_one_line(cli: Cli, plugin: str, reason: str) -> None:
-    lines = [line for line in cli("plugins").stdout.splitlines() if line.startswith(f"not loaded {plugin} ")]
+def test_a_plugin_that_cannot_be_taken_is_named_in_one_line(listed: str, plugin: str, reason: str) -> None:
+    lines = [line for line in listed.splitlines() if line.startswith(f"not loaded {plugin} ")]
     assert len(lines) == 1
     assert "formulavision-broken 9.9" in lines[0]
     assert reason in lines[0]
 
 
 def test_the_others_work_beside_it(cli: Cli, tmp_path: Path) -> None:
-    done = cli("generate", "--plugin", "perlin", "--categories", "1", "--instances", "1", "--out", str(tmp_path / "s"))
+    settings = ["--categories", "1", "--instances", "1", "--size", "32", "--workers", "1"]
+    done = cli("generate", "--plugin", "perlin", *settings, "--out", str(tmp_path / "s"))
     assert done.returncode == 0, done.stderr
 
 

@@ -100,6 +100,7 @@ def test_the_first_100_published_categories_come_out_of_seed_1_bit_for_bit(offic
         assert np.array_equal(np.asarray(system), published_system), f"category {index}"
 
 
+@pytest.mark.slow  # the first 100 categories of the same search are tested above, the first 10 by published digests
 def test_category_number_1000_is_trial_42655(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number is the publication's; the digest is of all 1,000, of which the test above knows the first 100."""
     skimmed: list[np.ndarray] = []

@@ -1,7 +1,7 @@
 """The kernels for GPUs as a GPU will run them, on machines without one: compiled, and emulated.
 
-The tests of images that are drawn on a device run once more, in a process of their own: Triton reads at its import
-whether it shall interpret kernels. All of them, and another architecture, are slow: ``pytest -m slow``.
+The tests of images that are drawn on a device run in a process of their own: Triton reads at its import whether it
+shall interpret kernels. All of them, and another architecture, are slow: ``pytest -m slow``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ TESTS = Path(__file__).parents[1]
 def test_what_is_compiled_draws_what_the_cpu_draws(architecture: str, chosen: str) -> None:
     tests = [str(TESTS / "plugins" / "test_on_device.py"), str(TESTS / "rendering" / "test_random.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", chosen, *tests]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "PYTEST_ADDOPTS")
+    }
     environment["EMULATED_GPU"] = architecture
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS.parent)
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,8 @@ killed_before(int(sys.argv[2]), lambda: generate(RECIPE, out, format="imagefolde
 """
 
 
-@pytest.mark.parametrize("number", [5, 40])
+@pytest.mark.usefixtures("redrawn_here")
+@pytest.mark.parametrize("number", [40, pytest.param(5, marks=pytest.mark.slow)])  # 5: a repeat, earlier
 def test_a_process_that_is_killed_for_good(tmp_path: Path, number: int) -> None:
     root, here = tmp_path / "store", Path(__file__).parent
     command = [sys.executable, "-c", PROGRAM, str(here.parent / "helpers"), str(number), str(root)]
@@ -101,44 +103,56 @@ def test_a_process_that_is_killed_for_good(tmp_path: Path, number: int) -> None:
     assert contents(root) == contents(tmp_path / "copy")
 
 
-TWO = """
-import sys, time
+WRITER = """
+import sys
 from formulavision import FormulaVisionError, Recipe, generate
-recipe = Recipe.from_dict({"generator": {"name": "perlin", "grid": 3}, "instances": 200,
+recipe = Recipe.from_dict({"generator": {"name": "perlin", "grid": 3}, "instances": 60,
                            "canvas": {"size": 16, "padding": 0}})
-time.sleep(max(0, float(sys.argv[2]) - time.time()))
-try:
-    generate(recipe, sys.argv[1], format=sys.argv[3])
-except FormulaVisionError as error:
-    print(error)
-    sys.exit(2)
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        folder, format = line.split()
+        generate(recipe, folder, format=format)
+        print("", flush=True)
+    except FormulaVisionError as error:
+        print(error, flush=True)
 """
+"""For each line, a folder and a format, it generates a store there, and prints what it was told, or an empty line."""
 
 
-@pytest.mark.parametrize(("offset", "format"), [(0, "imagefolder"), (0.05, "parquet"), (0.1, "imagefolder")])
-def test_two_processes_that_write_one_store(tmp_path: Path, offset: float, format: str) -> None:
-    start = time.time() + 4
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO, tmp_path / "store", str(start + late), format],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for late in (0, offset)
-    ]
-    told = [process.communicate(timeout=120)[0] for process in both]
-    codes = [process.returncode for process in both]
-    assert 0 in codes
-    for code, line in zip(codes, told, strict=True):
-        assert code in (0, 2)
-        assert ("another process writes there (it holds .formulavision.lock)" in line) == (code == 2)
-        assert line.count("\n") == (code == 2)
+@pytest.fixture(scope="module")
+def writers() -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes that are ready to write stores."""
+    command = [sys.executable, "-c", WRITER]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.stdout.readline() for process in both if process.stdout] == ["ready\n"] * 2
+    yield both
+    for process in both:
+        process.communicate(timeout=300)
+
+
+@pytest.mark.usefixtures("redrawn_here")
+@pytest.mark.parametrize("format", ["imagefolder", "parquet"])
+@pytest.mark.parametrize("offset", [0, 0.05, 0.1, 0.3])
+def test_two_processes_that_write_one_store(
+    writers: list[subprocess.Popen[str]], tmp_path: Path, offset: float, format: str
+) -> None:
+    for process, late in zip(writers, (0, offset), strict=True):
+        assert process.stdin is not None
+        time.sleep(late)
+        process.stdin.write(f"{tmp_path / 'store'} {format}\n")
+        process.stdin.flush()
+    told = [process.stdout.readline() for process in writers if process.stdout]
+    assert "\n" in told, "one of them wrote the store"
+    for line in told:
+        assert line == "\n" or "another process writes there (it holds .formulavision.lock)" in line
     assert verify(tmp_path / "store", sample=None).ok
 
 
 # Stores of version 0.1 ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("redrawn_here")
 @pytest.mark.parametrize("state", ["complete", "unfinished"])
 def test_a_store_of_version_0_1_is_read_and_never_changed(tmp_path: Path, state: str) -> None:
     """It has no marker, and a folder .incomplete with its recipe's id as long as it is unfinished."""

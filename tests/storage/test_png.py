@@ -506,6 +506,7 @@ def recipe() -> Recipe:
     return Recipe.from_dict(RECIPE)
 
 
+@pytest.mark.usefixtures("redrawn_here")
 def test_a_compact_store_says_so_and_is_of_the_same_recipe(recipe: Recipe, tmp_path: Path) -> None:
     plain, compact = generate(recipe, tmp_path / "plain"), generate(recipe, tmp_path / "compact", png="compact")
     assert (plain.manifest.png, compact.manifest.png) == ("plain", "compact")
@@ -526,6 +527,7 @@ def test_worker_processes_write_the_same_bytes(recipe: Recipe, tmp_path: Path, e
     assert [stores[0].encoded(i) for i in range(6)] == [stores[1].encoded(i) for i in range(6)]
 
 
+@pytest.mark.usefixtures("redrawn_here")
 def test_a_store_from_before_there_was_a_choice_is_compact(recipe: Recipe, tmp_path: Path) -> None:
     store = generate(recipe, tmp_path / "store", png="compact")
     manifest = json.loads((store.path / "manifest.json").read_text())

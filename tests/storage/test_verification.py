@@ -188,6 +188,7 @@ def test_a_manifest_that_is_none_is_told_in_one_line(store: Path, text: str) -> 
         Store(store)
 
 
+@pytest.mark.usefixtures("redrawn_here")
 def test_a_recipe_that_names_its_generator_alone_is_drawn_again(store: Path) -> None:
     edit(store, lambda m: m["recipe"].update(generator={"name": "perlin", "grid": 2}))
     assert problems_of(store, None) == []
@@ -369,6 +370,7 @@ def own_categories(tmp_path: Path) -> Recipe:
     return Recipe.from_dict({**data, "categories": {"folder": str(folder)}})
 
 
+@pytest.mark.usefixtures("redrawn_here")
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_store_needs_nothing_outside_of_it(tmp_path: Path, format: str) -> None:
     from formulavision import FormulaDataset, StoredDataset
@@ -390,6 +392,7 @@ def test_a_store_needs_nothing_outside_of_it(tmp_path: Path, format: str) -> Non
     assert verify(again.path, sample=None).ok
 
 
+@pytest.mark.usefixtures("redrawn_here")
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_unfinished_store_goes_on_without_the_folder_of_its_categories(
     tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
@@ -461,6 +464,7 @@ def test_ten_thousand_categories_take_little(tmp_path: Path) -> None:
     assert len(read_folder(tmp_path, recipe.build())) == 10_000
 
 
+@pytest.mark.usefixtures("redrawn_here")
 def test_a_store_of_the_first_version_is_read_and_verified(store: Path) -> None:
     def as_it_was(data: dict[str, Any]) -> None:
         for key in ("files", "sha256"):

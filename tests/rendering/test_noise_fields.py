@@ -23,13 +23,12 @@ persistences = st.floats(0, 2, width=32)
 lacunarities = st.floats(0.25, 4, width=32)
 
 
-@settings(max_examples=2000, deadline=None)
-@given(coordinates, coordinates, octaves, persistences, lacunarities, repeats, repeats, st.integers(0, 1))
-@example(-0.5, -1023.5, 8, 0.5, 2.0, 1024, 1024, 0)
-@example(255.5, 255.5, 1, 0.5, 2.0, 1024, 1024, 1)
-@example(1e9, 0.5, 1, 0.5, 2.0, 2e9, 1024, 0)
-@example(6.75, 0.25, 3, 0.5, 2.0, 7, 3, 0)
-def test_noise_at_a_point_equals_the_reference(
+points = st.tuples(
+    coordinates, coordinates, octaves, persistences, lacunarities, repeats, repeats, st.integers(0, 1)
+)
+
+
+def equals_the_reference(
     x: float, y: float, octaves: int, persistence: float, lacunarity: float, repeat_x: float, repeat_y: float, base: int
 ) -> None:
     # Beyond, the reference overflows an integer.
@@ -38,6 +37,23 @@ def test_noise_at_a_point_equals_the_reference(
     arguments = (octaves, persistence, lacunarity, repeat_x, repeat_y, base)
     expected = noise.pnoise2(float(x), float(y), *arguments)
     assert noise_fields.perlin2(x, y, *arguments) == pytest.approx(expected, abs=1e-6)
+
+
+@settings(max_examples=500, deadline=None)
+@given(points)
+@example((-0.5, -1023.5, 8, 0.5, 2.0, 1024, 1024, 0))
+@example((255.5, 255.5, 1, 0.5, 2.0, 1024, 1024, 1))
+@example((1e9, 0.5, 1, 0.5, 2.0, 2e9, 1024, 0))
+@example((6.75, 0.25, 3, 0.5, 2.0, 7, 3, 0))
+def test_noise_at_a_point_equals_the_reference(point: tuple[Any, ...]) -> None:
+    equals_the_reference(*point)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(points)
+def test_noise_at_many_more_points_equals_the_reference(point: tuple[Any, ...]) -> None:
+    equals_the_reference(*point)
 
 
 def lookups(x: float, y: float, base: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -110,14 +111,15 @@ recipe = Recipe.from_dict({"generator": {"name": "perlin", "grid": 3}, "instance
                            "canvas": {"size": 16, "padding": 0}})
 print("ready", flush=True)
 for line in sys.stdin:
+    folder, format = line.split()
+    told = ""
     try:
-        folder, format = line.split()
         generate(recipe, folder, format=format)
-        print("", flush=True)
     except FormulaVisionError as error:
-        print(error, flush=True)
+        told = str(error)
+    print(ascii(told), flush=True)
 """
-"""For each line, a folder and a format, it generates a store there, and prints what it was told, or an empty line."""
+"""For each line, a folder and a format, it generates a store there, and prints the error as a literal; '' for none."""
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +144,11 @@ def test_two_processes_that_write_one_store(
         time.sleep(late)
         process.stdin.write(f"{tmp_path / 'store'} {format}\n")
         process.stdin.flush()
-    told = [process.stdout.readline() for process in writers if process.stdout]
-    assert "\n" in told, "one of them wrote the store"
-    for line in told:
-        assert line == "\n" or "another process writes there (it holds .formulavision.lock)" in line
+    told = [ast.literal_eval(process.stdout.readline()) for process in writers if process.stdout]
+    assert "" in told, "one of them wrote the store"
+    for error in told:
+        assert not error or "another process writes there (it holds .formulavision.lock)" in error
+        assert "\n" not in error
     assert verify(tmp_path / "store", sample=None).ok
 
 

@@ -23,9 +23,7 @@ persistences = st.floats(0, 2, width=32)
 lacunarities = st.floats(0.25, 4, width=32)
 
 
-points = st.tuples(
-    coordinates, coordinates, octaves, persistences, lacunarities, repeats, repeats, st.integers(0, 1)
-)
+points = st.tuples(coordinates, coordinates, octaves, persistences, lacunarities, repeats, repeats, st.integers(0, 1))
 
 
 def equals_the_reference(

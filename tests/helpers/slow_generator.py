@@ -1,12 +1,16 @@
 """A plugin whose images take time while the environment says so: a run of it is still at work when it is ended."""
 
+from __future__ import annotations
+
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from formulavision import Generator, hookimpl
+from formulavision import Category, Generator, hookimpl
 
 
 class Slow(Generator):
@@ -14,17 +18,17 @@ class Slow(Generator):
 
     name = "slow"
 
-    def category(self, index):
+    def category(self, index: int) -> list[int]:
         return [index]
 
-    def render(self, category, instance):
+    def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
         if category.index > 0 and "SLOW" in os.environ:
             time.sleep(0.2)
         return np.full(self.canvas.shape, 2 * category.index + instance, np.uint8)
 
 
 @hookimpl
-def register_generators(register):
+def register_generators(register: Callable[[type[Generator]], None]) -> None:
     register(Slow)
 
 

@@ -1,10 +1,10 @@
-"""The arms of a comparison: where the weights of each come from, and how a sweep turns one arm into several."""
+"""The arms of a comparison: the source of the weights of each, and the arms that a sweep makes of one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
 from formulavision.recipes.recipe import Recipe
+from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
-__all__ = ["REMOTE", "Arm", "Dataset", "Variant", "expand", "flatten_sweep", "swept_names"]
+__all__ = ["REMOTE", "Arm", "Dataset", "Training", "Variant", "expand", "flatten_sweep", "swept_names"]
 
 REMOTE = ("timm:", "torchvision:")
 """Prefixes of a checkpoint that is the name of a published model, not a path."""
@@ -25,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _RECIPE = re.compile(r"(generator|canvas)\..+|categories(\..+)?|instances|seed")
 _SWEEPABLE = "generator.*, canvas.*, categories, instances, seed, labels.*, pretrain.*, finetune.*, or arms.NAME.*"
 _OF_AN_ARM = ("recipe.", "images.", "labels.", "pretrain.")
+_SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
 
 
 def _read_recipe(value: Any) -> Any:
@@ -43,27 +45,37 @@ def _absolute_root(settings: DownstreamSettings) -> DownstreamSettings:
     return settings if settings.root is None else settings.model_copy(update={"root": settings.root.absolute()})
 
 
+def _check_training(settings: dict[str, Any]) -> dict[str, Any]:
+    for key in _SET_ELSEWHERE.keys() & settings.keys():
+        raise ConfigError(f"{key}: is set for the whole comparison, by '{_SET_ELSEWHERE[key]}'")
+    parse(TrainSettings, settings)
+    return settings
+
+
+Training = Annotated[dict[str, Any], AfterValidator(_check_training)]
+"""Some settings of training, which are allowed by themselves. The model and the seed are those of the comparison."""
+
 Dataset = Annotated[DownstreamSettings, AfterValidator(_absolute_root)]
 """A real dataset, its root as an absolute path."""
 
 
 class Arm(Config):
-    """One arm: its weights are pre-trained on a recipe or on images, read from a checkpoint, or random."""
+    """An arm: a model whose weights are pre-trained on a recipe or on images, read from a checkpoint, or random."""
 
     recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] | None = Field(
         None, description="formula to pre-train on: a recipe, or the path of a recipe's YAML file"
     )
     images: Dataset | None = Field(
-        None, description="real images to pre-train on: settings of a downstream dataset, of which the training side"
+        None, description="real images to pre-train on: the training images of a downstream dataset, by its settings"
     )
     checkpoint: Annotated[str, BeforeValidator(_absolute_path)] | None = Field(
         None,
         description="weights that were pre-trained elsewhere: a run's folder, a file, timm:NAME or torchvision:NAME",
     )
     labels: LabelSettings | None = Field(
-        None, description="other labels than the images' own: {noise: 0.25}, a share replaced; or {clusters: 1000}"
+        None, description="labels in place of the images' own: {noise: 0.25}, a share is random; or {clusters: 1000}"
     )
-    pretrain: dict[str, Any] = Field(
+    pretrain: Training = Field(
         default_factory=dict, description="pre-training settings of this arm, over those of the comparison"
     )
 
@@ -96,8 +108,8 @@ class Arm(Config):
         """Plain values only, without settings that are not set.
 
         Args:
-            resolved: with the recipe's numbers of categories and instances also where they are not set and follow from
-                the generator's parameters.
+            resolved: whether the recipe's numbers of categories and instances are included if they are not set, but
+                follow from the generator's parameters.
         """
         data = self.model_dump(mode="json", exclude={"recipe"}, exclude_none=True)
         data = {key: value for key, value in data.items() if value != {}}
@@ -112,13 +124,13 @@ class Arm(Config):
 
 @dataclass(frozen=True)
 class Variant:
-    """An arm as it runs: as it stands in the file, or at one point of a sweep.
+    """An arm as it runs: as in the file, or at one point of a sweep.
 
     Attributes:
         name: the arm's name in the table: its name in the file, or ``ARM-SETTING-VALUE`` at a point of a sweep.
         base: the arm's name in the file.
         finetune: fine-tuning settings of this point, over those of the comparison.
-        path: the swept setting; None where nothing is swept.
+        path: the swept setting; None if nothing is swept.
         value: its value here.
     """
 
@@ -144,7 +156,7 @@ def flatten_sweep(value: Any) -> Any:
 
 
 def swept_names(arms: Iterable[str], sweep: Mapping[str, Iterable[Any]]) -> set[str]:
-    """Names that arms have at the points of a sweep, where it touches them."""
+    """Names of arms at the points of a sweep, if it changes them."""
     return {_swept_name(arm, path, value, sweep) for arm in arms for path, values in sweep.items() for value in values}
 
 
@@ -152,7 +164,7 @@ def _swept_name(arm: str, path: str, value: Any, sweep: Iterable[str]) -> str:
     """Name of an arm at a point of a sweep: the arm, the shortest end of the path that no other swept path has, the
     value.
 
-    ``fractaldb-fill_rate-0.05``; ``fractaldb-pretrain.learning_rate-0.1``, where ``finetune.learning_rate`` varies too.
+    ``fractaldb-fill_rate-0.05``; ``fractaldb-pretrain.learning_rate-0.1``, if ``finetune.learning_rate`` varies too.
     """
     others = [other for other in sweep if not other.startswith("arms.") or other.startswith(f"arms.{arm}.")]
     parts = path.split(".")
@@ -163,29 +175,24 @@ def _swept_name(arm: str, path: str, value: Any, sweep: Iterable[str]) -> str:
 
 
 def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str, Variant]:
-    """The arms as they run, in order: each as it is, or, where a sweep touches it, at each value instead.
+    """The arms as they run, in order: each as it is or, if a sweep changes it, at each value instead.
 
     Raises:
-        ConfigError: a swept setting is unknown, touches no arm, or has a value that does not fit.
+        ConfigError: a swept setting is unknown, no arm has it, or a value is not allowed.
     """
-    touched = {path: _touched(arms, path) for path in sweep}
+    settings = {path: _settings_in_arms(arms, path) for path in sweep}
     result: dict[str, Variant] = {}
     problems: list[str] = []
     for base, arm in arms.items():
-        points = [
-            (path, settings[base], value)
-            for path, settings in touched.items()
-            if base in settings
-            for value in sweep[path]
-        ]
+        points = [(path, value) for path in sweep if base in settings[path] for value in sweep[path]]
         if not points:
             result[base] = Variant(base, base, arm)
-        for path, setting, value in points:
+        for path, value in points:
             name = _swept_name(base, path, value, sweep)
             if name in result or name in arms:
                 problems.append(f"sweep.{path}: there are two arms of the name '{name}'")
             try:
-                result[name] = _at_point(name, base, arm, path, setting, value)
+                result[name] = _at_point(Variant(name, base, arm, path=path, value=value), settings[path][base])
             except ConfigError as error:
                 problems += [f"sweep.{path}: {base} at {value}: {problem}" for problem in error.problems]
     if problems:
@@ -193,11 +200,11 @@ def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str,
     return result
 
 
-def _touched(arms: Mapping[str, Arm], path: str) -> dict[str, str]:
-    """By the name of each arm that a swept path touches, the setting inside the arm: ``recipe.generator.fill_rate``.
+def _settings_in_arms(arms: Mapping[str, Arm], path: str) -> dict[str, str]:
+    """Name of each arm that a swept path changes -> the setting inside the arm: ``recipe.generator.fill_rate``.
 
     Raises:
-        ConfigError: the path cannot be swept, or touches no arm.
+        ConfigError: the path cannot be swept, or no arm has this setting.
     """
     if path.startswith("arms."):
         # Names may hold dots themselves.
@@ -221,19 +228,21 @@ def _touched(arms: Mapping[str, Arm], path: str) -> dict[str, str]:
     return found
 
 
-def _at_point(name: str, base: str, arm: Arm, path: str, setting: str, value: Any) -> Variant:
-    """An arm with one of its settings at a value.
+def _at_point(point: Variant, setting: str) -> Variant:
+    """An arm with one of its settings at the point's value.
 
     Raises:
-        ConfigError: the value does not fit.
+        ConfigError: the value is not allowed.
     """
-    if not isinstance(value, str | int | float):
+    if not isinstance(point.value, str | int | float):
         raise ConfigError("must be a number, a word, or true or false")
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' cannot name an arm: must be letters, digits, '.', '_', '+' and '-'")
+    if not _NAME.fullmatch(point.name):
+        raise ConfigError(f"'{point.name}' cannot name an arm: must be letters, digits, '.', '_', '+' and '-'")
     if setting.startswith("finetune."):
-        return Variant(name, base, arm, {setting.removeprefix("finetune."): value}, path, value)
-    data = arm.to_dict(resolved=False)
+        finetune = {setting.removeprefix("finetune."): point.value}
+        parse(TrainSettings, finetune, "finetune")
+        return replace(point, finetune=finetune)
+    data = point.arm.to_dict(resolved=False)
     if setting.startswith("recipe.categories"):
         data["recipe"].get("categories", {}).pop("sha256", None)
     *parents, last = f"{setting}.count".split(".") if setting == "recipe.categories" else setting.split(".")
@@ -242,5 +251,5 @@ def _at_point(name: str, base: str, arm: Arm, path: str, setting: str, value: An
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise ConfigError(f"'{key}' holds a plain value, not settings")
-    node[last] = value
-    return Variant(name, base, parse(Arm, data), {}, path, value)
+    node[last] = point.value
+    return replace(point, arm=parse(Arm, data))

@@ -21,14 +21,15 @@ __all__ = ["ByClass", "by_class", "classes_csv"]
 
 @dataclass(frozen=True)
 class ByClass:
-    """The classes of one downstream, of an arm and its baseline.
+    """The classes of one downstream, compared between an arm and its baseline.
 
     Attributes:
         cell: the arm, its baseline, the downstream and the frozen layers.
         classes: accuracies (average precisions, with several labels an image) of the arm (``first``) and the baseline
-            (``second``), 0 to 1, mean over seeds, by falling difference; p is of McNemar's exact test on the class's
-            images or, of several seeds, of the paired t-test over them, and not corrected for the number of classes.
-        problem: why there are none, in one line.
+            (``second``), 0 to 1, mean over seeds, by falling difference. With one seed, p is of McNemar's exact test on
+            the class's images; with several, of the paired t-test over seeds. It is not corrected for the number of
+            classes.
+        problem: why the classes cannot be compared, in one line.
     """
 
     cell: Cell
@@ -47,11 +48,15 @@ class ByClass:
 
 
 def by_class(table: Table, folder: Path, arms: Iterable[str]) -> list[ByClass]:
-    """Each arm against its baseline on each downstream, with the fewest layers frozen that both have."""
+    """Compare each arm with its baseline on each downstream, with the fewest layers frozen that both have.
+
+    Args:
+        folder: of the comparison, from which the evaluations are read.
+    """
     result = []
     for downstream in table.findings.downstreams:
         for arm in arms:
-            cells = (table.cell(arm, freeze, downstream) for freeze in table.findings.by_frozen)
+            cells = (table.cells[arm, freeze, downstream] for freeze in table.findings.by_frozen)
             cell = next((cell for cell in cells if any(a.folder and b.folder for a, b in cell.pairs)), None)
             if cell is not None:
                 result.append(_of_cell(cell, folder))
@@ -68,7 +73,7 @@ def _of_cell(cell: Cell, folder: Path) -> ByClass:
                 for each in per_class_difference(folder / ours.folder, folder / theirs.folder):
                     by_name.setdefault(each.name, []).append(each)
     except FormulaVisionError as error:
-        # Runs that are not at hand leave a line; the rest of the report is made of the findings.
+        # Runs that are not there leave a line; the rest of the report is made of the findings.
         return ByClass(cell, problem=str(error))
     classes = sorted((_over_seeds(each) for each in by_name.values()), key=lambda each: -each.difference)
     return ByClass(cell, tuple(classes))
@@ -84,8 +89,8 @@ def _over_seeds(seeds: list[ClassDifference]) -> ClassDifference:
 
 
 def classes_csv(found: Iterable[ByClass]) -> str:
-    """A line a class, arm and downstream; shares from 0 to 1, p-values not corrected for the number of classes."""
-    lines = [
+    """A row for each class, arm and downstream; shares from 0 to 1; p is not corrected for the number of classes."""
+    rows = [
         {
             "arm": each.cell.arm,
             "baseline": each.cell.baseline,
@@ -100,4 +105,4 @@ def classes_csv(found: Iterable[ByClass]) -> str:
         for each in found
         for one in each.classes
     ]
-    return table_as_csv(list(lines[0]), lines) if lines else ""
+    return table_as_csv(list(rows[0]), rows) if rows else ""

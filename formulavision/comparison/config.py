@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from formulavision.comparison.arms import REMOTE, Arm, Dataset, Variant, expand, flatten_sweep, swept_names
+from formulavision.comparison.arms import (
+    REMOTE,
+    Arm,
+    Dataset,
+    Training,
+    Variant,
+    expand,
+    flatten_sweep,
+    swept_names,
+)
 from formulavision.data.downstream.settings import KINDS
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
@@ -29,7 +38,6 @@ FULL = "full"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _IMAGE_SIZE = {"resize", "crop"}
-_SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
 
 
 def _name(value: str) -> str:
@@ -68,8 +76,8 @@ class ComparisonSettings(Config):
         min_length=1, description="real datasets to fine-tune and evaluate on: name -> kind, root, train_per_class, ..."
     )
     model: str = Field("resnet18", description="timm name of the architecture")
-    pretrain: dict[str, Any] = Field(default_factory=dict, description="training settings of pre-training")
-    finetune: dict[str, Any] = Field(default_factory=dict, description="training settings of fine-tuning")
+    pretrain: Training = Field(default_factory=dict, description="training settings of pre-training")
+    finetune: Training = Field(default_factory=dict, description="training settings of fine-tuning")
     finetuning: bool = Field(True, description="whether to fine-tune; false: probes only")
     freeze: Annotated[list[str], Different] = Field(
         ["none"], min_length=1, description="layers that fine-tuning leaves as they are"
@@ -120,33 +128,17 @@ class ComparisonSettings(Config):
 
     @model_validator(mode="after")
     def _check(self) -> ComparisonSettings:
-        # A check reads what the one before it has found right.
-        for check in (self._problems_of_training, self._problems_of_sweeps, self._problems_of_names):
-            problems = dict.fromkeys(check())
-            if problems:
-                raise ConfigError(*problems)
+        if not (self.finetuning or self.probes):
+            raise ConfigError("finetuning: is off, and there are no probes: nothing would be evaluated")
+        problems = list(self._wrong_names())
+        if problems:
+            raise ConfigError(*problems)
         return self
 
-    def _problems_of_training(self) -> Iterator[str]:
-        if not (self.finetuning or self.probes):
-            yield "finetuning: is off, and there are no probes: nothing would be evaluated"
-        yield from _problems_of(self.model, self.pretrain, "pretrain")
-        yield from _problems_of(self.model, self.finetune, "finetune")
-        for name, arm in self.arms.items():
-            yield from _problems_of(self.model, arm.pretrain, f"arms.{name}.pretrain")
-
-    def _problems_of_sweeps(self) -> Iterator[str]:
-        for variant in self.variants.values():
-            if variant.path is not None:
-                at = f"sweep.{variant.path}: {variant.base} at {variant.value}"
-                pretrain, finetune = {**self.pretrain, **variant.arm.pretrain}, {**self.finetune, **variant.finetune}
-                yield from (f"{at}: {problem}" for problem in _problems_of(self.model, pretrain, "pretrain"))
-                yield from (f"{at}: {problem}" for problem in _problems_of(self.model, finetune, "finetune"))
-
-    def _problems_of_names(self) -> Iterator[str]:
+    def _wrong_names(self) -> Iterator[str]:
         if self.against is not None and self.against not in self.variants:
             yield f"against: there is no arm '{self.against}'{did_you_mean(self.against, self.variants)}"
-        # The paper's number for an arm stays in the file while a sweep stands in the arm's place.
+        # The paper's number for an arm stays in the file if a sweep takes the arm's place.
         arms = [*self.variants, *self.arms]
         for downstream, numbers in self.paper.items():
             if downstream not in self.downstreams:
@@ -185,7 +177,7 @@ class ComparisonSettings(Config):
 
     def pretrain_settings(self, name: str, seed: int) -> TrainSettings:
         """Pre-training settings of an arm as it runs."""
-        return _train_settings(self.model, {**self.pretrain, **self.variants[name].arm.pretrain}, seed)
+        return self._train_settings({**self.pretrain, **self.variants[name].arm.pretrain}, seed)
 
     def finetune_settings(self, name: str, seed: int) -> TrainSettings:
         """Fine-tuning settings of an arm as it runs: the same for all arms, except what is swept.
@@ -196,18 +188,21 @@ class ComparisonSettings(Config):
         given = {**self.finetune, **self.variants[name].finetune}
         if not given.keys() & _IMAGE_SIZE:
             given |= {key: value for key, value in self.pretrain.items() if key in _IMAGE_SIZE}
-        settings = _train_settings(self.model, given, seed)
-        return _train_settings(self.model, {**given, **settings.model_dump(include=_IMAGE_SIZE)}, seed)
+        settings = self._train_settings(given, seed)
+        return self._train_settings({**given, **settings.model_dump(include=_IMAGE_SIZE)}, seed)
+
+    def _train_settings(self, settings: Mapping[str, Any], seed: int) -> TrainSettings:
+        return parse(TrainSettings, {"model": self.model, **settings, "seed": seed})
 
     def with_sweep(self, values: Mapping[str, Any]) -> ComparisonSettings:
-        """The comparison with another sweep; ``against`` and the paper's numbers for points that only the old one has
+        """The comparison with another sweep. ``against`` and the paper's numbers for points that only the old sweep has
         are left out.
 
         Args:
-            values: by the setting's path the values, as in ``sweep``.
+            values: path of a setting -> its values, as in ``sweep``.
 
         Raises:
-            ConfigError: a setting is unknown, touches no arm, or has a value that does not fit.
+            ConfigError: a setting is unknown, no arm has it, or a value is not allowed.
         """
         points: dict[str, list[Any]] = {}
         for path, several in flatten_sweep(values).items():
@@ -216,10 +211,10 @@ class ComparisonSettings(Config):
             points[path] = list(several)
         old = self.to_dict()
         arms = {name: arm.to_dict(resolved=False) for name, arm in self.arms.items()}
-        new = _without_absent_paper_numbers({**old, "arms": arms, "sweep": points}, old)
-        if self.against in _result_names(old) - _result_names(new):
+        new = {**old, "arms": arms, "sweep": points}
+        if ("arm", self.against) in _names(old) - _names(new):
             del new["against"]
-        return parse(ComparisonSettings, new)
+        return parse(ComparisonSettings, _without_removed_numbers(new, old))
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 
@@ -262,7 +257,7 @@ class ComparisonSettings(Config):
     @classmethod
     def _read(cls, data: Mapping[str, Any], settings: Iterable[str], size: str | None) -> ComparisonSettings:
         chosen = apply_settings(at_size(data, size), settings, null_removes=True)
-        return parse(cls, _without_absent_paper_numbers(chosen, data))
+        return parse(cls, _without_removed_numbers(chosen, data))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only; parsing them gives the same comparison back."""
@@ -275,24 +270,6 @@ class ComparisonSettings(Config):
 
     def to_yaml(self) -> str:
         return dump_yaml(self.to_dict())
-
-
-def _problems_of(model: str, settings: Mapping[str, Any], path: str) -> list[str]:
-    problems = [
-        f"{path}.{key}: is set for the whole comparison, by '{where}'"
-        for key, where in _SET_ELSEWHERE.items()
-        if key in settings
-    ]
-    try:
-        if not problems:
-            _train_settings(model, settings, 0, path)
-    except ConfigError as error:
-        problems += error.problems
-    return problems
-
-
-def _train_settings(model: str, settings: Mapping[str, Any], seed: int, path: str = "") -> TrainSettings:
-    return parse(TrainSettings, {"model": model, **settings, "seed": seed}, path)
 
 
 # Sizes ---------------------------------------------------------------------------------------------------------------
@@ -334,34 +311,34 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict
     return result
 
 
-def _without_absent_paper_numbers(data: dict[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
+def _without_removed_numbers(data: dict[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
     """``data`` without the paper's numbers for arms, frozen layers and downstreams that only ``full`` has.
 
-    A number for what neither has stays, to be refused: it is a mistake in writing.
+    A number for a name that neither has is a mistake. It stays, so that it is refused.
     """
-    paper = data.get("paper")
-    if not isinstance(paper, Mapping):
+    if not isinstance(data.get("paper"), Mapping):
         return data
-    results = _result_names(full) - _result_names(data)
-    downstreams = _mapping(full.get("downstreams")).keys() - _mapping(data.get("downstreams")).keys()
-    kept = {
-        downstream: {key: number for key, number in numbers.items() if key not in results}
-        if isinstance(numbers, Mapping)
-        else numbers
-        for downstream, numbers in paper.items()
-        if downstream not in downstreams
-    }
-    return {**data, "paper": kept}
+    removed = _names(full) - _names(data)
+    paper = dict(data["paper"])
+    for downstream, numbers in data["paper"].items():
+        if ("downstream", downstream) in removed:
+            del paper[downstream]
+        elif isinstance(numbers, Mapping):
+            parts = {key: str(key).partition("/") for key in numbers}
+            gone = {key for key, (arm, _, frozen) in parts.items() if {("arm", arm), ("frozen", frozen)} & removed}
+            paper[downstream] = {key: number for key, number in numbers.items() if key not in gone}
+    return {**data, "paper": paper}
 
 
-def _result_names(data: Mapping[str, Any]) -> set[str]:
-    """``ARM`` and ``ARM/FROZEN`` of all results of a configuration that is not checked yet."""
+def _names(data: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Names of arms, downstreams and frozen layers (or probes) in a configuration that is not checked yet."""
     sweep = flatten_sweep(_mapping(data.get("sweep")))
     arms = set(_mapping(data.get("arms")))
     arms |= swept_names(arms, {path: values for path, values in sweep.items() if isinstance(values, list)})
     freeze, probes = (value if isinstance(value, list) else [] for value in (data.get("freeze"), data.get("probes")))
-    treatments = {"none", *map(str, freeze), *(f"{probe}{PROBE}" for probe in probes)}
-    return arms | {f"{arm}/{treatment}" for arm in arms for treatment in treatments}
+    frozen = {*map(str, freeze or ["none"]), *(f"{probe}{PROBE}" for probe in probes)}
+    names = {"arm": arms, "downstream": _mapping(data.get("downstreams")), "frozen": frozen}
+    return {(kind, name) for kind, each in names.items() for name in each}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Join the results of several comparisons: rename what differs under one name, concatenate, drop duplicates."""
+"""Join the results of several comparisons: rename arms and downstreams, concatenate, drop duplicates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ __all__ = ["join"]
 _EQUAL = 5e-7
 """Scores that differ by less are equal in results.csv."""
 
+Names = Mapping[str, str]
+"""Old name -> new name."""
+
 
 def join(found: Sequence[Findings], folders: Sequence[Path], out: Path) -> Findings:
     """Findings of several comparisons as one.
 
-    Two arms, or downstreams, are the same where name and content are; of two that have only the name in common, the
-    second gets the name of its folder behind its own. Of a result that several comparisons have, the first counts.
+    Two arms, or two downstreams, are the same if name and content are equal. If only the names are equal, the second
+    gets the name of its folder behind its own. If several comparisons have a result, the first counts.
 
     Args:
         found: findings of each comparison.
@@ -34,15 +37,15 @@ def join(found: Sequence[Findings], folders: Sequence[Path], out: Path) -> Findi
     labels = _labels(folders)
     arms, arm_notes = _names([{n: a.content for n, a in each.arms.items()} for each in found], labels, "another arm")
     downstreams, notes = _names([each.downstreams for each in found], labels, "other images")
-    renamed = [
-        _moved(_renamed(each, arms[i], downstreams[i], arm_notes, labels[i]), folders[i], out)
-        for i, each in enumerate(found)
-    ]
-    return _concatenated(renamed, labels, [*arm_notes.values(), *notes.values()])
+    renamed = []
+    for i, each in enumerate(found):
+        facts = _renamed_arms(each.arms, arms[i], arm_notes, labels[i])
+        renamed.append(_renamed(each, facts, arms[i], downstreams[i], folders[i], out))
+    return _concatenated(renamed, labels, [f"{note}." for note in (*arm_notes.values(), *notes.values())])
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Names of the folders, each with as many of its parents as tell them apart."""
+    """Names of the folders, each with as many of its parents as distinguish it from the others."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(len(p) for p in parts) + 1):
         labels = [re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(p[-depth:])) for p in parts]
@@ -51,15 +54,13 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _names(
-    contents: Sequence[Mapping[str, str]], labels: Sequence[str], other: str
-) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """New names of arms or downstreams, by comparison and old name; and a note for each that differs from the old one.
+def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tuple[list[Names], dict[str, str]]:
+    """New names of arms or downstreams, by comparison; and new name -> note, for each that differs from the old one.
 
     Args:
-        contents: of each comparison, by name a hash of the content.
+        contents: of each comparison, name -> hash of the content.
         labels: of each comparison.
-        other: words for what the note is about.
+        other: subject of the notes.
     """
     names: dict[tuple[str, str], str] = {}
     notes: dict[str, str] = {}
@@ -74,45 +75,58 @@ def _names(
     return [{name: names[name, content] for name, content in each.items()} for each in contents], notes
 
 
-def _renamed(
-    findings: Findings, arms: Mapping[str, str], downstreams: Mapping[str, str], notes: Mapping[str, str], label: str
-) -> Findings:
-    """Findings with arms and downstreams under their new names."""
-
-    def renamed_arm(name: str, arm: ArmFacts) -> ArmFacts:
-        # An arm outside of its comparison's table, such as one without results, has no new name.
-        changes = {"baseline": arms.get(arm.baseline, arm.baseline)} if arm.baseline is not None else {}
-        new = arms[name]
+def _renamed_arms(arms: Mapping[str, ArmFacts], names: Names, notes: Names, label: str) -> dict[str, ArmFacts]:
+    result = {}
+    for name, arm in arms.items():
+        # A baseline outside of its comparison's table, such as an arm without results, has no new name.
+        changes = {"baseline": names.get(arm.baseline, arm.baseline)} if arm.baseline is not None else {}
+        new = names[name]
         if new != name:
             # A curve connects the values of one arm.
             changes["base"] = new if arm.path is None else f"{arm.base}-{label}"
             changes["note"] = "; ".join(filter(None, (arm.note, notes[new])))
-        return arm.model_copy(update=changes)
+        result[new] = arm.model_copy(update=changes)
+    return result
+
+
+def _renamed(
+    findings: Findings, facts: dict[str, ArmFacts], arms: Names, downstreams: Names, folder: Path, out: Path
+) -> Findings:
+    """Findings with arms and downstreams under their new names, and with paths relative to ``out``, not ``folder``."""
+
+    def moved(path: str | None) -> str | None:
+        if path is None or path.startswith(REMOTE):
+            return path
+        return os.path.relpath((folder / path).resolve(), out.resolve())
 
     def renamed_row(row: str) -> str:
         arm, slash, freeze = row.partition("/")
         return f"{arms.get(arm, arm)}{slash}{freeze}"
 
-    return findings.model_copy(
-        update={
-            "arms": {arms[name]: renamed_arm(name, arm) for name, arm in findings.arms.items()},
-            "downstreams": {downstreams[name]: digest for name, digest in findings.downstreams.items()},
-            "results": [
-                replace(result, arm=arms[result.arm], downstream=downstreams[result.downstream])
-                for result in findings.results
-            ],
-            "paper": {
-                downstreams.get(downstream, downstream): {renamed_row(row): number for row, number in numbers.items()}
-                for downstream, numbers in findings.paper.items()
-            },
-            "configurations": {
-                name: _renamed_downstreams(text, downstreams) for name, text in findings.configurations.items()
-            },
-        }
-    )
+    changes = {
+        "arms": facts,
+        "downstreams": {downstreams[name]: digest for name, digest in findings.downstreams.items()},
+        "results": [
+            replace(
+                result,
+                arm=arms[result.arm],
+                downstream=downstreams[result.downstream],
+                folder=moved(result.folder),
+                start=moved(result.start),
+            )
+            for result in findings.results
+        ],
+        "paper": {
+            downstreams.get(downstream, downstream): {renamed_row(row): number for row, number in numbers.items()}
+            for downstream, numbers in findings.paper.items()
+        },
+        "configurations": {n: _renamed_downstreams(text, downstreams) for n, text in findings.configurations.items()},
+        "pretrainings": {moved(start): history for start, history in findings.pretrainings.items()},
+    }
+    return findings.model_copy(update=changes)
 
 
-def _renamed_downstreams(configuration: str, names: Mapping[str, str]) -> str:
+def _renamed_downstreams(configuration: str, names: Names) -> str:
     """A comparison's YAML with downstreams under their new names, by which the report opens their images."""
     data = parse_yaml(configuration)
     if all(names.get(name, name) == name for name in data.get("downstreams", {})):
@@ -122,27 +136,13 @@ def _renamed_downstreams(configuration: str, names: Mapping[str, str]) -> str:
     return dump_yaml(data)
 
 
-def _moved(findings: Findings, folder: Path, out: Path) -> Findings:
-    """Findings with paths relative to ``out`` instead of ``folder``."""
-
-    def moved(path: str) -> str:
-        return path if path.startswith(REMOTE) else os.path.relpath((folder / path).resolve(), out.resolve())
-
-    results = [
-        replace(result, folder=result.folder and moved(result.folder), start=result.start and moved(result.start))
-        for result in findings.results
-    ]
-    pretrainings = {moved(start): history for start, history in findings.pretrainings.items()}
-    return findings.model_copy(update={"results": results, "pretrainings": pretrainings})
-
-
 def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: Sequence[str]) -> Findings:
-    """Everything in the order in which it comes first, and a note for each contradiction."""
+    """All findings in one, each name and result once, with a note for each contradiction."""
     arms: dict[str, ArmFacts] = {}
     results: dict[tuple[str, str, str, int], tuple[Result, str]] = {}
     paper: dict[str, dict[str, float]] = {}
     configurations: dict[str, str] = {}
-    all_notes = [f"{note}." for note in notes]
+    all_notes = list(notes)
     for findings, label in zip(found, labels, strict=True):
         for name, arm in findings.arms.items():
             first = arms.setdefault(name, arm)

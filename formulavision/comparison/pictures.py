@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,14 @@ import numpy as np
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PROBE
-from formulavision.comparison.results import Findings, Result
+from formulavision.comparison.results import Findings
 from formulavision.comparison.tables import Table
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.sheets import contact_sheet
 from formulavision.util.config import parse_yaml
-from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
-from formulavision.util.files import atomic_write
+from formulavision.util.errors import ConfigError, FormulaVisionError
+from formulavision.util.files import atomic_write, write_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Illustration", "attention", "data_uri", "filters", "sheet"]
 
 _WIDEST = 1000
-"""Pixels; the report is read at this width at most, and stays below tens of megabytes."""
+"""Greatest width of a picture, pixels: the report is not read wider, and stays below tens of megabytes."""
 _FILTERS = 500
 """Width of the filters of an arm, pixels."""
 
@@ -47,7 +47,7 @@ class Illustration:
     """A plot or a picture of the report, or the reason why there is none.
 
     Attributes:
-        source: data URI; empty where there is a problem.
+        source: data URI; empty if there is a problem.
         problem: why it could not be made, in one line.
     """
 
@@ -72,12 +72,13 @@ def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustratio
     """First-layer filters of each arm that starts from weights (the paper's figure 6, a to e); of its first seed."""
     from formulavision import evaluation
 
-    result = []
-    for arm in arms:
-        starts = (r.start for r in table.findings.results if r.arm == arm and r.score is not None and r.start)
-        start = next(starts, None)
-        if start is None:
-            continue
+    starts: dict[str, str] = {}
+    for result in table.findings.results:
+        if result.score is not None and result.start is not None:
+            starts.setdefault(result.arm, result.start)
+    pictures = []
+    for arm in (arm for arm in arms if arm in starts):
+        start = starts[arm]
         checkpoint = start if start.startswith(REMOTE) else folder / start
         picture = _kept(
             Illustration(arm, f"First-layer filters of arm {arm}"),
@@ -88,45 +89,45 @@ def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustratio
             make=partial(evaluation.first_layer_filters, checkpoint),
             width=_FILTERS,
         )
-        result.append(picture)
-    return result
+        pictures.append(picture)
+    return pictures
 
 
 def attention(table: Table, folder: Path, arms: Sequence[str]) -> list[Illustration]:
     """Grad-CAM of the fine-tuned models on the same test images, a sheet a downstream (figure 6, f); first seed."""
-    from formulavision import evaluation
-
-    result = []
+    pictures = []
     for downstream in table.findings.downstreams:
-        models = {arm: found.folder for arm in arms if (found := _finetuned(table, arm, downstream)) and found.folder}
+        models = {arm: path for arm in arms if (path := _finetuned(table, arm, downstream)) is not None}
         if not models:
             continue
         paths = {arm: folder / path for arm, path in models.items()}
-
-        def make(downstream: str = downstream, paths: Mapping[str, Path] = paths) -> Image:
-            return evaluation.grad_cam_sheet(paths, _open(table.findings, downstream))
-
         picture = _kept(
             Illustration(downstream, f"Grad-CAM on test images of {downstream}: {', '.join(models)}"),
             folder,
             name=f"grad-cam-{downstream}",
             content=[[arm, _key(path)] for arm, path in models.items()],
             made_from=paths.values(),
-            make=make,
+            make=partial(_grad_cam, table.findings, downstream, paths),
         )
-        result.append(picture)
-    return result
+        pictures.append(picture)
+    return pictures
 
 
-def _finetuned(table: Table, arm: str, downstream: str) -> Result | None:
-    """An arm's model on a downstream: the one with the fewest layers frozen, of the first seed."""
+def _finetuned(table: Table, arm: str, downstream: str) -> str | None:
+    """Folder of an arm's model on a downstream: with the fewest layers frozen, of the first seed."""
     freezes = (freeze for freeze in table.findings.by_frozen if not freeze.endswith(PROBE))
-    results = (result for freeze in freezes for result in table.cell(arm, freeze, downstream).results)
-    return next((result for result in results if result.score is not None and result.folder is not None), None)
+    results = (result for freeze in freezes for result in table.cells[arm, freeze, downstream].results)
+    return next((result.folder for result in results if result.score is not None and result.folder is not None), None)
+
+
+def _grad_cam(findings: Findings, downstream: str, models: Mapping[str, Path]) -> Image:
+    from formulavision import evaluation
+
+    return evaluation.grad_cam_sheet(models, _open(findings, downstream))
 
 
 def _open(findings: Findings, name: str) -> Downstream:
-    """A downstream as the configuration opens it.
+    """Open a downstream as the configuration says.
 
     Raises:
         DownstreamError: it cannot be used, for example on this machine.
@@ -142,7 +143,7 @@ def _open(findings: Findings, name: str) -> Downstream:
 
 
 def _key(path: str) -> str:
-    """What tells a checkpoint from others: of a stage the name of its folder, which ends with a hash; else the path."""
+    """Identity of a checkpoint: for a stage the name of its folder, which ends with a hash; else the path."""
     name = Path(path).name
     return name if _HASHED.fullmatch(name) else path
 
@@ -160,17 +161,18 @@ def _kept(
     made_from: Iterable[Path] = (),
     width: int = _WIDEST,
 ) -> Illustration:
-    """The picture that lies in the comparison's ``pictures/``, or a new one.
+    """The picture with its source: a file in the comparison's ``pictures/``, which is made if it is not there.
 
     Args:
+        illustration: title and alternative text.
         name: beginning of the file's name.
         content: plain values that determine the picture; a hash of them ends the file's name.
         make: makes the picture; a FormulaVisionError becomes the illustration's problem.
-        made_from: run folders; the picture is made again where one of them is newer.
-        width: pixels that it shrinks to.
+        made_from: run folders; if one of them is newer than the picture, it is made again.
+        width: greatest width of the file, pixels.
 
     Raises:
-        StoreError: it cannot be written.
+        FolderError: it cannot be written.
     """
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     files = [folder / "pictures" / f"{name}-{key}.{suffix}" for suffix in _TYPES]
@@ -180,13 +182,12 @@ def _kept(
         try:
             image = make()
         except FormulaVisionError as error:
-            # The line stands in the report, and the rest of the report is there.
-            return Illustration(illustration.title, illustration.alt, problem=str(error))
+            # The report shows this line in place of the picture.
+            return replace(illustration, problem=str(error))
         for old in files:
             old.unlink(missing_ok=True)
         file = _write(image, files, width)
-    source = data_uri(file.read_bytes(), _TYPES[file.suffix[1:]])
-    return Illustration(illustration.title, illustration.alt, source)
+    return replace(illustration, source=data_uri(file.read_bytes(), _TYPES[file.suffix[1:]]))
 
 
 def _write(image: Image, files: Sequence[Path], width: int) -> Path:
@@ -201,11 +202,8 @@ def _write(image: Image, files: Sequence[Path], width: int) -> Path:
         image.save(stream, kind, optimize=True, quality=85)
         encoded[file] = stream.getvalue()
     smallest = min(files, key=lambda file: len(encoded[file]))
-    try:
-        with atomic_write(smallest) as out:
-            out.write(encoded[smallest])
-    except OSError as error:
-        raise StoreError(f"{smallest}: cannot be written: {error.strerror or error}") from None
+    with write_errors(smallest), atomic_write(smallest) as out:
+        out.write(encoded[smallest])
     return smallest
 
 

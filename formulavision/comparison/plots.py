@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that needs no font and no network."""
+"""The report's plots, as SVG without fonts or links to the network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ from numpy.typing import NDArray
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.pictures import Illustration, data_uri
 from formulavision.comparison.results import TOP_1, ArmFacts, History, write_text
-from formulavision.comparison.tables import Cell, Table, place_text
+from formulavision.comparison.tables import Cell, Table
+from formulavision.comparison.wording import place_text
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.container import Container
-
-    Handle = Artist | Container
 
 __all__ = ["FEW", "Curve", "Look", "Plots", "Runs", "by_epoch", "by_value", "looks"]
 
@@ -32,10 +29,10 @@ Look = Mapping[str, Any]
 """Arguments of matplotlib for a line."""
 
 FEW = 8
-"""Lines that a plot of this size shows apart."""
+"""Number of lines that can be told apart in a plot of this size."""
 
-# Okabe and Ito's colours for all kinds of colour vision ("Color Universal Design", 2008), less the yellow that white
-# swallows. Markers and, from the seventh line on, dashes say the same again for print in gray.
+# Okabe and Ito's colours for all kinds of colour vision ("Color Universal Design", 2008), without the yellow, which is
+# hard to see on white. Markers and, from the seventh line on, dashes distinguish the lines when printed in gray.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES = ("-", "--", ":", "-.")
@@ -44,7 +41,7 @@ _SCRATCH: dict[str, Any] = {"color": "#000000", "linestyle": "--", "marker": "x"
 _WIDTH, _HEIGHT = 5.2, 3.8
 """Inches, with one line of legend."""
 _PANEL = 1.8
-"""Height of the panel of the paper's numbers, inches."""
+"""Height of the panel with the paper's numbers, inches."""
 _LINE = 0.21
 """Height of a line of the legend, inches."""
 _CHARACTER = 0.085
@@ -57,7 +54,7 @@ _PRETRAINING = {
     "accuracy": ("train_accuracy", 100, "training accuracy (%)"),
     "held-out": ("validation_accuracy", 100, "accuracy on held-out images (%)"),
 }
-"""By the name of the plot: column of the history, factor, and label of the axis."""
+"""Name of the plot -> column of the history, factor, and label of the axis."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,11 @@ class Runs:
 
 
 class Plots:
-    """The plots of a comparison, each of which is kept as an SVG file, too.
+    """The plots of a comparison. Each is also written as an SVG file.
 
     Args:
         folder: for the files.
-        arms: that are shown where there is a line an arm.
+        arms: with a line each in the plots that have a line an arm.
     """
 
     def __init__(self, table: Table, folder: Path, arms: Sequence[str]) -> None:
@@ -95,40 +92,39 @@ class Plots:
         self.finetuned = [freeze for freeze in self.findings.by_frozen if not freeze.endswith(PROBE)]
 
     def sweeps(self) -> Iterator[Illustration]:
-        """Score by the value of a swept setting, a line an arm of the configuration (figure 4, tables 1 to 5)."""
-        arms, cell = self.findings.arms, self.table.cell
+        """Score by the value of a swept setting, a line for each arm of the configuration (figure 4, tables 1 to 5)."""
+        arms, cells = self.findings.arms, self.table.cells
         for path in dict.fromkeys(facts.path for facts in arms.values() if facts.path is not None):
+            swept = {name: facts for name, facts in arms.items() if facts.path == path}
+            bases = dict.fromkeys(facts.base for facts in swept.values())
+            # A baseline that is the same for all swept arms, and is not swept itself, is a line across.
+            baselines = {facts.baseline for facts in arms.values() if facts.base in bases}
+            baseline = next((name for name in baselines if name and arms[name].path is None), None)
             for downstream, freeze in itertools.product(self.findings.downstreams, self.findings.freezes):
-                lines: dict[str, list[tuple[float | str, Cell]]] = {}
-                for name, facts in arms.items():
-                    if facts.path == path:
-                        lines.setdefault(facts.base, []).append((facts.value, cell(name, freeze, downstream)))
-                # The one arm that all swept ones are compared with, where it is itself not swept.
-                baselines = {facts.baseline for facts in arms.values() if facts.base in lines}
-                (baseline,) = baselines if len(baselines) == 1 else (None,)
-                across = None
-                if baseline is not None and arms[baseline].path is None:
-                    across = cell(baseline, freeze, downstream)
+                lines: dict[str, list[tuple[float | str, Cell]]] = {base: [] for base in bases}
+                for name, facts in swept.items():
+                    lines[facts.base].append((facts.value, cells[name, freeze, downstream]))
+                across = cells[baseline, freeze, downstream] if baseline and len(baselines) == 1 else None
                 title = f"{path.rpartition('.')[2]}, {place_text(downstream, freeze)}"
-                yield from self._by_value(lines, (f"sweep-{path}", downstream, freeze), title, path, downstream, across)
+                yield from self._by_value((f"sweep-{path}", downstream, freeze), title, path, lines, across)
 
     def freezing(self) -> Iterator[Illustration]:
         """Score by the frozen layers, a line an arm (table 8)."""
         for downstream in self.findings.downstreams if len(self.finetuned) > 1 else ():
-            lines = {arm: [(f, self.table.cell(arm, f, downstream)) for f in self.finetuned] for arm in self.arms}
-            yield from self._by_value(lines, ("freezing", downstream), downstream, "frozen layers", downstream, None)
+            lines = {arm: [(f, self.table.cells[arm, f, downstream]) for f in self.finetuned] for arm in self.arms}
+            yield from self._by_value(("freezing", downstream), downstream, "frozen layers", lines)
 
     def _by_value(
         self,
-        lines: Mapping[str, Sequence[tuple[float | str, Cell]]],
         name: Sequence[str],
         title: str,
         xlabel: str,
-        downstream: str,
-        across: Cell | None,
+        lines: Mapping[str, Sequence[tuple[float | str, Cell]]],
+        across: Cell | None = None,
     ) -> Iterator[Illustration]:
         curves = [Curve(a, self.looks[a], line) for a, line in lines.items() if any(cell.scores for _, cell in line)]
         if curves:
+            downstream = name[1]
             metric = self.findings.metric(downstream)
             baseline = None
             if across is not None and across.mean is not None:
@@ -139,19 +135,19 @@ class Plots:
     def accuracy(self, freezes: Sequence[str]) -> Iterator[Illustration]:
         """Accuracy by epoch of fine-tuning, a line an arm (figure 1b)."""
         for downstream, freeze in itertools.product(self.findings.downstreams, freezes):
-            lines = [
-                Runs(arm, self._look(arm), [r.history for r in self.table.cell(arm, freeze, downstream).results])
-                for arm in self.arms
-            ]
+            cells = {arm: self.table.cells[arm, freeze, downstream] for arm in self.arms}
+            lines = [Runs(a, self._look(a), [r.history for r in cell.results]) for a, cell in cells.items()]
             title = place_text(downstream, freeze)
             # With several labels an image, the accuracy after an epoch is that of labels, not average precision.
             what = TOP_1 if self.findings.metric(downstream) == TOP_1 else "label accuracy"
-            yield from self._by_epoch(
-                lines, "validation_accuracy", 100, f"{what} (%)", ("accuracy", downstream, freeze), title, "fine-tuning"
-            )
+            quantity = "validation_accuracy", 100, f"{what} (%)"
+            yield from self._by_epoch(("accuracy", downstream, freeze), title, "fine-tuning", lines, *quantity)
 
     def pretraining(self) -> Iterator[tuple[str, list[Illustration]]]:
-        """Loss and accuracy by epoch of pre-training (figure 5 with noisy labels); sweeps apart where arms are many."""
+        """Loss and accuracy by epoch of pre-training (figure 5 with noisy labels).
+
+        If the arms are many, each sweep has plots of its own behind those of the others.
+        """
         arms = self.findings.arms
         groups = {("", ""): [Runs(arm, self._look(arm), self._pretraining(arm)) for arm in self.arms]}
         for name, facts in arms.items():
@@ -161,9 +157,8 @@ class Plots:
         for (base, path), lines in groups.items():
             title = f"{base}, {path}" if base else "pre-training"
             plots: list[Illustration] = []
-            for key, (column, scale, ylabel) in _PRETRAINING.items():
-                file = (f"pretraining-{key}", base, path)
-                plots += self._by_epoch(lines, column, scale, ylabel, file, title, "pre-training")
+            for key, quantity in _PRETRAINING.items():
+                plots += self._by_epoch((f"pretraining-{key}", base, path), title, "pre-training", lines, *quantity)
             if plots:
                 yield title, plots
 
@@ -174,13 +169,13 @@ class Plots:
 
     def _by_epoch(
         self,
+        name: Sequence[str],
+        title: str,
+        training: str,
         lines: Sequence[Runs],
         column: str,
         scale: float,
         ylabel: str,
-        name: Sequence[str],
-        title: str,
-        training: str,
     ) -> Iterator[Illustration]:
         svg = by_epoch(lines, column, scale=scale, title=title, xlabel=f"{training} epoch", ylabel=ylabel)
         if svg is not None:
@@ -189,7 +184,7 @@ class Plots:
             yield self._keep(name, title, alt, svg)
 
     def _look(self, arm: str) -> Look:
-        """An arm's look among others, of which a sweep has one where they are many."""
+        """An arm's look in a plot of all arms; many arms of one sweep have the same."""
         few = len(self.findings.arms) <= FEW
         return self.looks[arm if few else self.findings.arms[arm].base]
 
@@ -200,7 +195,7 @@ class Plots:
 
 
 def looks(arms: Mapping[str, ArmFacts]) -> dict[str, Look]:
-    """How each arm is drawn in every plot, and the arm of the configuration in whose place a sweep stands.
+    """Look of each arm in every plot, and of each arm of the configuration that is swept.
 
     Arms of one sweep go from dark to light (viridis, which all kinds of colour vision order alike).
     """
@@ -212,23 +207,21 @@ def looks(arms: Mapping[str, ArmFacts]) -> dict[str, Look]:
         for colour, marker in zip(_COLOURS, _MARKERS, strict=True)
     )
     result: dict[str, Look] = {}
-    for facts in arms.values():
+    sweeps: dict[tuple[str, str], list[str]] = {}
+    for name, facts in arms.items():
         if facts.base not in result:
             scratch = facts.scratch and _SCRATCH not in result.values()
             result[facts.base] = _SCRATCH if scratch else next(cycle)
-    sweeps: dict[tuple[str, str], list[str]] = {}
-    for name, facts in arms.items():
         if facts.path is not None:
             sweeps.setdefault((facts.base, facts.path), []).append(name)
     for (base, _), names in sweeps.items():
         for i, name in enumerate(names):
-            colour = colormaps["viridis"](0.75 * i / max(1, len(names) - 1))
-            result[name] = {**result[base], "color": colour}
+            result[name] = {**result[base], "color": colormaps["viridis"](0.75 * i / max(1, len(names) - 1))}
     return result
 
 
 def by_epoch(lines: Sequence[Runs], column: str, *, scale: float, title: str, xlabel: str, ylabel: str) -> str | None:
-    """A column of the histories by epoch as SVG; None where no history has it.
+    """A column of the histories by epoch as SVG; None if no history has it.
 
     Args:
         scale: factor of the column.
@@ -237,22 +230,18 @@ def by_epoch(lines: Sequence[Runs], column: str, *, scale: float, title: str, xl
     if not found:
         return None
 
-    def draw(axes: Axes) -> list[Handle]:
+    def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        handles: list[Handle] = []
         for line, values in found:
             there = np.isfinite(values).all(axis=0)
             x, values = np.flatnonzero(there) + 1, values[:, there]
             every = max(1, len(x) // 15)
-            handles += axes.plot(
-                x, values.mean(0), label=_short(line.label), markersize=5, markevery=every, **line.look
-            )
+            axes.plot(x, values.mean(0), label=_short(line.label), markersize=5, markevery=every, **line.look)
             if len(values) > 1:
                 axes.fill_between(x, values.min(0), values.max(0), alpha=0.15, color=line.look["color"], lw=0)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return handles
 
     return _svg([draw], title)
 
@@ -275,9 +264,9 @@ def by_value(
 ) -> str:
     """Scores over the values of a setting, with bars of one standard deviation, as SVG.
 
-    Numbers are on a numeric axis, on a logarithmic one where they span more than a decade; words beside each other in
-    the order given. The paper's numbers, which at another scale may be far from ours, are hollow and dotted, in a panel
-    of their own below.
+    Numbers are on a numeric axis, on a logarithmic one if they span more than a decade. Words stand side by side in the
+    order given. The paper's numbers, which may be far from ours because of their scale, are hollow and dotted, in a
+    panel of their own below.
 
     Args:
         baseline: name, look and mean score of an arm without the setting, a line across.
@@ -286,20 +275,17 @@ def by_value(
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     places: dict[Any, float] = {value: float(value) if numeric else i for i, value in enumerate(values)}
 
-    def draw(axes: Axes) -> list[Handle]:
-        handles: list[Handle] = []
+    def draw(axes: Axes) -> None:
         for curve in curves:
             there = [(places[v], 100 * c.mean, 100 * (c.spread or 0)) for v, c in curve.points if c.mean is not None]
             x, y, bars = np.array(sorted(there)).reshape(-1, 3).T
-            shown_bars = bars if bars.any() else None
-            handles.append(axes.errorbar(x, y, shown_bars, label=_short(curve.label), capsize=3, **curve.look))
+            axes.errorbar(x, y, bars if bars.any() else None, label=_short(curve.label), capsize=3, **curve.look)
         if baseline is not None:
             name, look, score = baseline
             style = {"color": look["color"], "linestyle": look["linestyle"]}
-            handles.append(axes.axhline(100 * score, lw=1, label=_short(name), **style))
-        axes.set(ylabel=ylabel, xlabel=_short(xlabel, _TITLE))
-        _values_axis(axes, places, numeric)
-        return handles
+            axes.axhline(100 * score, lw=1, label=_short(name), **style)
+        axes.set(ylabel=ylabel)
+        label_values(axes)
 
     def draw_paper(axes: Axes) -> None:
         for curve in curves:
@@ -307,31 +293,26 @@ def by_value(
             if theirs:
                 x, y = np.array(theirs).T
                 axes.plot(x, y, **{**curve.look, "linestyle": ":", "markerfacecolor": "none"})
-        axes.set(ylabel="the paper’s (%)", xlabel=_short(xlabel, _TITLE))
-        _values_axis(axes, places, numeric)
+        axes.set(ylabel="the paper’s (%)")
+        label_values(axes)
+
+    def label_values(axes: Axes) -> None:
+        from matplotlib.ticker import NullLocator
+
+        axes.set(xlabel=_short(xlabel, _TITLE))
+        if numeric and min(places.values()) > 0 and max(places.values()) > 10 * min(places.values()):
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_locator(NullLocator())
+        words = [_short(_worded(value)) for value in places]
+        # Slanted if they would overlap.
+        crowded = sum(len(word) + 2 for word in words) * _CHARACTER > _WIDTH - 1
+        slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if crowded else {}
+        axes.set_xticks(list(places.values()), words, rotation_mode="anchor", **slant)
+        if not numeric:
+            axes.margins(x=0.08)
 
     from_paper = any(cell.paper is not None for curve in curves for _, cell in curve.points)
     return _svg([draw, draw_paper] if from_paper else [draw], title)
-
-
-def _values_axis(axes: Axes, places: Mapping[Any, float], numeric: bool) -> None:
-    from matplotlib.ticker import NullLocator
-
-    if numeric and min(places.values()) > 0 and max(places.values()) > 10 * min(places.values()):
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-    words = {x: _worded(value) for value, x in places.items()}
-    # Slanted where they would overlap.
-    crowded = sum(len(word) + 2 for word in words.values()) * _CHARACTER > _WIDTH - 1
-    axes.set_xticks(
-        list(words),
-        [_short(word) for word in words.values()],
-        rotation=30 if crowded else 0,
-        ha="right" if crowded else "center",
-        rotation_mode="anchor",
-    )
-    if not numeric:
-        axes.margins(x=0.08)
 
 
 def _worded(value: Any) -> str:
@@ -342,31 +323,30 @@ def _worded(value: Any) -> str:
 
 
 def _short(name: str, longest: int = _LONGEST) -> str:
-    """A name cut in its middle, because both its ends tell it from others."""
+    """A name cut in its middle, because both its ends distinguish it from others."""
     half = longest // 2
     return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
 
 
-def _svg(panels: Sequence[Callable[[Axes], Any]], title: str) -> str:
-    """Panels one below the other, and below them the legend of the first; each panel's function returns its handles."""
+def _svg(panels: Sequence[Callable[[Axes], None]], title: str) -> str:
+    """Panels one below the other, and below them the legend of the first; each panel's function draws its content."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    # The same comparison gives the same bytes: no date, no random identifiers; text as outlines. Figure without pyplot:
-    # no global state, no window, whatever the user's backend.
+    # The same comparison gives the same bytes: no date, no random identifiers, text as outlines. Figure without pyplot:
+    # no global state and no window with any backend of the user.
     with matplotlib.rc_context({"svg.hashsalt": "formulavision", "svg.fonttype": "path"}):
         heights = [_HEIGHT, *[_PANEL] * (len(panels) - 1)]
         figure = Figure(layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         every = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-        handles: list[Any] = []
         for axes, draw in zip(every, panels, strict=True):
-            handles += draw(axes) or []
+            draw(axes)
             axes.grid(alpha=0.3, lw=0.6)
             axes.spines[["top", "right"]].set_visible(False)
             axes.label_outer()
         every[0].set_title("\n".join(textwrap.wrap(_short(title, 2 * _TITLE), _TITLE)), fontsize="medium")
-        labels = [str(handle.get_label()) for handle in handles]
+        handles, labels = every[0].get_legend_handles_labels()
         widest = max((len(label) for label in labels), default=0) * _CHARACTER + 0.6
         columns = min(4, max(1, len(labels)), max(1, int(_WIDTH / widest)))
         lines_of_legend = -(-len(labels) // columns)

@@ -1,10 +1,10 @@
-"""The results of a comparison, one long table with a line a result; ``results.csv`` and ``results.json``."""
+"""The results of a comparison: one long table, a row a result; ``results.csv`` and ``results.json``."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from formulavision.comparison.config import PROBE, ComparisonSettings
 from formulavision.util import files
-from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.errors import ConfigError
 from formulavision.util.text import csv_text
 
 __all__ = [
@@ -27,28 +27,23 @@ __all__ = [
     "Findings",
     "History",
     "Result",
-    "shown",
     "table_as_csv",
-    "without_folder",
     "write_text",
 ]
 
 FINDINGS = "results.json"
-"""In a comparison's folder: all that its table, its report and a join with other comparisons are made of."""
+"""File in a comparison's folder with all data of its table and its report."""
 TOP_1 = "top-1 accuracy"
 _FORMAT = 2
 _READABLE = (1, 2)
 """Format 1 repeats the history of a pre-training in every entry that starts from it."""
 
-_STAGE = re.compile(r"\S*-[0-9a-f]{16}(?=[/:\s]|$)")
-"""Path of a stage's folder in a message."""
-
 History = list[dict[str, float | None]]
-"""Of a training, a line an epoch: the name of each measured quantity and its value."""
+"""Metrics of a training, a row an epoch: name of the metric -> value."""
 
 
 class Computed(BaseModel, frozen=True):
-    """Where a result was computed.
+    """The machine and the software that computed a result.
 
     Attributes:
         machine: processor, cores, threads, accelerator, precision and device, in words.
@@ -61,25 +56,25 @@ class Computed(BaseModel, frozen=True):
 
 @dataclass
 class Result:
-    """A line of the table of results: an arm, evaluated on a downstream with one choice of frozen layers and one seed.
+    """A row of the table of results: one arm on one downstream, with one choice of frozen layers and one seed.
 
-    A comparison begins with a line for each result that it plans; the columns are filled in when it is computed.
+    A comparison begins with a row for each result that it plans. The other columns are filled when it is computed.
 
     Attributes:
-        freeze: layers that fine-tuning leaves as they were; of a probe its name (``linear-probe``, ``knn-probe``).
-        score: 0 to 1; None where the computation failed or is yet to come.
+        freeze: layers that fine-tuning does not change; for a probe its name (``linear-probe``, ``knn-probe``).
+        score: 0 to 1; None if the computation failed or has not been done yet.
         metric: name of the score: ``top-1 accuracy``, or ``mean average precision`` of several labels an image.
         top1: share of test images whose class comes first, 0 to 1; None with several labels an image.
         top5: share of test images whose class is among the first five, 0 to 1; None with fewer than five classes.
         loss: mean cross-entropy over the test images, nats.
         pretrain_accuracy: training accuracy in the last epoch of pre-training, 0 to 1; None without pre-training.
-        generate_seconds: time to generate the store; None where images are drawn on demand.
-        error: why there is no score, in one line.
+        generate_seconds: time to generate the store; None if images are drawn on demand.
+        error: reason of the failure, in one line.
         history: of fine-tuning.
         folder: path of the fine-tuned model's folder, relative to the comparison's folder.
         start: checkpoint that the model started from: the path of a folder or file, relative likewise, or the name of
-            a published model; None from scratch.
-        computed: machine and versions; None until there is a score.
+            a published model; None for training from scratch.
+        computed: None until there is a score.
     """
 
     arm: str
@@ -106,7 +101,7 @@ class Result:
 
     @property
     def pending(self) -> bool:
-        """Whether it is yet to be computed."""
+        """Whether the result has not been computed yet."""
         return self.score is None and self.error is None
 
 
@@ -115,15 +110,15 @@ COLUMNS = [f.name for f in fields(Result) if f.name not in ("history", "folder",
 
 
 class ArmFacts(BaseModel):
-    """What the table and the report say of an arm.
+    """Description of an arm in the table and the report.
 
     Attributes:
         content: hash of the arm's pre-training and fine-tuning, without their seeds.
-        origin: where its weights come from, in words.
+        origin: source of its weights, in words.
         scratch: whether it starts from random weights.
         baseline: the arm that it is compared with.
-        base, path, value: of a swept arm, the arm in the configuration, the swept setting and its value.
-        recipe: plain values; None where no formula draws its images.
+        base, path, value: for a swept arm, the arm in the configuration, the swept setting and its value.
+        recipe: plain values; None if no formula draws its images.
         note: why a join renamed it.
     """
 
@@ -139,19 +134,19 @@ class ArmFacts(BaseModel):
 
 
 class Findings(BaseModel):
-    """All results of a comparison, and all else that its table and its report are made of.
+    """All results of a comparison, with all other data of its table and its report.
 
     Attributes:
         arms: in the order of the table.
-        downstreams: by name, a hash of the images that the dataset holds.
+        downstreams: name -> hash of the dataset's images.
         freezes: frozen layers and probes, in the order of the table.
         results: the table of results.
         paper: the paper's numbers in per cent: downstream -> ``ARM`` or ``ARM/FROZEN`` -> number.
         reach: accuracies, 0 to 1, of the table of first epochs; None: chosen from the results.
-        pictures: which pictures the report shows.
-        configurations: by the name of the comparison, its configuration as YAML.
-        notes: what a join changed.
-        pretrainings: by the ``start`` of results, the history of that pre-training.
+        pictures: kinds of pictures in the report.
+        configurations: name of a comparison -> its configuration as YAML.
+        notes: changes that a join made.
+        pretrainings: ``start`` of results -> history of that pre-training.
     """
 
     format: int = _FORMAT
@@ -175,7 +170,7 @@ class Findings(BaseModel):
         """Read a comparison's ``results.json``.
 
         Raises:
-            ConfigError: the folder holds none, or it is damaged.
+            ConfigError: the folder holds none, or the file is damaged or of a later version.
         """
         file = folder / FINDINGS
         if not folder.is_dir():
@@ -195,13 +190,13 @@ class Findings(BaseModel):
         """Write ``results.json``, and the table of results as ``results.csv``.
 
         Raises:
-            StoreError: one of them cannot be written.
+            FolderError: one of them cannot be written.
         """
         write_text(folder / "results.csv", self.to_csv())
         write_text(folder / FINDINGS, self.to_json())
 
     def to_json(self) -> str:
-        """Content of ``results.json``; of each result the columns of ``results.csv`` lie under ``row``."""
+        """Content of ``results.json``. In it, the columns of ``results.csv`` are under ``row`` of each result."""
         content = self.model_dump(mode="json")
         content["entries"] = [
             {"row": {name: result.pop(name) for name in COLUMNS}, **result} for result in content.pop("results")
@@ -209,7 +204,7 @@ class Findings(BaseModel):
         return to_json(content, indent=1, inf_nan_mode="null").decode()
 
     def to_csv(self) -> str:
-        """A line a result that was computed or failed; scores from 0 to 1, times in seconds."""
+        """A row for each result that was computed or failed; scores from 0 to 1, times in seconds."""
         return table_as_csv(COLUMNS, (vars(result) for result in self.results if not result.pending))
 
     @property
@@ -218,16 +213,30 @@ class Findings(BaseModel):
 
     @property
     def by_frozen(self) -> list[str]:
-        """Frozen layers, the fewest first, and then the probes."""
+        """Frozen layers, from the fewest to the most, and then the probes."""
         return sorted(self.freezes, key=lambda freeze: (freeze.endswith(PROBE), _frozen_groups(freeze)))
+
+    @property
+    def computed(self) -> list[Computed]:
+        """Machines and versions, each once, in the order of the results."""
+        found: list[Computed] = []
+        for result in self.results:
+            if result.computed is not None and result.computed not in found:
+                found.append(result.computed)
+        return found
 
     def metric(self, downstream: str) -> str:
         """Name of the score on a downstream."""
         found = (result.metric for result in self.results if result.downstream == downstream and result.metric)
         return next(found, TOP_1)
 
+    @property
+    def several_labels(self) -> list[str]:
+        """Downstreams whose images have several labels, so that their score is a mean average precision."""
+        return [downstream for downstream in self.downstreams if self.metric(downstream) != TOP_1]
+
     def paper_number(self, arm: str, freeze: str, downstream: str) -> float | None:
-        """The paper's number, 0 to 1; a number without frozen layers is that of fine-tuning all layers."""
+        """The paper's number, 0 to 1. A number without frozen layers is for fine-tuning all layers."""
         numbers = self.paper.get(downstream, {})
         number = numbers.get(f"{arm}/{freeze}", numbers.get(arm) if freeze == "none" else None)
         return None if number is None else number / 100
@@ -241,15 +250,21 @@ def _flat(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "format": _FORMAT, "results": [{**entry["row"], **entry} for entry in entries]}
 
 
+def _frozen_groups(freeze: str) -> int:
+    """Number of groups of layers that are frozen: 3 for ``conv1-3``."""
+    last = re.search(r"\d+$", freeze)
+    return 0 if last is None else int(last[0])
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A finished comparison, or several joined.
 
     Attributes:
-        settings: the configuration; None where the results were read from folders.
-        folder: holds ``results.csv``, ``results.md``, ``results.json``, ``report.html`` and, of a comparison, its
+        settings: the configuration; None if the results were read from folders.
+        folder: holds ``results.csv``, ``results.md``, ``results.json``, ``report.html`` and, for a comparison, its
             ``comparison.yaml`` and its runs.
-        findings: the results, and all else that the report is made of.
+        findings: the results, and all other data of the report.
     """
 
     settings: ComparisonSettings | None
@@ -258,12 +273,12 @@ class Comparison:
 
     @property
     def results(self) -> list[Result]:
-        """A line a fine-tuned model or probe."""
+        """A row for each fine-tuned model and each probe."""
         return self.findings.results
 
     @property
     def failures(self) -> dict[str, str]:
-        """By arm, why its first failed result has no score, in one line."""
+        """Name of each arm that failed -> reason of its first failure, in one line."""
         reasons: dict[str, str] = {}
         for result in self.results:
             if result.error:
@@ -276,38 +291,17 @@ class Comparison:
         return self.folder / "report.html"
 
 
-def shown(freeze: str) -> str:
-    """Frozen layers in the words of the table: ``conv1-3``, ``all (linear probe)``."""
-    names = {f"linear{PROBE}": "all (linear probe)", f"knn{PROBE}": "all (nearest neighbours)"}
-    return names.get(freeze, freeze)
-
-
-def _frozen_groups(freeze: str) -> int:
-    """Number of groups of layers that are frozen: 3 of ``conv1-3``."""
-    last = re.search(r"\d+$", freeze)
-    return 0 if last is None else int(last[0])
-
-
-def without_folder(error: str) -> str:
-    """An error less the folder of its stage: the same text for all results that fail for one cause."""
-    return _STAGE.sub("…", error)
-
-
-def table_as_csv(columns: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
-    """Lines as CSV, numbers with six digits."""
-    values = ([line.get(column) for column in columns] for line in lines)
-    return csv_text(
-        [columns, *([f"{value:.6g}" if isinstance(value, float) else value for value in line] for line in values)]
-    )
+def table_as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows, each a mapping by column, as CSV: None as an empty cell, numbers with six digits."""
+    values = ([row[column] for column in columns] for row in rows)
+    return csv_text([columns, *([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in values)])
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        StoreError: it cannot be written.
+        FolderError: it cannot be written.
     """
-    try:
+    with files.write_errors(path):
         files.write_text(path, text)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -24,8 +24,9 @@ from formulavision.comparison.plan import (
     check_models,
     plan_stages,
 )
+from formulavision.comparison.report import REPORT_FILES, write_html, write_tables
 from formulavision.comparison.results import Comparison, Computed, Result, write_text
-from formulavision.comparison.tables import REPORT_FILES, print_table, write_tables
+from formulavision.comparison.wording import print_table
 from formulavision.training.runs import Run, is_complete
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
@@ -111,9 +112,6 @@ def compare(
                 say(f"formulavision report {folder} writes the report of what is done", STDERR)
             raise
         table = write_tables(findings, folder)
-
-        from formulavision.comparison.report import write_html
-
         write_html(table, folder)
     if show_progress:
         print_table(table, folder)

@@ -26,6 +26,7 @@ __all__ = [
     "flush_folder",
     "is_system_leftover",
     "partial_path",
+    "write_errors",
     "write_json",
     "write_png",
     "write_text",
@@ -95,17 +96,27 @@ def write_json(content: Any, path: Path) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Tell an error of the operating system in one line, while the block writes a file or makes a folder.
+
+    Raises:
+        FolderError: ``path`` cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 def write_png(path: Path, image: Image.Image) -> None:
     """Write a picture as PNG.
 
     Raises:
         FolderError: the file cannot be written.
     """
-    try:
-        with atomic_write(path) as file:
-            image.save(file, "PNG")
-    except OSError as error:
-        raise FolderError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with write_errors(path), atomic_write(path) as file:
+        image.save(file, "PNG")
 
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:

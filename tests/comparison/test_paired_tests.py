@@ -11,7 +11,8 @@ import pytest
 from scipy.stats import binomtest, ttest_rel
 
 from formulavision.comparison.results import TOP_1, ArmFacts, Findings, Result
-from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, explanations, table_of
+from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, table_of
+from formulavision.comparison.wording import explanations
 
 Key = tuple[str, str, str, int]
 """Arm, frozen layers, downstream and seed."""
@@ -80,7 +81,7 @@ def test_p_values_are_corrected_for_the_number_of_cells() -> None:
             for seed in range(3)
         }
     )
-    cells = [table_of(found, Path()).cell("b", freeze, "x") for freeze in gains]
+    cells = [table_of(found, Path()).cells["b", freeze, "x"] for freeze in gains]
     smallest = min(cell.p or 1 for cell in cells)
     assert min(cell.p_corrected or 1 for cell in cells) == pytest.approx(2 * smallest)
 
@@ -114,8 +115,8 @@ def test_a_downstream_of_several_labels_does_not_keep_the_others_from_their_test
     found = findings({(arm, "none", d, 0): 0.5 for d in ("scenes", "x") for arm in ("a", "b")}, ["scenes"])
     predict(tmp_path, {"a-none-x-0": [True] * 9, "b-none-x-0": [False] * 9})
     table = table_of(found, tmp_path)
-    assert table.cell("b", "none", "scenes").method is None
-    assert table.cell("b", "none", "x").method == MCNEMAR
+    assert table.cells["b", "none", "scenes"].method is None
+    assert table.cells["b", "none", "x"].method == MCNEMAR
     assert any(each.startswith("scenes cannot be tested with one seed") for each in sentences(found, tmp_path))
 
 

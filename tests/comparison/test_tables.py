@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
-from formulavision.comparison.tables import explanations, points, print_table, table_csv, table_of, to_markdown
+from formulavision.comparison.tables import table_csv, table_of
+from formulavision.comparison.wording import explanations, points, print_table, to_markdown
 
 TOP_1 = "top-1 accuracy"
 HERE = Computed(machine="a machine", versions={})

@@ -1,0 +1,288 @@
+"""The table of a comparison in words: its texts and sentences, in Markdown and on the terminal.
+
+The report has the same texts and sentences: one wording for one fact.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from formulavision.comparison.config import FULL, PROBE
+from formulavision.comparison.results import TOP_1, Findings, Result
+from formulavision.comparison.significance import ALPHA, rank_correlation
+from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, Table, contest
+from formulavision.util.console import say
+from formulavision.util.text import counted, markdown_text
+
+__all__ = [
+    "explanations",
+    "frozen_text",
+    "grid",
+    "missing",
+    "p_text",
+    "percent",
+    "place_text",
+    "points",
+    "print_table",
+    "to_markdown",
+]
+
+_LISTED = 6
+"""Results that a sentence lists; the table of results has the others."""
+_WIDE = 10_000
+"""Width in characters of a table that is not printed on a terminal."""
+_STAR = "*"
+"""Mark of a difference beyond chance."""
+_STAGE = re.compile(r"\S*-[0-9a-f]{16}(?=[/:\s]|$)")
+"""Path of a stage's folder in a message."""
+
+
+# Numbers and names ---------------------------------------------------------------------------------------------------
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent: ``91.2``; a dash for None."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: ``+1.2``, ``−0.3``, ``0.0``."""
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def p_text(p: float) -> str:
+    """``p < 0.001``, ``p = 0.012``, ``p = 0.38``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def frozen_text(freeze: str) -> str:
+    """Frozen layers: ``conv1-3``, ``all (linear probe)``."""
+    names = {f"linear{PROBE}": "all (linear probe)", f"knn{PROBE}": "all (nearest neighbours)"}
+    return names.get(freeze, freeze)
+
+
+def place_text(downstream: str, freeze: str) -> str:
+    """``cifar10``, ``cifar10, frozen: conv1-3``."""
+    return downstream if freeze == "none" else f"{downstream}, frozen: {frozen_text(freeze)}"
+
+
+def _listed(texts: Sequence[str], separator: str) -> str:
+    more = [f"and {len(texts) - _LISTED} more"] if len(texts) > _LISTED else []
+    return separator.join([*texts[:_LISTED], *more])
+
+
+def _baseline(findings: Findings) -> str:
+    """Name of the baseline; ``baseline`` if it is not the same for all arms."""
+    names = {arm.baseline for arm in findings.arms.values() if arm.baseline is not None}
+    return next(iter(names)) if len(names) == 1 else "baseline"
+
+
+# Sentences -----------------------------------------------------------------------------------------------------------
+
+
+def explanations(table: Table) -> list[str]:
+    """Sentences on the numbers of the table: their meaning, and the findings of its tests."""
+    return [_caption(table), *_about_differences(table), *_about_tests(table), *_about_the_paper(table)]
+
+
+def _caption(table: Table) -> str:
+    findings = table.findings
+    others = findings.several_labels
+    metric = "Top-1 accuracy" + (f" ({', '.join(others)}: mean average precision, mAP)" if others else "")
+    if others and len(others) == len(findings.downstreams):
+        metric = "Mean average precision"
+    seeds = findings.seeds
+    counts = {len(cell.scores) for cell in table.cells.values() if cell.scores}
+    number = f"{'up to ' if len(counts) > 1 else ''}{len(seeds)}"
+    over = f"mean ± standard deviation over {number} seeds" if len(seeds) > 1 else f"one seed ({seeds[0]})"
+    size = "" if findings.size == FULL else f", size {findings.size}"
+    contests = ", of fine-tuning and of each probe by itself," if len({*map(contest, findings.freezes)}) > 1 else ""
+    best = f"the best of a column{contests} in bold"
+    return f"{metric} in per cent on the test images, {over}; {findings.model}{size}; {best}."
+
+
+def _about_differences(table: Table) -> Iterator[str]:
+    findings, cells = table.findings, table.cells.values()
+    if any(cell.pairs for cell in cells):
+        baseline = _baseline(findings)
+        frozen = " with the same layers frozen" if len(findings.freezes) > 1 else ""
+        yield f"“to {baseline}” is the difference to {baseline}{frozen}, in percentage points."
+    if any(cell.lacks_pairs for cell in cells):
+        yield "Where results are missing, a difference is of the seeds that both arms have."
+
+
+def _about_tests(table: Table) -> Iterator[str]:
+    """Findings of the tests over seeds and over images, and what could not be tested."""
+    cells = table.cells.values()
+    level = f"p < {ALPHA} after Holm's correction"
+    if any(cell.method == T_TEST for cell in cells):
+        marked = any(cell.significant for cell in cells)
+        verdict = f"{_STAR} is a difference beyond chance" if marked else "No difference is beyond chance"
+        yield f"{verdict}: {T_TEST} over seeds, {level}."
+    if any(len(cell.pairs) == 1 for cell in cells):
+        yield "A difference of one seed is not marked: it says nothing about how much other seeds differ."
+    of_images = [cell for cell in cells if cell.method == MCNEMAR]
+    if of_images:
+        pairs = [_pair(cell) for cell in of_images if cell.beyond_chance]
+        models = f"the single trained models of these arms differ: {_listed(pairs, ', ')}"
+        verdict = models if pairs else "no two of the single trained models differ"
+        yield f"On these test images, {verdict} ({MCNEMAR} over the images, {level})."
+    untested = {cell.downstream for cell in cells if cell.pairs and cell.method is None}
+    names = [name for name in table.findings.several_labels if name in untested]
+    if names:
+        yield f"{', '.join(names)} cannot be tested with one seed: an image of several labels is not right or wrong."
+
+
+def _pair(cell: Cell) -> str:
+    return f"{cell.arm} and {cell.baseline} ({place_text(cell.downstream, cell.freeze)})"
+
+
+def _about_the_paper(table: Table) -> Iterator[str]:
+    cells = [cell for cell in table.cells.values() if cell.paper is not None and cell.mean is not None]
+    if cells:
+        yield "“paper” is the paper’s number, at its scale."
+    for downstream in table.findings.downstreams:
+        both = [(cell.paper or 0, cell.mean or 0) for cell in cells if cell.downstream == downstream]
+        correlation = rank_correlation([theirs for theirs, _ in both], [ours for _, ours in both])
+        if correlation is not None:
+            number = f"{round(correlation, 2) + 0.0:.2f}".replace("-", "−")
+            order = f"Order on {downstream} against the paper's: rank correlation (Spearman)"
+            yield f"{order} {number} of {len(both)} results."
+
+
+def missing(findings: Findings) -> list[str]:
+    """Sentences on results that failed and results that are not computed yet, one for each arm and cause."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in findings.results:
+        if result.score is None:
+            # Without the folder of the stage, the text is the same for all results that fail for one cause.
+            groups.setdefault((result.arm, _STAGE.sub("…", result.error or "")), []).append(result)
+    sentences = []
+    # Failures come first.
+    for (arm, error), results in sorted(groups.items(), key=lambda group: not group[0][1]):
+        everywhere = len(results) == sum(result.arm == arm for result in findings.results)
+        places = [f"{place_text(result.downstream, result.freeze)}, seed {result.seed}" for result in results]
+        where = "everywhere" if everywhere else _listed(places, "; ")
+        pending = f"{arm}: {counted(len(results), 'result')} yet to be computed ({where})"
+        sentences.append(f"{arm} failed ({where}): {error}" if error else pending)
+    return sentences
+
+
+def _notes(table: Table) -> list[str]:
+    """Sentences below the table."""
+    findings = table.findings
+    machines = Counter(result.computed.machine for result in findings.results if result.computed is not None)
+    return [
+        *explanations(table)[1:],
+        *(f"{count} of {len(findings.results)} results computed on {name}." for name, count in machines.items()),
+        *findings.notes,
+        *missing(findings),
+    ]
+
+
+# The grid of texts, which terminal, Markdown and report show ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CellText:
+    """Text of a heading or of a cell.
+
+    Attributes:
+        kind: ``words`` (left-aligned), ``score``, ``difference`` or ``paper``.
+        mark: ``best``, ``failed``, ``beyond chance`` or nothing.
+        note: small print, in the report alone.
+    """
+
+    text: str
+    kind: str
+    mark: str = ""
+    note: str = ""
+
+
+def grid(table: Table) -> tuple[list[CellText], list[list[CellText]]]:
+    """Headings and rows of the table as texts: arm, frozen layers, and for each downstream up to three columns."""
+    findings, rows = table.findings, table.rows
+    columns = [("arm", "words", [CellText(row[0].arm, "words") for row in rows])]
+    if findings.freezes != ["none"]:
+        columns.append(("frozen", "words", [CellText(frozen_text(row[0].freeze), "words") for row in rows]))
+    for downstream, *cells in zip(findings.downstreams, *rows, strict=True):
+        metric = "" if findings.metric(downstream) == TOP_1 else " (mAP)"
+        columns.append((f"{downstream}{metric}", "score", [_score(cell, len(findings.seeds)) for cell in cells]))
+        if any(cell.pairs for cell in cells):
+            columns.append((f"to {_baseline(findings)}", "difference", [_difference(cell) for cell in cells]))
+        if any(cell.paper is not None for cell in cells):
+            papers = ["" if cell.paper is None else percent(cell.paper) for cell in cells]
+            columns.append(("paper", "paper", [CellText(text, "paper") for text in papers]))
+    headings = [CellText(heading, kind) for heading, kind, _ in columns]
+    return headings, [list(row) for row in zip(*(texts for _, _, texts in columns), strict=True)]
+
+
+def _score(cell: Cell, seeds: int) -> CellText:
+    """``91.2 ± 0.3``, per cent; without the spread for one seed."""
+    if cell.mean is None:
+        return CellText("failed", "score", "failed") if cell.error else CellText("–", "score")
+    text = percent(cell.mean) + ("" if cell.spread is None else f" ± {percent(cell.spread)}")
+    note = f"{len(cell.scores)} of {seeds} seeds" if len(cell.scores) < seeds else ""
+    return CellText(text, "score", "best" if cell.best else "", note)
+
+
+def _difference(cell: Cell) -> CellText:
+    if cell.difference is None:
+        return CellText("", "difference")
+    notes = [f"{len(cell.pairs)} of {len(cell.scores)} seeds"] if len(cell.pairs) < len(cell.scores) else []
+    if cell.method == T_TEST and cell.p_corrected is not None:
+        notes.append(p_text(cell.p_corrected))
+    star, mark = (_STAR, "beyond chance") if cell.significant else ("", "")
+    return CellText(points(cell.difference) + star, "difference", mark, ", ".join(notes))
+
+
+def to_markdown(table: Table) -> str:
+    """The table and its sentences in Markdown, in per cent: mean ± standard deviation over seeds, best in bold."""
+    headings, rows = grid(table)
+    lines = [[f"**{_escaped(t.text)}**" if t.mark == "best" else _escaped(t.text) for t in row] for row in rows]
+    ruler = "|".join(" --- " if heading.kind == "words" else " ---: " for heading in headings)
+    parts = [
+        [f"# {markdown_text(table.findings.name)}"],
+        [markdown_text(explanations(table)[0])],
+        [_markdown_row(_escaped(t.text) for t in headings), f"|{ruler}|", *map(_markdown_row, lines)],
+        [f"- {_escaped(note)}" for note in _notes(table)],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _markdown_row(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _escaped(text: str) -> str:
+    # A lone star would be the start of italics.
+    return markdown_text(text).replace(_STAR, f"\\{_STAR}")
+
+
+def print_table(table: Table, folder: Path) -> None:
+    """Print the table on the terminal, with its sentences and the paths of its files."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    headings, rows = grid(table)
+    printed = RichTable(title=escape(table.findings.name))
+    for heading in headings:
+        # In a narrow window, names are folded, and numbers stay whole.
+        words = heading.kind == "words"
+        printed.add_column(heading.text, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for row in rows:
+        printed.add_row(*(f"[bold]{escape(t.text)}[/bold]" if t.mark == "best" else escape(t.text) for t in row))
+    screen = Console()
+    if not screen.is_terminal:
+        # A file or a pipe is as wide as the table.
+        screen.width = _WIDE
+    screen.print(printed)
+    files = (f"table: {folder / 'results.md'}", f"report: {folder / 'report.html'}")
+    for sentence in (explanations(table)[0], *_notes(table), *files):
+        say(sentence, screen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,13 +35,11 @@ def join(found: Sequence[Findings], folders: Sequence[Path], out: Path) -> Findi
         out: folder to which the paths of all results are relative afterwards.
     """
     labels = _labels(folders)
-    arms, arm_notes = _names([{n: a.content for n, a in each.arms.items()} for each in found], labels, "another arm")
-    downstreams, notes = _names([each.downstreams for each in found], labels, "other images")
-    renamed = []
-    for i, each in enumerate(found):
-        facts = _renamed_arms(each.arms, arms[i], arm_notes, labels[i])
-        renamed.append(_renamed(each, facts, arms[i], downstreams[i], folders[i], out))
-    return _concatenated(renamed, labels, [f"{note}." for note in (*arm_notes.values(), *notes.values())])
+    arms, notes = _names([{n: a.content for n, a in each.arms.items()} for each in found], labels, "another arm")
+    downstreams, more_notes = _names([each.downstreams for each in found], labels, "other images")
+    moved = [_moved(each, folder, out) for each, folder in zip(found, folders, strict=True)]
+    renamed = [_renamed(each, arms[i], downstreams[i], labels[i]) for i, each in enumerate(moved)]
+    return _concatenated(renamed, labels, [*notes, *more_notes])
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -54,8 +52,8 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tuple[list[Names], dict[str, str]]:
-    """New names of arms or downstreams, by comparison; and new name -> note, for each that differs from the old one.
+def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tuple[list[Names], list[str]]:
+    """New names of arms or downstreams, by comparison; and a note for each that differs from the old one.
 
     Args:
         contents: of each comparison, name -> hash of the content.
@@ -63,7 +61,7 @@ def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tupl
         other: subject of the notes.
     """
     names: dict[tuple[str, str], str] = {}
-    notes: dict[str, str] = {}
+    notes = []
     for each, label in zip(contents, labels, strict=True):
         for name, content in each.items():
             if (name, content) not in names:
@@ -71,57 +69,46 @@ def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tupl
                 free = (n for n in itertools.chain([name, f"{name}-{label}"], numbered) if n not in names.values())
                 names[name, content] = new = next(free)
                 if new != name:
-                    notes[new] = f"{new} is {name} of {label}: {other} than the first {name}"
+                    notes.append(f"{new} is {name} of {label}: {other} than the first {name}.")
     return [{name: names[name, content] for name, content in each.items()} for each in contents], notes
 
 
-def _renamed_arms(arms: Mapping[str, ArmFacts], names: Names, notes: Names, label: str) -> dict[str, ArmFacts]:
-    result = {}
-    for name, arm in arms.items():
+def _moved(findings: Findings, folder: Path, out: Path) -> Findings:
+    """Findings with paths relative to ``out`` instead of ``folder``."""
+
+    def moved(path: str) -> str:
+        return path if path.startswith(REMOTE) else os.path.relpath((folder / path).resolve(), out.resolve())
+
+    results = [
+        replace(result, folder=result.folder and moved(result.folder), start=result.start and moved(result.start))
+        for result in findings.results
+    ]
+    pretrainings = {moved(start): history for start, history in findings.pretrainings.items()}
+    return findings.model_copy(update={"results": results, "pretrainings": pretrainings})
+
+
+def _renamed(findings: Findings, arms: Names, downstreams: Names, label: str) -> Findings:
+    """Findings with arms and downstreams under their new names."""
+    facts = {}
+    for name, arm in findings.arms.items():
+        new = arms[name]
+        # A curve connects the values of one arm.
+        renamed_base = {"base": new if arm.path is None else f"{arm.base}-{label}"} if new != name else {}
         # A baseline outside of its comparison's table, such as an arm without results, has no new name.
-        changes = {"baseline": names.get(arm.baseline, arm.baseline)} if arm.baseline is not None else {}
-        new = names[name]
-        if new != name:
-            # A curve connects the values of one arm.
-            changes["base"] = new if arm.path is None else f"{arm.base}-{label}"
-            changes["note"] = "; ".join(filter(None, (arm.note, notes[new])))
-        result[new] = arm.model_copy(update=changes)
-    return result
-
-
-def _renamed(
-    findings: Findings, facts: dict[str, ArmFacts], arms: Names, downstreams: Names, folder: Path, out: Path
-) -> Findings:
-    """Findings with arms and downstreams under their new names, and with paths relative to ``out``, not ``folder``."""
-
-    def moved(path: str | None) -> str | None:
-        if path is None or path.startswith(REMOTE):
-            return path
-        return os.path.relpath((folder / path).resolve(), out.resolve())
-
-    def renamed_row(row: str) -> str:
-        arm, slash, freeze = row.partition("/")
-        return f"{arms.get(arm, arm)}{slash}{freeze}"
-
+        baseline = arm.baseline and arms.get(arm.baseline, arm.baseline)
+        facts[new] = arm.model_copy(update={"baseline": baseline, **renamed_base})
+    results = [replace(r, arm=arms[r.arm], downstream=downstreams[r.downstream]) for r in findings.results]
+    paper: dict[str, dict[str, float]] = {}
+    for downstream, numbers in findings.paper.items():
+        parts = {row: row.partition("/") for row in numbers}
+        new_rows = {row: f"{arms.get(arm, arm)}{slash}{freeze}" for row, (arm, slash, freeze) in parts.items()}
+        paper[downstreams.get(downstream, downstream)] = {new_rows[row]: number for row, number in numbers.items()}
     changes = {
         "arms": facts,
         "downstreams": {downstreams[name]: digest for name, digest in findings.downstreams.items()},
-        "results": [
-            replace(
-                result,
-                arm=arms[result.arm],
-                downstream=downstreams[result.downstream],
-                folder=moved(result.folder),
-                start=moved(result.start),
-            )
-            for result in findings.results
-        ],
-        "paper": {
-            downstreams.get(downstream, downstream): {renamed_row(row): number for row, number in numbers.items()}
-            for downstream, numbers in findings.paper.items()
-        },
+        "results": results,
+        "paper": paper,
         "configurations": {n: _renamed_downstreams(text, downstreams) for n, text in findings.configurations.items()},
-        "pretrainings": {moved(start): history for start, history in findings.pretrainings.items()},
     }
     return findings.model_copy(update=changes)
 
@@ -136,13 +123,12 @@ def _renamed_downstreams(configuration: str, names: Names) -> str:
     return dump_yaml(data)
 
 
-def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: Sequence[str]) -> Findings:
+def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[str]) -> Findings:
     """All findings in one, each name and result once, with a note for each contradiction."""
     arms: dict[str, ArmFacts] = {}
     results: dict[tuple[str, str, str, int], tuple[Result, str]] = {}
     paper: dict[str, dict[str, float]] = {}
     configurations: dict[str, str] = {}
-    all_notes = list(notes)
     for findings, label in zip(found, labels, strict=True):
         for name, arm in findings.arms.items():
             first = arms.setdefault(name, arm)
@@ -153,7 +139,7 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: Seque
             if known.score is None and result.score is not None:
                 results[key] = result, label
             elif known.score is not None and result.score is not None and abs(known.score - result.score) > _EQUAL:
-                all_notes.append(
+                notes.append(
                     f"{result.arm} on {result.downstream}, {result.freeze}, seed {result.seed}: "
                     f"{100 * known.score:.2f} in {source} and {100 * result.score:.2f} in {label}; the first counts."
                 )
@@ -161,18 +147,18 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: Seque
             for row, number in numbers.items():
                 known_number = paper.setdefault(downstream, {}).setdefault(row, number)
                 if known_number != number:
-                    all_notes.append(f"The paper's {row} on {downstream} is {known_number} and, in {label}, {number}.")
+                    notes.append(f"The paper's {row} on {downstream} is {known_number} and, in {label}, {number}.")
         for name, text in findings.configurations.items():
             if configurations.setdefault(name, text) != text:
                 configurations[f"{name} ({label})"] = text
-        all_notes += findings.notes
+        notes += findings.notes
     order = list(arms)
     pictures = {picture for findings in found for picture in findings.pictures}
     return Findings(
-        name=_each_once((findings.name for findings in found), "; "),
-        size=_each_once(findings.size for findings in found),
-        model=_each_once(findings.model for findings in found),
-        data=_each_once(findings.data for findings in found),
+        name="; ".join(dict.fromkeys(findings.name for findings in found)),
+        size=", ".join(dict.fromkeys(findings.size for findings in found)),
+        model=", ".join(dict.fromkeys(findings.model for findings in found)),
+        data=", ".join(dict.fromkeys(findings.data for findings in found)),
         arms=arms,
         downstreams={name: digest for findings in found for name, digest in findings.downstreams.items()},
         freezes=list(dict.fromkeys(freeze for findings in found for freeze in findings.freezes)),
@@ -181,10 +167,6 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: Seque
         reach=sorted({level for findings in found for level in findings.reach or ()}) or None,
         pictures=[picture for picture in PICTURES if picture in pictures],
         configurations=configurations,
-        notes=list(dict.fromkeys(all_notes)),
+        notes=list(dict.fromkeys(notes)),
         pretrainings={start: history for findings in found for start, history in findings.pretrainings.items()},
     )
-
-
-def _each_once(words: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(dict.fromkeys(words))

@@ -1,28 +1,30 @@
-"""The plan of a comparison: what cannot run is refused, and the rest is a flat list of stages.
+"""The plan of a comparison: a flat list of stages, each known by its content. What cannot run is refused.
 
-A stage's folder is named after a hash of its settings and of the stage before it, its key. So a stage that is there is
-the right one, a changed configuration computes what the change touches, and taking the change back costs nothing. Arms
-with the same content share their stages.
+The name of a stage's folder ends with the stage's key: a hash of its settings and of the stage before it. So a stage
+that is done is found again, a changed configuration computes only the stages that the change concerns, and arms with
+the same content share their stages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from formulavision.comparison.arms import REMOTE, Arm, Variant
 from formulavision.comparison.config import PROBE, ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.recipes.recipe import Recipe
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
-from formulavision.util.config import did_you_mean, identity
+from formulavision.util.config import identity
 from formulavision.util.errors import CheckpointError, ConfigError, DownstreamError
 
 if TYPE_CHECKING:
+    import torch
+
     from formulavision.data.labels import LabelSettings
 
 __all__ = [
@@ -41,8 +43,8 @@ __all__ = [
 _STORES = "_stores"
 """Folder of the stores among the folders of the arms: no arm has such a name."""
 
-# Device, number of processes and speed change no more of a stage's result than rounding; the images that pre-training
-# is validated on change nothing of its weights.
+# Device, number of processes and speed change a stage's result by rounding only. The images that pre-training is
+# validated on do not change its weights.
 _NOT_IN_THE_KEY = {
     *("device", "devices", "workers", "draw_on", "compile", "channels_last", "checkpoint_minutes"),
     "held_out",
@@ -54,11 +56,11 @@ _NOT_IN_THE_KEY = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a comparison, which leaves one folder.
+    """One step of a comparison, which writes one folder.
 
     Attributes:
         arm: the first arm that the stage is computed for.
-        folder: where its files are; its name ends with the key.
+        folder: for its files; its name ends with the key.
     """
 
     arm: str
@@ -77,7 +79,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(Stage):
-    """Generating the store of a recipe."""
+    """Generates the store of a recipe."""
 
     recipe: Recipe
 
@@ -87,10 +89,10 @@ class Generation(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining(Stage):
-    """Pre-training of one arm with one seed.
+    """Pre-trains one arm with one seed.
 
     Attributes:
-        store: generates the images to train from; None: they are drawn on demand, or are real.
+        store: generates the images to train from; None if they are drawn on demand, or are real.
     """
 
     seed: int
@@ -104,7 +106,7 @@ class Pretraining(Stage):
 
     @property
     def labels(self) -> LabelSettings | None:
-        """Other labels than the images' own; None where none is replaced."""
+        """Labels in place of the images' own; None if no label is replaced."""
         return _replaced_labels(self.source)
 
     def __str__(self) -> str:
@@ -113,14 +115,14 @@ class Pretraining(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class ResultStage(Stage):
-    """A stage that ends in a result: an arm's weights, evaluated on one downstream with one seed.
+    """A stage with a result: it evaluates an arm's weights on one downstream with one seed.
 
     Attributes:
-        freeze: the layers that fine-tuning leaves as they are; of a probe its name (``linear-probe``).
-        start: what the model starts from: a stage of this comparison, somebody's checkpoint, or None for scratch.
-        settings: those of fine-tuning; of a probe, those of them that features depend on.
-        content: hash of what the arm is, but for seed, downstream and frozen layers: the same arm in another
-            comparison, on another machine, has the same.
+        freeze: layers that fine-tuning does not change; for a probe its name (``linear-probe``).
+        start: source of the weights: a stage of this comparison, a checkpoint, or None for training from scratch.
+        settings: of fine-tuning; for a probe, only those that features depend on.
+        content: hash of the arm without seed, downstream and frozen layers. It is the same for the same arm in another
+            comparison or on another machine.
     """
 
     downstream: str
@@ -137,7 +139,7 @@ class ResultStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuning(ResultStage):
-    """Fine-tuning and evaluation."""
+    """Fine-tunes and evaluates."""
 
     def __str__(self) -> str:
         return f"{self.arm} on {self.downstream}, frozen: {self.freeze}, seed {self.seed}"
@@ -145,7 +147,7 @@ class Finetuning(ResultStage):
 
 @dataclass(frozen=True, kw_only=True)
 class Probing(ResultStage):
-    """Evaluation of frozen features.
+    """Evaluates frozen features.
 
     Preprocessing that is not set in ``settings`` is the checkpoint's own.
     """
@@ -164,11 +166,8 @@ def key_of(folder: Path) -> str:
 # The plan ------------------------------------------------------------------------------------------------------------
 
 
-class Digest(Protocol):
-    """Tells a real dataset from others by its content."""
-
-    def __call__(self, settings: DownstreamSettings, /, *, train_only: bool = False) -> str:
-        """A hash of the dataset with these settings, or of its training side alone."""
+Digest = Callable[..., str]
+"""Hash of a real dataset by its settings; with ``train_only=True`` of its training images only."""
 
 
 def plan_stages(settings: ComparisonSettings, runs: Path, digest: Digest) -> list[Stage]:
@@ -176,15 +175,15 @@ def plan_stages(settings: ComparisonSettings, runs: Path, digest: Digest) -> lis
 
     Args:
         settings: of the comparison.
-        runs: the folder that the stages' folders are in, of this comparison alone or of several.
-        digest: of a real dataset, by its settings.
+        runs: folder of the stages' folders, of this comparison alone or of several.
+        digest: hash of a real dataset, by its settings.
 
     Returns:
-        Each store and each pre-training once. Each result has a stage of its own, also where two arms of the same
-        content share its folder. Probes of a checkpoint have one result, of the first seed: they do not depend on it.
+        Each store and each pre-training once. Each result has a stage of its own, also if two arms of the same content
+        share its folder. Probes of a checkpoint have one result, of the first seed, because they do not depend on it.
 
     Raises:
-        ConfigError: the device of a stage is not there, or cannot compute in its precision.
+        ConfigError: this machine lacks the device of a stage, or the device cannot compute in its precision.
     """
     planner = _Planner(settings, runs, digest)
     result: list[Stage] = []
@@ -215,7 +214,7 @@ class _Planner:
         settings, arm = self.settings, self.settings.variants[name].arm
         start, before = self._start(name, seed)
         training = settings.finetune_settings(name, seed)
-        # Where mean, deviation and resizing are not set, they are the checkpoint's own.
+        # Mean, deviation and resizing that are not set are the checkpoint's own.
         determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_preprocessing(training))
         features = _of_features(training, arm)
         seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
@@ -236,7 +235,7 @@ class _Planner:
                 yield Probing(folder=folder, freeze=f"{method}{PROBE}", settings=features, method=method, **common)
 
     def _start(self, name: str, seed: int) -> tuple[Pretraining | str | None, Any]:
-        """What an arm starts from, and the content that determines it."""
+        """Source of an arm's weights, and the content that determines it."""
         arm = self.settings.variants[name].arm
         if arm.checkpoint is not None:
             return arm.checkpoint, _content_of(arm.checkpoint)
@@ -264,21 +263,21 @@ class _Planner:
 
 
 def _replaced_labels(arm: Arm) -> LabelSettings | None:
-    # No noise is an arm of figure 5, and the same training as without it.
+    # An arm of figure 5 has no noise, and is the same training as without it.
     return None if arm.labels is None or arm.labels.noise == 0 else arm.labels
 
 
 def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
-    """Settings that a stage's result depends on, with the precision that ``auto`` stands for on this device."""
+    """Settings that determine a stage's result, with the precision of this device in place of ``auto``."""
     content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
     return {**content, "precision": _precision(settings)}
 
 
 def _precision(settings: TrainSettings) -> str:
-    """The precision of training, also where it is ``auto``.
+    """The precision of training; for ``auto`` that of this device.
 
     Raises:
-        ConfigError: this machine has no such device, or the device cannot compute in such a precision.
+        ConfigError: this machine has no such device, or the device cannot compute in this precision.
     """
     from formulavision.training.fit import resolve_device, resolve_precision
 
@@ -290,14 +289,14 @@ def _unset_preprocessing(settings: TrainSettings) -> set[str]:
 
 
 def _of_features(training: TrainSettings, arm: Arm) -> TrainSettings:
-    """Settings of a probe: images are prepared as in fine-tuning, or as the checkpoint says where nothing is set."""
+    """Settings of a probe: preprocessing is that of fine-tuning or, if it is not set, of the checkpoint."""
     names = {"model", *PREPROCESSING, "precision", "device"}
     names = names | {"seed"} if arm.from_scratch else names - _unset_preprocessing(training)
     return TrainSettings(**{name: getattr(training, name) for name in names})
 
 
 def _without_seed(content: Any) -> Any:
-    """Content of a stage without its seed of training; the seed of its labels stays: another one is another arm."""
+    """Content of a stage without its seed of training. The seed of its labels stays: another one is another arm."""
     if not isinstance(content, Mapping):
         return content
     settings = {key: value for key, value in content.get("settings", content).items() if key != "seed"}
@@ -310,10 +309,11 @@ def _key(content: Any) -> str:
 
 
 def _content_of(checkpoint: str) -> dict[str, Any]:
-    """A digest of a checkpoint's weights, of a published model its name; and the preprocessing that comes with it."""
+    """Hash of a checkpoint's weights, or the name of a published model; and the preprocessing that comes with it."""
     from formulavision.training.checkpoints import load_preprocessing
+    from formulavision.training.runs import file_digest
 
-    # The size of images is the comparison's. What is at its neutral value was not recorded in older keys.
+    # The size of images is the comparison's. Neutral values were not recorded in older keys.
     own = {
         name: value
         for name, value in load_preprocessing(checkpoint).items()
@@ -322,9 +322,7 @@ def _content_of(checkpoint: str) -> dict[str, Any]:
     if checkpoint.startswith(REMOTE):
         return {"checkpoint": checkpoint, "preprocessing": own}
     path = Path(checkpoint)
-    file = path / "model.safetensors" if path.is_dir() else path
-    with file.open("rb") as stream:
-        content: dict[str, Any] = {"checkpoint": hashlib.file_digest(stream, "sha256").hexdigest()}
+    content: dict[str, Any] = {"checkpoint": file_digest(path / "model.safetensors" if path.is_dir() else path)}
     if own:
         content["normalisation"] = [list(own.pop("mean")), list(own.pop("std"))]
     return {**content, **own}
@@ -337,16 +335,14 @@ class Datasets:
     """The real datasets of a comparison, opened once each: its downstreams, and images that arms are pre-trained on.
 
     Raises:
-        DownstreamError: one of them cannot be used as it is.
+        DownstreamError: one of them cannot be used.
     """
 
     def __init__(self, settings: ComparisonSettings) -> None:
         self._opened: dict[DownstreamSettings, Downstream] = {}
         self._digests: dict[tuple[DownstreamSettings, bool], str] = {}
         named = [(f"downstreams.{name}", dataset) for name, dataset in settings.downstreams.items()]
-        named += [
-            (f"arms.{v.base}.images", v.arm.images) for v in settings.variants.values() if v.arm.images is not None
-        ]
+        named += [(f"arms.{v.base}.images", v.arm.images) for v in settings.variants.values() if v.arm.images]
         for path, dataset in named:
             try:
                 if dataset not in self._opened:
@@ -358,11 +354,11 @@ class Datasets:
         return self._opened[settings]
 
     def digest(self, settings: DownstreamSettings, *, train_only: bool = False) -> str:
-        """A hash of a dataset's kind, classes and images, the same wherever it lies.
+        """Hash of a dataset's kind, classes and images. It does not depend on the dataset's place.
 
         Args:
             settings: of the dataset.
-            train_only: of its training images only.
+            train_only: hash the training images only.
         """
         key = settings, train_only
         if key not in self._digests:
@@ -377,9 +373,9 @@ class Datasets:
 
 
 def check_models(settings: ComparisonSettings) -> None:
-    """Build every model: refuses a name, an image size, frozen layers, a checkpoint or a device that does not fit.
+    """Build every model: a name, an image size, frozen layers, a checkpoint or a device that does not fit is refused.
 
-    A published model is known by its name here, and fetched when its arm's turn comes.
+    Published models are checked by name, and downloaded when their arm runs.
 
     Raises:
         ConfigError: one line a problem.
@@ -392,70 +388,49 @@ def check_models(settings: ComparisonSettings) -> None:
 
 
 def _problems_of_fine_tuning(settings: ComparisonSettings) -> Iterator[str]:
-    import torch
-
     from formulavision.training import freeze
-    from formulavision.training.models import build_model
 
-    seed = settings.seeds[0]
     # One arm of each setting of fine-tuning.
     chosen = {str(sorted(v.finetune.items())): v for v in settings.variants.values()}
     for variant in chosen.values():
-        training = settings.finetune_settings(variant.name, seed)
         for spec in settings.freeze if settings.finetuning else ["none"]:
             try:
-                _precision(training)
-                with torch.device("meta"):
-                    freeze(build_model(training, num_classes=2), spec)
+                training = settings.finetune_settings(variant.name, settings.seeds[0])
+                freeze(_built(training), spec)
             except ConfigError as error:
                 for problem in error.problems:
-                    yield problem if problem.startswith(("model:", "freeze:")) else f"finetune.{problem}"
+                    elsewhere = problem.startswith(("model:", "freeze:"))
+                    yield from [problem] if elsewhere else ConfigError(problem).under("finetune").problems
 
 
 def _problems_of_start(settings: ComparisonSettings, variant: Variant) -> Iterator[str]:
-    import torch
-
     from formulavision.training import load_checkpoint
+    from formulavision.training.checkpoints import load_preprocessing
     from formulavision.training.models import build_model
 
     arm, seed = variant.arm, settings.seeds[0]
     path = f"arms.{variant.base}" + ("" if variant.path is None else f" at {variant.path} {variant.value}")
     try:
         if arm.pretrained_here:
-            training = settings.pretrain_settings(variant.name, seed)
-            _precision(training)
-            with torch.device("meta"):
-                build_model(training, num_classes=2)
+            _built(settings.pretrain_settings(variant.name, seed))
         elif arm.checkpoint is not None and arm.checkpoint.startswith(REMOTE):
-            _check_published(arm.checkpoint)
+            load_preprocessing(arm.checkpoint)
         elif arm.checkpoint is not None:
             # Not on the meta device: the weights are to be copied into it.
-            load_checkpoint(arm.checkpoint).load_into(
-                build_model(settings.finetune_settings(variant.name, seed), num_classes=2)
-            )
+            model = build_model(settings.finetune_settings(variant.name, seed), num_classes=2)
+            load_checkpoint(arm.checkpoint).load_into(model)
     except CheckpointError as error:
         yield f"{path}.checkpoint: {error}"
     except ConfigError as error:
-        yield from (f"{path}.pretrain.{problem}" for problem in error.problems)
+        yield from error.under(f"{path}.pretrain").problems
 
 
-def _check_published(checkpoint: str) -> None:
-    """Refuse a name that its library does not have, without fetching anything.
+def _built(training: TrainSettings) -> torch.nn.Module:
+    """The model of a training without memory for its weights, after a check of the device."""
+    import torch
 
-    Raises:
-        CheckpointError: there is no such model, or it has no such weights.
-    """
-    import timm
-    import torchvision
+    from formulavision.training.models import build_model
 
-    library, _, name = checkpoint.partition(":")
-    if library == "timm":
-        model = name.partition(".")[0]
-        known, there = timm.list_models(), timm.is_model_pretrained(name)
-    else:
-        model, _, weights = name.partition(":")
-        known = torchvision.models.list_models(module=torchvision.models)
-        there = model in known and weights in ("", *torchvision.models.get_model_weights(model).__members__)
-    if not there:
-        near = "" if model in known else did_you_mean(model, known)
-        raise CheckpointError(f"{checkpoint}: {library} has no weights of that name{near}")
+    _precision(training)
+    with torch.device("meta"):
+        return build_model(training, num_classes=2)

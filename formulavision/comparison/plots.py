@@ -122,7 +122,7 @@ class Plots:
         lines: Mapping[str, Sequence[tuple[float | str, Cell]]],
         across: Cell | None = None,
     ) -> Iterator[Illustration]:
-        curves = [Curve(a, self.looks[a], line) for a, line in lines.items() if any(cell.scores for _, cell in line)]
+        curves = [Curve(a, self.looks[a], line) for a, line in lines.items() if any(cell.seeds for _, cell in line)]
         if curves:
             downstream = name[1]
             metric = self.findings.metric(downstream)

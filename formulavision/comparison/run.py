@@ -1,4 +1,4 @@
-"""Runs a comparison: executes the stages of its plan that are not done yet, and writes the table and the report."""
+"""Runs a comparison: computes the stages of its plan that are not done yet, and writes the tables and the report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from formulavision.comparison.wording import print_table
 from formulavision.training.runs import Run, is_complete
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
+from formulavision.util.files import write_errors
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
 from formulavision.util.logs import logged, note, write_traceback
 from formulavision.util.machine import versions
@@ -41,11 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["compare", "sweep"]
 
 _RESULT = "result.json"
-"""Written last into the folder of a stage that ends in a result: the result, and where it was computed."""
+"""File that is written last into the folder of a stage with a result: the result, and where it was computed."""
 
 _CONFIGURATION = "comparison.yaml"
 _OURS = (_CONFIGURATION, *REPORT_FILES, "logs/", "runs/*.lock", "runs/_stores/*.json")
-"""Files of a comparison's folder besides those of its stages, each of which has a folder with a marker of its own."""
+"""Files in a comparison's folder besides those of its stages. Each stage has a folder with a marker of its own."""
 
 
 def compare(
@@ -59,23 +61,23 @@ def compare(
 ) -> Comparison:
     """Pre-train, fine-tune, evaluate and probe every arm of a comparison, and write its table and report.
 
-    Started again with the same ``out``, it skips what is done, resumes what was interrupted, and computes what a
-    changed configuration touches: an arm, a seed or a value of a sweep that was added is all that runs.
+    If ``out`` already holds the comparison, it is continued: finished stages are skipped, an interrupted one is
+    resumed, and only what is new in the configuration runs: an added arm, seed or value of a sweep.
 
     Args:
         config: the comparison, or the path of its YAML file.
-        out: folder for ``results.csv`` (a line a model), ``table.csv`` and ``results.md`` (over seeds),
+        out: folder for ``results.csv`` (a row a model), ``table.csv`` and ``results.md`` (over seeds),
             ``results.json`` (all of it), ``report.html``, ``plots/`` and ``comparison.yaml`` (the configuration with
             every recipe in full).
         size: one of the ``sizes`` that the configuration names, or ``full``: the configuration without an overlay.
-        runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons that share it share
-            what they have in common, also while they run at once. None: ``runs/`` in ``out``.
+        runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons with one folder compute
+            the stages that they have in common once, also while they run at the same time. None: ``runs/`` in ``out``.
         overwrite: remove the files of the comparison in ``out`` and start over. Its stages in another folder and other
-            files in ``out`` stay, and a folder that FormulaVision did not write is refused all the same.
+            files in ``out`` stay. A folder that FormulaVision did not write is refused also then.
         show_progress: print the stages, their progress bars and the table.
 
     Returns:
-        The results. Why an arm failed is in its results and in ``Comparison.failures``; the others are done.
+        The results. If an arm failed, its results and ``Comparison.failures`` have the reason; the other arms are done.
 
     Raises:
         ConfigError: the configuration is wrong, or has no such size.
@@ -93,11 +95,12 @@ def compare(
     with owned.writing({}, _OURS, overwrite=overwrite):
         write_text(folder / _CONFIGURATION, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
-        _make(pool)
+        with write_errors(pool):
+            pool.mkdir(parents=True, exist_ok=True)
         stages = plan_stages(settings, pool, datasets.digest)
         if runs is None:
             owned.add((stage.folder.relative_to(folder) / MARKER).as_posix() for stage in stages)
-        runner = _Runner(settings, stages, datasets, out=folder, runs=pool, show_progress=show_progress)
+        runner = _Runner(settings, stages, datasets, folder, pool, show_progress)
         findings = runner.findings
         try:
             with logged(folder):
@@ -144,45 +147,35 @@ def sweep(
     return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from None
-
-
+@dataclass
 class _Runner:
-    """Executes stages in the order of the plan. A stage that failed fails those that need it.
+    """Computes stages in the order of the plan. If a stage fails, the stages that need it fail, too.
 
     Attributes:
-        findings: the results, of which some are yet to be computed.
+        stages: the plan.
+        out: folder of the comparison.
+        runs: folder of the stages.
+        findings: the results, some of which are not computed yet.
     """
 
-    def __init__(
-        self,
-        settings: ComparisonSettings,
-        stages: list[Stage],
-        datasets: Datasets,
-        *,
-        out: Path,
-        runs: Path,
-        show_progress: bool,
-    ) -> None:
-        evaluated = [stage for stage in stages if isinstance(stage, ResultStage)]
-        self.findings = first_findings(settings, evaluated, datasets)
+    settings: ComparisonSettings
+    stages: list[Stage]
+    datasets: Datasets
+    out: Path
+    runs: Path
+    show_progress: bool
+
+    def __post_init__(self) -> None:
+        evaluated = [stage for stage in self.stages if isinstance(stage, ResultStage)]
+        self.findings = first_findings(self.settings, evaluated, self.datasets)
         self._results = list(zip(evaluated, self.findings.results, strict=True))
-        self._settings = settings
-        self._datasets = datasets
-        self._out = out
-        self._runs = runs
-        self._show_progress = show_progress
         # Messages: an exception would keep the model and its memory.
         self._failures: dict[str, str] = {}
         # Another comparison may make a stage's folder after the plan, for an arm of another name.
         self._moved: dict[str, Path] = {}
 
     def run(self) -> None:
-        """Compute what is not done. An exception ends a stage, not the comparison; Ctrl-C and a full disk end both.
+        """Compute what is not done. An exception ends a stage. Ctrl-C and a full disk end the comparison.
 
         Raises:
             StoreError: the disk is full.
@@ -208,12 +201,12 @@ class _Runner:
 
     def _keep(self) -> None:
         # A long comparison can be watched from outside, and joined before its end.
-        self.findings.save(self._out)
+        self.findings.save(self.out)
 
     # What is done ----------------------------------------------------------------------------------------------------
 
     def _missing(self, stage: Stage) -> Iterator[Stage]:
-        """What is to be computed for a stage, itself last; nothing where it is done."""
+        """Stages that are not done, among those that a stage needs and, last, itself; none if it is done."""
         if not self._is_done(stage):
             for before in stage.needs:
                 yield from self._missing(before)
@@ -229,7 +222,7 @@ class _Runner:
         return self._moved.get(stage.key, stage.folder)
 
     def _read_result(self, stage: ResultStage, result: Result) -> bool:
-        """Fill in a result that is done; whether it is."""
+        """Fill in a result if it is done. Returns whether it is."""
         folder = self._folder(stage)
         record = _read_record(folder / _RESULT)
         if record is None:
@@ -250,7 +243,7 @@ class _Runner:
     # One stage -------------------------------------------------------------------------------------------------------
 
     def _finish(self, stage: Stage, at: str) -> None:
-        """Compute a stage, or take it from the process that computes it; or keep why it failed."""
+        """Compute a stage, or wait for the process that computes it; record the reason if it fails."""
         failed = next((self._failures[before.key] for before in stage.needs if before.key in self._failures), None)
         try:
             if failed is None:
@@ -260,12 +253,12 @@ class _Runner:
                         self._compute(stage)
         except Exception as error:
             if _disk_is_full(error):
-                # No stage after this one could be kept either.
+                # Later stages could not be written either.
                 raise StoreError(
                     f"{stage.folder}: {os.strerror(errno.ENOSPC)}: make room, and the same comparison goes on"
                 ) from error
             file = Path("logs") / f"{stage.folder.parent.name}-{stage.folder.name}.txt"
-            write_traceback(self._out / file, error)
+            write_traceback(self.out / file, error)
             kind = "" if isinstance(error, FormulaVisionError) else f"{type(error).__name__}: "
             failed = f"{(kind + one_line(error)).rstrip(': ')} (traceback: {file})"
         if failed is not None:
@@ -274,13 +267,13 @@ class _Runner:
 
     @contextmanager
     def _alone_with(self, stage: Stage) -> Iterator[None]:
-        """The stage for this process alone, while the block runs."""
+        """Hold a stage for this process alone, while the block runs."""
 
         def wait() -> None:
             self._say(f"{stage.folder} is being computed by another process: waiting for it")
 
-        with locked(self._runs / f"{stage.key}.lock", wait):
-            self._moved[stage.key] = next(self._runs.glob(f"*/*-{stage.key}"), stage.folder)
+        with locked(self.runs / f"{stage.key}.lock", wait):
+            self._moved[stage.key] = next(self.runs.glob(f"*/*-{stage.key}"), stage.folder)
             yield
 
     def _compute(self, stage: Stage) -> None:
@@ -303,7 +296,7 @@ class _Runner:
 
         data: Any = stage.source.recipe if stage.store is None else stage.store.folder
         if stage.source.images is not None:
-            data = self._datasets[stage.source.images].train
+            data = self.datasets[stage.source.images].train
         self._train(pretrain, data, out=self._folder(stage), labels=stage.labels, settings=stage.settings)
 
     def _evaluate(self, stage: ResultStage) -> None:
@@ -312,7 +305,7 @@ class _Runner:
         from formulavision.training import finetune
 
         folder = self._folder(stage)
-        downstream = self._datasets[self._settings.downstreams[stage.downstream]]
+        downstream = self.datasets[self.settings.downstreams[stage.downstream]]
         start: Path | str | None
         pretraining = tuning = store = None
         if isinstance(stage.start, Pretraining):
@@ -323,18 +316,18 @@ class _Runner:
         found: Evaluation
         if isinstance(stage, Probing):
             with OwnedFolder(folder, "probe", last=_RESULT).writing({}, (*FILES, _RESULT), overwrite=True):
-                pass  # removes the files of a probe that was stopped
+                pass  # removes the files of an interrupted probe
             found = evaluation.probe(
                 start,
                 downstream,
                 method=stage.method,
                 settings=stage.settings,
                 out=folder,
-                show_progress=self._show_progress,
+                show_progress=self.show_progress,
             )
         else:
             tuning = self._train(finetune, start, downstream, out=folder, freeze=stage.freeze, settings=stage.settings)
-            found = evaluation.evaluate(tuning.folder, downstream, show_progress=self._show_progress)
+            found = evaluation.evaluate(tuning.folder, downstream, show_progress=self.show_progress)
         result = {
             "score": found.score,
             "metric": found.metric,
@@ -349,7 +342,7 @@ class _Runner:
             "finetune_images_per_second": tuning and tuning.images_per_second,
             "evaluate_seconds": found.seconds,
         }
-        computed = this_machine(self._settings, stage.arm, stage.settings).model_dump()
+        computed = this_machine(self.settings.variants[stage.arm].arm, stage.settings).model_dump()
         with adding(folder, [_RESULT]):
             write_text(folder / _RESULT, json.dumps({"row": result, "computed": computed}, indent=1))
 
@@ -357,24 +350,24 @@ class _Runner:
         """The training run in ``out``: loaded where it is complete, resumed where it was interrupted."""
         if is_complete(out):
             return Run.load(out)
-        return train(*what, out=out, resume=True, show_progress=self._show_progress, **settings)
+        return train(*what, out=out, resume=True, show_progress=self.show_progress, **settings)
 
     def _relative(self, path: Path) -> str:
-        return os.path.relpath(path.resolve(), self._out.resolve())
+        return os.path.relpath(path.resolve(), self.out.resolve())
 
     def _say(self, line: str) -> None:
         note(line)
-        if self._show_progress:
+        if self.show_progress:
             say(line, STDERR)
 
 
 def position(number: int, total: int, seconds: float) -> str:
-    """Which stage begins, and when the last one may end: ``[3/8, 12 min so far, about 30 min left]``.
+    """Progress at the start of a stage, with the remaining time: ``[3/8, 12 min so far, about 30 min left]``.
 
     Args:
-        number: of the stage that begins, from 1; the ones before it are finished.
-        total: how many stages are to be computed.
-        seconds: since the first one began. The stages that are left are taken to need as long as those did on average.
+        number: of the stage that starts, from 1; the ones before it are finished.
+        total: number of stages to compute.
+        seconds: time since the first one started. The remaining stages are taken to need the mean time of the finished.
     """
     parts = [f"{number}/{total}"]
     if number > 1:
@@ -401,14 +394,14 @@ def _seconds_file(stage: Generation) -> Path:
 
 
 def _generate_seconds(stage: Generation) -> float | None:
-    """How long generating a store took; None where it is not complete."""
+    """Time to generate a store; None if it is not complete."""
     if not _seconds_file(stage).is_file():
         return None
     return float(json.loads(_seconds_file(stage).read_text(encoding="utf-8"))["seconds"])
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether an exception, or one that it was raised from, is about a full disk or quota."""
+    """Whether an exception, or one of its causes, is about a full disk or quota."""
     full = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
     while error is not None:
         if any(text in str(error) for text in full):

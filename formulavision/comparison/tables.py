@@ -22,78 +22,56 @@ __all__ = ["MCNEMAR", "T_TEST", "Cell", "Table", "contest", "table_csv", "table_
 T_TEST = "paired t-test"
 MCNEMAR = "McNemar's exact test"
 
+_COLUMNS = (
+    *("arm", "frozen", "downstream", "metric", "seeds", "mean", "standard_deviation", "baseline", "difference"),
+    *("paired_seeds", "test", "p", "p_corrected", "significant", "paper", "error"),
+)
+"""Columns of ``table.csv``."""
 
-@dataclass
+Place = tuple[str, str, str]
+"""Arm, frozen layers and downstream."""
+
+
+@dataclass(kw_only=True)
 class Cell:
-    """Results of an arm on one downstream with one choice of frozen layers, a seed each, beside those of its baseline.
+    """A cell of the table: an arm on one downstream with one choice of frozen layers, over seeds.
 
     Attributes:
         results: of all seeds, also of those that failed or are pending; none if the comparison plans none.
-        baseline: name of the arm that it is compared with.
-        reference: results of the baseline with the same layers frozen.
-        paper: the paper's number, 0 to 1.
-        best: whether no other mean of this downstream is higher, among those of fine-tuning or of the same probe.
+        pairs: results of the arm and of its baseline, for each seed for which both have a score.
+        unpaired: whether the difference leaves out a seed that one of the two has.
+        metric: name of the score.
+        seeds: number of seeds that have a score.
+        mean: of the scores, 0 to 1; None if there is none.
+        spread: sample standard deviation of the scores; None for fewer than two.
+        baseline: name of the arm that this one is compared with, with the same layers frozen.
+        difference: mean difference to the baseline, over the pairs; None without pairs.
         method: the test against the baseline; None if there is too little to test.
         p: two-sided p-value.
         p_corrected: p-value after Holm's correction for the number of tests in the table.
+        paper: the paper's number, 0 to 1.
+        error: reason why a seed failed; None if none did.
+        best: whether no other mean of this downstream is higher, among those of fine-tuning or of the same probe.
     """
 
     arm: str
     freeze: str
     downstream: str
-    results: Sequence[Result]
+    results: Sequence[Result] = ()
+    pairs: Sequence[tuple[Result, Result]] = ()
+    unpaired: bool = False
+    metric: str = TOP_1
+    seeds: int = 0
+    mean: float | None = None
+    spread: float | None = None
     baseline: str | None = None
-    reference: Sequence[Result] = ()
-    paper: float | None = None
-    best: bool = False
+    difference: float | None = None
     method: str | None = None
     p: float | None = None
     p_corrected: float | None = None
-
-    @property
-    def scores(self) -> dict[int, float]:
-        """Seed -> score, 0 to 1."""
-        return _scores(self.results)
-
-    @property
-    def mean(self) -> float | None:
-        """None if every seed failed or is pending."""
-        return fmean(self.scores.values()) if self.scores else None
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation over seeds; None for fewer than two."""
-        return stdev(self.scores.values()) if len(self.scores) > 1 else None
-
-    @property
-    def pairs(self) -> list[tuple[Result, Result]]:
-        """Results of the arm and of its baseline, for each seed for which both have a score."""
-        theirs = {result.seed: result for result in self.reference if result.score is not None}
-        ours = (result for result in self.results if result.score is not None)
-        return [(result, theirs[result.seed]) for result in ours if result.seed in theirs]
-
-    @property
-    def paired_scores(self) -> tuple[list[float], list[float]]:
-        """Scores of the arm and of its baseline, pair by pair."""
-        ours, theirs = self.scores, _scores(self.reference)
-        seeds = [seed for seed in ours if seed in theirs]
-        return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
-
-    @property
-    def difference(self) -> float | None:
-        """Mean difference to the baseline, over the seeds that both have; None if there is no such seed."""
-        differences = [ours - theirs for ours, theirs in zip(*self.paired_scores, strict=True)]
-        return fmean(differences) if differences else None
-
-    @property
-    def lacks_pairs(self) -> bool:
-        """Whether the difference leaves out a seed that one of the two arms has."""
-        return 0 < len(self.pairs) < max(len(self.scores), len(_scores(self.reference)))
-
-    @property
-    def error(self) -> str | None:
-        """Reason why a seed failed; None if none did."""
-        return next((result.error for result in self.results if result.error), None)
+    paper: float | None = None
+    error: str | None = None
+    best: bool = False
 
     @property
     def beyond_chance(self) -> bool:
@@ -115,15 +93,13 @@ class Table:
     """
 
     findings: Findings
-    cells: dict[tuple[str, str, str], Cell]
+    cells: dict[Place, Cell]
 
     @property
     def rows(self) -> list[list[Cell]]:
         """Cells of each arm and choice of frozen layers that has results, a cell a downstream."""
-        rows = (
-            [self.cells[arm, freeze, downstream] for downstream in self.findings.downstreams]
-            for arm, freeze in itertools.product(self.findings.arms, self.findings.freezes)
-        )
+        every = itertools.product(self.findings.arms, self.findings.freezes)
+        rows = ([self.cells[arm, freeze, name] for name in self.findings.downstreams] for arm, freeze in every)
         return [row for row in rows if any(cell.results for cell in row)]
 
 
@@ -140,12 +116,19 @@ def table_of(findings: Findings, folder: Path) -> Table:
     results: dict[tuple[str | None, str, str], list[Result]] = defaultdict(list)
     for result in findings.results:
         results[result.arm, result.freeze, result.downstream].append(result)
-    cells: dict[tuple[str, str, str], Cell] = {}
+    metrics = {downstream: findings.metric(downstream) for downstream in findings.downstreams}
+    cells = {}
     for arm, freeze, downstream in itertools.product(findings.arms, findings.freezes, findings.downstreams):
-        baseline = findings.arms[arm].baseline
-        ours, reference = (results[name, freeze, downstream] for name in (arm, baseline))
-        cell = Cell(arm, freeze, downstream, ours, baseline, reference, findings.paper_number(arm, freeze, downstream))
-        cell.method, cell.p = _test(cell, folder)
+        cell = Cell(
+            arm=arm,
+            freeze=freeze,
+            downstream=downstream,
+            results=results[arm, freeze, downstream],
+            metric=metrics[downstream],
+            baseline=findings.arms[arm].baseline,
+            paper=findings.paper_number(arm, freeze, downstream),
+        )
+        _summarise(cell, results[cell.baseline, freeze, downstream], folder)
         cells[arm, freeze, downstream] = cell
     tested = {place: cell.p for place, cell in cells.items() if cell.p is not None}
     for place, corrected in zip(tested, holm(list(tested.values())), strict=True):
@@ -154,21 +137,34 @@ def table_of(findings: Findings, folder: Path) -> Table:
     return Table(findings, cells)
 
 
+def _summarise(cell: Cell, reference: Sequence[Result], folder: Path) -> None:
+    """Fill in what follows from the results of a cell and from those of its baseline."""
+    ours, theirs = _scores(cell.results), _scores(reference)
+    both = [seed for seed in ours if seed in theirs]
+    cell.pairs = [(a, b) for a in cell.results for b in reference if a.seed == b.seed and a.seed in both]
+    cell.unpaired = 0 < len(both) < max(len(ours), len(theirs))
+    cell.seeds = len(ours)
+    cell.mean = fmean(ours.values()) if ours else None
+    cell.spread = stdev(ours.values()) if len(ours) > 1 else None
+    cell.difference = fmean(ours[seed] - theirs[seed] for seed in both) if both else None
+    cell.error = next((result.error for result in cell.results if result.error), None)
+    if len(both) > 1:
+        cell.p = paired_t([ours[seed] for seed in both], [theirs[seed] for seed in both])
+        cell.method = None if cell.p is None else T_TEST
+    elif both:
+        cell.p = _compare_images(*cell.pairs[0], folder)
+        cell.method = None if cell.p is None else MCNEMAR
+
+
 def _scores(results: Iterable[Result]) -> dict[int, float]:
     """Seed -> score, of the results that have one."""
     return {result.seed: result.score for result in results if result.score is not None}
 
 
-def _test(cell: Cell, folder: Path) -> tuple[str | None, float | None]:
-    """Method and p-value of the test against the baseline; None if there is too little to test."""
-    if len(cell.pairs) > 1:
-        p = paired_t(*cell.paired_scores)
-        return (None, None) if p is None else (T_TEST, p)
-    for first, second in cell.pairs:
-        ours, theirs = _correct_images(first, folder), _correct_images(second, folder)
-        if ours is not None and theirs is not None and len(ours) == len(theirs):
-            return MCNEMAR, mcnemar(ours, theirs)
-    return None, None
+def _compare_images(first: Result, second: Result, folder: Path) -> float | None:
+    """p-value of McNemar's test of two models; None if there are no predictions of both on the same images."""
+    ours, theirs = _correct_images(first, folder), _correct_images(second, folder)
+    return mcnemar(ours, theirs) if ours is not None and theirs is not None and len(ours) == len(theirs) else None
 
 
 def _correct_images(result: Result, folder: Path) -> NDArray[np.bool_] | None:
@@ -199,26 +195,16 @@ def contest(freeze: str) -> str:
 
 def table_csv(table: Table) -> str:
     """A row for each cell of the table; shares from 0 to 1; ``p_corrected`` is ``p`` after Holm's correction."""
-    rows = [
+    rows = (
         {
-            "arm": cell.arm,
+            **vars(cell),
             "frozen": cell.freeze,
-            "downstream": cell.downstream,
-            "metric": table.findings.metric(cell.downstream),
-            "seeds": len(cell.scores),
-            "mean": cell.mean,
             "standard_deviation": cell.spread,
-            "baseline": cell.baseline,
-            "difference": cell.difference,
             "paired_seeds": len(cell.pairs) or None,
             "test": cell.method,
-            "p": cell.p,
-            "p_corrected": cell.p_corrected,
             "significant": "yes" if cell.significant else "",
-            "paper": cell.paper,
-            "error": cell.error,
         }
         for row in table.rows
         for cell in row
-    ]
-    return table_as_csv(list(rows[0]), rows) if rows else ""
+    )
+    return table_as_csv(_COLUMNS, rows)

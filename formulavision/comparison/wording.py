@@ -97,7 +97,7 @@ def _caption(table: Table) -> str:
     if others and len(others) == len(findings.downstreams):
         metric = "Mean average precision"
     seeds = findings.seeds
-    counts = {len(cell.scores) for cell in table.cells.values() if cell.scores}
+    counts = {cell.seeds for cell in table.cells.values() if cell.seeds}
     number = f"{'up to ' if len(counts) > 1 else ''}{len(seeds)}"
     over = f"mean ± standard deviation over {number} seeds" if len(seeds) > 1 else f"one seed ({seeds[0]})"
     size = "" if findings.size == FULL else f", size {findings.size}"
@@ -112,7 +112,7 @@ def _about_differences(table: Table) -> Iterator[str]:
         baseline = _baseline(findings)
         frozen = " with the same layers frozen" if len(findings.freezes) > 1 else ""
         yield f"“to {baseline}” is the difference to {baseline}{frozen}, in percentage points."
-    if any(cell.lacks_pairs for cell in cells):
+    if any(cell.unpaired for cell in cells):
         yield "Where results are missing, a difference is of the seeds that both arms have."
 
 
@@ -227,14 +227,14 @@ def _score(cell: Cell, seeds: int) -> CellText:
     if cell.mean is None:
         return CellText("failed", "score", "failed") if cell.error else CellText("–", "score")
     text = percent(cell.mean) + ("" if cell.spread is None else f" ± {percent(cell.spread)}")
-    note = f"{len(cell.scores)} of {seeds} seeds" if len(cell.scores) < seeds else ""
+    note = f"{cell.seeds} of {seeds} seeds" if cell.seeds < seeds else ""
     return CellText(text, "score", "best" if cell.best else "", note)
 
 
 def _difference(cell: Cell) -> CellText:
     if cell.difference is None:
         return CellText("", "difference")
-    notes = [f"{len(cell.pairs)} of {len(cell.scores)} seeds"] if len(cell.pairs) < len(cell.scores) else []
+    notes = [f"{len(cell.pairs)} of {cell.seeds} seeds"] if len(cell.pairs) < cell.seeds else []
     if cell.method == T_TEST and cell.p_corrected is not None:
         notes.append(p_text(cell.p_corrected))
     star, mark = (_STAR, "beyond chance") if cell.significant else ("", "")

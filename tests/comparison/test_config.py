@@ -116,7 +116,7 @@ def test_a_wrong_setting_is_named(small: dict[str, Any], key: str, value: Any, m
         (
             "arms",
             {"mine": {"checkpoint": "timm:resnet18x"}},
-            "arms.mine.checkpoint: timm:resnet18x: timm has no weights",
+            "arms.mine.checkpoint: timm:resnet18x: timm has no such model (did you mean",
         ),
         ("arms", {"mine": {"checkpoint": "torchvision:resnet19"}}, "arms.mine.checkpoint: torchvision:resnet19"),
         ("finetune", {"precision": "16-mixed", "device": "cpu"}, "finetune.precision: '16-mixed' is not for the CPU"),

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from formulavision.comparison.plots import FEW, Curve, Runs, by_epoch, by_value, looks
-from formulavision.comparison.results import ArmFacts, Result
+from formulavision.comparison.results import ArmFacts
 from formulavision.comparison.tables import Cell
 
 LOOK = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
@@ -15,8 +15,7 @@ LOOK = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
 
 def curve(*values: float | str, paper: float | None = None) -> Curve:
     cells = [
-        Cell("arm", "none", "digits", [Result("arm", "digits", "none", 0, 0.5 + i / 100)], paper=paper)
-        for i in range(9)
+        Cell(arm="arm", freeze="none", downstream="digits", seeds=1, mean=0.5 + i / 100, paper=paper) for i in range(9)
     ]
     return Curve("arm", LOOK, list(zip(values, cells, strict=False)))
 

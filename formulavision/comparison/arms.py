@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
 from formulavision.recipes.recipe import Recipe
-from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
@@ -45,15 +44,14 @@ def _absolute_root(settings: DownstreamSettings) -> DownstreamSettings:
     return settings if settings.root is None else settings.model_copy(update={"root": settings.root.absolute()})
 
 
-def _check_training(settings: dict[str, Any]) -> dict[str, Any]:
+def _not_set_elsewhere(settings: dict[str, Any]) -> dict[str, Any]:
     for key in _SET_ELSEWHERE.keys() & settings.keys():
         raise ConfigError(f"{key}: is set for the whole comparison, by '{_SET_ELSEWHERE[key]}'")
-    parse(TrainSettings, settings)
     return settings
 
 
-Training = Annotated[dict[str, Any], AfterValidator(_check_training)]
-"""Some settings of training, which are allowed by themselves. The model and the seed are those of the comparison."""
+Training = Annotated[dict[str, Any], AfterValidator(_not_set_elsewhere)]
+"""Some settings of training. The model and the seed are those of the comparison."""
 
 Dataset = Annotated[DownstreamSettings, AfterValidator(_absolute_root)]
 """A real dataset, its root as an absolute path."""
@@ -239,9 +237,7 @@ def _at_point(point: Variant, setting: str) -> Variant:
     if not _NAME.fullmatch(point.name):
         raise ConfigError(f"'{point.name}' cannot name an arm: must be letters, digits, '.', '_', '+' and '-'")
     if setting.startswith("finetune."):
-        finetune = {setting.removeprefix("finetune."): point.value}
-        parse(TrainSettings, finetune, "finetune")
-        return replace(point, finetune=finetune)
+        return replace(point, finetune=_not_set_elsewhere({setting.removeprefix("finetune."): point.value}))
     data = point.arm.to_dict(resolved=False)
     if setting.startswith("recipe.categories"):
         data["recipe"].get("categories", {}).pop("sha256", None)

@@ -59,6 +59,11 @@ def _no_repetition(values: list[Any]) -> list[Any]:
     return values
 
 
+def _allowed(settings: dict[str, Any]) -> dict[str, Any]:
+    parse(TrainSettings, settings)
+    return settings
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -76,8 +81,12 @@ class ComparisonSettings(Config):
         min_length=1, description="real datasets to fine-tune and evaluate on: name -> kind, root, train_per_class, ..."
     )
     model: str = Field("resnet18", description="timm name of the architecture")
-    pretrain: Training = Field(default_factory=dict, description="training settings of pre-training")
-    finetune: Training = Field(default_factory=dict, description="training settings of fine-tuning")
+    pretrain: Annotated[Training, AfterValidator(_allowed)] = Field(
+        default_factory=dict, description="training settings of pre-training"
+    )
+    finetune: Annotated[Training, AfterValidator(_allowed)] = Field(
+        default_factory=dict, description="training settings of fine-tuning"
+    )
     finetuning: bool = Field(True, description="whether to fine-tune; false: probes only")
     freeze: Annotated[list[str], Different] = Field(
         ["none"], min_length=1, description="layers that fine-tuning leaves as they are"
@@ -130,10 +139,21 @@ class ComparisonSettings(Config):
     def _check(self) -> ComparisonSettings:
         if not (self.finetuning or self.probes):
             raise ConfigError("finetuning: is off, and there are no probes: nothing would be evaluated")
-        problems = list(self._wrong_names())
+        problems = [*self._problems_of_training(), *self._wrong_names()]
         if problems:
             raise ConfigError(*problems)
         return self
+
+    def _problems_of_training(self) -> Iterator[str]:
+        """Problems of the settings of single arms and points of a sweep, over those of the comparison."""
+        for variant in self.variants.values():
+            try:
+                parse(TrainSettings, {**self.pretrain, **variant.arm.pretrain}, "pretrain")
+                parse(TrainSettings, {**self.finetune, **variant.finetune}, "finetune")
+            except ConfigError as error:
+                at = f"sweep.{variant.path}: {variant.base} at {variant.value}: "
+                prefix = f"arms.{variant.base}." if variant.path is None else at
+                yield from (f"{prefix}{problem}" for problem in error.problems)
 
     def _wrong_names(self) -> Iterator[str]:
         if self.against is not None and self.against not in self.variants:

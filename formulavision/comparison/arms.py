@@ -211,7 +211,7 @@ def _settings_in_arms(arms: Mapping[str, Arm], path: str) -> dict[str, str]:
             raise ConfigError(f"sweep.{path}: there is no such arm{did_you_mean(path.split('.')[1], arms)}")
         setting = path.removeprefix(f"arms.{name}.")
         if not setting.startswith(_OF_AN_ARM):
-            raise ConfigError(f"sweep.{path}: must go on with {', '.join(_OF_AN_ARM)}")
+            raise ConfigError(f"sweep.{path}: must continue with one of {', '.join(_OF_AN_ARM)}")
         return {name: setting}
     if path.startswith("finetune."):
         found = dict.fromkeys(arms, path)

@@ -10,16 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from formulavision.comparison.arms import (
-    REMOTE,
-    Arm,
-    Dataset,
-    Training,
-    Variant,
-    expand,
-    flatten_sweep,
-    swept_names,
-)
+from formulavision.comparison.arms import REMOTE, Arm, Dataset, Training, Variant, expand, flatten_sweep, swept_names
 from formulavision.data.downstream.settings import KINDS
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
@@ -31,10 +22,10 @@ PictureKind = Literal["filters", "grad-cam", "classes"]
 PICTURES: tuple[PictureKind, ...] = ("filters", "grad-cam", "classes")
 
 PROBE = "-probe"
-"""Ending of a probe's name where other results name the layers that fine-tuning froze: a probe freezes all of them."""
+"""Ending of a probe's name. The name stands in place of frozen layers, because a probe freezes all layers."""
 
 FULL = "full"
-"""Size of the file without an overlay."""
+"""Name of the file without a size."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _IMAGE_SIZE = {"resize", "crop"}
@@ -55,7 +46,7 @@ def _not_blank(value: str) -> str:
 def _no_repetition(values: list[Any]) -> list[Any]:
     repeated = next((entry for entry in values if values.count(entry) > 1), None)
     if repeated is not None:
-        raise ValueError(f"{repeated!r} stands there twice")
+        raise ValueError(f"{repeated!r} is listed twice")
     return values
 
 
@@ -75,7 +66,7 @@ class ComparisonSettings(Config):
     """A comparison: every arm is fine-tuned on every downstream, with every choice of frozen layers and every seed."""
 
     name: Annotated[str, AfterValidator(_not_blank)] = Field("comparison", description="title of the report")
-    size: str = Field(FULL, description="which of the file's sizes this is")
+    size: str = Field(FULL, description="size of the experiment: one of the sizes in the file")
     arms: dict[Name, Arm] = Field(min_length=1, description="arms, in the order of the table")
     downstreams: dict[Name, Dataset] = Field(
         min_length=1, description="real datasets to fine-tune and evaluate on: name -> kind, root, train_per_class, ..."
@@ -89,10 +80,10 @@ class ComparisonSettings(Config):
     )
     finetuning: bool = Field(True, description="whether to fine-tune; false: probes only")
     freeze: Annotated[list[str], Different] = Field(
-        ["none"], min_length=1, description="layers that fine-tuning leaves as they are"
+        ["none"], min_length=1, description="layers that fine-tuning does not change"
     )
     probes: Annotated[list[Literal["linear", "knn"]], Different] = Field(
-        default_factory=list, description="how to evaluate frozen pre-trained features, besides fine-tuning"
+        default_factory=list, description="evaluations of frozen pre-trained features, besides fine-tuning"
     )
     seeds: Annotated[list[int], Different] = Field(
         [0], min_length=1, description="seeds of training; results are averaged over them"
@@ -108,15 +99,12 @@ class ComparisonSettings(Config):
         default_factory=dict, description="the paper's numbers in per cent: downstream -> ARM or ARM/FROZEN -> number"
     )
     against: str | None = Field(
-        None, description="the arm that the others are measured against; unset: the one that trains from scratch"
+        None, description="baseline: the arm that the others are compared with; unset: training from scratch"
     )
     reach: Annotated[list[Share], Different, AfterValidator(sorted)] | None = Field(
-        None,
-        description="accuracies, 0 to 1, whose first epoch the report names; unset: chosen from the results",
+        None, description="accuracies, 0 to 1, for the table of first epochs; unset: chosen from the results"
     )
-    pictures: list[PictureKind] = Field(
-        list(PICTURES), description="what the report shows beside numbers; true: all of it, false: none"
-    )
+    pictures: list[PictureKind] = Field(list(PICTURES), description="pictures in the report; true: all, false: none")
 
     @field_validator("downstreams", mode="before")
     @classmethod
@@ -175,18 +163,19 @@ class ComparisonSettings(Config):
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
-        """The arms as they run, by name: each as it is, or at each point of the sweeps that touch it."""
+        """The arms as they run, by name: each as it is or, if sweeps change it, at each of their points."""
         return expand(self.arms, self.sweep)
 
     @property
     def treatments(self) -> list[str]:
-        """How each arm's weights are evaluated: fine-tuned with these layers frozen, or probed (``linear-probe``)."""
+        """Evaluations of each arm's weights: fine-tuning with these layers frozen, or a probe (``linear-probe``)."""
         return [*(self.freeze if self.finetuning else ()), *(f"{probe}{PROBE}" for probe in self.probes)]
 
     def baseline(self, name: str) -> str | None:
-        """The arm that an arm is measured against; None for that arm itself, and where there is none.
+        """Name of the arm that an arm is compared with; None for the baseline itself, and if there is no baseline.
 
-        It is ``against``, or training from scratch; where fine-tuning is swept, with the same setting of fine-tuning.
+        It is ``against`` or, if that is unset, the arm that trains from scratch. If fine-tuning is swept, it is the one
+        with the same setting of fine-tuning.
         """
         if self.against is not None:
             return self.against if self.against != name else None
@@ -200,10 +189,10 @@ class ComparisonSettings(Config):
         return self._train_settings({**self.pretrain, **self.variants[name].arm.pretrain}, seed)
 
     def finetune_settings(self, name: str, seed: int) -> TrainSettings:
-        """Fine-tuning settings of an arm as it runs: the same for all arms, except what is swept.
+        """Fine-tuning settings of an arm as it runs: the same for all arms, except for swept settings.
 
-        The size of images is that of pre-training where it is not set, and is set in the result, so that no checkpoint
-        fills in its own.
+        If the size of images is not set, it is that of pre-training. It is always set in the result, so that it is not
+        taken from a checkpoint.
         """
         given = {**self.finetune, **self.variants[name].finetune}
         if not given.keys() & _IMAGE_SIZE:
@@ -240,14 +229,14 @@ class ComparisonSettings(Config):
 
     @classmethod
     def load(cls, path: str | Path, settings: Iterable[str] = (), *, size: str | None = None) -> ComparisonSettings:
-        """A comparison from a YAML file, at one of its sizes, with ``path.to.key=value`` settings laid over it.
+        """Read a comparison from a YAML file, at one of its sizes.
 
-        Relative paths in the file are looked for beside the file, those in ``settings`` from the working directory.
+        Relative paths in the file start at the file's folder, those in ``settings`` at the working directory.
 
         Args:
             path: the file.
-            settings: laid over the file and its size; ``path.to.key=null`` removes a setting.
-            size: one of the file's ``sizes``, or ``full``: the file without an overlay, as for None.
+            settings: ``path.to.key=value`` replaces a setting, ``path.to.key=null`` removes one.
+            size: one of the file's ``sizes``; ``full`` or None: the file without a size.
 
         Raises:
             ConfigError: the file cannot be read, or something in it is unknown, missing, mistyped or out of range.
@@ -261,7 +250,7 @@ class ComparisonSettings(Config):
 
     @classmethod
     def of(cls, config: ComparisonSettings | Mapping[str, Any] | str | Path, size: str | None) -> ComparisonSettings:
-        """The comparison that a user means: itself, its file's, or a mapping's, at one of its sizes.
+        """The comparison itself, or the one in a file or in a mapping, at one of its sizes.
 
         Raises:
             ConfigError: as for :meth:`load`; or the comparison itself is given, and was read at another size.
@@ -298,17 +287,17 @@ class ComparisonSettings(Config):
 def at_size(data: Mapping[str, Any], size: str | None) -> dict[str, Any]:
     """The settings of a file at one of its sizes.
 
-    Mappings merge, lists and plain values replace, and null removes a key.
+    Of a size, mappings are merged into those of the file, lists and plain values replace them, and null removes a key.
 
     Raises:
-        ConfigError: there is no such size, or its overlay removes what is not there.
+        ConfigError: there is no such size, or it removes a key that is not there.
     """
     result = dict(data)
     sizes = result.pop("sizes", None) or {}
     if not isinstance(sizes, Mapping) or not all(isinstance(overlay, Mapping) for overlay in sizes.values()):
         raise ConfigError("sizes: must be a mapping of settings for each size")
     if FULL in sizes:
-        raise ConfigError(f"sizes.{FULL}: is what the file says without sizes: give this one another name")
+        raise ConfigError(f"sizes.{FULL}: is the name of the file without a size: give this size another name")
     if size is None:
         return result
     known = [FULL, *sizes]
@@ -369,10 +358,14 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
-    """A value of a file in ``folder``, by its keys there, with relative paths made to start at the folder."""
+    """A value of a file in ``folder``, with its relative paths resolved from the folder.
+
+    Args:
+        keys: of the value, from the outermost.
+    """
     match keys[2:] if keys[:1] == ("sizes",) else keys, value:
         case (("arms", _, "recipe"), str()):
-            # Read now, so that --set arms.NAME.recipe.KEY=VALUE has something to be laid over.
+            # Read now, so that --set arms.NAME.recipe.KEY=VALUE can change it.
             file = folder / user_path(value)
             return _beside(file.parent, load_yaml(file), keys)
         case (("arms", _, "recipe", "generator"), str()):
@@ -394,7 +387,7 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
 
 
 def _dataset_beside(folder: Path, text: str) -> str:
-    """A real dataset named by a text: ``cifar10``, ``folder:/path``, or a folder's path."""
+    """A real dataset written as one word: ``cifar10``, ``folder:/path``, or a folder's path."""
     if ":" in text:
         kind, _, root = text.partition(":")
         return f"{kind}:{folder / user_path(root)}"

@@ -135,13 +135,13 @@ def sweep(
 
     Args:
         config: the comparison, or the path of its YAML file.
-        values: by the setting's path the values, each an arm: ``{"generator.fill_rate": [0.05, 0.1, 0.2]}``. Of
-            several settings one varies at a time. They take the place of the configuration's own ``sweep``, and what
-            it says of points that are no longer there (``against``, the paper's numbers) is left out.
+        values: path of a setting -> its values, each an arm: ``{"generator.fill_rate": [0.05, 0.1, 0.2]}``. If there
+            are several settings, one varies at a time. They replace the configuration's own ``sweep``; ``against`` and
+            the paper's numbers for points that are no longer there are left out.
         out, size, runs, overwrite, show_progress: as for :func:`compare`, which says what is returned and raised.
 
     Raises:
-        ConfigError: also, a setting is unknown, touches no arm, or has a value that does not fit.
+        ConfigError: also, a setting is unknown, no arm has it, or a value is not allowed.
     """
     swept = ComparisonSettings.of(config, size).with_sweep(values)
     return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)

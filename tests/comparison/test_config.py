@@ -53,7 +53,7 @@ def test_all_problems_are_listed_with_their_paths(small: dict[str, Any]) -> None
         ("finetune", {"epochs": 0}, "finetune.epochs: 0 is not allowed"),
         ("finetune", {"model": "resnet18"}, "finetune.model: is set for the whole comparison, by 'model'"),
         ("seeds", [], "seeds: is empty"),
-        ("seeds", [1, 1], "seeds: 1 stands there twice"),
+        ("seeds", [1, 1], "seeds: 1 is listed twice"),
         ("arms", {"a/b": {}}, "arms.a/b: a name must be"),
         ("arms", {"mine": {"pretrain": {"epochs": 1}}}, "arms.mine.pretrain: an arm without a recipe"),
         ("arms", {}, "arms: is empty"),
@@ -61,7 +61,7 @@ def test_all_problems_are_listed_with_their_paths(small: dict[str, Any]) -> None
         ("arms", {"a": {"checkpoint": "x.pth", "labels": {"noise": 0.5}}}, "arms.a.labels: an arm without a recipe"),
         ("arms", {"a": {"images": {"kind": "folder"}}}, "arms.a.images"),
         ("arms", {"a": {"recipe": RECIPE, "labels": {"noise": 2}}}, "arms.a.labels.noise: 2 is not allowed"),
-        ("probes", ["linear", "linear"], "probes: 'linear' stands there twice"),
+        ("probes", ["linear", "linear"], "probes: 'linear' is listed twice"),
         ("finetuning", False, "finetuning: is off, and there are no probes"),
         ("against", "scratsh", "against: there is no arm 'scratsh' (did you mean 'scratch'?)"),
         ("reach", [50], "reach.0: 50 is not allowed: must be less than or equal to 1"),
@@ -95,7 +95,7 @@ def test_all_problems_are_listed_with_their_paths(small: dict[str, Any]) -> None
             "downstreams.d.downlod: there is no such setting (did",
         ),
         ("downstreams", {"d e": "digits"}, "downstreams.d e: a name must be"),
-        ("reach", [0.5, 0.5], "reach: 0.5 stands there twice"),
+        ("reach", [0.5, 0.5], "reach: 0.5 is listed twice"),
         ("name", " ", "name: is empty"),
         ("pretrain", {"seed": 1}, "pretrain.seed: is set for the whole comparison, by 'seeds'"),
         ("data", "elsewhere", "data: 'elsewhere' is not allowed"),
@@ -105,6 +105,23 @@ def test_a_wrong_setting_is_named(small: dict[str, Any], key: str, value: Any, m
     with pytest.raises(ConfigError) as caught:
         parse(ComparisonSettings, {**small, key: value})
     assert any(problem.startswith(message) for problem in caught.value.problems), caught.value.problems
+
+
+def test_settings_of_an_arm_and_of_a_sweep_are_checked_together_with_those_of_the_comparison(
+    small: dict[str, Any],
+) -> None:
+    small["arms"]["stripes"]["pretrain"] = {"resize": 40}
+    swept = parse(
+        ComparisonSettings, {**small, "sweep": {"finetune.resize": [36], "arms.broken.pretrain.resize": [36]}}
+    )
+    assert swept.pretrain_settings("stripes-resize-36", 0).resize == 40
+    small["arms"]["stripes"]["pretrain"] = {"resize": 20}
+    with pytest.raises(ConfigError) as caught:
+        parse(ComparisonSettings, {**small, "sweep": {"arms.broken.pretrain.resize": [30]}})
+    assert [problem.partition(" is larger")[0] for problem in caught.value.problems] == [
+        "arms.stripes.pretrain: crop 32",
+        "sweep.arms.broken.pretrain.resize: broken at 30: pretrain: crop 32",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_an_unknown_size_lists_those_there_are(small: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"full": {}}, "sizes.full: is what the file says without sizes"),
+        ({"full": {}}, "sizes.full: is the name of the file without a size"),
         (["smoke"], "sizes: must be a mapping"),
         ({"smoke": {"arms": {"nobody": None}}}, "sizes.smoke.arms.nobody: null removes a setting, and this one is not"),
     ],

@@ -17,7 +17,7 @@ specification.loader.exec_module(lines)
 
 AT_MOST = {
     "cli": 900,
-    "comparison": 2_450,
+    "comparison": 2_350,
     "data": 1_800,
     "evaluation": 1_000,
     "formulavision": 100,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PICTURES
@@ -35,11 +36,11 @@ def join(found: Sequence[Findings], folders: Sequence[Path], out: Path) -> Findi
         out: folder to which the paths of all results are relative afterwards.
     """
     labels = _labels(folders)
-    arms, notes = _names([{n: a.content for n, a in each.arms.items()} for each in found], labels, "another arm")
-    downstreams, more_notes = _names([each.downstreams for each in found], labels, "other images")
+    arms, arm_notes = _names([{n: a.content for n, a in each.arms.items()} for each in found], labels, "another arm")
+    downstreams, notes = _names([each.downstreams for each in found], labels, "other images")
     moved = [_moved(each, folder, out) for each, folder in zip(found, folders, strict=True)]
-    renamed = [_renamed(each, arms[i], downstreams[i], labels[i]) for i, each in enumerate(moved)]
-    return _concatenated(renamed, labels, [*notes, *more_notes])
+    renamed = [_renamed(each, arms[i], downstreams[i], labels[i], arm_notes) for i, each in enumerate(moved)]
+    return _concatenated(renamed, labels, [f"{note}." for note in (*arm_notes.values(), *notes.values())])
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -52,8 +53,8 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tuple[list[Names], list[str]]:
-    """New names of arms or downstreams, by comparison; and a note for each that differs from the old one.
+def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tuple[list[Names], dict[str, str]]:
+    """New names of arms or downstreams, by comparison; and new name -> note, for each that differs from the old one.
 
     Args:
         contents: of each comparison, name -> hash of the content.
@@ -61,7 +62,7 @@ def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tupl
         other: subject of the notes.
     """
     names: dict[tuple[str, str], str] = {}
-    notes = []
+    notes: dict[str, str] = {}
     for each, label in zip(contents, labels, strict=True):
         for name, content in each.items():
             if (name, content) not in names:
@@ -69,7 +70,7 @@ def _names(contents: Sequence[Names], labels: Sequence[str], other: str) -> tupl
                 free = (n for n in itertools.chain([name, f"{name}-{label}"], numbered) if n not in names.values())
                 names[name, content] = new = next(free)
                 if new != name:
-                    notes.append(f"{new} is {name} of {label}: {other} than the first {name}.")
+                    notes[new] = f"{new} is {name} of {label}: {other} than the first {name}"
     return [{name: names[name, content] for name, content in each.items()} for each in contents], notes
 
 
@@ -87,30 +88,32 @@ def _moved(findings: Findings, folder: Path, out: Path) -> Findings:
     return findings.model_copy(update={"results": results, "pretrainings": pretrainings})
 
 
-def _renamed(findings: Findings, arms: Names, downstreams: Names, label: str) -> Findings:
+def _renamed(findings: Findings, arms: Names, downstreams: Names, label: str, notes: Names) -> Findings:
     """Findings with arms and downstreams under their new names."""
     facts = {}
     for name, arm in findings.arms.items():
         new = arms[name]
-        # A curve connects the values of one arm.
-        renamed_base = {"base": new if arm.path is None else f"{arm.base}-{label}"} if new != name else {}
         # A baseline outside of its comparison's table, such as an arm without results, has no new name.
-        baseline = arm.baseline and arms.get(arm.baseline, arm.baseline)
-        facts[new] = arm.model_copy(update={"baseline": baseline, **renamed_base})
+        changes: dict[str, Any] = {"baseline": arm.baseline and arms.get(arm.baseline, arm.baseline)}
+        if new != name:
+            # A curve connects the values of one arm.
+            changes["base"] = new if arm.path is None else f"{arm.base}-{label}"
+            changes["note"] = "; ".join(filter(None, (arm.note, notes[new])))
+        facts[new] = arm.model_copy(update=changes)
     results = [replace(r, arm=arms[r.arm], downstream=downstreams[r.downstream]) for r in findings.results]
     paper: dict[str, dict[str, float]] = {}
     for downstream, numbers in findings.paper.items():
         parts = {row: row.partition("/") for row in numbers}
         new_rows = {row: f"{arms.get(arm, arm)}{slash}{freeze}" for row, (arm, slash, freeze) in parts.items()}
         paper[downstreams.get(downstream, downstream)] = {new_rows[row]: number for row, number in numbers.items()}
-    changes = {
+    content = {
         "arms": facts,
         "downstreams": {downstreams[name]: digest for name, digest in findings.downstreams.items()},
         "results": results,
         "paper": paper,
         "configurations": {n: _renamed_downstreams(text, downstreams) for n, text in findings.configurations.items()},
     }
-    return findings.model_copy(update=changes)
+    return findings.model_copy(update=content)
 
 
 def _renamed_downstreams(configuration: str, names: Names) -> str:

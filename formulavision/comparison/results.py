@@ -119,6 +119,7 @@ class ArmFacts(BaseModel):
         baseline: the arm that it is compared with.
         base, path, value: for a swept arm, the arm in the configuration, the swept setting and its value.
         recipe: plain values; None if no formula draws its images.
+        note: why a join renamed it.
     """
 
     content: str
@@ -129,6 +130,7 @@ class ArmFacts(BaseModel):
     path: str | None = None
     value: Any = None
     recipe: dict[str, Any] | None = None
+    note: str = ""
 
 
 class Findings(BaseModel):

@@ -103,7 +103,8 @@ def test_another_arm_of_the_same_name_is_told_apart(tmp_path: Path, out: Path) -
     facts = joined.arms["ours-tuesday"]
     assert facts.baseline == "scratch"
     assert facts.base == "ours-tuesday"
-    assert "ours-tuesday is ours of tuesday: another arm than the first ours." in joined.notes
+    assert facts.note == "ours-tuesday is ours of tuesday: another arm than the first ours"
+    assert f"{facts.note}." in joined.notes
 
 
 def test_other_images_of_the_same_name_are_told_apart(tmp_path: Path, out: Path) -> None:

@@ -75,7 +75,7 @@ def findings(**changes: Any) -> Findings:
         "stripes": arm("stripes", recipe=recipe()),
         "stripes-noise-0.5": arm("noisy", base="noisy", path="labels.noise", value=0.5, recipe=recipe()),
         "stripes-noise-1.0": arm("noisy", base="noisy", path="labels.noise", value=1.0, recipe=recipe()),
-        "published": arm("published"),
+        "published": arm("published", note="of a join"),
         "broken": arm("broken", recipe=recipe(broken=True)),
     }
     downstreams = {"digits": "0", "scenes": "1"}

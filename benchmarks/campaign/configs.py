@@ -228,6 +228,6 @@ def mutated_table(random: random.Random, text: str) -> str:
 
 
 TRIALS = [
-    Trial("configs", "a recipe or comparison changed: loads or is refused, in 2 s and 500 MB", 5000, configs, short=30),
-    Trial("csvs", "a category file changed: drawn and verified, or refused", 200, csvs, short=3),
+    Trial("configs", "a recipe or comparison changed: loads or is refused, in 2 s and 500 MB", 5000, configs, short=15),
+    Trial("csvs", "a category file changed: drawn and verified, or refused", 200, csvs, short=2),
 ]

@@ -358,15 +358,15 @@ def two_writers(random: random.Random, seed: int, folder: Path) -> str | None:
 
 TRIALS = [
     Trial(
-        "kill-generate", "generate killed at random moments, 3 formats, 1 and 2 workers", 300, kill_generate, short=2
+        "kill-generate", "generate killed at random moments, 3 formats, 1 and 2 workers", 300, kill_generate, short=1
     ),
     Trial(
         "crash-generate",
         "generate killed before every file operation, new, resumed, overwriting",
         lambda: len(crash_points()),
         crash_generate,
-        short=4,
+        short=1,
     ),
-    Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=3),
+    Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=2),
     Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=1),
 ]

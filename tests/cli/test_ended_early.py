@@ -51,7 +51,14 @@ def stopped_well(process: subprocess.Popen[str], status: int, told: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("delay", "number"), [(0.0, signal.SIGINT), (0.3, signal.SIGTERM), (0.7, signal.SIGINT), (1.5, signal.SIGTERM)]
+    ("delay", "number"),
+    [
+        (0.0, signal.SIGINT),
+        (0.3, signal.SIGTERM),
+        # Other moments.
+        pytest.param(0.7, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1.5, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_to_the_whole_group_ends_generate_in_one_line_and_the_run_goes_on(
     tmp_path: Path, delay: float, number: signal.Signals
@@ -66,7 +73,7 @@ def test_a_signal_to_the_whole_group_ends_generate_in_one_line_and_the_run_goes_
     assert not (tmp_path / "store" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("delay", [0.5, 2.0])
+@pytest.mark.parametrize("delay", [0.5, pytest.param(2.0, marks=pytest.mark.slow)])  # a later moment
 def test_a_signal_ends_the_search_for_categories_in_one_line(tmp_path: Path, delay: float) -> None:
     process = begin(tmp_path, "categories", "--plugin", "ifs", "--categories", "5000", "--workers", "2", "--out",
                     str(tmp_path / "categories"))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two processes that train together, one job after another: starting them imports torch twice."""
+"""Two processes that train together, one job after another."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import FORKED
 
 __all__ = ["Pair"]
 
@@ -49,10 +50,9 @@ class Pair:
         return results[0]
 
     def _start(self) -> None:
-        context = torch.multiprocessing.get_context("spawn")
         for rank in range(2):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, theirs))
+            ours, theirs = FORKED.Pipe()
+            process = FORKED.Process(target=_serve, args=(rank, theirs))
             process.start()
             theirs.close()
             self._processes.append(process)

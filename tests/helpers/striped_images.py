@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -64,27 +66,62 @@ class SeveralLabels:
 
 
 class SlowStripes(Stripes):
-    """Stripes, one of which takes its time; a file ``reached`` says that it is waited for.
+    """Stripes, one of which waits until a signal was sent, and then takes its time.
 
-    Run as a program, ``striped_images.py OUT SLOW SECONDS SETTINGS`` (JSON), a model is pre-trained on them.
+    Args:
+        folder: a file ``reached`` in it says that the image is waited for; a file ``sent`` ends the waiting.
+        slow: the image.
+        seconds: the time that it takes after that.
     """
 
-    def __init__(self, file: Path, slow: int, seconds: float) -> None:
+    def __init__(self, folder: Path, slow: int, seconds: float) -> None:
         super().__init__()
-        self.file = file
+        self.folder = folder
         self.slow = slow
         self.seconds = seconds
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         if index == self.slow:
-            self.file.touch()
+            (self.folder / "reached").touch()
+            deadline = time.monotonic() + 300
+            while not (self.folder / "sent").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
             time.sleep(self.seconds)
         return super().__getitem__(index)
 
 
-if __name__ == "__main__":
+class SignallingStripes(Stripes):
+    """Stripes: the process that reads one of them receives a signal."""
+
+    def __init__(self, signalling: int, number: int) -> None:
+        super().__init__()
+        self.signalling = signalling
+        self.number = number
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == self.signalling:
+            signal.raise_signal(self.number)
+        return super().__getitem__(index)
+
+
+def pretrain_slowly(out: str, slow: str, seconds: str, settings: str) -> None:
+    """Pre-train on :class:`SlowStripes`; the settings are JSON."""
     from formulavision.training import pretrain
 
-    out, slow, seconds, settings = sys.argv[1:]
-    images = SlowStripes(Path(out).with_name("reached"), int(slow), float(seconds))
+    images = SlowStripes(Path(out).parent, int(slow), float(seconds))
     pretrain(images, out=out, settings=json.loads(settings))
+
+
+def status_after_signal(out: Path, signalling: int, number: int, settings: dict[str, Any], **options: Any) -> int:
+    """Pre-train on :class:`SignallingStripes`; the status with which the signal ends the process."""
+    from formulavision.training import pretrain
+
+    try:
+        pretrain(SignallingStripes(signalling, number), out=out, settings=settings, **options)
+    except KeyboardInterrupt as stop:
+        return int(stop.code) if isinstance(stop, SystemExit) else -signal.SIGINT  # type: ignore[arg-type]
+    raise AssertionError("the run was not stopped")
+
+
+if __name__ == "__main__":
+    pretrain_slowly(*sys.argv[1:])

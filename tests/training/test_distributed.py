@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +19,11 @@ from pair import Pair
 from safetensors.torch import load_file
 from striped_images import SeveralLabels, Stripes, TornStripes
 
-from formulavision.data.loading import EpochBatches
-from formulavision.training import Run, finetune, pretrain
+from formulavision.data.loading import EpochBatches, Prepared, make_batches
+from formulavision.training import Run, TrainSettings, finetune, pretrain
 from formulavision.training.distributed import synchronise_batch_norm
+from formulavision.training.recorder import Recorder
+from formulavision.training.runs import LAST_CHECKPOINT
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
 TWO = {"devices": 2}
@@ -80,28 +84,54 @@ def test_labels_that_do_not_count_weigh_alike_in_several_processes(pair: Pair, s
     assert curve(two) == pytest.approx(curve(one), rel=1e-4)
 
 
+@pytest.mark.parametrize("resumed_by", ["others", pytest.param("devices: 2", marks=pytest.mark.slow)])
 def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(
-    pair: Pair, small: Any, tmp_path: Path
+    pair: Pair, small: Any, tmp_path: Path, resumed_by: str
 ) -> None:
-    settings = {**small, **TWO, "checkpoint_minutes": 0}
+    settings = {**small, "checkpoint_minutes": 0}
     # An image of the third and last batch of the first epoch.
     torn = list(EpochBatches(48, 16, seed=1, shuffle=True))[2][5][1]
     with pytest.raises(FormulaVisionError, match=rf"^image {torn}: is torn$"):
-        pretrain(TornStripes(torn), out=tmp_path / "run", settings=settings, show_progress=False)
-    run = pretrain(Stripes(), out=tmp_path / "run", settings=settings, resume=True, show_progress=False)
-    # The same in processes that somebody else started.
-    whole = pair(pretrain, Stripes(), out=tmp_path / "whole", settings={**settings, "devices": 1}, show_progress=False)
+        pretrain(TornStripes(torn), out=tmp_path / "run", settings={**settings, **TWO}, show_progress=False)
+    log = tmp_path / "run" / "logs" / "log.txt"
+    text = log.read_text()
+    assert text.count("versions:") == 1
+    assert "Traceback (most recent call last)" in text and "striped_images.py" in text
+    assert f"FormulaVisionError: image {torn}: is torn" in text
+    arguments: dict[str, Any] = {"out": tmp_path / "run", "resume": True, "show_progress": False}
+    if resumed_by == "others":  # processes that somebody else started
+        run = pair(pretrain, Stripes(), settings=settings, **arguments)
+    else:
+        run = pretrain(Stripes(), settings={**settings, **TWO}, **arguments)
+    assert log.read_text().startswith(text) and log.read_text().count("versions:") == 2
+    whole = pair(pretrain, Stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
     assert curve(run) == pytest.approx(curve(whole), rel=1e-6)
     a, b = (load_file(one.folder / "model.safetensors") for one in (run, whole))
     assert all(torch.allclose(a[name], b[name]) for name in a)
 
 
-def test_a_run_whose_steps_an_epoch_would_change_is_not_resumed(small: Any, tmp_path: Path) -> None:
-    # The 18th of 18 images waits where it would be shared by two; alone it waits, too: 17 are 16 and 1.
+@pytest.mark.slow  # The next test states the same, of the function that the processes call.
+def test_processes_whose_number_would_change_the_steps_of_an_epoch_do_not_resume(small: Any, tmp_path: Path) -> None:
+    # The last batch has 2 of 18 images, which 3 processes cannot share.
     run = pretrain(Stripes(18), out=tmp_path / "run", settings=small, show_progress=False)
     (run.folder / "run.json").unlink()
     with pytest.raises(FormulaVisionError, match="has 2 steps an epoch, and 1 with 3 processes"):
         pretrain(Stripes(18), out=tmp_path / "run", settings={**small, "devices": 3}, resume=True, show_progress=False)
+
+
+def test_a_run_whose_steps_an_epoch_would_change_is_not_resumed(small: Any, tmp_path: Path) -> None:
+    run = pretrain(Stripes(18), out=tmp_path / "run", settings=small, show_progress=False)
+    checkpoint = torch.load(run.folder / LAST_CHECKPOINT, weights_only=True)
+    images = Prepared(Stripes(18), **TrainSettings(**small).resizing(), augment=True, flip=True, seed=1, cache=None)
+    for processes, steps in ((1, 2), (2, 2), (3, 1)):
+        trainer: Any = SimpleNamespace(world_size=processes)
+        recorder = Recorder(run.folder, minutes=10, resumed_from=None, on_epoch=lambda metrics: None)
+        for rank in range(processes):
+            recorder.batches = make_batches(images, batch_size=16, shuffle=True, rank=rank, ranks=processes)
+            assert len(recorder.batches) == steps
+            refusal: Any = pytest.raises(FormulaVisionError, match="has 2 steps an epoch, and 1 with 3 processes")
+            with refusal if steps == 1 else nullcontext():
+                recorder.on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
 
 
 def test_a_variable_that_others_set_too_is_no_sign_of_several_processes(

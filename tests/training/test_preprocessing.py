@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_of_published_weights_our_logits_are_those_of_timms_own_transform(hub: None, tag: str) -> None:
+def test_of_published_weights_our_inputs_and_logits_are_those_of_timms_own_transform(
+    hub: None, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model: Any = timm.create_model(tag, pretrained=True)
+    settings = TrainSettings(**load_preprocessing(f"timm:{tag}"))
+    config = timm.data.resolve_model_data_config(model)
+    for ours, theirs in zip(inputs_of_ours(settings), inputs_of_timm(config), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(sys.modules[__name__], "SHAPES", SHAPES[1:3])  # two are enough for large models
     found = logits_of_ours(load_checkpoint(f"timm:{tag}"), model.num_classes)
     torch.testing.assert_close(found, logits_of_timm(model), rtol=1e-4, atol=1e-4)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import signal
 import time
@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 from comparing_runs import comparable, die_after, same, weights
+from forked import FORKED, in_a_session
+from striped_images import pretrain_slowly
 
 from formulavision import Recipe
+from formulavision.data.loading import EpochBatches
 from formulavision.training import Run, pretrain
 from formulavision.util.errors import ConfigError
 
@@ -30,8 +33,20 @@ def stopped_and_resumed(data: Any, out: Path, settings: dict[str, Any], steps: l
     return pretrain(data, out=out, settings=settings, resume=True, show_progress=False)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("steps", [[1], [2], [3], [4], [5], [1, 1, 1], [2, 2]], ids=str)
+STOPS = [[1], [2], [3], [4], [5], [1, 1, 1], [2, 2]]
+"""Steps after which a run of two epochs of three steps is killed, again and again."""
+WITH_WORKERS = [[2], [3], [1, 1, 1]]
+"""In mid-epoch, at an epoch's end and after every step: the others repeat these, and run without workers, too."""
+
+
+@pytest.mark.parametrize(
+    ("steps", "workers"),
+    [
+        *((steps, 0) for steps in STOPS),
+        *(pytest.param(steps, 2, marks=[] if steps in WITH_WORKERS else pytest.mark.slow) for steps in STOPS),
+    ],
+    ids=str,
+)
 def test_a_run_killed_after_any_step_resumes_exactly(
     stripes: Any, small: Any, pretrained: Run, tmp_path: Path, steps: list[int], workers: int
 ) -> None:
@@ -81,27 +96,26 @@ def test_a_run_on_images_drawn_on_demand_resumes_exactly_with_workers(small: Any
     assert comparable(run) == comparable(whole)
 
 
-def _endless(data: Any, out: Path, settings: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
-    pretrain(data, out=out, settings=settings, show_progress=False)
-
-
 def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any, tmp_path: Path) -> None:
-    settings = {**small, **EVERY_STEP, "epochs": 12}
+    settings = {**small, **EVERY_STEP, "epochs": 8}
     out = tmp_path / "run"
-    process = multiprocessing.get_context("spawn").Process(target=_endless, args=(stripes(), out, settings))
+    # An image of the third step waits, so that the process is killed in one of the steps from then on.
+    slow = list(EpochBatches(48, 16, seed=1, shuffle=True))[2][0][1]
+    arguments = (tmp_path / "log", pretrain_slowly, str(out), str(slow), "0", json.dumps(settings))
+    process = FORKED.Process(target=in_a_session, args=arguments)
     process.start()
     assert process.pid is not None
     deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "last.ckpt").is_file():
+    while not (tmp_path / "reached").exists():
         assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.02)
-    time.sleep(0.3)
+    (tmp_path / "sent").touch()
+    time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not (out / "run.json").exists()
+    assert (out / "checkpoints" / "last.ckpt").is_file() and not (out / "run.json").exists()
     run = pretrain(stripes(), out=out, settings=settings, resume=True, show_progress=False)
-    whole = pretrain(stripes(), out=tmp_path / "whole", settings=settings, show_progress=False)
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings={**small, "epochs": 8}, show_progress=False)
     assert same(run.folder, whole.folder)
     assert comparable(run) == comparable(whole)
 

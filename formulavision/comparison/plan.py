@@ -159,7 +159,7 @@ class Probing(ResultStage):
 
 
 def key_of(folder: Path) -> str:
-    """The key at the end of the name of a stage's folder, whichever arm the folder was made for."""
+    """Key of a stage: the end of its folder's name. The folder may be named after another arm."""
     return folder.name.rpartition("-")[2]
 
 

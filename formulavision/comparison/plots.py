@@ -99,7 +99,7 @@ class Plots:
             bases = dict.fromkeys(facts.base for facts in swept.values())
             # A baseline that is the same for all swept arms, and is not swept itself, is a line across.
             baselines = {facts.baseline for facts in arms.values() if facts.base in bases}
-            baseline = next((name for name in baselines if name and arms[name].path is None), None)
+            baseline = next((name for name in baselines if name in arms and arms[name].path is None), None)
             for downstream, freeze in itertools.product(self.findings.downstreams, self.findings.freezes):
                 lines: dict[str, list[tuple[float | str, Cell]]] = {base: [] for base in bases}
                 for name, facts in swept.items():
@@ -247,7 +247,7 @@ def by_epoch(lines: Sequence[Runs], column: str, *, scale: float, title: str, xl
 
 
 def _over_seeds(histories: Sequence[History], column: str, scale: float) -> NDArray[np.float64]:
-    """float64 [seeds, epochs] of the epochs that all runs have; nan where a run does not have the column."""
+    """float64 [seeds, epochs] of the epochs that all runs have; nan if an epoch has no value."""
     curves = [np.array([line.get(column) for line in history], float) * scale for history in histories]
     curves = [curve for curve in curves if np.isfinite(curve).any()]
     epochs = min((len(curve) for curve in curves), default=0)

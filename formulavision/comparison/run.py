@@ -347,7 +347,7 @@ class _Runner:
             write_text(folder / _RESULT, json.dumps({"row": result, "computed": computed}, indent=1))
 
     def _train(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
-        """The training run in ``out``: loaded where it is complete, resumed where it was interrupted."""
+        """The training run in ``out``: loaded if it is complete, resumed if it was interrupted."""
         if is_complete(out):
             return Run.load(out)
         return train(*what, out=out, resume=True, show_progress=self.show_progress, **settings)

@@ -1,4 +1,4 @@
-"""Whether two arms differ by more than chance, and whether the order of arms is that of the paper; on scipy."""
+"""Statistics of a comparison, by scipy: tests of differences between arms, and rank correlation with the paper."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ALPHA = 0.05
 """Level of significance."""
 
 _EQUAL = 1e-12
-"""Scores (0 to 1) that differ by less are equal but for rounding."""
+"""Scores (0 to 1) that differ by less are taken to be equal: the difference is rounding."""
 
 
 def paired_t(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Two-sided p-value of the paired t-test.
 
     Returns:
-        None where the test says nothing: of fewer than two pairs, or where all differences are equal and not zero.
+        None if the test is undefined: for fewer than two pairs, or if all differences are equal and not zero.
     """
     from scipy.stats import ttest_rel
 
@@ -41,7 +41,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation; None for fewer than three pairs, or where all values of one side are equal."""
+    """Spearman's rank correlation; None for fewer than three pairs, or if all values of one side are equal."""
     from scipy.stats import spearmanr
 
     if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from formulavision.data.loading import Batch, EpochLoader, ImageDataset, Key, Prepared, make_batches
+from formulavision.data.loading import Batch, DrawnImages, EpochLoader, ImageDataset, Key, Prepared, make_batches
 from formulavision.recipes.drawing import DeviceDrawer, Drawer
 from formulavision.rendering.triton_support import upload
 
@@ -43,12 +43,14 @@ class DrawnOnDevice(Prepared):
     The images are those of :class:`Prepared`; where they are resized, a GPU may round a pixel to the next level.
 
     Args:
-        source: a dataset whose images are drawn, with ``find_instances``.
+        source: a dataset whose images are drawn.
         drawer: draws the images on the device.
         settings: ``resize``, ``crop``, ``augment``, ``flip``, ``seed`` and ``fresh``, as of :class:`Prepared`.
     """
 
-    def __init__(self, source: ImageDataset, drawer: DeviceDrawer, **settings: Any) -> None:
+    source: DrawnImages
+
+    def __init__(self, source: DrawnImages, drawer: DeviceDrawer, **settings: Any) -> None:
         super().__init__(source, cache=None, **settings)
         self.drawer = drawer
 
@@ -57,7 +59,7 @@ class DrawnOnDevice(Prepared):
         return self.drawer.device
 
     def _resized(self, keys: list[Key]) -> Batch:
-        labels, categories, instances = self.source.find_instances(keys, fresh=self.fresh)  # type: ignore[attr-defined]
+        labels, categories, instances = self.source.find_instances(keys, fresh=self.fresh)
         images = self.drawer.draw_instances(categories, instances).permute(0, 3, 1, 2).contiguous()
         return self._at_size(images), upload(labels, self.device)
 

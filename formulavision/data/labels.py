@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from formulavision.data.datasets import InstanceNumbers
-    from formulavision.data.loading import ImageDataset, Key
+    from formulavision.data.loading import DrawnImages, ImageDataset, Key
     from formulavision.recipes.drawing import Drawer
 
 __all__ = ["LabelSettings", "Relabelled", "label_noise"]
@@ -149,7 +149,7 @@ class Relabelled:
 
     def fresh_items(self, keys: Sequence[Key]) -> list[tuple[torch.Tensor, int]]:
         """The source's fresh images for each (epoch, index), with noisy labels."""
-        items = self.source.fresh_items(keys)  # type: ignore[attr-defined]
+        items = cast("DrawnImages", self.source).fresh_items(keys)
         return [_noisy(item, self._fresh_noise(*key)) for item, key in zip(items, keys, strict=True)]
 
     @property
@@ -159,7 +159,7 @@ class Relabelled:
 
     def find_instances(self, keys: Sequence[Key], *, fresh: bool) -> InstanceNumbers:
         """The numbers of the source's items for each (epoch, index), with these labels."""
-        _, categories, instances = self.source.find_instances(keys, fresh=fresh)  # type: ignore[attr-defined]
+        _, categories, instances = cast("DrawnImages", self.source).find_instances(keys, fresh=fresh)
         indices = np.array([index for _, index in keys], np.int64)
         if self.clusters is not None:
             return self._labels.numpy()[indices], categories, instances

@@ -6,7 +6,7 @@ import copy
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from formulavision.data.datasets import InstanceNumbers
 from formulavision.generators.streams import Stream, random_stream
+from formulavision.recipes.drawing import Drawer
 from formulavision.rendering.random import uniform_streams
 from formulavision.util.interrupts import held_back
 from formulavision.util.text import counted
 
 __all__ = [
     "Batch",
+    "DrawnImages",
     "EpochBatches",
     "EpochLoader",
     "ImageDataset",
@@ -58,6 +61,25 @@ class ImageDataset(Protocol):
     def class_names(self) -> Sequence[str]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> tuple[torch.Tensor, int]: ...
+
+
+@runtime_checkable
+class DrawnImages(ImageDataset, Protocol):
+    """A dataset whose images a recipe draws, each from the numbers of its category and instance."""
+
+    @property
+    def drawer(self) -> Drawer | None:
+        """Draws the images; None where they are read."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether each epoch can have new images."""
+
+    def fresh_items(self, keys: Sequence[Key], /) -> list[tuple[torch.Tensor, int]]:
+        """New items for each (epoch, index)."""
+
+    def find_instances(self, keys: Sequence[Key], /, *, fresh: bool) -> InstanceNumbers:
+        """The numbers of the items, or of the fresh items, for each (epoch, index)."""
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -230,7 +252,8 @@ class Prepared(Dataset[Any]):
 
     def _resized(self, keys: list[Key]) -> Batch:
         if self.fresh:
-            return self._stacked(self.source.fresh_items(keys))  # type: ignore[attr-defined]
+            assert isinstance(self.source, DrawnImages)
+            return self._stacked(self.source.fresh_items(keys))
         indices = [index for _, index in keys]
         if self.cache is None:
             return self._fetch(indices)

@@ -14,7 +14,7 @@ from formulavision.evaluation.metrics import Predictions, compute_metrics
 from formulavision.evaluation.results import Evaluation, make_folder, write_results
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.models import build_model
-from formulavision.training.progress import say
+from formulavision.training.progress import say_and_log
 from formulavision.training.runs import Run
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import CheckpointError
@@ -62,7 +62,7 @@ def evaluate(
     folder = make_folder(Path(out) if out is not None else run.folder)
     console = Console(quiet=not show_progress)
     if opened.note:
-        say(console, opened.describe())
+        say_and_log(opened.describe(), console)
     started = time.perf_counter()
     logits, labels = over_dataset(
         model,
@@ -84,7 +84,9 @@ def evaluate(
     )
     facts = {"checkpoint": str(run.folder), "downstream": opened.identity()}
     files = write_results(evaluation, predictions, facts)
-    say(console, f"{run.folder} on {opened.name}: {evaluation.summary()}; written to {folder}: {', '.join(files)}")
+    say_and_log(
+        f"{run.folder} on {opened.name}: {evaluation.summary()}; written to {folder}: {', '.join(files)}", console
+    )
     return evaluation
 
 

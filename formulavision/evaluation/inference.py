@@ -15,7 +15,7 @@ from formulavision.data.loading import ImageDataset, Prepared, make_loader
 from formulavision.evaluation.progress import steps
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.models import to_input
-from formulavision.training.progress import say
+from formulavision.training.progress import say_and_log
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import ConfigError
 from formulavision.util.machine import cores
@@ -149,6 +149,6 @@ def extract_features(
     size = getattr(timm_model, "head_hidden_size", None) or timm_model.num_features
     needed = len(images) * size * torch.float32.itemsize
     if needed > _WORTH_TELLING:
-        say(console, f"{doing} ({size:,} numbers each) take {byte_size(needed)} of memory")
+        say_and_log(f"{doing} ({size:,} numbers each) take {byte_size(needed)} of memory", console)
     found = over_dataset(features, images, settings, device=device, workers=workers, console=console, doing=doing)
     return Features(*found)

@@ -23,7 +23,7 @@ from formulavision.evaluation.results import Evaluation, make_folder, write_resu
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
-from formulavision.training.progress import say
+from formulavision.training.progress import say_and_log
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -137,11 +137,11 @@ def probe(
     folder = make_folder(Path(out) if out is not None else _default_folder(name, opened, method, shots))
     console = Console(quiet=not show_progress)
     if opened.note:
-        say(console, opened.describe())
+        say_and_log(opened.describe(), console)
     if weights is not None and loaded is not None:
-        say(console, f"checkpoint {name}: {loaded.describe()}")
+        say_and_log(f"checkpoint {name}: {loaded.describe()}", console)
         if seen := weights.describe_preprocessing(chosen):
-            say(console, seen)
+            say_and_log(seen, console)
     started = time.perf_counter()
     drawn = np.unique(np.concatenate(draws))
     train, test = (
@@ -195,10 +195,10 @@ def probe(
     }
     files = write_results(result, predictions[0], facts)
     spread = f", ± {result.spread:.2%} over {len(scores)} draws" if result.spread is not None else ""
-    say(
-        console,
+    say_and_log(
         f"{method} probe of {name} on {opened.name}, {result.train_images:,} training images: "
         f"{result.summary()}{spread}; written to {folder}: {', '.join(files)}",
+        console,
     )
     return result
 

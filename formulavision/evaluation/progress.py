@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-from formulavision.training.progress import say
+from formulavision.training.progress import say_and_log
 
 __all__ = ["steps"]
 
@@ -32,7 +32,7 @@ def steps(console: Console, doing: str, total: int) -> Iterator[Callable[[], Non
         done += 1
         now = time.monotonic()
         if now - told > _SECONDS_BETWEEN_LINES:
-            say(console, f"{doing}: {done:,} of {total:,} done after {now - started:.0f} s")
+            say_and_log(f"{doing}: {done:,} of {total:,} done after {now - started:.0f} s", console)
             told = now
 
     yield advance

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from numpy.typing import ArrayLike
 
 from formulavision.generators.contract import Category, DeviceRenderer
 from formulavision.generators.failures import ask_for_names, blamed
@@ -16,7 +15,7 @@ from formulavision.recipes.categories import find_categories
 from formulavision.recipes.device import current_device, find_device
 from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.util.errors import PluginError
-from formulavision.util.indices import positions
+from formulavision.util.indices import Indices, positions
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +79,7 @@ class Drawer:
         height, width, channels = self.recipe.canvas.shape
         return max(1, 8_000_000 // (height * width * channels))
 
-    def batches(self, indices: ArrayLike) -> Iterator[Int64[np.ndarray, " batch"]]:
+    def batches(self, indices: Indices) -> Iterator[Int64[np.ndarray, " batch"]]:
         """The indices in batches of ``batch_size`` at most, in an order that draws together what shares work.
 
         Raises:
@@ -112,7 +111,7 @@ class Drawer:
             IndexError: there is no such index.
             TypeError: the index is no whole number.
         """
-        category, instance = divmod(int(positions([index], len(self))[0]), self.recipe.num_instances)  # type: ignore[arg-type]
+        category, instance = divmod(int(positions([index], len(self))[0]), self.recipe.num_instances)
         return self.categories[category], instance
 
     def name(self, index: SupportsIndex) -> str:
@@ -136,11 +135,11 @@ class Drawer:
             IndexError: there is no such index.
             PluginError: the generator raised.
         """
-        images, labels = self.draw_batch([index])  # type: ignore[arg-type]
+        images, labels = self.draw_batch([index])
         return images[0], int(labels[0])
 
     def draw_batch(
-        self, indices: ArrayLike, out: UInt8[np.ndarray, "n size size channels"] | None = None
+        self, indices: Indices, out: UInt8[np.ndarray, "n size size channels"] | None = None
     ) -> tuple[UInt8[np.ndarray, "n size size channels"], Int64[np.ndarray, " n"]]:
         """Images and labels; negative indices count from the end.
 
@@ -196,7 +195,8 @@ class Drawer:
         which = str(instances[0]) if len(instances) == 1 else f"{instances.min()} to {instances.max()} in one batch"
         try:
             with blamed(self.generator.name, f"while drawing category {category.name}, instance {which}"):
-                drawn: object = self.generator.render_batch(category, instances, out)  # type: ignore[func-returns-value]
+                render: Callable[..., object] = self.generator.render_batch
+                drawn = render(category, instances, out)
                 if isinstance(drawn, np.ndarray) and not np.may_share_memory(drawn, out):
                     raise TypeError("render_batch() returned images, it must draw them into 'out'")
         except PluginError:

@@ -21,7 +21,7 @@ from formulavision.training.runs import Run, file_digest
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
 from formulavision.training.weight_files import Tensors, load_tensors
 from formulavision.util.config import did_you_mean, load_yaml, parse
-from formulavision.util.errors import CheckpointError, ConfigError
+from formulavision.util.errors import CheckpointError, ConfigError, one_line
 
 __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
@@ -178,7 +178,7 @@ class Checkpoint:
             parts += [f"missing: {_shown(match.missing)}"] if match.missing else []
             parts += [f"left over: {_shown(left_over)}"] if left_over else []
             if failure is not None:
-                parts.append(f"timm cannot convert it ({type(failure).__name__}: {_one_line(failure)})")
+                parts.append(f"timm cannot convert it ({type(failure).__name__}: {one_line(failure)})")
             raise CheckpointError(
                 f"{self.name}: does not fit the model, a {type(model).__name__}: {'; '.join(parts)}: {advice}"
             )
@@ -388,13 +388,9 @@ def _fetch(source: str, download: Callable[[], Fetched]) -> Fetched:
         return download()
     except Exception as error:
         raise CheckpointError(
-            f"{source}: cannot be downloaded ({type(error).__name__}: {_one_line(error)}): "
+            f"{source}: cannot be downloaded ({type(error).__name__}: {one_line(error)}): "
             "check the network, or give the path of a file"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _digest(state: Tensors) -> str:

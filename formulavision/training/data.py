@@ -10,7 +10,7 @@ import lightning.pytorch as lightning
 import torch
 
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
-from formulavision.data.loading import EpochLoader, ImageDataset, Prepared, image_cache, make_loader
+from formulavision.data.loading import DrawnImages, EpochLoader, ImageDataset, Prepared, image_cache, make_loader
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import PluginError
 from formulavision.util.machine import cores
@@ -91,6 +91,7 @@ class TrainingData(lightning.LightningDataModule):
                 self.tell(f"{error}; loader processes draw instead")
                 drawer = None
             if drawer is not None:
+                assert isinstance(dataset, DrawnImages)
                 return make_device_loader(DrawnOnDevice(dataset, drawer, **images), **batches)
         local_ranks = trainer.world_size // trainer.num_nodes
         workers = settings.workers

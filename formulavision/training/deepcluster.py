@@ -20,8 +20,8 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from formulavision.data.labels import Relabelled
-from formulavision.data.loading import EpochLoader
 from formulavision.generators.streams import Stream, random_stream
+from formulavision.training.data import TrainingData
 from formulavision.training.freezing import head_prefixes
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
@@ -165,26 +165,21 @@ class Reclustering(lightning.Callback):
 
     Args:
         settings: how the model is trained.
-
-    The Trainer's data module has a ``train_loader`` of a :class:`~formulavision.data.labels.Relabelled` dataset with
-    clusters.
+        data: the batches of the run, of a :class:`~formulavision.data.labels.Relabelled` dataset with clusters.
     """
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, data: TrainingData) -> None:
+        self.data = data
         self.mean = torch.tensor(settings.mean).view(1, 3, 1, 1)
         self.std = torch.tensor(settings.std).view(1, 3, 1, 1)
         self.epoch: int | None = None
         self.first_epoch = 0
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        loader: EpochLoader = trainer.datamodule.train_loader  # type: ignore[attr-defined]
-        prepared = loader.dataset
-        assert isinstance(prepared.source, Relabelled) and prepared.source.clusters is not None
-        self.loader = loader
-        self.prepared = prepared
-        self.batches = loader.batches
-        self.dataset = prepared.source
-        self.clusters = prepared.source.clusters
+        self.loader = self.data.train_loader
+        self.prepared, self.batches = self.loader.dataset, self.loader.batches
+        assert isinstance(self.prepared.source, Relabelled) and self.prepared.source.clusters is not None
+        self.dataset, self.clusters = self.prepared.source, self.prepared.source.clusters
         self.seed = self.dataset.settings.seed
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as lightning
 import torch
@@ -30,11 +30,11 @@ from formulavision.training.export import write_card
 from formulavision.training.models import build_model, check_training, save_timm_model
 from formulavision.training.module import Classifier
 from formulavision.training.processes import is_first, launched, train_in_processes
-from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say
+from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say_and_log
 from formulavision.training.randomness import own_randomness
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import Run, claim, find_checkpoint, write_result
-from formulavision.training.settings import TrainSettings
+from formulavision.training.settings import Precision, TrainSettings
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.interrupts import interrupt, stoppable
 from formulavision.util.logs import logged, note
@@ -103,7 +103,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("mps")
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
+def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
     """Lightning's name of the precision that a setting names: ``auto`` is bf16-mixed on CUDA, 32-true elsewhere.
 
     Raises:
@@ -111,7 +111,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """
     if name == "16-mixed" and device.type == "cpu":
         raise ConfigError("precision: '16-mixed' is not for the CPU: must be 32-true or bf16-mixed there")
-    return name if name != "auto" else "bf16-mixed" if device.type == "cuda" else "32-true"
+    if name == "auto":
+        return "bf16-mixed" if device.type == "cuda" else "32-true"
+    return name
 
 
 def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: Console) -> Run:
@@ -135,7 +137,7 @@ def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: C
     claimed = claim(plan.out, plan.content, plan.train.class_names, resume=resume, overwrite=overwrite)
     with claimed if first else nullcontext(), logged(plan.out) if first else nullcontext():
         note(f"versions: {versions()}; {cores()} cores of {processor()}; settings: {plan.content}")
-        checkpoint = find_checkpoint(plan.out, lambda line: say(console, line)) if resume else None
+        checkpoint = find_checkpoint(plan.out, lambda line: say_and_log(line, console)) if resume else None
         if ranks > 1 and torchrun is None:
             stopped = train_in_processes(functools.partial(_train_a_part, plan, checkpoint, console.quiet), ranks)
         else:
@@ -186,7 +188,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     precision = resolve_precision(settings.precision, device)
     if not is_first():
         console = Console(quiet=True)
-    tell = functools.partial(say, console)
+    tell = functools.partial(say_and_log, console=console)
     note(f"{counted(torch.get_num_threads(), 'thread')}, {device_name(device)}, {precision}")
     classes = len(plan.train.class_names)
     tested = None if plan.validation is None else len(plan.validation)
@@ -197,12 +199,13 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         synchronise_batch_norm(model, device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    module = Classifier(model, settings, classes)
+    data = TrainingData(settings, plan.train, plan.validation, tell=tell)
+    module = Classifier(model, settings, classes, data)
     if settings.compile:
         model.compile()
-    data = TrainingData(settings, plan.train, plan.validation, tell=tell)
     recorder = Recorder(
         plan.out,
+        data,
         minutes=settings.checkpoint_minutes,
         resumed_from=checkpoint,
         on_epoch=lambda metrics: tell(epoch_line(metrics)),
@@ -213,9 +216,9 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
             devices=torchrun.local_size if torchrun else 1,
             num_nodes=torchrun.nodes if torchrun else 1,
             strategy=DDPStrategy(timeout=_PATIENCE) if torchrun else "auto",
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             max_epochs=settings.epochs,
-            callbacks=[recorder, *_more(plan, console)],
+            callbacks=[recorder, *_more(plan, data, console)],
             gradient_clip_val=settings.clip_grad or None,
             logger=TensorBoardLogger(plan.out, name="", version="tensorboard"),
             log_every_n_steps=0,
@@ -241,13 +244,13 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     return recorder.stop
 
 
-def _more(plan: Plan, console: Console) -> list[lightning.Callback]:
+def _more(plan: Plan, data: TrainingData, console: Console) -> list[lightning.Callback]:
     """Callbacks that only some runs have."""
     callbacks: list[lightning.Callback] = []
     if isinstance(plan.train, Relabelled) and plan.train.clusters is not None:
         from formulavision.training.deepcluster import Reclustering  # scikit-learn is slow to import
 
-        callbacks.append(Reclustering(plan.settings))
+        callbacks.append(Reclustering(plan.settings, data))
     if console.is_terminal and not console.quiet:
         callbacks.append(Bar(console))
     return callbacks

@@ -53,9 +53,9 @@ def _stay_in_evaluation_mode(module: torch.nn.Module, inputs: Any) -> None:
     module.training = False
 
 
-def head_prefixes(model: torch.nn.Module) -> tuple[str, ...]:
+def head_prefixes(model: Any) -> tuple[str, ...]:
     """Names of the modules of the model's classification head; distilled transformers have two."""
-    classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    classifier = model.pretrained_cfg["classifier"]
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
@@ -87,10 +87,10 @@ def _stage_names(model: torch.nn.Module, spec: str) -> list[str]:
     return [name for stage in stages[:last] for name in stage]
 
 
-def _stages(model: torch.nn.Module) -> list[list[str]]:
+def _stages(model: Any) -> list[list[str]]:
     if not hasattr(model, "group_matcher"):
         raise ConfigError(f"freeze: timm does not divide a {type(model).__name__} into stages: must be none")
-    groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    groups = group_parameters(model, model.group_matcher(coarse=True))
     head = head_prefixes(model)
     # timm may put a last norm into the group of the head: that group is trained as a whole.
     last = max(groups)

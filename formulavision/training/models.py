@@ -15,7 +15,7 @@ from safetensors.torch import save
 from formulavision.training.randomness import own_randomness
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import did_you_mean
-from formulavision.util.errors import ConfigError
+from formulavision.util.errors import ConfigError, one_line
 from formulavision.util.files import atomic_write, write_text
 
 __all__ = ["build_model", "check_model", "check_training", "save_timm_model", "to_input"]
@@ -62,7 +62,7 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 def check_model(settings: TrainSettings) -> None:

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from formulavision.data.loading import Batch
 from formulavision.generators.streams import Stream, random_stream
+from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.models import to_input
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
@@ -97,6 +98,8 @@ class Classifier(lightning.LightningModule):
         model: images, float32 [b, 3, h, w], to logits, [b, classes].
         settings: of the training.
         num_classes: number of classes.
+        data: the batches of the run. None: the Trainer was given another loader, whose batches have the same number of
+            images in each process.
 
     Attributes:
         average: moving average of the weights, which is validated and kept; None without ``settings.ema``.
@@ -105,8 +108,11 @@ class Classifier(lightning.LightningModule):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: torch.nn.Module, settings: TrainSettings, num_classes: int) -> None:
+    def __init__(
+        self, model: torch.nn.Module, settings: TrainSettings, num_classes: int, data: TrainingData | None = None
+    ) -> None:
         super().__init__()
+        self.data = data
         self.model = model
         self.settings = settings
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1), persistent=False)
@@ -152,10 +158,10 @@ class Classifier(lightning.LightningModule):
         loss = classification_loss(logits, targets, self.settings.label_smoothing)
         self.train_sums.add(loss, logits, labels)
         ranks = self.trainer.world_size
-        if ranks == 1:
+        if ranks == 1 or self.data is None:
             return loss
         # Gradients are averaged over processes, whose shares of the last batch may differ by an image.
-        whole = self.trainer.train_dataloader.batches.size(step)  # type: ignore[union-attr]
+        whole = self.data.train_loader.batches.size(step)
         return loss * (len(labels) * ranks / whole)
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
@@ -193,7 +199,9 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.settings)
-        # Not estimated_stepping_batches, which starts the loader workers: the run's clusters are not yet found.
-        steps_per_epoch = len(self.trainer.datamodule.train_loader.batches)  # type: ignore[attr-defined]
+        if self.data is None:
+            steps_per_epoch = round(self.trainer.estimated_stepping_batches / self.settings.epochs)
+        else:  # the Trainer's estimate starts the loader workers: the run's clusters are not yet found
+            steps_per_epoch = len(self.data.train_loader.batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(self.settings, steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

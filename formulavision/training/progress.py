@@ -14,20 +14,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from formulavision.training.module import Classifier
 from formulavision.training.runs import EpochMetrics, Run
 from formulavision.training.settings import TrainSettings
-from formulavision.util.console import say as console_line
+from formulavision.util.console import say
 from formulavision.util.logs import note
 from formulavision.util.text import counted
 
-__all__ = ["Bar", "conclude", "describe_model", "describe_run", "epoch_line", "say"]
+__all__ = ["Bar", "conclude", "describe_model", "describe_run", "epoch_line", "say_and_log"]
 
 _LOSS_EVERY_S = 1.0
 """Seconds between two readings of the loss, each of which waits for the device."""
 
 
-def say(console: Console, line: str) -> None:
-    """Print one line as it is, and add it to the run's log."""
+def say_and_log(line: str, console: Console) -> None:
+    """Print one line as it is, and add it to the log files that are open."""
     note(line)
-    console_line(line, console)
+    say(line, console)
 
 
 def describe_run(kind: str, settings: TrainSettings, images: int, classes: int, tested: int | None) -> str:
@@ -56,16 +56,16 @@ def conclude(console: Console, run: Run, seconds: float) -> None:
     """Print a run's accuracy, its folder, and a command that may come next."""
     tested = run.final["validation_accuracy"] is not None
     accuracy = run.final["validation_accuracy" if tested else "train_accuracy"]
-    say(
-        console,
+    say_and_log(
         f"{run.folder}: accuracy {accuracy:.2%} on {'test' if tested else 'training'} images after "
         f"{counted(len(run.history), 'epoch')}; {seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
+        console,
     )
     if run.kind == "pretrain":
         following = f"finetune --checkpoint {run.folder} --downstream cifar10 --out ..."
     else:
         following = f"evaluate --checkpoint {run.folder} --downstream {run.settings['downstream']['name']}"
-    say(console, f"next: formulavision {following}")
+    say_and_log(f"next: formulavision {following}", console)
 
 
 def epoch_line(metrics: EpochMetrics) -> str:

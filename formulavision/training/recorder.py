@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
+from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.module import Classifier
 from formulavision.training.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics
@@ -36,6 +37,7 @@ class Recorder(lightning.Callback):
 
     Args:
         folder: of the run.
+        data: the batches of the run.
         minutes: between checkpoints within an epoch.
         resumed_from: the checkpoint that the run goes on from.
         on_epoch: called with the metrics of each epoch.
@@ -47,9 +49,16 @@ class Recorder(lightning.Callback):
     """
 
     def __init__(
-        self, folder: Path, *, minutes: float, resumed_from: Path | None, on_epoch: Callable[[EpochMetrics], None]
+        self,
+        folder: Path,
+        data: TrainingData,
+        *,
+        minutes: float,
+        resumed_from: Path | None,
+        on_epoch: Callable[[EpochMetrics], None],
     ) -> None:
         self.folder = folder
+        self.data = data
         self.minutes = minutes
         # A damaged last checkpoint does not replace the one before it.
         self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
@@ -64,7 +73,7 @@ class Recorder(lightning.Callback):
         self._trained: float | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self.batches = trainer.datamodule.train_loader.batches  # type: ignore[attr-defined]
+        self.batches = self.data.train_loader.batches
         self.epochs = trainer.max_epochs or 0
 
     def describe_position(self) -> str:

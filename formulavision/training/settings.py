@@ -10,9 +10,19 @@ from pydantic import Field, model_validator
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
-__all__ = ["FREEZE_CONV", "FREEZE_STAGE", "NEUTRAL", "PREPROCESSING", "PRESETS", "TrainSettings", "check_freeze"]
+__all__ = [
+    "FREEZE_CONV",
+    "FREEZE_STAGE",
+    "NEUTRAL",
+    "PREPROCESSING",
+    "PRESETS",
+    "Precision",
+    "TrainSettings",
+    "check_freeze",
+]
 
 Channels = tuple[float, float, float]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")
 """Preprocessing settings: weights are used with the values that they were trained with."""
@@ -132,7 +142,7 @@ class TrainSettings(Config):
         (0.2, 0.2, 0.2), description="mean that is subtracted from each channel; channels are scaled to 0..1"
     )
     std: Channels = Field((0.5, 0.5, 0.5), description="standard deviation by which each channel is divided after that")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+    precision: Literal["auto"] | Precision = Field(
         "auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(

@@ -166,7 +166,7 @@ def finetune(
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
     from formulavision.training.models import check_model
-    from formulavision.training.progress import say as say_and_log
+    from formulavision.training.progress import say_and_log
 
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
     if weights is not None:
@@ -175,7 +175,7 @@ def finetune(
     check_model(settings)
     opened = open_for_run(downstream, weights.run if weights else None)
     if opened.note:
-        say_and_log(console, opened.describe())
+        say_and_log(opened.describe(), console)
     content = {
         "kind": "finetune", "settings": settings.model_dump(mode="json"), "checkpoint": source, "freeze": freeze,
         "downstream": opened.identity(),
@@ -184,9 +184,9 @@ def finetune(
         return run
     model = new_model(settings, opened.num_classes)
     if weights is not None:
-        say_and_log(console, f"checkpoint {weights.name}: {weights.load_into(model).describe()}")
+        say_and_log(f"checkpoint {weights.name}: {weights.load_into(model).describe()}", console)
         if preprocessing := weights.describe_preprocessing(settings):
-            say_and_log(console, preprocessing)
+            say_and_log(preprocessing, console)
     plan = Plan(out, content, settings, model, opened.train, opened.test, freeze_layers(model, freeze))
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 

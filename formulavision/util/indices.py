@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, SupportsIndex
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-__all__ = ["positions"]
+__all__ = ["Indices", "positions"]
+
+Indices = SupportsIndex | Iterable[SupportsIndex]
+"""One whole number or several: of Python, of numpy, or tensors with one element."""
 
 
-def positions(indices: ArrayLike, length: int) -> NDArray[np.int64]:
+def positions(indices: Indices, length: int) -> NDArray[np.int64]:
     """Convert indices of a dataset to places from 0, int64 [n]. Negative indices count from the end.
 
     Args:
-        indices: one whole number or several: of Python, of numpy, or tensors with one element.
+        indices: one whole number or several.
         length: of the dataset.
 
     Raises:
@@ -25,8 +29,8 @@ def positions(indices: ArrayLike, length: int) -> NDArray[np.int64]:
     if isinstance(indices, np.ndarray) and indices.dtype.kind in "iu":
         given = indices.reshape(-1)
     else:
-        alone = np.ndim(indices) == 0
-        given = np.array([_whole(index) for index in ([indices] if alone else indices)] or np.empty(0, np.int64))  # type: ignore[union-attr]
+        items: Any = indices
+        given = np.array([_whole(item) for item in (items if np.ndim(items) else [items])] or np.empty(0, np.int64))
     outside = given[(given < -length) | (given >= length)]
     if outside.size:
         raise IndexError(f"index {outside[0]} of {length} images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -28,13 +29,13 @@ class Bars:
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, Any] = {}
 
     def show(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:
             # Steps that were done before, in a run that is resumed, do not count for the rate.
             self._tasks[what] = self._bars.add_task(what, total=total, completed=done)
-        self._bars.update(self._tasks[what], completed=done)  # type: ignore[arg-type]
+        self._bars.update(self._tasks[what], completed=done)
 
     def categories(self, found: int, total: int) -> None:
         self.show("categories", found, total)

@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import BaseResolver, implicit_resolvers
 
-from formulavision.util.errors import ConfigError
+from formulavision.util.errors import ConfigError, one_line
 
 __all__ = ["dump_yaml", "load_yaml", "parse_yaml"]
 
@@ -135,7 +135,7 @@ def parse_yaml(text: str) -> Any:
         problem = " ".join((error.problem or error.context or "").partition(" with value ")[0].split())
         raise ConfigError(f"is not YAML that can be used{where}: {problem[:200]}") from None
     except Exception as error:  # any error of a parser means that the text is wrong
-        raise ConfigError(f"is not YAML: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
+        raise ConfigError(f"is not YAML: {one_line(error)[:200] or type(error).__name__}") from None
 
 
 def _check(text: str) -> None:

@@ -178,8 +178,8 @@ class Position(lightning.Callback):
 class Watched(Reclustering):
     """Notes each epoch's labels and order, and writes them down for other processes."""
 
-    def __init__(self, settings: TrainSettings, folder: Path) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: TrainSettings, data: Any, folder: Path) -> None:
+        super().__init__(settings, data)
         self.folder = folder
         self.seen: list[tuple[int | None, list[int], list[int]]] = []
 
@@ -208,7 +208,8 @@ def trained(
     loader = make_loader(prepared, batch_size=BATCH, shuffle=True, workers=workers, pin=False)
     torch.manual_seed(1)
     module = Module(timm.create_model("resnet10t", num_classes=CLUSTERS))
-    callback = Watched(TrainSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), folder)
+    data = Data(loader)
+    callback = Watched(TrainSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), data, folder)
     arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, **trainer}
     with warnings.catch_warnings():
         for advice in ("does not have many workers", "dataloader is not resumable", "`isinstance"):
@@ -221,7 +222,7 @@ def trained(
             enable_model_summary=False,
             use_distributed_sampler=False,
             **arguments,
-        ).fit(module, datamodule=Data(loader), ckpt_path=resume, weights_only=True)
+        ).fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return module, callback
 
 

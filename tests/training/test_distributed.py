@@ -125,7 +125,8 @@ def test_a_run_whose_steps_an_epoch_would_change_is_not_resumed(small: Any, tmp_
     images = Prepared(Stripes(18), **TrainSettings(**small).resizing(), augment=True, flip=True, seed=1, cache=None)
     for processes, steps in ((1, 2), (2, 2), (3, 1)):
         trainer: Any = SimpleNamespace(world_size=processes)
-        recorder = Recorder(run.folder, minutes=10, resumed_from=None, on_epoch=lambda metrics: None)
+        data: Any = None  # the batches are set below
+        recorder = Recorder(run.folder, data, minutes=10, resumed_from=None, on_epoch=lambda metrics: None)
         for rank in range(processes):
             recorder.batches = make_batches(images, batch_size=16, shuffle=True, rank=rank, ranks=processes)
             assert len(recorder.batches) == steps

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as lightning
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file
 from striped_images import SeveralLabels
 from timm.scheduler import CosineLRScheduler
+from torch.utils.data import DataLoader, TensorDataset
 
 from formulavision.training import TrainSettings, pretrain
-from formulavision.training.module import classification_loss, count_correct
+from formulavision.training.module import Classifier, classification_loss, count_correct
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
@@ -36,6 +39,24 @@ def test_smoothing_is_torchs() -> None:
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     expected = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, labels)
     assert torch.equal(classification_loss(logits, labels, 0.1), expected)
+
+
+def test_the_module_trains_under_a_trainer_and_a_loader_of_a_users_program(tmp_path: Path) -> None:
+    images, labels = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8), torch.arange(20) % 4
+    loader = DataLoader(TensorDataset(images, labels), batch_size=8)
+    settings = parse(TrainSettings, {"model": "test_resnet", "epochs": 2, "schedule": "cosine", "ema": 0.5})
+    module = Classifier(timm.create_model("test_resnet", num_classes=4), settings, num_classes=4)
+    before = {name: tensor.clone() for name, tensor in module.model.named_parameters()}
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=1, max_epochs=2, default_root_dir=tmp_path, enable_checkpointing=False, **quiet
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*(does not have many workers|`isinstance)")
+        trainer.fit(module, loader, loader)
+    assert trainer.global_step == 6 and module.validation_sums.count == 20
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0, "the schedule ends with the Trainer's last step"
+    assert not any(torch.equal(before[name], tensor) for name, tensor in module.model.named_parameters())
 
 
 def test_steps_fall_at_the_milestones() -> None:

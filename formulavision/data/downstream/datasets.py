@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision.data.downstream.images import DEFAULT_TEST_SHARE, LabelledImages, Sides, divide, spread_evenly
-from formulavision.util.errors import DownstreamError
+from formulavision.util.errors import DownstreamError, one_line
 
 __all__ = ["DatasetImages", "as_images", "as_sides", "find_labels", "is_dataset"]
 
@@ -72,7 +72,7 @@ class DatasetImages:
         try:
             item = self.dataset[index]
         except Exception as error:  # whatever somebody's dataset raises
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise self._error(index, f"cannot be read ({reason})") from error
         if not isinstance(item, tuple | list) or len(item) < 2:
             raise self._error(index, f"is {type(item).__name__}: an item must be (image, label)")

@@ -75,7 +75,8 @@ def _divided(folder: Path, settings: DownstreamSettings) -> Sides:
     skipped: Counter[str] = Counter()
     classes = _list_classes(folder, settings.keeps, skipped)
     whole = _labelled(folder, classes)
-    names = whole.source.names  # type: ignore[attr-defined]
+    assert isinstance(whole.source, ImageFiles)
+    names = whole.source.names
     seed = settings.test_seed
     return divide(
         whole,

@@ -12,7 +12,7 @@ from formulavision.data.downstream.folder import open_class_folders
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.settings import DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import torchvision_set
-from formulavision.util.errors import DownstreamError
+from formulavision.util.errors import DownstreamError, one_line
 
 __all__ = ["open_imagenet"]
 
@@ -78,7 +78,7 @@ def _read_meta(file: Path) -> dict[str, tuple[str, ...]]:
         words, _ = torch.load(file, weights_only=True)
         return {str(wnid): tuple(str(word) for word in synset) for wnid, synset in words.items()}
     except Exception as error:  # whatever a damaged zip or pickle raises
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = one_line(error)[:100] or type(error).__name__
         raise DownstreamError(
             f"{file}: is not torchvision's ({reason}): remove it, and wnids name the classes"
         ) from None

@@ -12,6 +12,7 @@ import numpy as np
 
 from formulavision.data.downstream.datasets import as_sides, is_dataset
 from formulavision.data.downstream.digits import open_digits
+from formulavision.data.downstream.files import ImageFiles
 from formulavision.data.downstream.folder import open_folder
 from formulavision.data.downstream.imagenet import open_imagenet
 from formulavision.data.downstream.images import LabelledImages, Sides
@@ -189,7 +190,8 @@ def _trained_images(settings: DownstreamSettings, recorded: Mapping[str, Any]) -
 
 
 def _file_names(images: LabelledImages) -> set[bytes]:
-    return set(images.source.names[images.indices].tolist())  # type: ignore[attr-defined]
+    assert isinstance(images.source, ImageFiles)
+    return set(images.source.names[images.indices].tolist())
 
 
 def _open(settings: DownstreamSettings) -> Sides:

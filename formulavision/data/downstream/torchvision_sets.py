@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from formulavision.data.downstream.datasets import DatasetImages, find_labels
 from formulavision.data.downstream.images import LabelledImages, Sides
-from formulavision.util.errors import DownstreamError
+from formulavision.util.errors import DownstreamError, one_line
 
 __all__ = [
     "TORCHVISION",
@@ -98,7 +98,7 @@ def torchvision_set(kind: str, class_name: str, root: Path, failure: str, **keyw
         # torchvision checks archives, and the files that it unpickles (CIFAR), against the digests that it knows.
         return getattr(datasets, class_name)(str(root), **keywords)
     except Exception as error:  # whatever a download, an archive or a reader raises
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise DownstreamError(f"{kind}: {failure} in {root}: {reason}") from None
 
 

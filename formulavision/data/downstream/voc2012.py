@@ -63,7 +63,6 @@ def _read_side(base: Path, split: str) -> LabelledImages:
 
 def _read_list(file: Path) -> dict[str, int]:
     words = read_text(file).split()
-    states = [_STATES.get(word) for word in words[1::2]]
-    if not words or len(words) % 2 or None in states:
+    if not words or len(words) % 2 or not _STATES.keys() >= {*words[1::2]}:
         raise DownstreamError(f"{file}: must hold an image and 1, 0 or -1 a line")
-    return dict(zip(words[0::2], states, strict=True))  # type: ignore[arg-type]
+    return dict(zip(words[0::2], map(_STATES.__getitem__, words[1::2]), strict=True))

@@ -13,6 +13,7 @@ from scipy.stats import binomtest, ttest_rel
 from formulavision.comparison.results import TOP_1, ArmFacts, Findings, Result
 from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, table_of
 from formulavision.comparison.wording import explanations
+from formulavision.util.errors import ConfigError
 
 Key = tuple[str, str, str, int]
 """Arm, frozen layers, downstream and seed."""
@@ -109,6 +110,19 @@ def test_without_predictions_or_with_those_of_other_images_there_is_no_test(tmp_
     assert against_first(found, tmp_path)["b"].method is None
     predict(tmp_path, {"a-none-x-0": [True] * 9, "b-none-x-0": [True] * 8})
     assert against_first(found, tmp_path)["b"].method is None
+
+
+@pytest.mark.parametrize("damage", ["", "text", "truncated", "other arrays"])
+def test_damaged_predictions_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    found = findings({(arm, "none", "x", 0): 0.5 for arm in ("a", "b")})
+    predict(tmp_path, {"a-none-x-0": [True] * 9, "b-none-x-0": [False] * 9})
+    file = tmp_path / "b-none-x-0" / "predictions.npz"
+    if damage == "other arrays":
+        np.savez(file, label=np.zeros(9))
+    else:
+        file.write_bytes(file.read_bytes()[:200] if damage == "truncated" else damage.encode())
+    with pytest.raises(ConfigError, match=r"b-none-x-0.predictions\.npz: is damaged: remove its folder"):
+        table_of(found, tmp_path)
 
 
 def test_a_downstream_of_several_labels_does_not_keep_the_others_from_their_test(tmp_path: Path) -> None:

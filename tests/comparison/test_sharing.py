@@ -60,9 +60,9 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     result = compare(settings, out=tmp_path / "out", runs=pool)
-    thread.join(10)
+    thread.join(60)
     assert result.results[0].score == entry.score
     assert f"{pool / 'scratch' / done.name} is being computed by another process: waiting" in capsys.readouterr().err
     assert result.findings.results[0].folder == f"../pool/of-another-name/{done.name}"

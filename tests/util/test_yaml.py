@@ -137,13 +137,13 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
 def test_a_file_that_cannot_be_used_is_refused_in_one_line_and_in_seconds(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text)
-    started = time.monotonic()
+    started = time.process_time()
     for load in (load_yaml, Recipe.load, ComparisonSettings.load)[: 3 if len(text) < 10_000 else 1]:
         with pytest.raises(ConfigError, match=re.escape(told)) as refused:
             load(path)
         assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
         assert len(str(refused.value)) < 500
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
@@ -220,14 +220,14 @@ def test_a_mutated_file_either_loads_or_is_refused_in_under_a_second(tmp_path: P
         original = chance.choice(CONFIGS).read_bytes()
         path.write_bytes(mutated(original, chance))
         load = ComparisonSettings.load if b"\narms:" in original else Recipe.load
-        started = time.monotonic()
+        started = time.process_time()
         try:
             load(path)
         except ConfigError as error:
             assert "\n" not in str(error), (seed, trial)
         except Exception as error:
             raise AssertionError(f"seed {seed}, trial {trial}: {path.read_bytes()!r}") from error
-        assert time.monotonic() - started < 5, (seed, trial)  # of a machine that others use too
+        assert time.process_time() - started < 1, (seed, trial)
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:

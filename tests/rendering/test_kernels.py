@@ -111,6 +111,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules
     # Python itself takes a source of the same size and second for the same.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)  # which new processes read
     yield Modules(tmp_path)
     for name in MODULES:
         sys.modules.pop(name, None)

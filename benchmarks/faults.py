@@ -227,15 +227,17 @@ def warm_up(work: Path) -> None:
     import lightning  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
+    import formulavision.cli
     import formulavision.comparison.run
     import formulavision.evaluation
     import formulavision.training.fit  # noqa: F401
     from formulavision import Recipe, generate, verify
 
     recipe = Recipe.from_dict({"generator": {"name": "ifs", "dots": 1000}, "categories": 2, "instances": 4})
-    generate(recipe, work / "warm", format="imagefolder")
-    verify(work / "warm")
-    shutil.rmtree(work / "warm")
+    for format in ("imagefolder", "parquet"):  # pyarrow imports pandas when it writes, where that is installed
+        generate(recipe, work / "warm", format=format)
+        verify(work / "warm")
+        shutil.rmtree(work / "warm")
 
 
 def main() -> int:

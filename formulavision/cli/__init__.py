@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from typing import Any, NoReturn
 
 import typer
 
-from formulavision.cli import bench, comparing, drawing, evaluating, plugins, training
+from formulavision.cli import bench, comparing, configs, drawing, evaluating, plugins, training
 from formulavision.cli.commands import App, Group
 
 __all__ = ["app", "main"]
@@ -30,15 +29,18 @@ class _Commands(Group):
     """
 
     def invoke(self, ctx: Any) -> Any:
-        from formulavision.util.errors import FormulaVisionError
-        from formulavision.util.interrupts import SIGNALS, Terminated, interrupt
+        from formulavision.util.errors import FormulaVisionError, one_line
+        from formulavision.util.interrupts import Terminated, catch_signals, interrupt, interrupted
 
         # A cluster's or a container's request to end is answered as Ctrl-C is: the state can be resumed.
-        for number in SIGNALS:
-            if signal.getsignal(number) == signal.SIG_DFL:
-                signal.signal(number, interrupt)
         try:
-            return super().invoke(ctx)
+            with catch_signals():
+                try:
+                    return super().invoke(ctx)
+                except Exception:
+                    if number := interrupted():
+                        interrupt(number)
+                    raise
         except FormulaVisionError as error:
             _fail(ctx, str(error))
         except KeyboardInterrupt as error:
@@ -56,7 +58,7 @@ class _Commands(Group):
         except Exception as error:
             if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own
                 raise
-            told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            told = f"{type(error).__name__}: {one_line(error)}".rstrip(": ")
             _fail(ctx, f"this is a bug in FormulaVision ({told}): --debug shows where; please report it", status=1)
 
 
@@ -71,12 +73,12 @@ app = App(
     cls=_Commands,
     name="formulavision",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Formula-driven supervised learning: draw labelled images from formulas, pre-train, fine-tune, compare."
-    "\n\nA first look: [bold]formulavision preview --plugin ifs --out sheet.png[/bold]"
-    "\n\nThe whole way in one command: [bold]formulavision compare configs/quickstart.yaml[/bold]",
+    "\n\nA first look: [bold]formulavision preview ifs --out sheet.png[/bold]"
+    "\n\nThe whole way in one command: [bold]formulavision compare quickstart[/bold]",
 )
 plugins.add_to(app)
 drawing.add_to(app)
@@ -84,10 +86,11 @@ bench.add_to(app)
 training.add_to(app)
 evaluating.add_to(app)
 comparing.add_to(app)
+configs.add_to(app)
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+def _root(version: bool = typer.Option(False, "--version", "-V", help="Print the version and exit.")) -> None:
     if version:
         from formulavision.util.version import __version__
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from formulavision.data.bench import RecipeCost
+    from formulavision.recipes.recipe import Recipe
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,23 +23,28 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(
-    configs: Annotated[
-        list[Path] | None,
+    names: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="CONFIG", help="Recipes (YAML); nothing: every installed generator.", show_default=False
+            metavar="RECIPE...",
+            help="Recipes: names of generators or files (YAML); nothing: every installed generator.",
+            show_default=False,
         ),
     ] = None,
     plugin: Annotated[
         list[str] | None,
         typer.Option("--plugin", help="Generator to measure with its defaults (may be repeated).", show_default=False),
     ] = None,
+    categories: o.CategoryCount = None,
+    instances: o.Instances = None,
+    size: o.Size = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Time of each measurement; a recipe has three.")] = 1.0,
     settings: o.Settings = None,
     device: o.Device = "cpu",
 ) -> None:
     """Measure how fast this machine draws a recipe, and how long and how large a store of it would be.
 
-    formulavision bench configs/fractaldb-1k.yaml
+    formulavision bench fractaldb-1k ifs perlin
     """
     from formulavision.data.bench import bench as run
     from formulavision.generators.registry import plugins
@@ -48,15 +54,21 @@ def bench(
     from formulavision.util.progress import progress_bars
 
     check_device(device)
-    named = bool(configs or plugin)
-    recipes = [(path.stem, o.make_recipe(path, None, settings=settings)) for path in configs or []]
-    recipes += [(name, o.make_recipe(None, name, settings=settings)) for name in plugin or []]
+
+    def recipe_of(name: str | None, plugin: str | None = None) -> Recipe:
+        return o.make_recipe(
+            name, plugin, categories=categories, instances=instances, size=size, settings=settings
+        )  # fmt: skip
+
+    named = bool(names or plugin)
+    recipes = [(Path(name).stem, recipe_of(name)) for name in names or []]
+    recipes += [(name, recipe_of(None, name)) for name in plugin or []]
     problems: list[str] = []
     if not named:
         problems += [f"not loaded {name}: {line}" for name, line in plugins().problems.items()]
         for name in sorted(plugins().generators):
             with _noted(problems):
-                recipes.append((name, o.make_recipe(None, name, settings=settings)))
+                recipes.append((name, recipe_of(None, name)))
     measured: list[tuple[str, RecipeCost]] = []
     with progress_bars() as bars:
         for i, (name, recipe) in enumerate(recipes):

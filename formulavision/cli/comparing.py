@@ -16,14 +16,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(help="Comparison file (YAML), such as configs/quickstart.yaml.")],
+    config: Annotated[Path, typer.Argument(help="A file (YAML), or the name of a comparison that ships (quickstart).")],
     size: Annotated[
         str | None,
         typer.Option("--size", help="One of the file's sizes, such as smoke; 'full' is the file as it stands."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder to write; default: runs/NAME-OF-THE-FILE, and -SIZE.", show_default=False),
+        typer.Option(
+            "--out", "-o", help="Folder to write; default: runs/NAME-OF-THE-FILE, and -SIZE.", show_default=False
+        ),
     ] = None,
     runs: Annotated[
         Path | None,
@@ -43,7 +45,7 @@ def compare(
     """Pre-train, fine-tune and evaluate every arm; write a table and a report. The same command again
     continues where it was stopped.
 
-    formulavision compare configs/quickstart.yaml
+    formulavision compare quickstart
 
     A smaller size of the same experiment, to see that it runs: compare FILE --size smoke
 
@@ -69,7 +71,9 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of comparisons, finished or not.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder to write; default for one comparison: its own folder.", show_default=False),
+        typer.Option(
+            "--out", "-o", help="Folder to write; default for one comparison: its own folder.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Join comparisons that ran on different days and machines into one table and report; or write one's again.

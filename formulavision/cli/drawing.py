@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def generate(
     out: o.Out,
-    config: o.ConfigFile = None,
+    name: o.RecipeName = None,
     plugin: o.Plugin = None,
     categories: o.CategoryCount = None,
     categories_from: o.CategoryFolder = None,
@@ -45,7 +45,7 @@ def generate(
 ) -> None:
     """Draw a recipe into a store. The same command again continues where it was stopped.
 
-    formulavision generate --plugin ifs --out data/ifs
+    formulavision generate ifs --out data/ifs
     """
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
@@ -57,7 +57,7 @@ def generate(
         say(f"{categories_from} does not exist: the categories are read from {out}")
         categories_from = out
     recipe = o.make_recipe(
-        config, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
+        name, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
         seed=seed, settings=settings,
     )  # fmt: skip
     files = f", {len(recipe):,} files" if format == "imagefolder" else ""
@@ -74,14 +74,14 @@ def generate(
     seconds = time.perf_counter() - started
     say(
         f"{out}: {counted(len(store), 'image')}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
-        f"next: formulavision verify {out}\n"
-        f"      formulavision pretrain --data {out} --model resnet18 --out runs/{out.name}"
+        f"next: {o.command_line('verify', out)}\n"
+        f"      {o.command_line('pretrain', data=out, model='resnet18', out=Path('runs', out.name))}"
     )
 
 
 def categories(
     out: o.Out,
-    config: o.ConfigFile = None,
+    name: o.RecipeName = None,
     plugin: o.Plugin = None,
     count: o.CategoryCount = None,
     size: o.Size = None,
@@ -100,20 +100,20 @@ def categories(
     from formulavision.util.progress import progress_bars
     from formulavision.util.text import counted
 
-    recipe = o.make_recipe(config, plugin, categories=count, size=size, seed=seed, settings=settings)
+    recipe = o.make_recipe(name, plugin, categories=count, size=size, seed=seed, settings=settings)
     total = recipe.num_categories
     with progress_bars() as bars:
         found = find_categories(recipe, workers=o.count_workers(workers), progress=lambda n: bars.categories(n, total))
     write_folder(found, out, overwrite=overwrite)
-    say(
-        f"{out}: {counted(len(found), 'category')}\nnext: formulavision generate --plugin {recipe.generator.name} "
-        f"--categories-from {out} --out data/{out.name}"
+    following = o.command_line(
+        "generate", name or plugin, categories_from=out, size=size, seed=seed, set=settings, out=Path("data", out.name)
     )
+    say(f"{out}: {counted(len(found), 'category')}\nnext: {following}")
 
 
 def preview(
     out: o.Out,
-    config: o.ConfigFile = None,
+    name: o.RecipeName = None,
     plugin: o.Plugin = None,
     categories: Annotated[int, typer.Option("--categories", help="Number of categories to show; each is a row.")] = 8,
     categories_from: o.CategoryFolder = None,
@@ -126,14 +126,14 @@ def preview(
 ) -> None:
     """Draw a contact sheet: a row for each category, a column for each instance, with labels.
 
-    formulavision preview --plugin perlin --out sheet.png
+    formulavision preview perlin --out sheet.png
     """
     from formulavision.recipes.sheets import preview as run
     from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
 
     recipe = o.make_recipe(
-        config, plugin, categories_from=categories_from, size=size, seed=seed, settings=settings
+        name, plugin, categories_from=categories_from, size=size, seed=seed, settings=settings
     )  # fmt: skip
     with progress_bars() as bars:
         run(

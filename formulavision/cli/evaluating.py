@@ -20,9 +20,9 @@ Weights = Annotated[
     str, typer.Option("--checkpoint", help="A run's folder, a file of weights, or timm:NAME or torchvision:NAME.")
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder to write into; default: the run's.", show_default=False)
+    Path | None, typer.Option("--out", "-o", help="Folder to write into; default: the run's.", show_default=False)
 ]
-Picture = Annotated[Path, typer.Option("--out", help="The PNG to write.")]
+Picture = Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,7 +56,7 @@ def probe(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder to write into; default: METHOD-DATASET beside the weights.", show_default=False
+            "--out", "-o", help="Folder to write into; default: METHOD-DATASET beside the weights.", show_default=False
         ),
     ] = None,
     model: Model = None,
@@ -132,7 +132,7 @@ def grad_cam(
 def per_class(
     first: Annotated[Path, typer.Argument(help="A folder that evaluate or probe wrote into.")],
     second: Annotated[Path, typer.Argument(help="Another such folder, of the same test images.")],
-    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write, with all classes.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file to write, with all classes.")] = None,
     overwrite: o.Overwrite = False,
 ) -> None:
     """List the classes on which the first of two models beats the second.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +13,19 @@ if TYPE_CHECKING:
     from formulavision.data.downstream import DownstreamSettings
     from formulavision.recipes.recipe import Recipe
 
-Out = Annotated[Path, typer.Option("--out", help="Folder or file to write.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder or file to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier output at --out.")]
-ConfigFile = Annotated[
-    Path | None, typer.Argument(help="Recipe file (YAML); or name a generator with --plugin.", show_default=False)
+RecipeName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Recipe: name of a generator (ifs), a file (YAML), or the name of a recipe that ships (fractaldb-1k).",
+        show_default=False,
+    ),
 ]
 Plugin = Annotated[
-    str | None, typer.Option("--plugin", help="Generator to draw with its defaults; see 'formulavision plugins'.")
+    str | None,
+    typer.Option("--plugin", help="Name of a generator, as RECIPE: --plugin ifs; see 'formulavision plugins'."),
 ]
 CategoryCount = Annotated[int | None, typer.Option("--categories", help="Number of categories.")]
 CategoryFolder = Annotated[
@@ -52,6 +59,15 @@ Device = Annotated[
 Workers = Annotated[int, typer.Option("--workers", help="Number of worker processes; 0: one per core.")]
 
 
+def command_line(command: str, *arguments: object, **options: object) -> str:
+    """A command as a user can type it. Options that are None are left out, those with a list are repeated."""
+    words = [command, *arguments]
+    for name, value in options.items():
+        for each in value if isinstance(value, list) else [] if value is None else [value]:
+            words += [f"--{name.replace('_', '-')}", each]
+    return shlex.join(["formulavision", *map(str, words)])
+
+
 def count_workers(workers: int) -> int:
     """The number of worker processes; 0 stands for one per core that this process may use."""
     from formulavision.util.machine import cores
@@ -76,7 +92,7 @@ def make_downstream(text: str, settings: list[str] | None) -> tuple[DownstreamSe
 
 
 def make_recipe(
-    config: Path | None,
+    name: str | Path | None,
     plugin: str | None,
     *,
     categories: int | None = None,
@@ -86,12 +102,12 @@ def make_recipe(
     seed: int | None = None,
     settings: list[str] | None = None,
 ) -> Recipe:
-    """The recipe that a command line stands for: the file's or the plugin's, with the options laid over it.
+    """The recipe that a command line stands for: the named one or the plugin's, with the options laid over it.
 
     Raises:
-        ConfigError: neither or both of config and plugin are given, or a value is not allowed.
+        ConfigError: neither or both of name and plugin are given, or a value is not allowed.
     """
-    from formulavision.recipes.recipe import Recipe
+    from formulavision.recipes.recipe import Recipe, as_recipe
     from formulavision.util.errors import ConfigError
 
     values: dict[str, Any] = {
@@ -102,8 +118,8 @@ def make_recipe(
         "seed": seed,
     }
     changes = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None] + (settings or [])
-    if (config is None) == (plugin is None):
-        raise ConfigError("give either a recipe file or --plugin NAME (see 'formulavision plugins')")
-    if config is not None:
-        return Recipe.load(config, changes)
+    if (name is None) == (plugin is None):
+        raise ConfigError("give one recipe: the name of a generator (see 'formulavision plugins'), or a recipe's file")
+    if name is not None:
+        return as_recipe(name, changes)
     return Recipe.from_dict({"generator": {"name": plugin}}, changes)

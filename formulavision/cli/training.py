@@ -13,7 +13,7 @@ Model = Annotated[str | None, typer.Option("--model", help="Name of a timm model
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per step.", show_default="256")]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Maximum learning rate.", show_default="0.01")
+    float | None, typer.Option("--learning-rate", "--lr", help="Maximum learning rate.", show_default="0.01")
 ]
 Preset = Annotated[
     str | None,
@@ -60,7 +60,8 @@ def pretrain(
     out: o.Out,
     data: Annotated[Path | None, typer.Option("--data", help="Store to train on.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe file (YAML): drawn on demand, nothing is stored.")
+        str | None,
+        typer.Option("--recipe", help="Recipe, drawn on demand: a generator's name, a file (YAML), or one that ships."),
     ] = None,
     plugin: o.Plugin = None,
     categories: o.CategoryCount = None,
@@ -106,7 +107,7 @@ def pretrain(
                 "--size": size, "--set": " ".join(of_recipe) or None}  # fmt: skip
     known = resume and not any([data, recipe, plugin, *of_store.values()])
     if [data, recipe, plugin].count(None) != 2 and not known:
-        raise ConfigError("give one of --data STORE, --recipe FILE and --plugin NAME")
+        raise ConfigError("give one of --data STORE, --recipe NAME or FILE, and --plugin NAME")
     if data is not None and (wrong := next((name for name, value in of_store.items() if value is not None), None)):
         raise ConfigError(f"{wrong}: a store's images are drawn already: give --recipe or --plugin instead of --data")
     source: Any = data if data is not None or known else o.make_recipe(
@@ -118,6 +119,8 @@ def pretrain(
     given = {"noise": label_noise, "clusters": clusters}
     labels = {name: value for name, value in given.items() if value is not None} or None
     run(source, out=out, labels=labels, settings=train, resume=resume, overwrite=overwrite)
+    tuned = out.with_name(f"{out.absolute().name}-digits")
+    suggest(o.command_line("finetune", checkpoint=out, downstream="digits", out=tuned))
 
 
 def finetune(
@@ -137,7 +140,9 @@ def finetune(
             show_default="none",
         ),
     ] = None,
-    train_per_class: Annotated[int | None, typer.Option("--train-per-class", help="Training images per class.")] = None,
+    train_per_class: Annotated[
+        int | None, typer.Option("--train-per-class", help="Number of training images per class to use; default: all.")
+    ] = None,
     model: Model = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -174,7 +179,10 @@ def finetune(
     )  # fmt: skip
     from formulavision.training import finetune as run
 
-    run(checkpoint, chosen, out=out, freeze=freeze, settings=train, resume=resume, overwrite=overwrite)
+    result = run(checkpoint, chosen, out=out, freeze=freeze, settings=train, resume=resume, overwrite=overwrite)
+    of_downstream = [setting for setting in settings or [] if setting.startswith("downstream.")]
+    name = downstream or result.settings["downstream"]["name"]
+    suggest(o.command_line("evaluate", checkpoint=out, downstream=name, set=of_downstream))
 
 
 def export(
@@ -202,7 +210,16 @@ def export(
 
     export_model(run, out, layout=cast(ExportLayout, layout), overwrite=overwrite)
     written = ", ".join(sorted(name for name in WRITTEN if (out / name).is_file()))
-    say(f"{out}: {written}\nnext: see README.md for the code that loads it")
+    say(f"{out}: {written}; README.md there has the code that loads it")
+
+
+def suggest(command: str) -> None:
+    """Print a command that may come next, once for all processes of a run."""
+    from formulavision.training.processes import is_first
+    from formulavision.util.console import say
+
+    if is_first():
+        say(f"next: {command}")
 
 
 def divided(settings: list[str]) -> tuple[list[str], list[str]]:

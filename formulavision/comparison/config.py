@@ -15,6 +15,7 @@ from formulavision.data.downstream.settings import KINDS
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
+from formulavision.util.shipped import shipped_configs
 
 __all__ = ["FULL", "PICTURES", "PROBE", "ComparisonSettings", "PictureKind", "at_size"]
 
@@ -234,7 +235,7 @@ class ComparisonSettings(Config):
         Relative paths in the file start at the file's folder, those in ``settings`` at the working directory.
 
         Args:
-            path: the file.
+            path: the file, or the name of a comparison that ships (``quickstart``, ``paper/table-9``).
             settings: ``path.to.key=value`` replaces a setting, ``path.to.key=null`` removes one.
             size: one of the file's ``sizes``; ``full`` or None: the file without a size.
 
@@ -242,8 +243,13 @@ class ComparisonSettings(Config):
             ConfigError: the file cannot be read, or something in it is unknown, missing, mistyped or out of range.
         """
         path = Path(path)
+        if not user_path(path).exists():
+            path = shipped_configs().get(path.as_posix(), path)
         try:
-            return cls._read(_beside(path.parent, load_yaml(path)), settings, size)
+            data = load_yaml(path)
+            if "generator" in data and "arms" not in data:
+                raise ConfigError(f"is a recipe, not a comparison: formulavision generate {path} --out FOLDER")
+            return cls._read(_beside(path.parent, data), settings, size)
         except ConfigError as error:
             problems = (p if p.startswith((str(path), "--set ")) else f"{path}: {p}" for p in error.problems)
             raise ConfigError(*problems) from None

@@ -117,6 +117,8 @@ class Generator:
         category_params: names of the parameters that the categories depend on; None: all. The cache of found
             categories ignores the others.
         default_instances: number of instances per category in a recipe that states none.
+        default_channels: ``canvas.channels`` of a recipe that states none: 1 (gray), or 3 for a generator that draws in
+            colour.
     """
 
     name: ClassVar[str] = ""
@@ -127,6 +129,7 @@ class Generator:
     category_params: ClassVar[frozenset[str] | None] = None
 
     default_instances: ClassVar[int] = 100
+    default_channels: ClassVar[Literal[1, 3]] = 1
 
     def __init__(self, params: Any, canvas: Canvas, seed: int) -> None:
         self.params = params

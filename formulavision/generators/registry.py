@@ -10,7 +10,10 @@ import functools
 import importlib.metadata
 import multiprocessing
 import re
+import textwrap
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pluggy
 
@@ -151,6 +154,9 @@ def _problem(generator: object) -> str:
     """Why a class cannot be registered; empty where it can."""
     if not (isinstance(generator, type) and issubclass(generator, Generator)):
         return "is not a subclass of formulavision.Generator"
+    for name, (allowed, must_be) in _ATTRIBUTES.items():
+        if not allowed(value := getattr(generator, name)):
+            return f"its {name} is {textwrap.shorten(repr(value), 80)}, must be {must_be}"
     if generator.contract > CONTRACT_VERSION:
         return (
             f"asks for contract {generator.contract}, this formulavision has {CONTRACT_VERSION}: "
@@ -165,9 +171,29 @@ def _problem(generator: object) -> str:
             return f"its parameter '{name}' has no description"
         if info.is_required():
             return f"its parameter '{name}' has no default"
-    if not isinstance(generator.default_instances, int) or generator.default_instances < 1:
-        return f"its default_instances is {generator.default_instances!r}, must be a whole number above 0"
     return ""
+
+
+def _above_zero(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _all_texts(values: object, *kinds: type) -> bool:
+    return isinstance(values, kinds) and all(isinstance(value, str) for value in cast("Iterable[object]", values))
+
+
+_ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (lambda name: isinstance(name, str), "a text"),
+    "version": (_above_zero, "a whole number above 0"),
+    "contract": (_above_zero, "a whole number above 0"),
+    "columns": (lambda names: _all_texts(names, tuple, list), "a tuple of texts"),
+    "category_params": (
+        lambda names: names is None or _all_texts(names, frozenset, set, tuple, list), "a set of texts, or None"
+    ),
+    "default_instances": (_above_zero, "a whole number above 0"),
+    "default_channels": (lambda channels: channels in (1, 3), "1 (gray) or 3 (colour)"),
+}  # fmt: skip
+"""Class attributes of a generator: whether a value is allowed, and what it must be."""
 
 
 def _replaces(generator: type[Generator], taken: type[Generator]) -> bool:

@@ -27,6 +27,7 @@ from formulavision.util.config import (
     user_path,
 )
 from formulavision.util.errors import ConfigError, PluginError
+from formulavision.util.shipped import shipped_configs
 
 __all__ = ["Categories", "GeneratorSettings", "Recipe", "RecipeLike", "as_recipe"]
 
@@ -104,6 +105,10 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
+        # The model is frozen, but here settings that were not given get their values.
+        if "channels" not in self.canvas.model_fields_set:
+            channels = plugins()[self.generator.name].generator.default_channels
+            object.__setattr__(self, "canvas", self.canvas.model_copy(update={"channels": channels}))
         generator = self.build()
         if self.categories.folder is not None:
             resolved = self._read_categories(generator)
@@ -124,7 +129,6 @@ class Recipe(Config):
             raise ConfigError(
                 f"instances: {instances} is not allowed: '{generator.name}' has {most} different images a category here"
             )
-        # The model is frozen, but here settings that were not given get their values.
         object.__setattr__(self, "categories", resolved)
         object.__setattr__(self, "instances", instances)
         return self
@@ -215,6 +219,8 @@ class Recipe(Config):
         """
         path = Path(path)
         data = load_yaml(path)
+        if "arms" in data:
+            raise ConfigError(f"{path}: is a comparison, not a recipe: formulavision compare {path}")
         settings = list(settings)
         categories = data.get("categories")
         if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
@@ -244,25 +250,33 @@ RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
 """Public functions take a recipe, the path of its file, a mapping, or the name of a generator."""
 
 
-def as_recipe(recipe: RecipeLike) -> Recipe:
+def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
     """The recipe itself, or the one in a file, in a mapping, or of a generator with its defaults.
+
+    A string is the path of a file, if it exists; else the name of a generator; else the name of a recipe that ships
+    (``fractaldb-1k``).
+
+    Args:
+        settings: laid over it, as ``path.to.key=value``.
 
     Raises:
         ConfigError: there is no such file or generator, it is not a recipe, or it is none of these.
     """
     if isinstance(recipe, Recipe):
-        return recipe
+        return Recipe.from_dict(recipe.to_dict(), settings) if (settings := list(settings)) else recipe
     if isinstance(recipe, Mapping):
-        return Recipe.from_dict(dict(recipe))
+        return Recipe.from_dict(dict(recipe), settings)
     if isinstance(recipe, str) and not user_path(recipe).exists():
-        known = plugins().generators
-        if recipe in known:
-            return Recipe.from_dict({"generator": recipe})
+        generators, shipped = plugins().generators, shipped_configs()
+        if recipe in generators:
+            return Recipe.from_dict({"generator": recipe}, settings)
+        if recipe in shipped:
+            return Recipe.load(shipped[recipe], settings)
         if not Path(recipe).suffix:
-            hint = did_you_mean(recipe, known)
+            hint = did_you_mean(recipe, [*generators, *shipped])
             raise ConfigError(f"recipe: {recipe}: no such file, and no generator of this name{hint}")
     if isinstance(recipe, str | PathLike):
-        return Recipe.load(recipe)
+        return Recipe.load(recipe, settings)
     raise ConfigError(
         f"recipe: a {type(recipe).__name__} is not allowed: must be a Recipe, the path of its file, a mapping, or the "
         "name of a generator"

@@ -53,7 +53,7 @@ def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
 
 
 def conclude(console: Console, run: Run, seconds: float) -> None:
-    """Print a run's accuracy, its folder, and a command that may come next."""
+    """Print a run's accuracy and its folder."""
     tested = run.final["validation_accuracy"] is not None
     accuracy = run.final["validation_accuracy" if tested else "train_accuracy"]
     say_and_log(
@@ -61,11 +61,6 @@ def conclude(console: Console, run: Run, seconds: float) -> None:
         f"{counted(len(run.history), 'epoch')}; {seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
         console,
     )
-    if run.kind == "pretrain":
-        following = f"finetune --checkpoint {run.folder} --downstream cifar10 --out ..."
-    else:
-        following = f"evaluate --checkpoint {run.folder} --downstream {run.settings['downstream']['name']}"
-    say_and_log(f"next: formulavision {following}", console)
 
 
 def epoch_line(metrics: EpochMetrics) -> str:

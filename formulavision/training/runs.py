@@ -140,8 +140,12 @@ def is_complete(folder: Path) -> bool:
 # Who may write into the folder ---------------------------------------------------------------------------------------
 
 
-def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+def check_folder(out: Path, *, resume: bool, overwrite: bool) -> State:
     """Refuse an output folder that holds something else, before any work is done.
+
+    Returns:
+        The folder's state. It is new, too, where ``--overwrite`` was killed while it removed a run: files of that run
+        that are left must not be resumed from.
 
     Raises:
         ConfigError: it holds a run, finished or not, which is to be neither resumed nor overwritten, or other files; or
@@ -151,11 +155,12 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError("resume and overwrite exclude each other: choose one")
     state = _owned(out).state()
     if resume or overwrite:
-        return
+        return state
     if state is State.COMPLETE:
         raise FolderError(f"{out}: holds a complete run: give another --out, or --overwrite")
     if state is State.UNFINISHED:
         raise FolderError(f"{out}: holds an unfinished run: go on with it by --resume, or --overwrite it")
+    return state
 
 
 def _owned(out: Path) -> OwnedFolder:

@@ -25,6 +25,7 @@ from formulavision.training.settings import TrainSettings, check_freeze
 from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
+from formulavision.util.folders import State
 
 if TYPE_CHECKING:
     from formulavision.data.datasets import FormulaDataset
@@ -215,9 +216,9 @@ def _begin(
         ConfigError: the folder holds something else, settings.yaml is damaged or of another kind, a setting is not
             allowed, or it differs from the run's.
     """
-    if is_first():  # the first of several processes may have begun to fill the folder
-        check_folder(out, resume=resume, overwrite=overwrite)
-    if not (resume and (out / SETTINGS).is_file()):
+    # Of several processes, the first may have begun to fill the folder: the others allow that.
+    state = check_folder(out, resume=resume or not is_first(), overwrite=overwrite and is_first())
+    if not resume or state is State.NEW or not (out / SETTINGS).is_file():
         return None, settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
     recorded, _ = read_settings(out)
     if recorded["kind"] != kind:
@@ -320,9 +321,10 @@ def _open_data(
 def _is_store(path: str | PathLike[str]) -> bool:
     """Whether a path names a store, not a recipe's file or a generator."""
     from formulavision.generators.registry import plugins
+    from formulavision.util.shipped import shipped_configs
 
-    recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml") or str(path) in plugins().generators
-    return Path(path).is_dir() or not recipe
+    recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml")
+    return Path(path).is_dir() or not (recipe or str(path) in plugins().generators or str(path) in shipped_configs())
 
 
 def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: bool) -> FormulaDataset:

@@ -49,5 +49,8 @@ class CheckpointError(FormulaVisionError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of a library's exception, without line breaks."""
-    return " ".join(str(error).split())
+    """The message of a library's exception, without line breaks; empty where the exception cannot be printed."""
+    try:
+        return " ".join(str(error).split())
+    except (Exception, SystemExit):  # a plugin's own exception class
+        return ""

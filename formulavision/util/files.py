@@ -123,8 +123,11 @@ def check_new_file(path: Path, *, overwrite: bool) -> None:
     """Refuse the name of a file before any work is done.
 
     Raises:
-        FolderError: it is a folder, or it exists and must not be overwritten.
+        FolderError: it is a folder, it exists and must not be overwritten, or its name is that of a picture which is
+            no PNG: pictures are written as PNG.
     """
+    if path.suffix.lower() in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf"):
+        raise FolderError(f"{path}: pictures are written as PNG: name it {path.with_suffix('.png').name}")
     if path.is_dir():
         raise FolderError(f"{path}: is a folder: name a file in it, such as {path / 'picture.png'}")
     if path.exists() and not overwrite:

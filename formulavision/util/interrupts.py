@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["SIGNALS", "Terminated", "held_back", "interrupt", "stoppable"]
+__all__ = ["SIGNALS", "Terminated", "catch_signals", "held_back", "interrupt", "interrupted", "stoppable"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Sent by Ctrl-C, by a cluster or a container, and at the end of a terminal."""
@@ -20,6 +20,40 @@ _SAME_S = 1.0
 
 class Terminated(SystemExit, KeyboardInterrupt):
     """SIGTERM or SIGHUP. It is caught like Ctrl-C; uncaught, it ends the process with status 128 + its number."""
+
+
+_interrupted: int | None = None
+
+
+@contextmanager
+def catch_signals() -> Iterator[None]:
+    """Answer SIGTERM and SIGHUP as Ctrl-C is answered, by an exception, and remember the signal while the block runs.
+
+    After the block the handlers stay, so that the program's end can be interrupted in the same way.
+    """
+    global _interrupted
+
+    def handler(number: int, frame: object) -> NoReturn:
+        global _interrupted
+        _interrupted = number
+        interrupt(number)
+
+    for number in SIGNALS:
+        # A process that ignores the end of its terminal (nohup) continues to ignore it.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        _interrupted = None
+
+
+def interrupted() -> int | None:
+    """Number of the signal that has come in the block of :func:`catch_signals`; None: none, or there is no such block.
+
+    A library that calls our code from C or Rust may replace the signal's exception by one of its own, as pydantic does.
+    """
+    return _interrupted
 
 
 def interrupt(number: int, frame: object = None) -> NoReturn:

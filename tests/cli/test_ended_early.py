@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from formulavision.cli import app
+from formulavision.util.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends signals")
 
@@ -106,6 +107,25 @@ def test_what_is_told_after_ctrl_c_is_true_for_the_command(
         monkeypatch.setattr("formulavision.generators.registry.plugins", stop)
     result = CliRunner().invoke(app, arguments)
     assert (result.exit_code, result.stderr.strip()) == (130, told)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("error", [RuntimeError("in C"), ConfigError("seed: is wrong"), OSError(5, "broken")])
+def test_a_signal_whose_exception_a_library_replaces_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, error: Exception
+) -> None:
+    """As pydantic does with all that is raised while it serializes."""
+
+    def replaces(*arguments: object, **keywords: object) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise error
+
+    monkeypatch.setattr("formulavision.storage.verify", replaces)
+    result = CliRunner().invoke(app, ["verify", "store"])
+    assert (result.exit_code, result.stderr.strip()) == (128 + number, "stopped")
+    monkeypatch.setattr("formulavision.storage.verify", lambda *_, **__: (_ for _ in ()).throw(ConfigError("another")))
+    assert CliRunner().invoke(app, ["verify", "store"]).exit_code == 2  # the next command is not stopped
 
 
 def test_an_interrupt_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -> None:

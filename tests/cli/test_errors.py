@@ -63,7 +63,7 @@ def folder(root: Path, classes: dict[str, list[tuple[int, int]]], *parts: str) -
         (["/absent/recipe.yaml"], "/absent/recipe.yaml: No such file or directory"),
         (["--plugin", "ifs", "--device", "gpu"], "device: 'gpu' is not allowed: must be cpu or cuda"),
         (["--plugin", "ifs", "--device", "cuda:99"], "device: 'cuda:99' is not available on this machine"),
-        ([], "give either a recipe file or --plugin NAME"),
+        ([], "give one recipe: the name of a generator"),
     ],
 )
 def test_generate_refuses(refused: Refused, tmp_path: Path, arguments: list[str], told: str) -> None:
@@ -183,7 +183,7 @@ PRETRAIN = ["--model", "test_resnet", "--epochs", "1", "--crop", "32"]
         (["--data", "store", "--set", "canvas.size=32"], "--set: a store's images are drawn already"),
         (["--plugin", "perlin", "--model", "resnet81"], "resnet81"),
         (["--data", "/absent"], "/absent: no such folder"),
-        ([], "give one of --data STORE, --recipe FILE and --plugin NAME"),
+        ([], "give one of --data STORE, --recipe NAME or FILE, and --plugin NAME"),
         (["--plugin", "perlin", "--data", "/absent"], "give one of"),
     ],
 )

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from formulavision import Drawer, Generator, Params, Recipe, find_categories, generate, plugins
+from formulavision import Drawer, Generator, Params, Recipe, find_categories, generate, plugins, register
 from formulavision.recipes.drawing import DeviceDrawer
-from formulavision.util.errors import PluginError
+from formulavision.util.errors import FormulaVisionError, PluginError, one_line
 
 
 class Wrong(Generator):
@@ -121,6 +121,35 @@ def test_an_error_that_cannot_be_told_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Wrong, "render", fail)
     with pytest.raises(PluginError, match=r"Mute: <exception str\(\) failed>"):
         Drawer(recipe()).draw(0)
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError, SystemExit, FormulaVisionError])
+def test_an_exception_that_cannot_be_printed_has_no_message(raised: type[BaseException]) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise raised
+
+    assert one_line(Mute()) == ""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "values"),
+    [
+        ("name", [5, None, b"x"]),
+        ("version", ["1", 0, -1, 1.5, True, None]),
+        ("contract", ["1", 0, None]),
+        ("columns", [5, None, "ab", (1, 2), {"a": 1}]),
+        ("category_params", [5, "grid", frozenset([1])]),
+        ("default_instances", ["9", 0, True, 2.5]),
+        ("default_channels", [2, "3", None, 4]),
+    ],
+)
+def test_a_class_attribute_of_a_wrong_type_is_told_when_it_is_registered(attribute: str, values: list[object]) -> None:
+    for value in values:
+        wrong = type("Wrong", (Generator,), {"name": "wrong-attribute", attribute: value})
+        with pytest.raises(PluginError, match=f"Wrong: its {attribute} is .*, must be "):
+            register(wrong)
+    assert "wrong-attribute" not in plugins().generators
 
 
 def test_an_interrupt_stays_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

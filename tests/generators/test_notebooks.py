@@ -54,6 +54,18 @@ def test_a_cell_that_runs_again_replaces_its_generator() -> None:
     assert Drawer(recipe()).draw(0)[0].max() == 3
 
 
+def test_a_generator_in_colour_says_so_in_its_class(tmp_path: Path) -> None:
+    code = CELL.format(name="Cell", level=1, shift=0).replace("canvas.size)", "canvas.size, 3)")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(code.replace('name = "cell-test"', 'name = "cell-test"\n    default_channels = 3'), namespace)
+    register(namespace["Cell"])
+    assert recipe().canvas.channels == 3 and Drawer(recipe()).draw(0)[0].shape == (16, 16, 3)
+    stated = Recipe.from_dict({"generator": "cell-test", "canvas": {"channels": 1}})
+    assert stated.canvas.channels == 1 and Recipe.from_dict(stated.to_dict()).id == stated.id
+    assert Recipe.from_dict({"generator": "cell-test"}).id != stated.id
+    assert generate(recipe(), tmp_path / "store").read(0).shape == (16, 16, 3)
+
+
 def test_a_module_that_is_loaded_again_replaces_its_own_class_only() -> None:
     register(cell("my_module"))
     register(cell("my_module", level=2))

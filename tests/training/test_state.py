@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from formulavision.training import Run, TrainSettings, finetune, load_checkpoint
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import find_checkpoint
 from formulavision.util.errors import CheckpointError, ConfigError
+from formulavision.util.folders import MARKER, Marker
 
 RECIPE = Recipe.from_dict(
     {"generator": {"name": "perlin", "grid": 2}, "categories": 4, "instances": 12, "canvas": {"size": 36, "padding": 0}}
@@ -86,6 +88,27 @@ def run(unfinished: Path, tmp_path: Path) -> Path:
 
 def resumed(out: Path, stripes: Any) -> Run:
     return pretrain(stripes(), out=out, resume=True)
+
+
+# Killed while it was overwritten --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "left",
+    [{"settings.yaml"}, {"settings.yaml", "classes.json"}, {"settings.yaml", "checkpoints"}, {"classes.json"},
+     {"checkpoints", "classes.json"}],
+)  # fmt: skip
+def test_what_a_killed_overwrite_has_left_is_not_resumed_from(
+    stripes: Any, small: Any, pretrained: Run, run: Path, left: set[str]
+) -> None:
+    """Each order of removal must do: it depends on the file system."""
+    marker = Marker.read(run)
+    assert marker is not None
+    (run / MARKER).write_text(replace(marker, discarded=True).text())
+    for path in run.iterdir():
+        if path.name not in left | {MARKER}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert same(pretrain(stripes(), out=run, settings=small, resume=True), pretrained)
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import time
@@ -33,6 +34,7 @@ from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
 from formulavision.util.files import write_errors
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
+from formulavision.util.interrupts import interrupt, interrupted
 from formulavision.util.logs import logged, note, write_traceback
 from formulavision.util.machine import versions
 from formulavision.util.text import duration
@@ -224,7 +226,7 @@ class _Runner:
     def _read_result(self, stage: ResultStage, result: Result) -> bool:
         """Fill in a result if it is done. Returns whether it is."""
         folder = self._folder(stage)
-        record = _read_record(folder / _RESULT)
+        record = _read_record(folder / _RESULT, stage.key)
         if record is None:
             return False
         for key, value in record["row"].items():
@@ -252,6 +254,8 @@ class _Runner:
                         self._say(f"{at} {stage}")
                         self._compute(stage)
         except Exception as error:
+            if number := interrupted():
+                interrupt(number)
             if _disk_is_full(error):
                 # Later stages could not be written either.
                 raise StoreError(
@@ -344,7 +348,8 @@ class _Runner:
         }
         computed = this_machine(self.settings.variants[stage.arm].arm, stage.settings).model_dump()
         with adding(folder, [_RESULT]):
-            write_text(folder / _RESULT, json.dumps({"row": result, "computed": computed}, indent=1))
+            record = {"key": stage.key, "row": result, "computed": computed}
+            write_text(folder / _RESULT, json.dumps({**record, "sha256": _digest(record)}, indent=1))
 
     def _train(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
         """The training run in ``out``: loaded if it is complete, resumed if it was interrupted."""
@@ -380,13 +385,27 @@ def _history(folder: Path) -> list[dict[str, float | None]]:
     return Run.load(folder).history if is_complete(folder) else []
 
 
-def _read_record(file: Path) -> dict[str, Any] | None:
+def _read_record(file: Path, key: str) -> dict[str, Any] | None:
+    """Content of the result.json of a stage; None where there is none.
+
+    Raises:
+        ConfigError: the file is damaged, or is another stage's.
+    """
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        record = dict(json.loads(file.read_text(encoding="utf-8")))
+        digest = record.pop("sha256", None)
+        sound = digest == _digest(record) and record["key"] == key if digest else set(record) == {"row", "computed"}
     except FileNotFoundError:
         return None
-    except ValueError:
-        raise ConfigError(f"{file}: is damaged: remove its folder, which is then computed again") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
+        raise ConfigError(f"{file}: is damaged: remove its folder, which is then computed again")
+    return record
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _seconds_file(stage: Generation) -> Path:
@@ -395,9 +414,13 @@ def _seconds_file(stage: Generation) -> Path:
 
 def _generate_seconds(stage: Generation) -> float | None:
     """Time to generate a store; None if it is not complete."""
-    if not _seconds_file(stage).is_file():
+    file = _seconds_file(stage)
+    if not file.is_file():
         return None
-    return float(json.loads(_seconds_file(stage).read_text(encoding="utf-8"))["seconds"])
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ConfigError(f"{file}: is damaged: remove it and its store, which is drawn again") from None
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import TOP_1, Findings, Result, table_as_csv
 from formulavision.comparison.significance import ALPHA, holm, paired_t
 from formulavision.evaluation.per_class import mcnemar
-from formulavision.util.errors import ConfigError
+from formulavision.evaluation.results import read_predictions
 
 __all__ = ["MCNEMAR", "T_TEST", "Cell", "Table", "contest", "table_csv", "table_of"]
 
@@ -174,20 +172,10 @@ def _compare_images(first: Result, second: Result, folder: Path) -> float | None
 
 
 def _correct_images(result: Result, folder: Path) -> NDArray[np.bool_] | None:
-    """Whether the predicted class of each test image is right, bool [n]; None if the predictions were not kept.
-
-    Raises:
-        ConfigError: their file is damaged.
-    """
-    file = folder / str(result.folder) / "predictions.npz"
-    if result.folder is None or result.metric != TOP_1 or not file.is_file():
+    """Whether the predicted class of each test image is right, bool [n]; None if the predictions were not kept."""
+    if result.folder is None or result.metric != TOP_1:
         return None
-    try:
-        # Opened here: numpy leaves a damaged file open.
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return np.asarray(content["predicted"] == content["label"])
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
-        raise ConfigError(f"{file}: is damaged: remove its folder, which is then computed again") from None
+    return read_predictions(folder / result.folder)[1]
 
 
 def _mark_best(cells: Iterable[Cell]) -> None:

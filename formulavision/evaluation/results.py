@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from formulavision.util.files import atomic_write, write_json
 from formulavision.util.folders import adding
 from formulavision.util.text import read_csv, write_csv
 
-__all__ = ["FILES", "Evaluation", "Saved", "make_folder", "read_results", "write_results"]
+__all__ = ["FILES", "Evaluation", "Saved", "make_folder", "read_predictions", "read_results", "write_results"]
 
 _EVALUATION, _PER_CLASS = "evaluation.json", "per_class.csv"
 _PREDICTIONS, _CONFUSION = "predictions.npz", "confusion_matrix.csv"
@@ -146,19 +144,37 @@ def read_results(folder: Path) -> Saved:
         if list(images) != list(content["per_class"]):
             raise ValueError(f"{_PER_CLASS} has other classes than {_EVALUATION}")
         classes = {name: (images[name], share) for name, share in content["per_class"].items()}
-        labels = correct = None
-        if (folder / _PREDICTIONS).is_file():
-            # Opened here: numpy leaves a damaged file open.
-            with (folder / _PREDICTIONS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                labels = arrays["label"]
-                correct = arrays["predicted"] == labels if "predicted" in arrays else None
+        labels, correct = read_predictions(folder)
         return Saved(folder, content["metric"], content["downstream"], classes, labels, correct)
     except OSError as error:
         raise ConfigError(
             f"{error.filename or folder}: {error.strerror or error}: the folder must be one that evaluate wrote into"
         ) from None
-    except (ValueError, KeyError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"{folder}: its evaluation is damaged or of an older version ({reason}): evaluate again"
         ) from None
+
+
+def read_predictions(folder: Path) -> tuple[NDArray[Any] | None, NDArray[np.bool_] | None]:
+    """The labels, and whether each image's class was predicted, as in :class:`Saved`; None where they were not kept.
+
+    Raises:
+        ConfigError: the file of predictions is damaged.
+    """
+    path = folder / _PREDICTIONS
+    if not path.is_file():
+        return None, None
+    with path.open("rb") as file:  # numpy leaves a damaged file open
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                labels = arrays["label"]
+                predicted = arrays["predicted" if "predicted" in arrays else "scores"]
+                if predicted.shape != labels.shape:
+                    raise ValueError
+                return labels, predicted == labels if "predicted" in arrays else None
+        except Exception:  # a damaged zip file raises exceptions of a dozen classes
+            raise ConfigError(f"{path}: is damaged: evaluate again; of a comparison, remove its folder first") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 import formulavision.storage.generation
 import formulavision.training
 from formulavision import compare
-from formulavision.comparison.run import position
+from formulavision.comparison.run import _digest, _read_record, position
 from formulavision.util.errors import ConfigError
+from formulavision.util.interrupts import catch_signals
 
 
 def test_the_time_left_is_told_from_the_stages_that_are_finished() -> None:
@@ -45,3 +48,62 @@ def test_a_stage_that_fails_fails_those_that_need_it_and_no_others(
     assert "pre-training of stripes, seed 1 failed: RuntimeError: out of ink" in told
     assert "[7/7" in told
     assert len(list((tmp_path / "out/logs").glob("*-*.txt"))) == 3
+
+
+def test_a_signal_whose_exception_a_library_replaces_fails_no_stage(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaces(*_: Any, **__: Any) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("while serializing")
+
+    monkeypatch.setattr(formulavision.training, "pretrain", replaces)
+    monkeypatch.setattr(formulavision.training, "finetune", pytest.fail)
+    with pytest.raises(KeyboardInterrupt), catch_signals():
+        compare(small, out=tmp_path / "out")
+
+
+# Records of what is done ---------------------------------------------------------------------------------------------
+
+RECORD = {"key": "0123", "row": {"score": 0.83, "metric": "top-1"}, "computed": {"device": "cpu"}}
+
+
+def test_every_changed_bit_of_a_result_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    whole = json.dumps({**RECORD, "sha256": _digest(RECORD)}, indent=1).encode()
+    file.write_bytes(whole)
+    assert _read_record(file, "0123") == RECORD
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            assert _read_record(file, "0123") == RECORD
+        except ConfigError as error:
+            assert str(error) == f"{file}: is damaged: remove its folder, which is then computed again"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "3", "[" * 9999, '{"a": 1}', '{"row": {}}', '{"row": {}, "computed": {}, "more": 1}', "\0" * 50],
+)
+def test_a_file_that_is_no_result_is_told_in_one_line(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "result.json"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"result\.json: is damaged: remove its folder"):
+        _read_record(file, "0123")
+
+
+def test_a_result_of_another_stage_is_not_taken(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps({**RECORD, "sha256": _digest(RECORD)}))
+    with pytest.raises(ConfigError, match="is damaged"):
+        _read_record(file, "4567")
+
+
+def test_a_result_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    earlier = {name: RECORD[name] for name in ("row", "computed")}
+    file.write_text(json.dumps(earlier))
+    assert _read_record(file, "0123") == earlier

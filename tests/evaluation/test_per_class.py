@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from formulavision.evaluation import per_class_difference
 from formulavision.evaluation.metrics import Predictions, compute_metrics
 from formulavision.evaluation.per_class import mcnemar
-from formulavision.evaluation.results import Evaluation, write_results
+from formulavision.evaluation.results import Evaluation, read_predictions, write_results
 from formulavision.util.errors import ConfigError
 
 NAMES = ["ant", "bee", "cat"]
@@ -128,7 +128,7 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path, file: str, damage: Any) -> None:
     first = evaluated(tmp_path / "1", [0])
     (tmp_path / "1" / file).write_bytes(damage((tmp_path / "1" / file).read_bytes()))
-    with pytest.raises(ConfigError, match="damaged or of an older version") as refused:
+    with pytest.raises(ConfigError, match="damaged") as refused:
         per_class_difference(first, first)
     assert "\n" not in str(refused.value)
 
@@ -160,3 +160,27 @@ def test_class_names_that_a_spreadsheet_would_run_are_text_in_the_files_and_read
         assert {cell for cell in cells if cell.lstrip("'")[:1] in "=@-"} - {""} == {f"'{name}" for name in names}
     assert sorted(row.name for row in per_class_difference(tmp_path / "1", tmp_path / "2")) == sorted(names)
     assert second.class_names == names
+
+
+def test_every_changed_bit_of_predictions_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.npz"
+    np.savez(file, label=np.arange(5), predicted=np.array([0, 1, 2, 0, 0]))
+    whole = file.read_bytes()
+    for bit in range(0, 8 * len(whole), 3):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            labels, correct = read_predictions(tmp_path)
+        except ConfigError as error:
+            assert str(error).startswith(f"{file}: is damaged: evaluate again")
+        else:
+            assert labels is not None and labels.tolist() == [0, 1, 2, 3, 4]
+            assert correct is not None and correct.tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"result: 3", b"\x93NUMPY", b"\x80\x04N."])
+def test_what_are_no_predictions_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "predictions.npz").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"predictions\.npz: is damaged: evaluate again"):
+        read_predictions(tmp_path)

@@ -16,18 +16,18 @@ lines = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(lines)
 
 AT_MOST = {
-    "cli": 900,
-    "comparison": 2_350,
+    "cli": 1_000,
+    "comparison": 2_400,
     "data": 1_800,
     "evaluation": 1_000,
     "formulavision": 100,
-    "generators": 350,
+    "generators": 400,
     "plugins": 1_700,
-    "recipes": 700,
+    "recipes": 750,
     "rendering": 1_200,
     "storage": 1_600,
     "training": 2_550,
-    "util": 950,
+    "util": 1_000,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""
 

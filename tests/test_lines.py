@@ -24,7 +24,7 @@ AT_MOST = {
     "generators": 400,
     "plugins": 1_700,
     "recipes": 750,
-    "rendering": 1_200,
+    "rendering": 1_150,
     "storage": 1_600,
     "training": 2_550,
     "util": 1_000,

@@ -165,7 +165,7 @@ def test_a_plugin_sees_a_change_in_the_kernels_of_the_framework(
 ) -> None:
     """In processes of their own, with a copy of the framework that is upgraded in place."""
     package = tmp_path / "formulavision"
-    for source in ["__init__.py*", "rendering/*.py", "util/*.py"]:
+    for source in ["__init__.py*", "rendering/*.py*", "util/*.py"]:
         for path in (ROOT / "formulavision").glob(source):
             target = package / path.relative_to(ROOT / "formulavision")
             target.parent.mkdir(parents=True, exist_ok=True)

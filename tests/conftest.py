@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 # Number of threads of torch and numpy, which read it at import; subprocesses inherit it. Tests keep every core busy: on
 # two cores, two processes with two threads each are ten times slower than with one. The number also changes rounding.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts what it runs in the background with Ctrl-C ignored, which the processes that tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest

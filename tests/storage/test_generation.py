@@ -155,8 +155,6 @@ def test_a_run_that_is_stopped_and_then_killed_goes_on_to_the_same_bytes(tmp_pat
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell starts what runs in the background with this signal ignored, and processes inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         assert wait_for(lambda: len(list(store.glob("000*"))) > before)
         return process

@@ -58,7 +58,7 @@ _MAX_IMAGES = 1_000_000_000
 
 
 class Progress(Protocol):
-    """What ``generate`` reports while it works; :class:`formulavision.util.progress.Bars` shows it."""
+    """Receives the progress of ``generate``; :class:`formulavision.util.progress.Bars` shows it as bars."""
 
     def categories(self, found: int, total: int) -> None:
         """Number of categories found so far."""
@@ -227,7 +227,7 @@ def _write_recipe(root: Path, recipe: Recipe, categories: list[Category]) -> Non
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process needs to know to write pieces, besides the drawer."""
+    """The arguments that a process needs to write pieces, besides the drawer."""
 
     root: Path
     format: str
@@ -255,7 +255,7 @@ def _read_record(job: _Job, piece: Piece) -> PieceRecord | None:
 
 
 class _Stopped(Exception):
-    """The run was interrupted: a worker gives up its piece."""
+    """Raised in a worker process to stop writing its piece, because the run was interrupted."""
 
 
 class _PieceWriter:
@@ -314,7 +314,7 @@ def _write_pieces(
         for piece in pieces:
             yield piece, writer.write(piece)
         return
-    # No lock guards the mark to stop: a worker that is killed while it holds one would stop all others.
+    # ``stop`` has no lock: if a worker were killed while it held the lock, all others would wait for ever.
     drawn, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.RawValue("b", 0), CONTEXT.Event()
     start = (drawer.recipe.portable(), drawer.categories, job, drawn, stop, compiled)
     pool = worker_pool(min(workers, len(pieces)), _start_worker, *start)
@@ -364,4 +364,4 @@ def _write_in_worker(piece: Piece) -> PieceRecord:
 
 
 _writer: _PieceWriter | FormulaVisionError
-"""Of a worker process."""
+"""The writer of this worker process, or the error that making it raised."""

@@ -51,9 +51,9 @@ class StoreLayout(Config):
     def _are_names(cls, names: list[str]) -> list[str]:
         bad = next((name for name in names if not name or name.startswith(".") or set(name) & set("/\\\0")), None)
         if bad is not None:
-            raise ValueError(f"{bad!r} is no name of a file")
+            raise ValueError(f"{bad!r} cannot be the name of a file")
         if len(set(names)) < len(names):
-            raise ValueError("a name is there twice")
+            raise ValueError("two names are the same")
         return names
 
     @property
@@ -105,7 +105,7 @@ class Manifest(Config):
         count, total = self.pieces[0].count, self.layout.images
         expected = [(first, min(count, total - first)) for first in range(0, total, count)]
         if [(piece.first, piece.count) for piece in self.pieces] != expected:
-            raise ValueError(f"its pieces are not those of {total} images")
+            raise ValueError(f"its pieces do not hold its {total} images")
         return self
 
     @property
@@ -125,7 +125,7 @@ def read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         if (root / INCOMPLETE).is_dir():
             raise StoreError(f"{root}: is not complete; run the same 'formulavision generate' again to finish it")
-        raise StoreError(f"{root}: is no store: there is no {MANIFEST}" if root.is_dir() else f"{root}: no such folder")
+        raise StoreError(f"{root}: is not a store: no {MANIFEST}" if root.is_dir() else f"{root}: no such folder")
     try:
         content = path.read_bytes()
         data = json.loads(content)

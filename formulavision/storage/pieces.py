@@ -1,7 +1,7 @@
 """Writes and measures the pieces of a store in a local folder, for all formats.
 
 A piece is written into a folder of its own below ``.incomplete``, flushed to the disk, and moved to its place. So a
-piece is there as a whole or not at all, and two processes that write the same piece do not disturb each other.
+piece in the store is always complete, and two processes can write the same piece at the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["files_of_piece", "measure", "write_piece"]
 def write_piece(
     root: Path, store_format: Format, piece: Piece, samples: Iterable[Sample], layout: StoreLayout
 ) -> PieceRecord:
-    """Write a piece of the store in ``root``, in whole or not at all, replacing files of the same names.
+    """Write a piece of the store in ``root`` atomically, replacing files of the same names.
 
     Args:
         samples: all images of the piece, in the order of their indices.

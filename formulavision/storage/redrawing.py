@@ -1,7 +1,7 @@
 """Draws images of a store again, in another order and another process than ``generate``, and compares them.
 
-So an image is found that depends on anything but the recipe and its index: on images drawn before it, on a clock, on a
-global random generator, on the process.
+This finds images that depend on more than the recipe and their index: on images drawn before, on a clock, on a global
+random generator, or on the process.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def redraw(
 # Another process -----------------------------------------------------------------------------------------------------
 
 DONE, UNKNOWN_GENERATOR = "done", "unknown generator"
-"""Last message of the process that draws."""
+"""The last message of the process that draws is one of these."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The class of a generator, as another process finds it."""
+    """The location of a generator's class, from which another process imports it."""
 
     name: str
     module: str

@@ -35,7 +35,7 @@ class Verification:
     Attributes:
         pieces: number of pieces whose bytes were compared with their checksum.
         images: number of images that were drawn again.
-        problems: one line each; empty where the store is right.
+        problems: one line each; empty if no problem was found.
     """
 
     store: Store
@@ -130,7 +130,7 @@ def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
         names = {name: name if inside == "." else f"{inside}/{name}" for name in sorted([*inner, *files])}
         for name, path in names.items():
             if path not in known and path not in folders and not is_system_leftover(name):
-                yield f"{store.path / path}: is no part of the store"
+                yield f"{store.path / path}: does not belong to the store"
         inner[:] = [name for name in inner if names[name] in folders]
 
 
@@ -189,9 +189,9 @@ def _structure(store: Store, categories: list[Category], store_format: Format) -
             f"{recipe.canvas.size} and {recipe.canvas.channels}"
         )
     if layout.category_names != [category.name for category in categories]:
-        yield f"{path}: its categories are named otherwise than the recipe's"
+        yield f"{path}: the names of its categories differ from the recipe's"
     if layout.instance_names != ask_for_names(recipe.build(), recipe.num_instances):
-        yield f"{path}: its instances are named otherwise than the recipe's"
+        yield f"{path}: the names of its instances differ from the recipe's"
     planned = store_format.plan(layout)
     if store.pieces != planned:
         different = next((piece.path for piece in store.pieces if piece not in planned), "the number of pieces")

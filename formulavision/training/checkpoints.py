@@ -1,4 +1,4 @@
-"""Weights to start from: those of a run, a file or a published model, and their preprocessing."""
+"""Loads weights to start training from: of a run, a file or a published model, with their preprocessing settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 _TIMM, _TORCHVISION = "timm:", "torchvision:"
 _WEIGHTS, _CONFIG, _SETTINGS = "model.safetensors", "config.json", "settings.yaml"
 _FITS = 0.9
-"""Share of the model's tensors that a checkpoint must have, and share of its own that the model must take."""
+"""Smallest share of the model's tensors that a checkpoint must hold, and smallest share of the checkpoint's tensors
+that the model must use. Below it, the checkpoint counts as one of another architecture."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Loaded:
         loaded: names of the tensors that were copied as they are.
         reshaped: names of the tensors that were converted to the model's shape: position embeddings resampled for
             another image size, and the first convolution for other input channels.
-        skipped: names of the tensors that the model did not take: its head, and those that it does not have.
-        missing: names of the model's tensors that the file does not have, besides the head.
-        place: where in the file the weights are: the names of containers and wrappers, such as ``state_dict.module``.
-        equal: other places in the file whose weights match as well.
-        elsewhere: names of the file's other tensors: of an optimizer, a loss, another model.
+        skipped: names of the checkpoint's tensors that were not loaded: the classification head, and tensors that the
+            model does not have.
+        missing: names of the model's tensors that the checkpoint does not hold, besides the head.
+        place: path of the weights in the file: the keys of its nested dictionaries, such as ``state_dict.module``.
+        equal: other paths in the file whose weights match the model equally well.
+        elsewhere: names of the other tensors in the file: of an optimizer, a loss, another model.
     """
 
     loaded: list[str]
@@ -64,7 +66,7 @@ class Loaded:
             if names := getattr(self, word):
                 parts.append(f"{len(names)} {word} ({_shown(names)})")
         if self.elsewhere:
-            parts.append(f"{len(self.elsewhere)} left over elsewhere in the file ({_shown(self.elsewhere)})")
+            parts.append(f"{len(self.elsewhere)} elsewhere in the file not used ({_shown(self.elsewhere)})")
         return ", ".join(parts)
 
 
@@ -80,12 +82,12 @@ class Checkpoint:
         name: the path, or the full name of published weights: ``timm:resnet50.a1_in1k``,
             ``torchvision:resnet50:IMAGENET1K_V2``.
         state: all tensors of the file, named by the keys that lead to them, joined by dots (``model.conv1.weight``).
-        sha256: digest of the file; of a published model, of its tensors.
-        path: where they were read from; None for a published model.
-        model: timm's name of the model, where it is known.
-        run: the run, where the path is a run's folder.
-        preprocessing: the settings of the preprocessing that the weights were trained with (``PREPROCESSING``); empty
-            where unknown; without ``resize`` and ``crop`` where the images are not square.
+        sha256: SHA-256 of the file, or of the tensors of a published model.
+        path: the file or folder that was read; None for a published model.
+        model: timm's name of the model; None where it is unknown.
+        run: the run, if the path is a run's folder; otherwise None.
+        preprocessing: the preprocessing settings (``PREPROCESSING``) that the weights were trained with. Empty where
+            they are unknown; without ``resize`` and ``crop`` where the images were not square.
     """
 
     name: str
@@ -101,23 +103,23 @@ class Checkpoint:
         return {"name": str(self.path.resolve()) if self.path else self.name, "sha256": self.sha256}
 
     def complete(self, settings: TrainSettings) -> TrainSettings:
-        """Settings whose model and preprocessing, where they are not set, are the checkpoint's.
+        """Settings in which model and preprocessing are taken from the checkpoint, unless they are set explicitly.
 
         Raises:
-            ConfigError: the settings name another model, or contradict the checkpoint's.
+            ConfigError: the settings name another model than the checkpoint's, or contradict its preprocessing.
         """
         given = settings.model_dump(include=settings.model_fields_set)
         if self.model is not None and given.get("model", self.model) != self.model:
             raise ConfigError(f"model: is '{given['model']}', but {self.name} is a '{self.model}'")
         own = {**self.preprocessing, **({"model": self.model} if self.model is not None else {})}
         if "crop" in given:
-            own.pop("resize", None)  # follows from crop, where it is not given as well
+            own.pop("resize", None)  # computed from crop, unless it is given as well
         elif self.preprocessing and "crop" not in self.preprocessing:
-            raise ConfigError(f"crop: is missing: the images of {self.name} are not square crops, and ours are")
+            raise ConfigError(f"crop: is missing: the images of {self.name} are not square: give the side of a square")
         return parse(TrainSettings, {**own, **given})
 
     def describe_preprocessing(self, settings: TrainSettings) -> str:
-        """The settings that were taken from the checkpoint's preprocessing, in words; empty where there are none."""
+        """The preprocessing settings that were taken from the checkpoint, in words; empty if there are none."""
         own = [
             f"{name} {_plain(getattr(settings, name))}"
             for name in PREPROCESSING
@@ -128,17 +130,17 @@ class Checkpoint:
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a timm model.
 
-        The names of containers and wrappers in the file are removed; the weights that match the model best are taken,
-        and among equals a moving average, else the first. Weights that do not match as they are go through timm's own
-        conversion for this architecture, where there is one (position embeddings of another image size, torchvision's
-        names). A first convolution for other input channels is adapted as in timm: channels are repeated and scaled, so
-        that an image with equal channels gives the same output.
+        A file may hold several sets of weights in nested dictionaries. The set that matches the model best is loaded;
+        among equally good ones, a moving average is preferred, otherwise the first. Weights that do not match directly
+        are converted by timm's own function for this architecture, if there is one (for position embeddings of another
+        image size, or torchvision's names). A first convolution with another number of input channels is adapted as in
+        timm: its channels are repeated and scaled, so that an image with equal channels gives the same output.
 
         Args:
-            head: copy the classification head too; otherwise the model keeps its own.
+            head: also load the classification head; otherwise the model keeps its own.
 
         Raises:
-            CheckpointError: the weights are those of another architecture; the model is then unchanged.
+            CheckpointError: the weights are those of another architecture. The model is then unchanged.
         """
         own = model.state_dict()
         prefixes = head_prefixes(model)
@@ -148,7 +150,7 @@ class Checkpoint:
         taken = {name: match.state[name] for name in match.taken}
         bad = [name for name, tensor in taken.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
-            more = f", as {len(bad) - 1} others do" if len(bad) > 1 else ""
+            more = f" ({len(bad) - 1} other tensors do, too)" if len(bad) > 1 else ""
             raise CheckpointError(f"{self.name}: {bad[0]} holds NaN or infinite numbers{more}: give other weights")
         model.load_state_dict({**own, **taken})
         reshaped = [name for name in taken if name in match.raw and match.raw[name].shape != taken[name].shape]
@@ -192,7 +194,7 @@ class Checkpoint:
                 )
             raise CheckpointError(
                 f"{self.name}: {name} is {list(given.shape)} and must be {list(wanted.shape)}: "
-                f"these are the weights of another architecture than {type(model).__name__} as asked for"
+                f"these are the weights of another architecture than the requested {type(model).__name__}"
             )
 
 
@@ -203,21 +205,22 @@ def _dtype(tensor: torch.Tensor) -> str:
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """Read weights to start from.
 
-    Nothing is unpickled but tensors and plain values (``torch.load(weights_only=True)``).
+    Files are read without running code from them (``torch.load(weights_only=True)``, safetensors).
 
     Args:
         source: one of
 
             - a complete run's folder, or a folder that :func:`formulavision.export_model` or timm wrote; or the
               ``model.safetensors`` in it;
-            - a file of weights by name (``.safetensors``, ``.pth``, ``.pth.tar``, ``.pt``, ``.ckpt``, ``.bin``) as
-              timm, torchvision or the published FractalDB have them;
-            - ``timm:resnet50`` or ``timm:resnet50.a1_in1k``, downloaded as timm does and kept in its cache;
-            - ``torchvision:resnet50`` (its default weights) or ``torchvision:resnet50:IMAGENET1K_V1``, likewise.
+            - a file of named tensors (``.safetensors``, ``.pth``, ``.pth.tar``, ``.pt``, ``.ckpt``, ``.bin``), such as
+              those of timm, torchvision or the published FractalDB;
+            - ``timm:resnet50`` or ``timm:resnet50.a1_in1k``, which timm downloads and keeps in its cache;
+            - ``torchvision:resnet50`` (its default weights) or ``torchvision:resnet50:IMAGENET1K_V1``, likewise by
+              torchvision.
 
     Raises:
-        CheckpointError: there is nothing, it is not a checkpoint, it is truncated, its run is unfinished, or it cannot
-            be downloaded.
+        CheckpointError: the file or folder does not exist, is not a checkpoint, or is truncated; its run is unfinished;
+            or the weights cannot be downloaded.
     """
     text = str(source)
     if text.startswith(_TIMM):
@@ -243,7 +246,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def load_preprocessing(source: str | Path) -> dict[str, Any]:
-    """:attr:`Checkpoint.preprocessing` of a checkpoint, without its weights: nothing is downloaded.
+    """The preprocessing settings of a checkpoint (:attr:`Checkpoint.preprocessing`), without loading or downloading it.
 
     Raises:
         CheckpointError: there is no such published model, or the folder's configuration is damaged.
@@ -261,7 +264,7 @@ def load_preprocessing(source: str | Path) -> dict[str, Any]:
 
 def _from_timm(source: str) -> Checkpoint:
     name = _published_by_timm(source)
-    # The random weights, all of which are replaced, must not change the caller's global random stream.
+    # timm first draws random weights, which must not advance the caller's global random stream.
     with torch.random.fork_rng(devices=[]):
         model = _fetch(source, lambda: timm.create_model(name, pretrained=True))
     state = model.state_dict()
@@ -297,7 +300,7 @@ def _from_torchvision(source: str) -> Checkpoint:
 
 
 def _published_by_torchvision(source: str) -> Any:
-    """A member of torchvision's enumeration of a model's weights."""
+    """The published weights that a name stands for, as a member of torchvision's enumeration."""
     architecture, _, chosen = source.removeprefix(_TORCHVISION).partition(":")
     models = torchvision.models.list_models(module=torchvision.models)
     if architecture not in models:
@@ -314,13 +317,13 @@ def _published_by_torchvision(source: str) -> Any:
 
 
 def _of_run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Preprocessing in a run's settings. Runs of earlier versions lack settings that had one value only."""
+    """Preprocessing settings of a run. Settings that its version did not have yet get their neutral value."""
     own = {**NEUTRAL, **{name: settings[name] for name in PREPROCESSING if name in settings}}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
 def _of_timm(source: str | Path, pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Preprocessing in timm's metadata of weights, as timm reads it for evaluation."""
+    """Preprocessing settings in timm's metadata of weights, as timm itself reads them for evaluation."""
     config = timm.data.resolve_data_config({}, pretrained_cfg=dict(pretrained_cfg))
     if config["interpolation"] not in get_args(Interpolation):
         raise CheckpointError(
@@ -359,7 +362,7 @@ def _is_in_timms_layout(folder: Path) -> bool:
 
 
 def _described_by(folder: Path) -> tuple[str | None, dict[str, Any]]:
-    """The model's name and the preprocessing of the weights in a folder: of a run, or in timm's layout."""
+    """The model's name and the preprocessing settings in the folder of a run, or in a folder that timm wrote."""
     if (folder / _SETTINGS).is_file():
         settings = load_yaml(folder / _SETTINGS)["settings"]
         return settings.get("model"), _of_run(settings)
@@ -383,7 +386,7 @@ Fetched = TypeVar("Fetched")
 
 
 def _fetch(source: str, download: Callable[[], Fetched]) -> Fetched:
-    """The result of another library's download; any exception of it becomes one line."""
+    """Download by another library; any exception that it raises becomes an error of one line."""
     try:
         return download()
     except Exception as error:
@@ -394,7 +397,7 @@ def _fetch(source: str, download: Callable[[], Fetched]) -> Fetched:
 
 
 def _digest(state: Tensors) -> str:
-    """SHA-256 over names, types, shapes and bytes, whatever the order."""
+    """SHA-256 of all tensors: their names, types, shapes and values, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -110,14 +110,14 @@ def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -
         ConfigError: the device does not support it.
     """
     if name == "16-mixed" and device.type == "cpu":
-        raise ConfigError("precision: '16-mixed' is not for the CPU: must be 32-true or bf16-mixed there")
+        raise ConfigError("precision: '16-mixed' is not supported on the CPU: must be 32-true or bf16-mixed")
     if name == "auto":
         return "bf16-mixed" if device.type == "cuda" else "32-true"
     return name
 
 
 def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: Console) -> Run:
-    """Train a model, and leave a complete run's folder.
+    """Train a model, and write the folder of a complete run.
 
     Args:
         resume: go on with the run in the folder.
@@ -125,7 +125,8 @@ def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: C
         console: where progress is printed.
 
     Raises:
-        ConfigError: the run to be resumed has other settings, the folder cannot be written, or there is no such device.
+        ConfigError: the run to be resumed has other settings, the folder cannot be written, or this machine has no such
+            device.
         KeyboardInterrupt: Ctrl-C, or SIGTERM (as :class:`~formulavision.util.interrupts.Terminated`); the run can be
             resumed from the step that it stopped after.
     """
@@ -151,7 +152,7 @@ def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: C
 
 
 def _check(plan: Plan, ranks: int) -> None:
-    """Refuse a plan that would fail later: before the folder is touched."""
+    """Refuse a plan that would fail later, before anything is written to the folder."""
     settings, train, validation = plan.settings, plan.train, plan.validation
     device = resolve_device(settings.device)
     for what, count in (
@@ -163,9 +164,9 @@ def _check(plan: Plan, ranks: int) -> None:
             raise ConfigError(f"devices: {ranks} processes cannot share {what} {count}")
     resolve_precision(settings.precision, device)
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
-        raise ConfigError(f"devices: {settings.devices} are not there: this machine has {torch.cuda.device_count()}")
+        raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
-        raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: mixes images of one label each, not of several")
+        raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: must be 0 for images of several labels each")
     check_training(plan.model, settings, len(train.class_names))
 
 
@@ -238,7 +239,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
             _finish(plan, module.final_model, recorder, {**facts, "processes": trainer.world_size})
         except OSError as error:
             raise FormulaVisionError(
-                f"{plan.out}: {error.strerror or error}; --resume writes what is missing"
+                f"{plan.out}: {error.strerror or error}; --resume writes the missing files"
             ) from None
     trainer.strategy.barrier()  # the other processes read the files of the first one
     return recorder.stop
@@ -287,7 +288,7 @@ def _interruptible(plan: Plan, recorder: Recorder, tell: Any) -> Iterator[None]:
 
     def stop(number: int) -> None:
         recorder.stop = number
-        tell("stopping after this step; Ctrl-C again stops at once")
+        tell("stopping after this step; Ctrl-C again stops immediately")
 
     spawned = multiprocessing.parent_process() is not None and launched() is not None
     try:
@@ -297,7 +298,7 @@ def _interruptible(plan: Plan, recorder: Recorder, tell: Any) -> Iterator[None]:
         # Lightning turns a KeyboardInterrupt into the end of the process.
         found = error if isinstance(error, KeyboardInterrupt) else error.__context__
         if isinstance(found, KeyboardInterrupt):
-            tell(f"{plan.out}: stopped with {recorder.describe_position()} done; resumed, it goes on from there")
+            tell(f"{plan.out}: stopped after {recorder.describe_position()}; --resume continues from there")
             raise type(found)(*found.args) from None
         if isinstance(error, FormulaVisionError) and "DataLoader worker" in str(error):
             # The loader makes one message of the worker's traceback, which ends with the worker's own message.

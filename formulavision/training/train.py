@@ -86,9 +86,9 @@ def pretrain(
         labels = parse(LabelSettings, dict(labels), "labels", context=context)
     if labels is not None and labels.clusters:
         if settings.held_out:
-            raise ConfigError("held_out: is of the formula's categories, and labels.clusters are others")
+            raise ConfigError("held_out: must be 0 with labels.clusters: held-out images are in no cluster")
         if settings.ema:
-            raise ConfigError("ema: would average the heads of different clusters: must be 0 with labels.clusters")
+            raise ConfigError("ema: must be 0 with labels.clusters, which give each epoch a new head")
     show_progress = show_progress and is_first()
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
@@ -156,7 +156,7 @@ def finetune(
         if checkpoint is None and (source := recorded["checkpoint"]) and not (out / LAST_CHECKPOINT).is_file():
             checkpoint = source["name"]  # the run's own checkpoint would hold the weights
     if downstream is None:
-        raise ConfigError("downstream: is missing: which dataset? (cifar10, folder:/path)")
+        raise ConfigError("downstream: is missing: give a dataset, such as cifar10 or folder:/path")
     freeze = freeze or "none"
     check_freeze(freeze)
     if checkpoint is not None:
@@ -208,13 +208,13 @@ def _check_source(checkpoint: str | Path, out: Path) -> None:
 def _begin(
     out: Path, kind: str, settings: TrainSettings | Mapping[str, Any] | None, *, resume: bool, overwrite: bool
 ) -> tuple[dict[str, Any] | None, TrainSettings]:
-    """The content of settings.yaml of the run to be resumed, if there is one, and the settings that hold.
+    """Read the settings.yaml of the run to be resumed, if there is one, and complete the given settings.
 
-    Settings that are not given are the run's, and otherwise have their defaults.
+    A setting that is not given has the run's value; in a new run it has its default.
 
     Raises:
-        ConfigError: the folder holds something else, settings.yaml is damaged or of another kind, a setting is not
-            allowed, or it differs from the run's.
+        ConfigError: the folder holds other files than a run's, settings.yaml is damaged or of another kind of run, or a
+            setting is not allowed or differs from the run's.
     """
     # Of several processes, the first may have begun to fill the folder: the others allow that.
     state = check_folder(out, resume=resume or not is_first(), overwrite=overwrite and is_first())
@@ -222,7 +222,7 @@ def _begin(
         return None, settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
     recorded, _ = read_settings(out)
     if recorded["kind"] != kind:
-        raise ConfigError(f"resume: {out}: was started by {recorded['kind']}: resume it by that")
+        raise ConfigError(f"resume: {out}: was started by {recorded['kind']}: resume it by the same command")
     own = parse(TrainSettings, recorded["settings"], "settings", context=WRITTEN_OUT).model_dump(mode="json")
     recorded["settings"] = own
     if isinstance(settings, TrainSettings):
@@ -239,11 +239,11 @@ def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path:
     if "store" in recorded:
         store = Path(recorded["store"])
         if not store.is_dir():
-            raise ConfigError(f"data: {store}: the store that the run was started on is not there: give its place")
+            raise ConfigError(f"data: {store}: does not exist: the run was started on this store: give its path")
         return store
     if "recipe" in recorded:
         return Recipe.from_dict(recorded["recipe"])
-    raise ConfigError("data: the run was started on a dataset of a Python program: give it again")
+    raise ConfigError("data: is missing: the run was started on a dataset of a Python program: give it again")
 
 
 def _recorded_downstream(recorded: Mapping[str, Any]) -> DownstreamSettings:
@@ -256,7 +256,7 @@ def _recorded_downstream(recorded: Mapping[str, Any]) -> DownstreamSettings:
 
 
 def _finished(out: Path, recorded: Mapping[str, Any], content: Mapping[str, Any], console: Console) -> Run | None:
-    """The run, where it is complete and undamaged and is to be no longer than it is.
+    """The run, if it is complete and undamaged and no more epochs are asked for; otherwise None.
 
     Args:
         content: of settings.yaml, by the arguments that are given now.
@@ -305,7 +305,7 @@ def _open_data(
             "name), a store, or a dataset of images and labels"
         )
     if dataset.num_classes < 2:
-        raise ConfigError(f"data: has {dataset.num_classes} class, and must have at least 2 to tell apart")
+        raise ConfigError(f"data: has {dataset.num_classes} class: a model is trained to distinguish at least 2")
     description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
     if isinstance(data, str | PathLike) and isinstance(dataset, StoredDataset):
         description["store"] = str(Path(data).resolve())
@@ -348,5 +348,5 @@ def _held_out(dataset: Any, settings: TrainSettings, show_progress: bool) -> Ima
     if isinstance(dataset, StoredDataset):
         return _formula_dataset(dataset.recipe, settings, show_progress).held_out(settings.held_out, fresh=False)
     if not isinstance(dataset, FormulaDataset):
-        raise ConfigError(f"held_out: is {settings.held_out}, but only a formula draws more images of its categories")
+        raise ConfigError(f"held_out: is {settings.held_out}: must be 0: only a recipe can draw more images")
     return dataset.held_out(settings.held_out, fresh=settings.fresh and dataset.endless)

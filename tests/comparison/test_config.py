@@ -136,7 +136,11 @@ def test_settings_of_an_arm_and_of_a_sweep_are_checked_together_with_those_of_th
             "arms.mine.checkpoint: timm:resnet18x: timm has no such model (did you mean",
         ),
         ("arms", {"mine": {"checkpoint": "torchvision:resnet19"}}, "arms.mine.checkpoint: torchvision:resnet19"),
-        ("finetune", {"precision": "16-mixed", "device": "cpu"}, "finetune.precision: '16-mixed' is not for the CPU"),
+        (
+            "finetune",
+            {"precision": "16-mixed", "device": "cpu"},
+            "finetune.precision: '16-mixed' is not supported",
+        ),
         ("pretrain", {"precision": "16-mixed", "device": "cpu"}, "arms.stripes.pretrain.precision: '16-mixed' is not"),
         ("pretrain", {"model_": 1}, "pretrain.model_: there is no such setting"),
     ],

@@ -483,4 +483,4 @@ def test_verify_names_a_missing_piece(recipe: Recipe, tmp_path: Path) -> None:
 def test_verify_names_what_is_no_part_of_the_store(recipe: Recipe, tmp_path: Path) -> None:
     generate(recipe, tmp_path / "store")
     (tmp_path / "store" / "00099").mkdir()
-    assert any("00099: is no part of the store" in problem for problem in verify(tmp_path / "store").problems)
+    assert any("00099: does not belong to the store" in problem for problem in verify(tmp_path / "store").problems)

@@ -152,12 +152,12 @@ def nested(depth: int) -> dict[str, Any]:
         (lambda m: m["layout"].update(instance_names=[]), "instance_names"),
         (lambda m: m["layout"].update(category_names=[]), "category_names"),
         (lambda m: m["layout"].update(category_names=["../a", "b", "c", "d"]), "category_names"),
-        (lambda m: m["layout"].update(instance_names=["x"] * 6), "a name is there twice"),
+        (lambda m: m["layout"].update(instance_names=["x"] * 6), "two names are the same"),
         (lambda m: m["layout"].update(size=17), "its layout says 17 pixels"),
         (lambda m: m["layout"].update(size=-1), "layout.size"),
         (lambda m: m["layout"].update(channels=3), "and 3 channels"),
-        (lambda m: m["layout"]["category_names"].reverse(), "named otherwise"),
-        (lambda m: m["layout"]["instance_names"].reverse(), "named otherwise"),
+        (lambda m: m["layout"]["category_names"].reverse(), "names of its categories differ"),
+        (lambda m: m["layout"]["instance_names"].reverse(), "names of its instances differ"),
         (lambda m: m.update(pieces=[]), "pieces"),
         (lambda m: m["pieces"].pop(), "its pieces are not those"),
         (lambda m: m["pieces"].reverse(), "its pieces are not those"),
@@ -169,7 +169,7 @@ def nested(depth: int) -> dict[str, Any]:
         (lambda m: m["recipe"].update(seed=5), "has id"),
         (lambda m: m.update(recipe={}), "generator"),
         (lambda m: m.update(format="zip"), "zip"),
-        (lambda m: m["files"].pop(CATEGORIES), f"{CATEGORIES}: is no part of the store"),
+        (lambda m: m["files"].pop(CATEGORIES), f"{CATEGORIES}: does not belong to the store"),
         (lambda m: m.update(pieces=3), "pieces"),
         (lambda m: m.update(more=1), "more"),
     ],
@@ -276,7 +276,7 @@ def test_strangers_are_named_and_stop_nothing(store: Path, name: str) -> None:
     (store / name).parent.mkdir(parents=True, exist_ok=True)
     (store / name).write_bytes(b"x")
     result = verify(store, sample=0)
-    assert any("is no part of the store" in problem for problem in result.problems)
+    assert any("does not belong to the store" in problem for problem in result.problems)
     assert result.pieces == len(result.store.manifest.pieces)
 
 

@@ -147,10 +147,10 @@ def test_a_model_is_trained_on_several_labels_an_image(small: Any, tmp_path: Pat
 
 
 def test_images_of_several_labels_are_not_mixed(small: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="mixup: mixes images of one label each"):
+    with pytest.raises(ConfigError, match="mixup: must be 0 for images of several labels each"):
         pretrain(SeveralLabels(), out=tmp_path / "run", settings={**small, "mixup": 0.5}, show_progress=False)
 
 
 def test_held_out_instances_are_of_a_formula_only(stripes: Any, small: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="held_out: is 3, but only a formula draws more images"):
+    with pytest.raises(ConfigError, match="held_out: is 3: must be 0: only a recipe can draw more images"):
         pretrain(stripes(), out=tmp_path / "run", settings={**small, "held_out": 3})

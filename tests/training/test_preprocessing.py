@@ -175,7 +175,7 @@ def test_torchvisions_weights_come_with_torchvisions_transform() -> None:
 @pytest.mark.parametrize("name", ["timm:volo_d4_448.sail_in1k", "timm:vit_base_patch16_sapiens2.fb"])
 def test_images_that_are_no_square_crops_need_a_size(name: str) -> None:
     checkpoint = Checkpoint(name, {}, "", preprocessing=load_preprocessing(name))
-    with pytest.raises(ConfigError, match=f"crop: is missing: the images of {name} are not square crops"):
+    with pytest.raises(ConfigError, match=f"crop: is missing: the images of {name} are not square"):
         checkpoint.complete(TrainSettings())
     assert checkpoint.complete(TrainSettings(crop=448)).mean == checkpoint.preprocessing["mean"]
 

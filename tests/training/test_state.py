@@ -278,7 +278,7 @@ def test_fine_tuning_is_resumed_by_its_folder_alone_without_its_checkpoint(
         (["--preset", "vit"], "resume: settings.preset is vit and was resnet in the run"),
         (["--set", "wieght_decay=0"], "did you mean 'weight_decay'?"),
         (["--plugin", "perlin"], "resume: data.classes is"),
-        ([], "data: the run was started on a dataset of a Python program: give it again"),
+        ([], "data: is missing: the run was started on a dataset of a Python program: give it again"),
     ],
 )
 def test_an_option_that_differs_is_named(run: Path, options: list[str], told: str) -> None:
@@ -301,7 +301,7 @@ def test_a_store_that_was_moved_is_named_and_given_anew(small: Any, tmp_path: Pa
     settings = {**small, "checkpoint_minutes": 0}
     stop_after(1, lambda: pretrain(tmp_path / "store", out=tmp_path / "run", settings=settings, show_progress=False))
     (tmp_path / "store").rename(tmp_path / "moved")
-    with pytest.raises(ConfigError, match=r"store: the store that the run was started on is not there: give its place"):
+    with pytest.raises(ConfigError, match=r"store: does not exist: the run was started on this store: give its path"):
         pretrain(out=tmp_path / "run", resume=True, show_progress=False)
     assert pretrain(tmp_path / "moved", out=tmp_path / "run", resume=True, show_progress=False).history
 

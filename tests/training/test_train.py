@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
         pretrain(source, out=tmp_path / "run", settings=small)
     assert signal.getsignal(signal.SIGINT) is handler
     printed = capsys.readouterr().out
-    assert "stopped with 1 of 2 epochs and 1 of 3 steps of the next done; resumed, it goes on from there" in printed
+    assert "stopped after 1 of 2 epochs and 1 of 3 steps of the next; --resume continues from there" in printed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "run.json").exists()
 
@@ -249,7 +249,7 @@ def test_a_folder_of_other_files_is_never_touched(stripes: Any, small: Any, tmp_
         ({"model": "resnet81"}, r"timm has no model 'resnet81' \(did you mean 'resnet\d+'\?\)"),
         ({"model": "test_vit", "crop": 10, "resize": 10}, "takes no 10-pixel images"),
         ({"device": "cuda"}, "device: 'cuda' is not available"),
-        ({"precision": "16-mixed"}, "'16-mixed' is not for the CPU"),
+        ({"precision": "16-mixed"}, "'16-mixed' is not supported on the CPU"),
     ],
 )
 def test_a_wrong_setting_leaves_no_folder(

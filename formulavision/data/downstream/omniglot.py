@@ -13,7 +13,9 @@ from formulavision.util.errors import DownstreamError
 
 __all__ = ["open_omniglot"]
 
+# Number of people who drew each character; a file is named after its drawer's number, from 1.
 _DRAWERS = 20
+# Images of drawers 1 to 15 are training images, those of the others test images.
 _TRAIN_DRAWERS = 15
 _DOWNLOADED = "omniglot-py"
 _ALL = ("images_background", "images_evaluation")
@@ -23,15 +25,17 @@ _LAYOUT = f"{_FILES}, or images_background/ and images_evaluation/ with them"
 
 
 def open_omniglot(root: Path, download: bool) -> Sides:
-    """A class is ``<alphabet>/<character>``, over all alphabets; black strokes on white.
+    """Open Omniglot. Each character of each alphabet is a class, named ``<alphabet>/<character>``.
 
-    ``root`` holds ``images_background/`` and ``images_evaluation/`` (964 and 659 characters; one of them is enough),
+    Images show black strokes on white. ``root`` holds ``images_background/`` and ``images_evaluation/`` (964 and 659
+    characters; one of them is enough),
     ``images_background_small1/`` or ``_small2/``, torchvision's ``omniglot-py/`` with the former two, or the alphabets
     themselves.
 
-    The paper does not say how it divides the images. Here drawers are divided, so that no drawer is both trained on
-    and tested on: of each alphabet, drawers 1 to 15 are trained on and 16 to 20 tested on. ``train_per_class`` takes
-    fewer images a character.
+    The FractalDB paper does not say how it divides the images into training and test images. Here they are divided by
+    the people who drew them, so that nobody's handwriting is in both: for each alphabet, the images of drawers 1 to 15
+    are training images, and those of drawers 16 to 20 are test images. ``train_per_class`` takes fewer training images
+    per character.
 
     Raises:
         DownstreamError: the dataset is absent and cannot be downloaded, has another layout, or an image cannot be used.
@@ -77,7 +81,7 @@ def _read(root: Path, folders: list[str]) -> Sides:
             known_as += [f"{name}/{file}" for file in found]
             drawers += of_class
     if len(set(names)) < max(2, len(names)):
-        raise DownstreamError(f"{root}: must hold at least two characters, each once, as {_FILES}")
+        raise DownstreamError(f"{root}: must hold at least two characters, none of them twice, as {_FILES}")
     whole = LabelledImages(ImageFiles(root, files, known_as), np.arange(len(files)), np.array(labels), names)
     trained = np.array(drawers) <= _TRAIN_DRAWERS
     return Sides(whole.part(trained), whole.part(~trained))

@@ -1,4 +1,4 @@
-"""Any image as 8-bit RGB, by a stated rule; what has no such rule is refused, so that no number is wrong in silence."""
+"""Convert images of any format to 8-bit RGB. Images whose values have no defined black and white are refused."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes the image upright (as ``ImageOps.exif_transpose``)."""
+"""The operation that turns an image upright, by its EXIF orientation (as in ``ImageOps.exif_transpose``)."""
 
 
 def why_not_rgb(image: Image.Image) -> str | None:
-    """Why an image, of which the header is enough, cannot be read as 8-bit RGB; None where it can."""
+    """The reason why an image cannot be converted to 8-bit RGB, read from its header alone; None where it can."""
     # Images that were made in memory have no format. PIL scales PNM files of 9 to 16 bits to 16, in mode I.
     known = image.format in {None, "PNG", "TIFF", "JPEG2000"} if image.mode != "I" else image.format == "PPM"
     formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
@@ -38,7 +38,7 @@ def why_not_rgb(image: Image.Image) -> str | None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame, upright, in mode RGB.
+    """Convert the first frame of an image to mode RGB, turned upright by its EXIF orientation.
 
     Unsigned integers of 9 to 16 bits are scaled by their type's range (value / 257, rounded, for 16 bits); gray and
     palettes become RGB; transparency is dropped; CMYK and other colour spaces are converted as PIL does.
@@ -66,7 +66,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int | None:
     try:
-        # After loading, because PIL turns TIFF files itself then.
+        # Read after loading: PIL itself turns TIFF files upright while it loads them, and removes the orientation.
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF says nothing
+    except Exception:  # damaged EXIF data: the image stays as it is
         return None

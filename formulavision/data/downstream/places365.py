@@ -1,4 +1,4 @@
-"""Places365-Standard, as torchvision keeps it, and subsets of its classes."""
+"""Places365-Standard (photographs of 365 kinds of places) in torchvision's folder layout."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _LAYOUT = f"{_CATEGORIES}, {', '.join(_LISTS)} and {' or '.join(f'{train}/ with 
 
 
 def open_places365(root: Path, download: bool) -> Sides:
-    """The lists ``categories_places365.txt``, ``places365_train_standard.txt`` and ``places365_val.txt``, and images.
+    """Open Places365-Standard. Classes are named ``airfield`` or ``apartment_building/outdoor``.
 
+    ``root`` holds the lists ``categories_places365.txt``, ``places365_train_standard.txt`` and ``places365_val.txt``.
     The images are in ``data_256_standard/`` and ``val_256/``, or in ``data_large_standard/`` and ``val_large/``. Where
-    both are there, the small images are taken: they have the 256 pixels that the paper resizes to. A download fetches
-    the small images. The training images are train-standard, the test images val, whose labels are public. A class is
-    named ``airfield`` or ``apartment_building/outdoor``, without the ``/a/`` of the lists.
+    ``root`` holds both sizes, the small images are used: their 256 pixels are the size that the paper resizes to. A
+    download fetches the small images. Training images are those of train-standard; test images are those of val,
+    because the labels of the test set are not public. Names of classes omit the ``/a/`` that the lists put before them.
 
     Raises:
         DownstreamError: the dataset is absent and cannot be downloaded, has another layout, or an image cannot be used.
@@ -39,7 +40,7 @@ def open_places365(root: Path, download: bool) -> Sides:
         assert folders is not None
     categories, numbers = _read_list(lists[0])
     if len(categories) < 2 or numbers.tolist() != list(range(len(categories))):
-        raise DownstreamError(f"{lists[0]}: must number the classes from 0, a name and a number a line")
+        raise DownstreamError(f"{lists[0]}: must hold a class's name and number on each line, numbered from 0")
     names = [category.lstrip("/").partition("/")[2] for category in categories]
     train, test = (_read_side(folder, file, names) for folder, file in zip(folders, lists[1:], strict=True))
     return Sides(train, test, {category: label for label, category in enumerate(categories)})
@@ -55,7 +56,7 @@ def _read_list(file: Path) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[n
     try:
         return words[0::2], np.array(words[1::2], dtype=np.int64).reshape(len(words[0::2]))
     except ValueError:
-        raise DownstreamError(f"{file}: must hold a name and a number a line") from None
+        raise DownstreamError(f"{file}: must hold a name and a number on each line") from None
 
 
 def _read_side(folder: Path, file: Path, names: list[str]) -> LabelledImages:

@@ -1,6 +1,6 @@
 """The formats of stores. ``FORMATS`` lists them, ``find_format`` gives one by name.
 
-How to add a format is told by :class:`formulavision.storage.formats.format.Format`.
+To add a format, see :class:`formulavision.storage.formats.format.Format`.
 """
 
 from __future__ import annotations

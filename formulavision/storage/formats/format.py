@@ -1,4 +1,4 @@
-"""What a format of stores implements: :class:`Format`, or :class:`ShardFormat` for one file a piece."""
+"""Base classes of the formats of stores: :class:`Format`, and :class:`ShardFormat` for one file per piece."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Sample:
 
 
 class Format(ABC):
-    """How a store's images lie in files.
+    """A format of stores: how images and labels are written to files and read from them.
 
     To add a format: write a module beside this one, with a subclass that sets ``name`` and implements ``path``,
     ``write``, ``open_piece`` and ``check`` (and ``files``, where a piece has several), and enter the subclass in the
-    table of ``formats/__init__.py``. A format only says what the files contain. Folders, temporary names, checksums,
-    locks, the manifest and resuming are the same for all formats (``pieces.py``, ``generation.py``), and the tests in
-    ``tests/storage`` run over the whole table.
+    table of ``formats/__init__.py``. A format defines only the content of the files. Folders, temporary names,
+    checksums, locks, the manifest and resuming are the same for all formats (``pieces.py``, ``generation.py``), and the
+    tests in ``tests/storage`` run over the whole table.
     """
 
     name: ClassVar[str]

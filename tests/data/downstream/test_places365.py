@@ -78,7 +78,7 @@ def test_a_subset_is_listed_with_or_without_the_letter(root: Path, listed: tuple
     [
         ("categories_places365.txt", "/a/airfield 0\n/b/bar 2\n", "must number the classes from 0"),
         ("places365_val.txt", "Places365_val_00000001.jpg 365\n", "must hold images with labels from 0 to 2"),
-        ("places365_val.txt", "Places365_val_00000001.jpg\n", "must hold a name and a number a line"),
+        ("places365_val.txt", "Places365_val_00000001.jpg\n", "must hold a name and a number on each line"),
         ("places365_val.txt", "Places365_val_00000009.jpg 1\n", "Places365_val_00000009.jpg: No such file"),
     ],
 )

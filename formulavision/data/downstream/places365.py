@@ -40,7 +40,7 @@ def open_places365(root: Path, download: bool) -> Sides:
         assert folders is not None
     categories, numbers = _read_list(lists[0])
     if len(categories) < 2 or numbers.tolist() != list(range(len(categories))):
-        raise DownstreamError(f"{lists[0]}: must hold a class's name and number on each line, numbered from 0")
+        raise DownstreamError(f"{lists[0]}: must number the classes from 0, with a name and a number on each line")
     names = [category.lstrip("/").partition("/")[2] for category in categories]
     train, test = (_read_side(folder, file, names) for folder, file in zip(folders, lists[1:], strict=True))
     return Sides(train, test, {category: label for label, category in enumerate(categories)})

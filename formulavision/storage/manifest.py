@@ -105,7 +105,7 @@ class Manifest(Config):
         count, total = self.pieces[0].count, self.layout.images
         expected = [(first, min(count, total - first)) for first in range(0, total, count)]
         if [(piece.first, piece.count) for piece in self.pieces] != expected:
-            raise ValueError(f"its pieces do not hold its {total} images")
+            raise ValueError(f"its pieces are not those of {total} images")
         return self
 
     @property

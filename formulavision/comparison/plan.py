@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from formulavision.comparison.arms import REMOTE, Arm, Variant
 from formulavision.comparison.config import PROBE, ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream.opening import count_shared
 from formulavision.recipes.recipe import Recipe
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
 from formulavision.util.config import identity
@@ -349,6 +350,14 @@ class Datasets:
                     self._opened[dataset] = open_downstream(dataset)
             except DownstreamError as error:
                 raise DownstreamError(f"{path}: {error}") from None
+        for path, images in named[len(settings.downstreams) :]:
+            for name, dataset in settings.downstreams.items():
+                tested = self._opened[dataset].test
+                if seen := count_shared(self._opened[images].train, tested):
+                    raise DownstreamError(
+                        f"{path}: {seen:,} of the {len(tested):,} test images of downstreams.{name} would be "
+                        "pre-trained on: give both the same test_share and test_seed"
+                    )
 
     def __getitem__(self, settings: DownstreamSettings) -> Downstream:
         return self._opened[settings]

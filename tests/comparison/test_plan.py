@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import Field
 
 from formulavision import ConfigError
 from formulavision.comparison import Arm, ComparisonSettings
 from formulavision.comparison.plan import (
+    Datasets,
     Finetuning,
     Generation,
     Pretraining,
@@ -25,6 +28,7 @@ from formulavision.comparison.plan import (
 from formulavision.data.labels import LabelSettings
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import parse
+from formulavision.util.errors import DownstreamError
 
 RUNS = Path("runs")
 
@@ -380,3 +384,56 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_computed(small: d
     small["finetune"] = {**small["finetune"], "device": "cuda"}
     with pytest.raises(ConfigError, match="device: 'cuda' is not available"):
         stages(small)
+
+
+# Images that arms are pre-trained on ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two classes that is not divided."""
+    for name in ("ant", "bee"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "all" / name / f"{i}.png")
+    return tmp_path / "all"
+
+
+@pytest.mark.parametrize(
+    ("images", "tested", "seen"),
+    [
+        ({}, {}, 0),
+        ({"test_seed": 1}, {"test_seed": 1}, 0),
+        ({"train_per_class": 10, "subset_seed": 3}, {}, 0),
+        ({"test_seed": 1}, {}, 6),
+        ({"test_share": 0.1}, {}, 4),
+        ({}, {"test_share": 0.5}, 12),
+    ],
+)
+def test_test_images_are_not_pre_trained_on(
+    small: dict[str, Any], folder: Path, images: dict[str, Any], tested: dict[str, Any], seen: int
+) -> None:
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    small["arms"] = {"scratch": {}, "photographs": {"images": {"kind": "folder", "root": str(link), **images}}}
+    small["downstreams"] = {"own": {"kind": "folder", "root": str(folder), **tested}}
+    settings = ComparisonSettings.of(small, None)
+    if not seen:
+        Datasets(settings)
+        return
+    with pytest.raises(DownstreamError, match=rf"photographs\.images: {seen} of the .* downstreams\.own would be"):
+        Datasets(settings)
+
+
+def test_a_part_of_a_divided_folder_may_be_pre_trained_on_if_it_is_not_tested(
+    small: dict[str, Any], folder: Path
+) -> None:
+    whole = folder.with_name("whole")
+    for part in ("train", "test"):
+        shutil.copytree(folder, whole / part)
+    small["downstreams"] = {"own": {"kind": "folder", "root": str(whole)}}
+    small["arms"] = {"scratch": {}, "photographs": {"images": {"kind": "folder", "root": str(whole / "train")}}}
+    Datasets(ComparisonSettings.of(small, None))
+    small["arms"]["photographs"]["images"]["root"] = str(whole / "test")
+    with pytest.raises(DownstreamError, match="32 of the 40 test images"):
+        Datasets(ComparisonSettings.of(small, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -25,7 +26,7 @@ from formulavision.generators.streams import random_stream
 from formulavision.util.config import did_you_mean, identity, parse
 from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["Downstream", "DownstreamLike", "open_downstream", "open_for_run"]
+__all__ = ["Downstream", "DownstreamLike", "count_shared", "open_downstream", "open_for_run"]
 
 _LOCAL = {"folder": open_folder, "imagenet": open_imagenet}
 _DOWNLOADED = {"omniglot": open_omniglot, "places365": open_places365, "voc2012": open_voc2012}
@@ -192,6 +193,18 @@ def _trained_images(settings: DownstreamSettings, recorded: Mapping[str, Any]) -
 def _file_names(images: LabelledImages) -> set[bytes]:
     assert isinstance(images.source, ImageFiles)
     return set(images.source.names[images.indices].tolist())
+
+
+def count_shared(train: LabelledImages, test: LabelledImages) -> int:
+    """Number of test images whose files are training images, too; 0 for images that are not in files."""
+    if not (isinstance(train.source, ImageFiles) and isinstance(test.source, ImageFiles)):
+        return 0
+    folders = train.source.folder.resolve(), test.source.folder.resolve()
+    if not (folders[0].is_relative_to(folders[1]) or folders[1].is_relative_to(folders[0])):
+        return 0
+    trained, tested = ({folder / os.fsdecode(name) for name in _file_names(images)}
+                       for folder, images in zip(folders, (train, test), strict=True))  # fmt: skip
+    return len(trained & tested)
 
 
 def _open(settings: DownstreamSettings) -> Sides:

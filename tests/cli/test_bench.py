@@ -209,7 +209,7 @@ def test_categories_from_a_folder_and_on_a_grid_are_not_searched(tmp_path: Path)
 def test_help_explains_every_option_shows_an_example_and_imports_nothing_heavy() -> None:
     command = get_command(app).commands["bench"]  # type: ignore[attr-defined]
     assert [p.name for p in command.params if not getattr(p, "help", None)] == []
-    assert "formulavision bench configs/" in command.help
+    assert "formulavision bench fractaldb-1k" in command.help
     code = (
         "import sys\n"
         "from formulavision.cli import app\n"

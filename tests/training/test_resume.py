@@ -113,7 +113,8 @@ def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any,
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert (out / "checkpoints" / "last.ckpt").is_file() and not (out / "run.json").exists()
+    # Killed between two renames, it has no last.ckpt, but previous.ckpt.
+    assert list((out / "checkpoints").glob("*.ckpt")) and not (out / "run.json").exists()
     run = pretrain(stripes(), out=out, settings=settings, resume=True, show_progress=False)
     whole = pretrain(stripes(), out=tmp_path / "whole", settings={**small, "epochs": 8}, show_progress=False)
     assert same(run.folder, whole.folder)

@@ -44,6 +44,10 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _no_repetition(values: list[Any]) -> list[Any]:
     repeated = next((entry for entry in values if values.count(entry) > 1), None)
     if repeated is not None:
@@ -67,6 +71,9 @@ class ComparisonSettings(Config):
     """A comparison: every arm is fine-tuned on every downstream, with every choice of frozen layers and every seed."""
 
     name: Annotated[str, AfterValidator(_not_blank)] = Field("comparison", description="title of the report")
+    note: Annotated[str, AfterValidator(_one_line)] = Field(
+        "", description="caveat that appears with the results: in the table, the report and results.json"
+    )
     size: str = Field(FULL, description="size of the experiment: one of the sizes in the file")
     arms: dict[Name, Arm] = Field(min_length=1, description="arms, in the order of the table")
     downstreams: dict[Name, Dataset] = Field(
@@ -277,7 +284,7 @@ class ComparisonSettings(Config):
     def to_dict(self) -> dict[str, Any]:
         """Plain values only; parsing them gives the same comparison back."""
         data = self.model_dump(mode="json", exclude_none=True, exclude={"arms"})
-        data = {key: value for key, value in data.items() if value != {} and (key, value) != ("probes", [])}
+        data = {key: value for key, value in data.items() if value not in ({}, "") and (key, value) != ("probes", [])}
         data["pictures"] = self.pictures or False
         # Numbers that the file leaves open may follow from what is swept.
         arms = {name: arm.to_dict(resolved=not self.sweep) for name, arm in self.arms.items()}

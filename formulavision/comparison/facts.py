@@ -42,6 +42,7 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
         freezes=settings.treatments,
         results=[Result(stage.arm, stage.downstream, stage.freeze, stage.seed) for stage in stages],
         configurations={settings.name: settings.to_yaml()},
+        caveats={settings.name: settings.note} if settings.note else {},
     )
 
 

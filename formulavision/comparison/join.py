@@ -132,6 +132,7 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
     results: dict[tuple[str, str, str, int], tuple[Result, str]] = {}
     paper: dict[str, dict[str, float]] = {}
     configurations: dict[str, str] = {}
+    caveats: dict[str, str] = {}
     for findings, label in zip(found, labels, strict=True):
         for name, arm in findings.arms.items():
             first = arms.setdefault(name, arm)
@@ -152,8 +153,10 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
                 if known_number != number:
                     notes.append(f"The paper's {row} on {downstream} is {known_number} and, in {label}, {number}.")
         for name, text in findings.configurations.items():
-            if configurations.setdefault(name, text) != text:
-                configurations[f"{name} ({label})"] = text
+            known_name = name if configurations.setdefault(name, text) == text else f"{name} ({label})"
+            configurations[known_name] = text
+            if name in findings.caveats:
+                caveats[known_name] = findings.caveats[name]
         notes += findings.notes
     order = list(arms)
     pictures = {picture for findings in found for picture in findings.pictures}
@@ -170,6 +173,7 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
         reach=sorted({level for findings in found for level in findings.reach or ()}) or None,
         pictures=[picture for picture in PICTURES if picture in pictures],
         configurations=configurations,
+        caveats=caveats,
         notes=list(dict.fromkeys(notes)),
         pretrainings={start: history for findings in found for start, history in findings.pretrainings.items()},
     )

@@ -122,6 +122,7 @@ def _content(table: Table, folder: Path) -> dict[str, Any]:
         "findings": findings,
         "headings": headings,
         "rows": rows,
+        "caveats": wording.caveats(findings),
         "explanations": wording.explanations(table),
         "missing": wording.missing(findings),
         "sweeps": list(plots.sweeps()),

@@ -145,6 +145,7 @@ class Findings(BaseModel):
         reach: accuracies, 0 to 1, of the table of first epochs; None: chosen from the results.
         pictures: kinds of pictures in the report.
         configurations: name of a comparison -> its configuration as YAML.
+        caveats: name of a comparison -> its ``note``, of those that have one.
         notes: changes that a join made.
         pretrainings: ``start`` of results -> history of that pre-training.
     """
@@ -162,6 +163,7 @@ class Findings(BaseModel):
     reach: list[float] | None = None
     pictures: list[str] = Field(default_factory=list)
     configurations: dict[str, str] = Field(default_factory=dict)
+    caveats: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
     pretrainings: dict[str, History] = Field(default_factory=dict)
 

@@ -19,6 +19,7 @@ from formulavision.util.console import say
 from formulavision.util.text import counted, markdown_text
 
 __all__ = [
+    "caveats",
     "explanations",
     "frozen_text",
     "grid",
@@ -80,6 +81,13 @@ def _baseline(findings: Findings) -> str:
     """Name of the baseline; ``baseline`` if it is not the same for all arms."""
     names = {arm.baseline for arm in findings.arms.values() if arm.baseline is not None}
     return next(iter(names)) if len(names) == 1 else "baseline"
+
+
+def caveats(findings: Findings) -> list[str]:
+    """The note of the comparison; of several joined, each with the comparison's name where not all have the same."""
+    same = len({findings.caveats.get(name) for name in findings.configurations}) < 2
+    told = dict.fromkeys(note if same else f"{name}: {note}" for name, note in findings.caveats.items())
+    return [f"Note: {text}" for text in told]
 
 
 # Sentences -----------------------------------------------------------------------------------------------------------
@@ -248,6 +256,7 @@ def to_markdown(table: Table) -> str:
     ruler = "|".join(" --- " if heading.kind == "words" else " ---: " for heading in headings)
     parts = [
         [f"# {markdown_text(table.findings.name)}"],
+        *([f"> {_escaped(caveat)}"] for caveat in caveats(table.findings)),
         [markdown_text(explanations(table)[0])],
         [_markdown_row(_escaped(t.text) for t in headings), f"|{ruler}|", *map(_markdown_row, lines)],
         [f"- {_escaped(note)}" for note in _notes(table)],
@@ -284,5 +293,5 @@ def print_table(table: Table, folder: Path) -> None:
         screen.width = _WIDE
     screen.print(printed)
     files = (f"table: {folder / 'results.md'}", f"report: {folder / 'report.html'}")
-    for sentence in (explanations(table)[0], *_notes(table), *files):
+    for sentence in (*caveats(table.findings), explanations(table)[0], *_notes(table), *files):
         say(sentence, screen)

@@ -25,6 +25,7 @@ def comparison() -> dict[str, Any]:
     training = {"epochs": 2, "batch_size": 32, "resize": 32, "crop": 32, "milestones": [1], "device": "cpu"}
     return {
         "name": "stripes & <digits>",
+        "note": "a demonstration",
         "arms": {
             "scratch": {},
             "stripes": {"recipe": recipe()},

@@ -64,6 +64,12 @@ def test_the_table_is_written_for_people_and_for_git(first: Comparison) -> None:
     assert parse(ComparisonSettings, yaml.safe_load((first.folder / "comparison.yaml").read_text())) == first.settings
 
 
+def test_the_note_is_in_every_output(first: Comparison) -> None:
+    assert Findings.load(first.folder).caveats == {"stripes & <digits>": "a demonstration"}
+    for name in ("results.md", "report.html", "results.json", "comparison.yaml"):
+        assert "a demonstration" in (first.folder / name).read_text(), name
+
+
 def test_nothing_is_left_lying_about(first: Comparison) -> None:
     assert {file.name for file in first.folder.iterdir()} - {"plots", "pictures"} == {
         ".formulavision",

@@ -12,6 +12,7 @@ import yaml
 
 from formulavision import compare
 from formulavision.comparison import ComparisonSettings
+from formulavision.comparison.plan import plan_stages
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
 
@@ -30,6 +31,19 @@ def test_every_field_is_described() -> None:
 def test_yaml_gives_the_same_comparison_back(small: dict[str, Any]) -> None:
     settings = parse(ComparisonSettings, small)
     assert parse(ComparisonSettings, yaml.safe_load(settings.to_yaml())) == settings
+
+
+def test_a_note_is_one_line_and_no_part_of_what_is_computed(small: dict[str, Any], tmp_path: Path) -> None:
+    del small["note"]
+    noted = parse(ComparisonSettings, {**small, "note": " a demonstration:\n  it ranks no formula "})
+    assert noted.note == "a demonstration: it ranks no formula"
+    assert yaml.safe_load(noted.to_yaml())["note"] == noted.note
+    assert "note" not in parse(ComparisonSettings, small).to_dict()
+    keys = [
+        [s.key for s in plan_stages(c, tmp_path, lambda *_, **__: "")]
+        for c in (noted, parse(ComparisonSettings, small))
+    ]
+    assert keys[0] == keys[1]
 
 
 def test_all_problems_are_listed_with_their_paths(small: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import yaml
 from formulavision import report
 from formulavision.comparison import pictures
 from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Findings, Result
+from formulavision.comparison.wording import caveats
 from formulavision.util.errors import ConfigError, StoreError
 
 Score = tuple[str, str, int, float | None]
@@ -60,6 +61,43 @@ def leave(folder: Path, results: list[Score], *, arms: dict[str, str], machine: 
     (folder / "comparison.yaml").write_text(f"name: {folder.name}")
     (folder / FINDINGS).write_text(Findings.model_validate({**data, **more}).to_json())
     return folder
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        (("small", "small"), ["Note: small"]),
+        (("small", None), ["Note: monday: small"]),
+        (("small", "wide"), ["Note: monday: small", "Note: tuesday: wide"]),
+        ((None, None), []),
+    ],
+)
+def test_notes_are_told_with_the_name_of_their_comparison_where_they_differ(
+    notes: tuple[str | None, str | None], told: list[str], tmp_path: Path, out: Path
+) -> None:
+    folders = [
+        leave(tmp_path / day, [("ours", "c10", 0, 0.5)], arms={"ours": "a"}, caveats={day: note} if note else {})
+        for day, note in zip(("monday", "tuesday"), notes, strict=True)
+    ]
+    joined = report(folders, out=out, show_progress=False).findings
+    assert caveats(joined) == told
+    # A join of joins tells the same.
+    assert caveats(report([out, folders[0]], out=tmp_path / "again", show_progress=False).findings) == told
+
+
+def test_notes_of_comparisons_of_one_name_are_told_apart(tmp_path: Path, out: Path) -> None:
+    folders = [
+        leave(
+            tmp_path / day,
+            [("ours", "c10", 0, 0.5)],
+            arms={"ours": "a"},
+            caveats={"mine": note},
+            configurations={"mine": f"name: mine\nnote: {note}"},
+        )
+        for day, note in (("monday", "small"), ("tuesday", "wide"))
+    ]
+    joined = report(folders, out=out, show_progress=False).findings
+    assert caveats(joined) == ["Note: mine: small", "Note: mine (tuesday): wide"]
 
 
 @pytest.fixture

@@ -445,6 +445,11 @@ def test_a_comparison_that_has_just_begun_has_a_report(tmp_path: Path, evaluatio
     assert not re.search('id="(tests|curves|sweeps|filters)"', text)
 
 
+def test_the_note_is_in_the_first_section(tmp_path: Path, evaluation: Evaluation) -> None:
+    text = write(tmp_path, small(caveats={"stripes": "it ranks <b> no formula"}))
+    assert text.index("Note: it ranks &lt;b&gt; no formula") < text.index('<section id="results">')
+
+
 def test_a_join_tells_how_each_of_its_comparisons_was_made(tmp_path: Path, evaluation: Evaluation) -> None:
     text = write(tmp_path, small(configurations={"monday": "name: monday\n", "tuesday": "name: tuesday\n"}))
     assert "formulavision report FOLDER FOLDER" in text

@@ -182,6 +182,14 @@ def test_the_terminal_shows_the_same(
     assert f"report: {tmp_path / 'report.html'}" in screen
 
 
+def test_the_note_stands_before_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noted = findings({"scratch": [0.5]}, configurations={"a": "name: a"}, caveats={"a": "a demonstration, <b> | *"})
+    text = markdown(noted, tmp_path)
+    assert text.index("> Note: a demonstration, &lt;b> \\| \\*") < text.index("| arm |")
+    print_table(table_of(noted, tmp_path), tmp_path)
+    assert "\nNote: a demonstration, <b> | *\n" in capsys.readouterr().out
+
+
 def test_a_name_takes_as_much_of_a_line_as_there_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

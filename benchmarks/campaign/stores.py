@@ -314,7 +314,7 @@ def read_all(store: Path) -> int:
     try:
         dataset = StoredDataset(store)
         recipes = dataset.recipe.id, Recipe.load(store / "recipe.yaml").id
-        total = hashlib.sha256(str((len(dataset), dataset.class_names, recipes)).encode())
+        total = hashlib.sha256(str((len(dataset), dataset.classes, recipes)).encode())
         for image, label in (dataset[i] for i in range(len(dataset))):
             total.update(str((label, image.shape)).encode() + image.numpy().tobytes())
     except FormulaVisionError as error:

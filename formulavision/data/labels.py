@@ -99,26 +99,26 @@ class Relabelled:
 
     Attributes:
         clusters: the number of clusters; None where labels are noisy.
-        class_names: the source's, or "cluster 0" and on.
+        classes: the source's, or "cluster 0" and on.
     """
 
     def __init__(self, source: ImageDataset, settings: LabelSettings) -> None:
         self.source = source
         self.settings = settings
         self.clusters = settings.clusters
-        self.class_names: Sequence[str]
+        self.classes: Sequence[str]
         if self.clusters is not None:
             if self.clusters > len(source):
                 raise ConfigError(
                     f"labels.clusters: {self.clusters} is not allowed: there are {len(source)} images only"
                 )
-            self.class_names = [f"cluster {i}" for i in range(self.clusters)]
+            self.classes = [f"cluster {i}" for i in range(self.clusters)]
             import torch
 
             # Shared, so that loader workers, which live through all epochs, see each epoch's labels.
             self._labels: torch.Tensor = torch.full((len(source),), KEPT).share_memory_()
         else:
-            self.class_names = source.class_names
+            self.classes = source.classes
             if np.ndim(source[0][1]):
                 raise ConfigError("labels.noise: the images have several labels each: there must be one to be replaced")
             self._noise = self._replacements(_SAME_IN_EVERY_EPOCH)
@@ -126,7 +126,7 @@ class Relabelled:
 
     @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return len(self.classes)
 
     def __len__(self) -> int:
         return len(self.source)

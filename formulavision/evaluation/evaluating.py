@@ -78,7 +78,7 @@ def evaluate(
     evaluation = Evaluation(
         **vars(compute_metrics(predictions)),
         images=len(opened.test),
-        class_names=opened.class_names,
+        classes=opened.classes,
         seconds=time.perf_counter() - started,
         folder=folder,
     )
@@ -108,12 +108,12 @@ def check_classes(run: Run, opened: Downstream) -> None:
     Raises:
         CheckpointError: names the first class that differs.
     """
-    trained = run.class_names
+    trained = run.classes
     if len(trained) != opened.num_classes:
         raise CheckpointError(
             f"{run.folder}: has {len(trained)} classes, {opened.name} has {opened.num_classes}: fine-tune on it first"
         )
-    for ours, theirs in zip(trained, opened.class_names, strict=True):
+    for ours, theirs in zip(trained, opened.classes, strict=True):
         if ours != theirs:
             raise CheckpointError(
                 f"{run.folder}: has other classes than {opened.name} ('{ours}' where that has '{theirs}'): "
@@ -124,6 +124,6 @@ def check_classes(run: Run, opened: Downstream) -> None:
 def build_finetuned(weights: Checkpoint, run: Run) -> tuple[nn.Module, TrainSettings]:
     """The model of a run with its weights, in evaluation mode on the best device, and the run's settings."""
     settings = TrainSettings.model_validate(run.settings["settings"])
-    model = build_model(settings, len(run.class_names))
+    model = build_model(settings, len(run.classes))
     weights.load_into(model, head=True)
     return model.eval().to(choose_device(settings)), settings

@@ -54,7 +54,7 @@ def grad_cam(checkpoint: str | Path, images: torch.Tensor, labels: torch.Tensor 
     model = _FinetunedModel(checkpoint)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise ConfigError(f"images: must be uint8 [n, 3, h, w] with n > 0, are {images.dtype} {list(images.shape)}")
-    classes = len(model.class_names)
+    classes = len(model.classes)
     if labels is not None and (len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes):
         raise ConfigError(f"labels: must be {len(images)} numbers from 0 to {classes - 1}")
     maps, _ = model.heat_maps(centre(to_square(images, **model.settings.resizing()), model.settings.crop), labels)
@@ -134,7 +134,7 @@ class _FinetunedModel:
 
     def __init__(self, checkpoint: str | Path) -> None:
         weights, self.run = open_finetuned(checkpoint)
-        self.class_names = self.run.class_names
+        self.classes = self.run.classes
         self.model, self.settings = build_finetuned(weights, self.run)
 
     def heat_maps(self, images: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -211,7 +211,7 @@ def grad_cam_sheet(
     showing = np.flatnonzero(present.any(axis=1))
     chosen = random_stream(seed, Stream.SHOWN).permutation(showing)[:count].tolist()
     labels = torch.from_numpy(present[chosen].argmax(axis=1))
-    columns = [_input_column(next(iter(models.values())).crops(test, chosen), [test.class_names[i] for i in labels])]
+    columns = [_input_column(next(iter(models.values())).crops(test, chosen), [test.classes[i] for i in labels])]
     columns += [_model_column(name, model, test, chosen, labels, present) for name, model in models.items()]
     return _sheet(columns)
 
@@ -243,7 +243,7 @@ def _model_column(
     blended = (1 - _OPACITY) * _channels_last(crops) + _OPACITY * colours
     probabilities, predicted = (logits.sigmoid() if test.multi_label else logits.softmax(1)).max(1)
     captions = [
-        (f"{test.class_names[label]} {probability:.0%}", _CORRECT if present[index, label] else _WRONG)
+        (f"{test.classes[label]} {probability:.0%}", _CORRECT if present[index, label] else _WRONG)
         for index, label, probability in zip(chosen, predicted.tolist(), probabilities.tolist(), strict=True)
     ]
     return _Column(name, np.round(blended).astype(np.uint8), captions)

@@ -171,7 +171,7 @@ def probe(
     result = Probe(
         **vars(_mean(metrics)),
         images=len(test),
-        class_names=opened.class_names,
+        classes=opened.classes,
         seconds=time.perf_counter() - started,
         folder=folder,
         method=method,
@@ -373,7 +373,7 @@ def _draw(opened: Downstream, shots: int, seed: int) -> list[NDArray[np.int64]]:
     draws = []
     for draw in range(DRAWS):
         chosen = []
-        for label, name in enumerate(opened.class_names):
+        for label, name in enumerate(opened.classes):
             of_class = opened.train.showing(label)
             if len(of_class) < shots:
                 raise DownstreamError(f"shots is {shots}: class '{name}' has only {len(of_class)} training images")
@@ -384,7 +384,7 @@ def _draw(opened: Downstream, shots: int, seed: int) -> list[NDArray[np.int64]]:
 
 def _check_labels(opened: Downstream) -> None:
     labels = opened.train.labels
-    for label, name in enumerate(opened.class_names):
+    for label, name in enumerate(opened.classes):
         having = (labels[:, label] == 1) if opened.multi_label else labels == label
         lacking = (labels[:, label] == 0) if opened.multi_label else labels != label
         if not having.any() or not lacking.any():

@@ -31,13 +31,13 @@ class Evaluation(Metrics):
 
     Attributes:
         images: number of test images.
-        class_names: in the order of the labels.
+        classes: names of the classes, in the order of the labels.
         seconds: time of the evaluation, without building the model.
         folder: the folder of the files.
     """
 
     images: int
-    class_names: list[str]
+    classes: list[str]
     seconds: float
     folder: Path
 
@@ -75,7 +75,7 @@ def write_results(evaluation: Evaluation, predictions: Predictions, facts: Mappi
     Returns:
         The names of the files.
     """
-    folder, names = evaluation.folder, evaluation.class_names
+    folder, names = evaluation.folder, evaluation.classes
     labels = predictions.labels.numpy()
     if predictions.multi_label:
         arrays: dict[str, Any] = {"label": labels, "scores": predictions.scores.numpy()}

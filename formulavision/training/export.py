@@ -84,13 +84,13 @@ def _write_weights(run: Run, out: Path, layout: ExportLayout, weights: Checkpoin
     if layout == "torchvision":
         with atomic_write(out / _WEIGHTS[layout]) as file:
             torch.save(weights.state, file)
-        write_text(out / _CLASSES, json.dumps(run.class_names, indent=2) + "\n")
+        write_text(out / _CLASSES, json.dumps(run.classes, indent=2) + "\n")
         return
     for name in (_WEIGHTS[layout], "config.json"):
         with (run.folder / name).open("rb") as content, atomic_write(out / name) as file:
             shutil.copyfileobj(content, file)
-    if _fits_a_class_map(run.class_names):
-        write_text(out / _CLASS_MAP, "".join(f"{name}\n" for name in run.class_names))
+    if _fits_a_class_map(run.classes):
+        write_text(out / _CLASS_MAP, "".join(f"{name}\n" for name in run.classes))
 
 
 def write_card(run: Run | str | Path) -> Path:
@@ -124,7 +124,7 @@ def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
     if models.get_model_builder(name).__module__ != models.resnet.__name__:
         return False
     with torch.device("meta"):
-        twin = models.get_model(name, weights=None, num_classes=len(run.class_names))
+        twin = models.get_model(name, weights=None, num_classes=len(run.classes))
     theirs = {key: tensor.shape for key, tensor in twin.state_dict().items()}
     return theirs == {key: tensor.shape for key, tensor in weights.state.items()}
 
@@ -172,7 +172,7 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint) -> str:
         evaluation=load_yaml(evaluation) if evaluation.is_file() else None,
         in_torchvision=_is_in_torchvision(run, weights),
         preprocessing_options=_preprocessing_options(settings),
-        has_class_map=_fits_a_class_map(run.class_names),
+        has_class_map=_fits_a_class_map(run.classes),
     )
 
 

@@ -135,7 +135,7 @@ def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: C
     _check(plan, ranks)
     started = time.perf_counter()
     first = is_first()
-    claimed = claim(plan.out, plan.content, plan.train.class_names, resume=resume, overwrite=overwrite)
+    claimed = claim(plan.out, plan.content, plan.train.classes, resume=resume, overwrite=overwrite)
     with claimed if first else nullcontext(), logged(plan.out) if first else nullcontext():
         note(f"versions: {versions()}; {cores()} cores of {processor()}; settings: {plan.content}")
         checkpoint = find_checkpoint(plan.out, lambda line: say_and_log(line, console)) if resume else None
@@ -167,7 +167,7 @@ def _check(plan: Plan, ranks: int) -> None:
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: must be 0 for images of several labels each")
-    check_training(plan.model, settings, len(train.class_names))
+    check_training(plan.model, settings, len(train.classes))
 
 
 def _train_a_part(plan: Plan, checkpoint: Path | None, quiet: bool) -> None:
@@ -191,7 +191,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         console = Console(quiet=True)
     tell = functools.partial(say_and_log, console=console)
     note(f"{counted(torch.get_num_threads(), 'thread')}, {device_name(device)}, {precision}")
-    classes = len(plan.train.class_names)
+    classes = len(plan.train.classes)
     tested = None if plan.validation is None else len(plan.validation)
     tell(describe_run(plan.content["kind"], settings, len(plan.train), classes, tested))
     together = f", {counted(torchrun.world_size, 'process')}" if torchrun else ""
@@ -259,7 +259,7 @@ def _more(plan: Plan, data: TrainingData, console: Console) -> list[lightning.Ca
 
 def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[str, Any]) -> None:
     """Write the files that make the run complete."""
-    save_timm_model(model, plan.out, settings=plan.settings, class_names=plan.train.class_names)
+    save_timm_model(model, plan.out, settings=plan.settings, class_names=plan.train.classes)
     result = {
         "kind": plan.content["kind"],
         "complete": True,

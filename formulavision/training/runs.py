@@ -89,7 +89,7 @@ class Run:
         seconds: time of all epochs, validation included.
         images_per_second: training images per second of training, validation not included.
         final: the metrics of the last epoch.
-        class_names: the classes in the order of the head's outputs.
+        classes: names of the classes, in the order of the head's outputs.
         settings: the content of settings.yaml.
         frozen: names of the parameters that were not trained.
         parameters: number of the model's parameters.
@@ -102,7 +102,7 @@ class Run:
     seconds: float
     images_per_second: float
     final: EpochMetrics
-    class_names: list[str]
+    classes: list[str]
     settings: dict[str, Any]
     frozen: list[str]
     parameters: int
@@ -124,7 +124,7 @@ class Run:
             raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
         result = {"weights_sha256": None, **read_result(folder)}
         settings, class_names = read_settings(folder)
-        own: dict[str, Any] = {"folder": folder, "settings": settings, "class_names": class_names}
+        own: dict[str, Any] = {"folder": folder, "settings": settings, "classes": class_names}
         names = [field.name for field in fields(cls) if field.name not in own]
         missing = [name for name in names if name not in result]
         if missing:

@@ -51,7 +51,7 @@ def pretrain(
     Args:
         data: a recipe, whose images are drawn on demand (new ones in each epoch, where ``settings.fresh`` is set and
             the generator has unlimited instances), the path of its file, a mapping, or the name of a generator; the
-            path of a store; a dataset with ``num_classes`` and ``class_names`` whose items are (uint8 [c, h, w],
+            path of a store; a dataset with ``num_classes`` and ``classes`` whose items are (uint8 [c, h, w],
             label), c being 1 or 3; or any map-style dataset, such as torchvision's, as in
             :func:`formulavision.data.downstream.open_downstream`. May be left out with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
@@ -283,7 +283,7 @@ def _open_data(
     data: RecipeLike | ImageDataset | Any, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and its entry in settings.yaml."""
-    from formulavision.data.datasets import StoredDataset
+    from formulavision.data.datasets import RecipeDataset, StoredDataset
     from formulavision.data.downstream.datasets import as_images, is_dataset
     from formulavision.data.downstream.images import LabelledImages
     from formulavision.recipes.recipe import Recipe, as_recipe
@@ -295,7 +295,9 @@ def _open_data(
         dataset: Any = StoredDataset(Path(data))
     elif isinstance(data, Recipe | str | PathLike | Mapping):
         dataset = _formula_dataset(as_recipe(data), settings, show_progress)
-    elif all(hasattr(data, name) for name in ("num_classes", "class_names", "__len__", "__getitem__")):
+    elif isinstance(data, RecipeDataset):
+        dataset = data.for_training()
+    elif all(hasattr(data, name) for name in ("num_classes", "classes", "__len__", "__getitem__")):
         dataset = data
     elif is_dataset(data):
         dataset = as_images(data)

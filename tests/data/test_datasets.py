@@ -68,8 +68,10 @@ def test_items_are_uint8_channels_first(dataset: RecipeDataset) -> None:
 
 
 def test_classes_are_the_categories(dataset: RecipeDataset) -> None:
-    assert dataset.class_names == ["00000", "00001", "00002"]
+    assert dataset.classes == ["00000", "00001", "00002"]
     assert dataset.num_classes == 3
+    assert dataset.class_to_idx == {"00000": 0, "00001": 1, "00002": 2}
+    assert dataset.targets == [label for _, label in dataset] == [0] * 30 + [1] * 30 + [2] * 30  # type: ignore[attr-defined]
 
 
 def test_a_recipe_file_is_taken_as_well(tmp_path: Path, reference: tuple[torch.Tensor, torch.Tensor]) -> None:

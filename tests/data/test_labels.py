@@ -23,7 +23,7 @@ class Numbered:
     """Images that hold their index, labelled by it; fresh ones hold index + 100 (1 + epoch), modulo 256."""
 
     num_classes = 4
-    class_names = ("a", "b", "c", "d")
+    classes = ("a", "b", "c", "d")
     endless = True
 
     def __init__(self, images: int = 40) -> None:
@@ -100,7 +100,7 @@ def test_a_noisy_dataset_has_the_labels_of_label_noise_and_the_images_of_its_sou
     together = dataset.__getitems__(list(range(40)))
     assert [label for _, label in together] == expected == [dataset[i][1] for i in range(40)]
     assert [int(image.max()) for image, _ in together] == list(range(40))
-    assert (len(dataset), dataset.num_classes, dataset.class_names) == (40, 4, ("a", "b", "c", "d"))
+    assert (len(dataset), dataset.num_classes, dataset.classes) == (40, 4, ("a", "b", "c", "d"))
 
 
 def test_a_fresh_image_has_a_noisy_label_of_its_own() -> None:
@@ -127,7 +127,7 @@ def test_whether_images_are_fresh_is_the_sources_matter_with_noise_only() -> Non
 
 def test_clusters_are_the_classes() -> None:
     dataset = relabelled(clusters=3)
-    assert dataset.num_classes == 3 and dataset.class_names == ["cluster 0", "cluster 1", "cluster 2"]
+    assert dataset.num_classes == 3 and dataset.classes == ["cluster 0", "cluster 1", "cluster 2"]
     dataset.replace(np.arange(40) % 3)
     assert [label for _, label in dataset.__getitems__([5, 1, 0])] == [2, 1, 0]
     assert dataset.labels.tolist() == [i % 3 for i in range(40)]

@@ -47,7 +47,7 @@ def only(data: Downstream, classes: list[int], names: list[str] | None = None) -
     def side(images: LabelledImages) -> LabelledImages:
         keep = np.isin(images.labels, classes)
         labels = np.searchsorted(classes, images.labels[keep])
-        kept = names or [images.class_names[c] for c in classes]
+        kept = names or [images.classes[c] for c in classes]
         return LabelledImages(images.source, images.indices[keep], labels, kept)
 
     return Downstream(data.name, data.settings, side(data.train), side(data.test))
@@ -94,11 +94,11 @@ def test_the_files_say_the_same(finetuned: Run, digits: Downstream) -> None:
     assert content["images"] == 100 and content["top_5_counts"] == 5 and "note" not in content
     with (finetuned.folder / "per_class.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["class"] for row in rows] == digits.class_names
+    assert [row["class"] for row in rows] == digits.classes
     assert [float(row["accuracy"]) for row in rows] == evaluation.per_class
     with (finetuned.folder / "confusion_matrix.csv").open() as stream:
         table = list(csv.reader(stream))
-    assert table[0][1:] == digits.class_names
+    assert table[0][1:] == digits.classes
     assert evaluation.confusion is not None
     assert [[int(cell) for cell in row[1:]] for row in table[1:]] == evaluation.confusion.tolist()
 
@@ -114,7 +114,7 @@ def test_top_5_of_three_classes_is_top_3_and_says_so(digits: Downstream, tmp_pat
 
 def test_a_class_without_test_images_has_no_accuracy(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
     keep = digits.test.labels != 3
-    test = LabelledImages(digits.test.source, digits.test.indices[keep], digits.test.labels[keep], digits.class_names)
+    test = LabelledImages(digits.test.source, digits.test.indices[keep], digits.test.labels[keep], digits.classes)
     data = Downstream(digits.name, digits.settings, digits.train, test)
     evaluation = evaluate(finetuned.folder, data, out=tmp_path, show_progress=False)
     assert evaluation.per_class[3] is None and evaluation.per_class.count(None) == 1
@@ -147,7 +147,5 @@ def test_what_a_gpu_trained_in_half_precision_is_evaluated_on_a_cpu(
     copy = tmp_path / "run"
     shutil.copytree(finetuned.folder, copy)
     settings = finetuned.settings["settings"]
-    write_settings(
-        copy, {**finetuned.settings, "settings": {**settings, "precision": "16-mixed"}}, finetuned.class_names
-    )
+    write_settings(copy, {**finetuned.settings, "settings": {**settings, "precision": "16-mixed"}}, finetuned.classes)
     assert evaluate(copy, digits, show_progress=False).loss == evaluate(finetuned.folder, digits).loss

@@ -206,7 +206,7 @@ def test_a_bright_spot_is_what_a_model_of_brightness_looks_at(make_run: Callable
 def test_a_sheet_has_a_row_an_image_and_a_column_an_arm(
     make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
 ) -> None:
-    names = colours.class_names
+    names = colours.classes
     runs = {"one": make_run(tmp_path / "one", names), "other": make_run(tmp_path / "other", names, model="test_vit")}
     sheet = grad_cam_sheet(runs, colours, count=4)
     # Margins of 16, a line of 23 above and below each picture of 160, and gaps of 8.
@@ -226,7 +226,7 @@ def test_a_sheet_has_a_row_an_image_and_a_column_an_arm(
 def test_a_sheet_of_several_labels_looks_for_one_that_is_there(
     make_run: Callable[..., Path], mixtures: Downstream, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "run", mixtures.class_names)
+    run = make_run(tmp_path / "run", mixtures.classes)
     showing = int((mixtures.test.labels == 1).any(axis=1).sum())
     assert showing < len(mixtures.test)
     assert grad_cam_sheet({"run": run}, mixtures, count=100).height == 32 + 23 + showing * 191 - 8
@@ -235,7 +235,7 @@ def test_a_sheet_of_several_labels_looks_for_one_that_is_there(
 def test_what_cannot_be_looked_at_is_refused(
     make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "run", colours.class_names)
+    run = make_run(tmp_path / "run", colours.classes)
     images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     with pytest.raises(CheckpointError, match="is a file of weights"):
         grad_cam(run / "model.safetensors", images)

@@ -31,7 +31,7 @@ def evaluated(folder: Path, wrong: list[int], *, labels: Any = LABELS, names: An
 def write(folder: Path, labels: Any, scores: Any, names: list[str], identity: dict[str, Any]) -> Evaluation:
     predictions = Predictions(torch.from_numpy(labels), torch.from_numpy(scores))
     metrics = vars(compute_metrics(predictions))
-    evaluation = Evaluation(**metrics, images=len(labels), class_names=names, seconds=1.0, folder=folder)
+    evaluation = Evaluation(**metrics, images=len(labels), classes=names, seconds=1.0, folder=folder)
     write_results(evaluation, predictions, {"downstream": {**IDENTITY, **identity}})
     return evaluation
 
@@ -159,7 +159,7 @@ def test_class_names_that_a_spreadsheet_would_run_are_text_in_the_files_and_read
         cells = [cell for line in (first.folder / file).read_text().splitlines() for cell in line.split(",")]
         assert {cell for cell in cells if cell.lstrip("'")[:1] in "=@-"} - {""} == {f"'{name}" for name in names}
     assert sorted(row.name for row in per_class_difference(tmp_path / "1", tmp_path / "2")) == sorted(names)
-    assert second.class_names == names
+    assert second.classes == names
 
 
 def test_every_changed_bit_of_predictions_is_found_or_changes_nothing(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_class_that_all_or_no_images_show_is_refused(
     data = Downstream(
         mixtures.name,
         mixtures.settings,
-        type(train)(train.source, train.indices, labels, train.class_names),
+        type(train)(train.source, train.indices, labels, train.classes),
         mixtures.test,
     )
     with pytest.raises(DownstreamError, match=f"has no training image {told} 'green': there is nothing to fit to"):
@@ -386,8 +386,6 @@ def test_what_cannot_be_probed_is_refused(
     with pytest.raises(DownstreamError, match="shots: pictures has several labels an image"):
         probe(run, mixtures, shots=1)
     train = colours.train
-    two = LabelledImages(
-        train.source, train.indices[train.labels < 2], train.labels[train.labels < 2], train.class_names
-    )
+    two = LabelledImages(train.source, train.indices[train.labels < 2], train.labels[train.labels < 2], train.classes)
     with pytest.raises(DownstreamError, match="has no training image with 'blue'"):
         probe(run, Downstream(colours.name, colours.settings, two, colours.test))

@@ -25,7 +25,7 @@ from formulavision.util.errors import ConfigError
 def evaluation(
     tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Path], mixtures: Downstream
 ) -> Evaluation:
-    run = make_run(tmp_path_factory.mktemp("several") / "run", mixtures.class_names)
+    run = make_run(tmp_path_factory.mktemp("several") / "run", mixtures.classes)
     return evaluate(run, mixtures, batch_size=7, show_progress=False)
 
 

@@ -18,7 +18,7 @@ class Stripes:
     """Images of four classes that a small model tells apart: noise with a bright stripe, the class says where."""
 
     num_classes = 4
-    class_names = ("left", "inner left", "inner right", "right")
+    classes = ("left", "inner left", "inner right", "right")
 
     def __init__(self, images: int = 48, channels: int = 1, size: int = 32) -> None:
         self.images = images
@@ -55,7 +55,7 @@ class SeveralLabels:
     """Dark and bright images with three labels each, the last of which does not always count."""
 
     num_classes = 3
-    class_names = ("a", "b", "c")
+    classes = ("a", "b", "c")
 
     def __len__(self) -> int:
         return 24

@@ -382,7 +382,7 @@ def test_a_store_needs_nothing_outside_of_it(tmp_path: Path, format: str) -> Non
     path = path.rename(tmp_path / "moved")
     assert verify(path, sample=None).problems == []
     stored = StoredDataset(path)
-    assert stored.class_names == ["00000", "00002", "fern"]
+    assert stored.classes == ["00000", "00002", "fern"]
     drawn = FormulaDataset(stored.recipe)
     assert all(bool((stored[i][0] == drawn[i][0]).all()) for i in range(len(drawn)))
     assert len(drawn.held_out(2, fresh=False)) == 6

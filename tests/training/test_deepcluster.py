@@ -314,7 +314,7 @@ class OthersElsewhere:
     """Images that are others in each process."""
 
     num_classes = 4
-    class_names = ("a", "b", "c", "d")
+    classes = ("a", "b", "c", "d")
 
     def __len__(self) -> int:
         return IMAGES

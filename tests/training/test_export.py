@@ -70,7 +70,7 @@ def answers(model: torch.nn.Module) -> torch.Tensor:
 
 
 def answers_of(run: Run) -> torch.Tensor:
-    model = build_model(TrainSettings.model_validate(run.settings["settings"]), len(run.class_names))
+    model = build_model(TrainSettings.model_validate(run.settings["settings"]), len(run.classes))
     model.load_state_dict(load_file(run.folder / "model.safetensors"))
     return answers(model)
 
@@ -110,10 +110,10 @@ def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_p
 def test_torchvision_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     run = request.getfixturevalue(kind)
     export_model(run.folder, tmp_path, layout="torchvision")
-    model = torchvision.models.resnet18(num_classes=len(run.class_names))
+    model = torchvision.models.resnet18(num_classes=len(run.classes))
     model.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True), strict=True)
     torch.testing.assert_close(answers(model), answers_of(run), rtol=1e-5, atol=1e-5)
-    assert json.loads((tmp_path / "classes.json").read_text()) == run.class_names
+    assert json.loads((tmp_path / "classes.json").read_text()) == run.classes
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *(".formulavision", "README.md", "classes.json", "model.pth")
     ]
@@ -152,8 +152,8 @@ def as_if(run: Run, folder: Path, name: str) -> Run:
     shutil.copytree(run.folder, folder)
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
     settings["settings"]["model"] = name
-    write_settings(folder, settings, run.class_names)
-    state = timm.create_model(name, num_classes=len(run.class_names)).state_dict()
+    write_settings(folder, settings, run.classes)
+    state = timm.create_model(name, num_classes=len(run.classes)).state_dict()
     save_file(state, folder / "model.safetensors")
     write_result(folder, read_result(folder))
     return Run.load(folder)
@@ -220,7 +220,7 @@ def test_timms_folder_reader_counts_as_we_do_with_the_exported_class_list(
     export_model(of_numbers, tmp_path)
     model: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     names = list(model.pretrained_cfg["label_names"])
-    assert names == of_numbers.class_names == sorted(map(str, range(1, 13)))
+    assert names == of_numbers.classes == sorted(map(str, range(1, 13)))
     assert torchvision.datasets.ImageFolder(numbered / "test").classes == names
     transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 
@@ -242,7 +242,7 @@ def test_timms_folder_reader_counts_as_we_do_with_the_exported_class_list(
 
 @pytest.mark.parametrize("names", [["a", " b"], ["a", "b\nc"], ["a", "b\u2028"]])
 def test_names_that_no_class_map_can_hold_stay_out_of_it(tmp_path: Path, resnet: Run, names: list[str]) -> None:
-    run = dataclasses.replace(resnet, class_names=names)
+    run = dataclasses.replace(resnet, classes=names)
     export_model(run, tmp_path)
     assert not (tmp_path / "class_map.txt").exists() and "--class-map" not in card(tmp_path)
 
@@ -256,7 +256,7 @@ def test_the_cards_command_repeats_the_preprocessing_that_a_state_dict_does_not_
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
     changes = {"resize_mode": "center", "mean": [0.1, 0.2, 0.3]}
     settings["settings"] |= changes
-    write_settings(Path(folder), settings, resnet.class_names)
+    write_settings(Path(folder), settings, resnet.classes)
     export_model(folder, tmp_path / "export", layout="torchvision")
     (command,) = code(tmp_path / "export", "sh")
     words = shlex.split(command)
@@ -326,7 +326,7 @@ def test_a_dataset_of_an_odd_name_is_shown_and_not_obeyed_in_a_card(tuned: Run, 
     run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
     settings = yaml.safe_load((run.folder / "settings.yaml").read_text())
     settings["downstream"]["name"] = "<script>x</script> [y](javascript:1)\n# z"
-    write_settings(run.folder, settings, run.class_names)
+    write_settings(run.folder, settings, run.classes)
     write_card(run.folder)
     title = next(line for line in card(run.folder).splitlines() if line.startswith("# "))
     assert title.endswith("&lt;script>x&lt;/script> \\[y](javascript:1) # z")
@@ -336,12 +336,12 @@ def test_the_recipe_is_left_out_where_the_pretraining_run_is_gone(tuned: Run, re
     run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
     settings = yaml.safe_load((run.folder / "settings.yaml").read_text())
     settings["checkpoint"] = {"name": str(tmp_path / "gone"), "sha256": settings["checkpoint"]["sha256"]}
-    write_settings(run.folder, settings, run.class_names)
+    write_settings(run.folder, settings, run.classes)
     write_card(run.folder)
     assert "this recipe" not in card(run.folder)
     # Another run in its place is none of this one's origins.
     settings["checkpoint"] = {"name": str(resnet.folder), "sha256": "0" * 64}
-    write_settings(run.folder, settings, run.class_names)
+    write_settings(run.folder, settings, run.classes)
     write_card(run.folder)
     assert "this recipe" not in card(run.folder)
 

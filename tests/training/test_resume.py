@@ -161,7 +161,7 @@ def test_a_run_on_clusters_of_its_own_features_resumes_exactly(
     settings = {**small, **EVERY_STEP, "workers": workers}
     arguments: dict[str, Any] = {"labels": {"clusters": 5}, "settings": settings, "show_progress": False}
     whole = pretrain(stripes(), out=tmp_path / "whole", **arguments)
-    assert whole.class_names == [f"cluster {i}" for i in range(5)]
+    assert whole.classes == [f"cluster {i}" for i in range(5)]
     for i, step in enumerate([1, 2, 1]):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
             die_after(step, patch)

@@ -307,7 +307,7 @@ def test_finetuning_takes_the_weights_and_the_model_of_a_run(
     assert "2 skipped (fc.bias, fc.weight)" in printed and "conv1.0.weight to layer4" in printed
     before, after = weights(pretrained.folder), weights(tmp_path / "ft")
     assert all(torch.equal(before[n], after[n]) for n in before if not n.startswith("fc."))
-    assert after["fc.weight"].shape[0] == 10 and run.class_names == [str(i) for i in range(10)]
+    assert after["fc.weight"].shape[0] == 10 and run.classes == [str(i) for i in range(10)]
     assert run.settings["settings"]["model"] == "test_resnet"
     assert len(run.frozen) == len(dict(timm.create_model("test_resnet").named_parameters())) - 2
     assert all(0 <= row["validation_accuracy"] <= 1 for row in run.history)  # type: ignore[operator]

@@ -128,7 +128,7 @@ def as_sides(data: Any) -> tuple[str, Sides]:
     """
     if isinstance(data, tuple | list) and len(data) == 2 and all(map(is_dataset, data)) and not _is_item(data[0]):
         train = as_images(data[0])
-        return type(data[0]).__name__, Sides(train, as_images(data[1], train.class_names))
+        return type(data[0]).__name__, Sides(train, as_images(data[1], train.classes))
     name = type(data).__name__
     return name, divide(as_images(data), DEFAULT_TEST_SHARE, key=lambda index: str(index).encode(), name=name, note="")
 
@@ -160,5 +160,5 @@ def find_labels(dataset: Any) -> NDArray[np.int64] | None:
 def _classes(dataset: Any) -> list[str]:
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         return _classes(dataset.dataset)
-    names = getattr(dataset, "classes", None)
+    names = getattr(dataset, "classes", getattr(dataset, "class_names", None))
     return [str(name) for name in names] if isinstance(names, list | tuple) else []

@@ -60,7 +60,7 @@ def open_imagenet(root: Path, settings: DownstreamSettings) -> Sides:
         return wanted and known.isdisjoint(settings.exclude)
 
     sides = open_class_folders(root / "train", root / "val", keep)
-    wnids = sides.train.class_names
+    wnids = sides.train.classes
     names = [called[wnid] for wnid in wnids]
     train, test = (
         LabelledImages(side.source, side.indices, side.labels, names, wnids) for side in (sides.train, sides.test)

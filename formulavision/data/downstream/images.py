@@ -45,8 +45,8 @@ class LabelledImages:
         source: reads image ``i`` of the whole dataset.
         indices: which images of the whole dataset these are, int64 [n].
         labels: of the images that ``indices`` names, int64 [n] or int8 [n, classes].
-        class_names: names of the classes, in the order of the labels.
-        class_ids: names of the classes that are the same on every machine; None: ``class_names``.
+        classes: names of the classes, in the order of the labels.
+        class_ids: names of the classes that are the same on every machine; None: ``classes``.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class LabelledImages:
         source: ImageSource,
         indices: NDArray[np.int64],
         labels: Labels,
-        class_names: Sequence[str],
+        classes: Sequence[str],
         class_ids: Sequence[str] | None = None,
     ) -> None:
         self.source = source
         self.indices = indices
         self.labels = labels
-        self.class_names = list(class_names)
-        self.class_ids = list(class_names if class_ids is None else class_ids)
+        self.classes = list(classes)
+        self.class_ids = list(classes if class_ids is None else class_ids)
 
     @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return len(self.classes)
 
     @property
     def multi_label(self) -> bool:
@@ -93,7 +93,7 @@ class LabelledImages:
 
     def part(self, chosen: NDArray[Any]) -> LabelledImages:
         """Some of the images, by their positions (int64) or a mask (bool [n]); the classes stay the same."""
-        return LabelledImages(self.source, self.indices[chosen], self.labels[chosen], self.class_names, self.class_ids)
+        return LabelledImages(self.source, self.indices[chosen], self.labels[chosen], self.classes, self.class_ids)
 
     def showing(self, label: int) -> NDArray[np.int64]:
         """Positions of the images of a class; with several labels, of those in which it is present: int64 [n]."""
@@ -150,7 +150,7 @@ def divide(
         of_class = whole.showing(label)
         if len(of_class) < 2:
             raise DownstreamError(
-                f"{name}: class '{whole.class_names[label]}' has one image: it must have two, one to train and one to "
+                f"{name}: class '{whole.classes[label]}' has one image: it must have two, one to train and one to "
                 "test on"
             )
         order = sorted(of_class.tolist(), key=lambda index: hashlib.sha256(key(index)).digest())

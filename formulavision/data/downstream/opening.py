@@ -52,12 +52,12 @@ class Downstream:
     divided: bool = False
 
     @property
-    def class_names(self) -> list[str]:
-        return self.train.class_names
+    def classes(self) -> list[str]:
+        return self.train.classes
 
     @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return len(self.classes)
 
     @property
     def multi_label(self) -> bool:
@@ -134,7 +134,7 @@ class TrainedRun(Protocol):
     @property
     def folder(self) -> Path: ...
     @property
-    def class_names(self) -> list[str]: ...
+    def classes(self) -> list[str]: ...
     @property
     def settings(self) -> dict[str, Any]: ...
 
@@ -168,7 +168,7 @@ def open_for_run(downstream: DownstreamLike, run: TrainedRun | None) -> Downstre
             opened = replace(opened, note=f"{opened.note}; divided as for {run.folder}")
         trained = _trained_images(opened.settings.model_copy(update=division), recorded)
     if trained is None:
-        if opened.class_names == run.class_names:
+        if opened.classes == run.classes:
             warning = f"{run.folder} had other test images, and may have been trained on some of these"
             opened = replace(opened, note=f"{opened.note}; {warning}")
     elif seen := _file_names(trained) & _file_names(opened.test):
@@ -222,7 +222,7 @@ def _open(settings: DownstreamSettings) -> Sides:
 
 def _labels_of(settings: DownstreamSettings, whole: Sides, name: str) -> list[int]:
     """Labels in the whole dataset of the classes that are kept, in the order of ``classes``."""
-    names = whole.train.class_names
+    names = whole.train.classes
     known = {**whole.aliases, **{known: label for label, known in enumerate(names)}}
     # Folders of excluded classes were not even opened.
     excluded = settings.exclude if settings.kind not in _LOCAL else ()
@@ -264,7 +264,7 @@ def _reduce(
         for label in labels:
             of_class = images.showing(label)
             if per_class > len(of_class):
-                name = images.class_names[label]
+                name = images.classes[label]
                 raise DownstreamError(f"{setting} is {per_class}: class '{name}' has only {len(of_class)} images")
             chosen.append(random_stream(settings.subset_seed, numbers[label]).permutation(of_class)[:per_class])
         kept = images.part(np.unique(np.concatenate(chosen)))
@@ -278,5 +278,5 @@ def _reduce(
         renumbered = np.zeros(images.num_classes, np.int64)
         renumbered[labels] = np.arange(len(labels))
         new = renumbered[kept.labels]
-    names, ids = ([each[label] for label in labels] for each in (images.class_names, images.class_ids))
+    names, ids = ([each[label] for label in labels] for each in (images.classes, images.class_ids))
     return LabelledImages(kept.source, kept.indices, new, names, ids)

@@ -44,7 +44,7 @@ def chw(pixels: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("make", [Image.fromarray, np.asarray, chw, lambda p: chw(p) / 255, v2.ToImage()])
 def test_images_of_any_usual_type_are_read_alike(make: Any) -> None:
     images = as_images(Pictures(make))
-    assert images.class_names == ["red", "green", "blue"] and len(images) == 30
+    assert images.classes == ["red", "green", "blue"] and len(images) == 30
     for index in (0, 4, 29):
         image, label = images[index]
         assert (image.dtype, tuple(image.shape), label) == (torch.uint8, (3, 6, 8), index % 3)
@@ -59,7 +59,7 @@ def test_gray_images_become_rgb() -> None:
 
 def test_a_pair_is_opened_as_it_is_divided(tmp_path: Path) -> None:
     data = open_downstream((Pictures(), Pictures(count=9)))
-    assert (data.describe(), data.class_names) == (
+    assert (data.describe(), data.classes) == (
         "Pictures: 30 training and 9 test images of 3 classes", ["red", "green", "blue"],
     )  # fmt: skip
     assert data.identity()["test_digest"] != data.identity()["train_digest"]
@@ -78,11 +78,11 @@ def test_parts_of_datasets_have_their_labels_and_classes() -> None:
     pictures: Any = Pictures()
     first, second = random_split(pictures, [20, 10], torch.Generator().manual_seed(0))
     data = open_downstream((first, Subset(second, range(5))))
-    assert data.class_names == ["red", "green", "blue"]
+    assert data.classes == ["red", "green", "blue"]
     assert data.train.labels.tolist() == [i % 3 for i in first.indices]
     assert [data.test[i][1] for i in range(5)] == [i % 3 for i in second.indices[:5]]
     joined = as_images(ConcatDataset([pictures, Subset(pictures, range(9))]))
-    assert len(joined) == 39 and joined.class_names == ["0", "1", "2"]
+    assert len(joined) == 39 and joined.classes == ["0", "1", "2"]
     tensors = as_images(TensorDataset(torch.zeros(4, 3, 5, 5, dtype=torch.uint8), torch.tensor([0, 1, 1, 3])))
     assert tensors.labels.tolist() == [0, 1, 1, 3] and tensors.num_classes == 4
 
@@ -102,7 +102,7 @@ def test_torchvisions_datasets_are_read(tmp_path: Path) -> None:
         for i in range(5):
             Image.new("RGB", (8, 8), (i, 2, 3)).save(tmp_path / name / f"{i}.png")
     data = open_downstream((ImageFolder(str(tmp_path)), ImageFolder(str(tmp_path), transform=v2.PILToTensor())))
-    assert data.class_names == ["cat", "dog"]
+    assert data.classes == ["cat", "dog"]
     assert all(torch.equal(data.train[i][0], data.test[i][0]) for i in range(10))
     assert as_images(FakeData(6, (3, 8, 8), 4)).labels.tolist() == [FakeData(6, (3, 8, 8), 4)[i][1] for i in range(6)]
 

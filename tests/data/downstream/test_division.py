@@ -36,9 +36,7 @@ def settings(root: Path, **given: Any) -> DownstreamSettings:
 
 
 def run_on(data: Downstream) -> Any:
-    return SimpleNamespace(
-        folder=Path("runs/ft"), class_names=data.class_names, settings={"downstream": data.identity()}
-    )
+    return SimpleNamespace(folder=Path("runs/ft"), classes=data.classes, settings={"downstream": data.identity()})
 
 
 def for_run(opened: Any, trained: Downstream) -> Downstream:

@@ -25,7 +25,7 @@ def test_a_folder_gives_its_images_with_the_labels_of_their_subfolders(
     tmp_path: Path, test: str, make_folder: MakeFolder
 ) -> None:
     data = open_downstream(f"folder:{make_folder(tmp_path, test=test)}")
-    assert data.class_names == ["cat", "dog"] and data.num_classes == 2
+    assert data.classes == ["cat", "dog"] and data.num_classes == 2
     assert (len(data.train), len(data.test)) == (6, 4)
     image, label = data.train[4]
     assert (image.dtype, image.shape, label) == (torch.uint8, (3, 6, 9), 1)
@@ -132,7 +132,7 @@ def test_the_real_cifar10_opens_from_its_folder(shared_data: Path, tmp_path: Pat
     subprocess.run(["tar", "xJf", archive, "-C", tmp_path, "test/bird", "test/cat"], check=True)
     (tmp_path / "train").symlink_to("test")
     data = open_downstream(f"folder:{tmp_path}")
-    assert data.class_names == ["bird", "cat"]
+    assert data.classes == ["bird", "cat"]
     assert np.bincount(data.test.labels).tolist() == [1000, 1000]
     assert {data.test[i][0].shape for i in range(0, 2000, 100)} == {(3, 32, 32)}
 
@@ -147,7 +147,7 @@ def test_torchvision_reads_the_same_images_and_labels(tmp_path: Path, make_folde
         expected = {(np.asarray(image).tobytes(), label) for image, label in theirs}
         images = getattr(ours, side)
         assert {(image.permute(1, 2, 0).numpy().tobytes(), label) for image, label in images} == expected
-        assert (images.class_names, len(images)) == (theirs.classes, len(theirs))
+        assert (images.classes, len(images)) == (theirs.classes, len(theirs))
 
 
 def test_headers_are_looked_at_in_a_sample_and_sizes_in_a_larger_one(

@@ -39,7 +39,7 @@ def test_the_usual_names_of_the_parts_are_known_in_any_case(tmp_path: Path, trai
     fill(tmp_path, f"{train}/cat", f"{train}/dog", images=4)
     fill(tmp_path, f"{test}/cat", f"{test}/dog", images=2)
     data = opened(tmp_path)
-    assert (len(data.train), len(data.test), data.class_names, data.note) == (8, 4, ["cat", "dog"], "")
+    assert (len(data.train), len(data.test), data.classes, data.note) == (8, 4, ["cat", "dog"], "")
 
 
 def test_the_tested_part_can_be_chosen_and_is_told(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_flat_folder_is_divided_by_class_always_alike(tmp_path: Path) -> None:
     fill(tmp_path / "a", "dog", images=3)
     fill(tmp_path / "a", "train", images=10)  # as a class of vehicles
     data = opened(tmp_path / "a")
-    assert data.class_names == ["cat", "dog", "train"]
+    assert data.classes == ["cat", "dog", "train"]
     assert [len(data.test.showing(label)) for label in range(3)] == [10, 1, 2]
     assert [len(data.train.showing(label)) for label in range(3)] == [40, 2, 8]
     assert not files(data, "train") & files(data, "test")
@@ -165,7 +165,7 @@ def test_what_systems_leave_behind_and_empty_folders_are_left_out(tmp_path: Path
     for junk in ("train/.DS_Store", "train/cat/Thumbs.db", "val/dog/._000.png"):
         (tmp_path / junk).write_bytes(b"x")
     data = opened(tmp_path)
-    assert (data.class_names, len(data.train), len(data.test)) == (["cat", "dog"], 6, 6)
+    assert (data.classes, len(data.train), len(data.test)) == (["cat", "dog"], 6, 6)
     assert "skipped" not in data.describe()
 
 
@@ -173,19 +173,19 @@ def test_classes_and_exclude_apply_before_the_checks(tmp_path: Path) -> None:
     fill(tmp_path, "train/cat", "train/dog", "train/eel", "val/cat", "val/dog", "val/fox")
     (tmp_path / "train" / "eel" / "000.png").write_bytes(b"")
     for settings in ({"classes": ["dog", "cat"]}, {"classes": ["dog", "cat"], "exclude": ["eel"]}):
-        assert opened(tmp_path, **settings).class_names == ["dog", "cat"]
+        assert opened(tmp_path, **settings).classes == ["dog", "cat"]
     fill(tmp_path, "val/eel")
     (tmp_path / "val" / "fox").rename(tmp_path / "train" / "fox")
     with pytest.raises(DownstreamError, match="empty"):
         opened(tmp_path, exclude=["fox"])
-    assert opened(tmp_path, exclude=["eel", "fox"]).class_names == ["cat", "dog"]
+    assert opened(tmp_path, exclude=["eel", "fox"]).classes == ["cat", "dog"]
     (tmp_path / "out.txt").write_text("eel\nfox # too\n")
-    assert opened(tmp_path, exclude=str(tmp_path / "out.txt")).class_names == ["cat", "dog"]
+    assert opened(tmp_path, exclude=str(tmp_path / "out.txt")).classes == ["cat", "dog"]
 
 
 def test_classes_of_any_dataset_can_be_excluded() -> None:
     data = open_downstream(parse(DownstreamSettings, {"kind": "digits", "exclude": ["0", 9]}))
-    assert data.class_names == [str(digit) for digit in range(1, 9)]
+    assert data.classes == [str(digit) for digit in range(1, 9)]
     assert set(data.train.labels.tolist()) == set(range(8))
     for settings, told in [
         ({"exclude": ["ten"]}, "has no class 'ten'"),

@@ -40,7 +40,7 @@ def drawers(side: LabelledImages) -> Counter[int]:
 def test_the_drawers_of_training_are_others_than_those_of_the_test(root: Path) -> None:
     data = open_downstream(f"omniglot:{root}")
     names = ["Greek/character01", "Greek/character02", "Korean/character01", "Korean/character02"]
-    assert data.class_names == names
+    assert data.classes == names
     assert drawers(data.train) == dict.fromkeys(range(1, 16), 4)
     assert drawers(data.test) == dict.fromkeys(range(16, 21), 4)
     assert np.bincount(data.train.labels).tolist() == [15] * 4
@@ -90,7 +90,7 @@ def test_torchvisions_own_download_is_read_as_torchvision_reads_it(
     # By name, because torchvision numbers the characters as the file system lists them.
     expected = {(np.asarray(image).tobytes(), data._characters[label]) for data in theirs for image, label in data}
     sides = (ours.train, ours.test)
-    found = [(image[0].numpy().tobytes(), ours.class_names[label]) for side in sides for image, label in side]
+    found = [(image[0].numpy().tobytes(), ours.classes[label]) for side in sides for image, label in side]
     assert len(found) == 120 and set(found) == expected
 
 
@@ -117,7 +117,7 @@ def test_the_real_small_set(shared_data: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(archive).extractall(tmp_path)
     data = open_downstream(DownstreamSettings(kind="omniglot", root=tmp_path, train_per_class=5))
     assert (data.num_classes, len(data.train), len(data.test)) == (136, 136 * 5, 136 * 5)
-    assert len({name.split("/")[0] for name in data.class_names}) == 5
+    assert len({name.split("/")[0] for name in data.classes}) == 5
     image, _ = data.train[0]
     assert image.shape == (3, 105, 105) and image.unique().tolist() == [0, 255]
     ink = torch.stack([image[0] == 0 for image, _ in data.test]).float().mean()

@@ -52,7 +52,7 @@ def test_torchvision_reads_the_same_images_and_labels(root: Path) -> None:
     ours = open_downstream(f"places365:{root}")
     for side, split in ((ours.train, "train-standard"), (ours.test, "val")):
         theirs = Places365(str(root), split=split, small=True)
-        assert (len(side), side.class_names) == (len(theirs), [name[3:] for name in theirs.classes])
+        assert (len(side), side.classes) == (len(theirs), [name[3:] for name in theirs.classes])
         for i, (image, label) in enumerate(side):
             assert label == theirs[i][1]
             np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(theirs[i][0]))
@@ -69,7 +69,7 @@ def test_large_images_are_read_where_there_are_no_small_ones(root: Path) -> None
 @pytest.mark.parametrize("listed", [("zen_garden", "airfield"), ("/z/zen_garden", "/a/airfield")])
 def test_a_subset_is_listed_with_or_without_the_letter(root: Path, listed: tuple[str, ...]) -> None:
     data = open_downstream(DownstreamSettings(kind="places365", root=root, classes=listed))
-    assert data.class_names == ["zen_garden", "airfield"]
+    assert data.classes == ["zen_garden", "airfield"]
     assert [label for _, label in data.test] == [0, 1, 1]
 
 

@@ -45,7 +45,7 @@ def test_more_images_than_there_are_is_refused() -> None:
 def test_classes_are_kept_in_the_order_in_which_they_are_listed() -> None:
     whole = open_downstream("digits")
     data = open_downstream(DownstreamSettings(kind="digits", classes=("7", "1", "3")))
-    assert data.class_names == ["7", "1", "3"] and data.train.num_classes == 3
+    assert data.classes == ["7", "1", "3"] and data.train.num_classes == 3
     for side in ("train", "test"):
         kept, everything = getattr(data, side), getattr(whole, side)
         true = dict(zip(everything.indices.tolist(), everything.labels.tolist(), strict=True))
@@ -56,7 +56,7 @@ def test_classes_are_kept_in_the_order_in_which_they_are_listed() -> None:
 def test_which_images_a_class_keeps_does_not_depend_on_the_other_classes() -> None:
     def of_seven(**given: object) -> set[int]:
         data = open_downstream(DownstreamSettings(kind="digits", train_per_class=4, **given))
-        return set(data.train.indices[data.train.labels == data.class_names.index("7")].tolist())
+        return set(data.train.indices[data.train.labels == data.classes.index("7")].tolist())
 
     assert len(of_seven()) == 4
     assert of_seven(classes=("3", "7")) == of_seven() == of_seven(classes=("7", "0", "9"))
@@ -69,7 +69,7 @@ def test_which_images_a_class_of_a_folder_keeps_does_not_depend_on_the_folders_t
         settings = {"kind": "folder", "root": str(tmp_path), "train_per_class": 4, **given}
         data = open_downstream(DownstreamSettings.model_validate(settings))
         images, source = data.train, cast(ImageFiles, data.train.source)
-        return {source.path(int(i)) for i in images.indices[images.labels == data.class_names.index("dog")]}
+        return {source.path(int(i)) for i in images.indices[images.labels == data.classes.index("dog")]}
 
     make_folder(tmp_path, classes=("cat", "cow", "dog"), images=20)
     assert len(of_dog()) == 4

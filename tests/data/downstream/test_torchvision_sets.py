@@ -40,7 +40,7 @@ def test_food101_in_its_own_layout(tmp_path: Path) -> None:
     for side, names in meta.items():
         (base / "meta" / f"{side}.json").write_text(json.dumps(names))
     data = open_downstream(DownstreamSettings(kind="food101", root=tmp_path, download=False, train_per_class=1))
-    assert (data.class_names, len(data.train), len(data.test)) == (["apple_pie", "baklava"], 2, 2)
+    assert (data.classes, len(data.train), len(data.test)) == (["apple_pie", "baklava"], 2, 2)
     assert [int(data.test[i][0][0].float().mean().round()) for i in range(2)] == [0, 50]
     assert [data.test[i][1] for i in range(2)] == [0, 1]
 
@@ -54,4 +54,4 @@ def test_gtsrb_in_its_own_layout(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(base / "GTSRB" / "Final_Test" / "Images" / "0.ppm")
     (base / "GT-final_test.csv").write_text("Filename;ClassId\n0.ppm;1\n")
     data = open_downstream(DownstreamSettings(kind="gtsrb", root=tmp_path, download=False))
-    assert (len(data.train), data.test[0][1], data.class_names) == (2, 1, ["0", "1"])
+    assert (len(data.train), data.test[0][1], data.classes) == (2, 1, ["0", "1"])

@@ -63,14 +63,14 @@ def states(label: torch.Tensor, names: list[str]) -> dict[str, int]:
 
 def test_an_image_has_all_its_classes_and_difficult_ones_are_not_counted(root: Path) -> None:
     data = open_downstream(f"voc2012:{root}")
-    assert data.multi_label and data.class_names == CLASSES and data.num_classes == 20
+    assert data.multi_label and data.classes == CLASSES and data.num_classes == 20
     assert data.describe() == f"voc2012:{root}: 4 training and 2 test images of 20 classes, several an image"
     image, label = data.train[1]
     assert (image.dtype, image.shape) == (torch.uint8, (3, 20, 30))
     assert (label.dtype, label.shape) == (torch.int8, (20,))
-    assert states(label, data.class_names) == {"horse": 1, "person": 1}
-    assert states(data.train[2][1], data.class_names) == {"bottle": -1, "person": 1}
-    assert states(data.test[0][1], data.class_names) == {"train": 1, "person": -1}
+    assert states(label, data.classes) == {"horse": 1, "person": 1}
+    assert states(data.train[2][1], data.classes) == {"bottle": -1, "person": 1}
+    assert states(data.test[0][1], data.classes) == {"train": 1, "person": -1}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -83,7 +83,7 @@ def test_torchvision_reads_the_same_images_and_objects(root: Path, split: str) -
         objects = annotation["annotation"]["object"]
         present = {found["name"] for found in objects if found["difficult"] == "0"}
         difficult = {found["name"] for found in objects} - present
-        assert states(label, ours.class_names) == dict.fromkeys(present, 1) | dict.fromkeys(difficult, -1)
+        assert states(label, ours.classes) == dict.fromkeys(present, 1) | dict.fromkeys(difficult, -1)
 
 
 def test_the_year_s_folder_itself_may_be_the_root(root: Path) -> None:

@@ -17,7 +17,7 @@ specification.loader.exec_module(lines)
 
 AT_MOST = {
     "cli": 1_000,
-    "comparison": 2_400,
+    "comparison": 2_650,
     "data": 1_900,
     "evaluation": 1_000,
     "formulavision": 100,

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
+from formulavision.comparison.results import Result
 from formulavision.comparison.tables import Cell, Table
 
-__all__ = ["FirstEpochs", "first_epochs"]
+__all__ = ["FirstEpochs", "catching_up", "first_epochs"]
 
 _STEPS = (10, 5)
 """Per cent between the levels that are chosen: coarse, or fine if the coarse ones are fewer than ``_ENOUGH``."""
@@ -55,9 +58,31 @@ def first_epochs(table: Table) -> list[FirstEpochs]:
     return result
 
 
+def catching_up(pairs: Sequence[tuple[Result, Result]]) -> tuple[int, int, int] | None:
+    """The first epochs in which an arm, and its baseline, have the baseline's final accuracy; and the number of epochs.
+
+    Args:
+        pairs: results of the arm and of its baseline, a pair a seed; their accuracies are averaged over seeds.
+
+    Returns:
+        None where curves are missing or have different lengths, or where the arm does not reach that accuracy.
+    """
+    sides = [[_accuracies(result) for result in side] for side in zip(*pairs, strict=True)]
+    lengths = {len(run) for side in sides for run in side}
+    if len(lengths) != 1 or 0 in lengths:
+        return None
+    ours, theirs = (np.array(side, float).mean(axis=0) for side in sides)
+    first, own = (np.flatnonzero(curve >= theirs[-1]) + 1 for curve in (ours, theirs))
+    return (int(first[0]), int(own[0]), len(theirs)) if len(first) else None
+
+
+def _accuracies(result: Result) -> AccuracyByEpoch:
+    return [epoch.get("validation_accuracy") for epoch in result.history]
+
+
 def _curves(cell: Cell) -> list[AccuracyByEpoch]:
     """Accuracies by epoch, a curve a seed."""
-    runs = [[epoch.get("validation_accuracy") for epoch in result.history] for result in cell.results]
+    runs = [_accuracies(result) for result in cell.results]
     return [run for run in runs if any(accuracy is not None for accuracy in run)]
 
 

@@ -109,6 +109,7 @@ def _renamed(findings: Findings, arms: Names, downstreams: Names, label: str, no
     content = {
         "arms": facts,
         "downstreams": {downstreams[name]: digest for name, digest in findings.downstreams.items()},
+        "described": {downstreams[name]: text for name, text in findings.described.items()},
         "results": results,
         "paper": paper,
         "configurations": {n: _renamed_downstreams(text, downstreams) for n, text in findings.configurations.items()},
@@ -167,6 +168,7 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
         data=", ".join(dict.fromkeys(findings.data for findings in found)),
         arms=arms,
         downstreams={name: digest for findings in found for name, digest in findings.downstreams.items()},
+        described={name: text for findings in found for name, text in findings.described.items()},
         freezes=list(dict.fromkeys(freeze for findings in found for freeze in findings.freezes)),
         results=sorted((result for result, _ in results.values()), key=lambda result: order.index(result.arm)),
         paper=paper,

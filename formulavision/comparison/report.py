@@ -13,7 +13,9 @@ from formulavision.comparison.convergence import first_epochs
 from formulavision.comparison.join import join
 from formulavision.comparison.pictures import Illustration, attention, filters, sheet
 from formulavision.comparison.plots import FEW, Plots
+from formulavision.comparison.printing import print_table, to_markdown
 from formulavision.comparison.results import FINDINGS, Comparison, Findings, write_text
+from formulavision.comparison.summary import summary
 from formulavision.comparison.tables import Table, table_csv, table_of
 from formulavision.util.config import dump_yaml
 from formulavision.util.errors import ConfigError
@@ -66,7 +68,7 @@ def report(
         table = write_tables(findings, folder)
         write_html(table, folder)
     if show_progress:
-        wording.print_table(table, folder)
+        print_table(table, folder)
     return Comparison(None, folder, findings)
 
 
@@ -79,7 +81,7 @@ def write_tables(findings: Findings, folder: Path) -> Table:
     findings.save(folder)
     table = table_of(findings, folder)
     write_text(folder / "table.csv", table_csv(table))
-    write_text(folder / "results.md", wording.to_markdown(table))
+    write_text(folder / "results.md", to_markdown(table))
     return table
 
 
@@ -122,6 +124,7 @@ def _content(table: Table, folder: Path) -> dict[str, Any]:
         "findings": findings,
         "headings": headings,
         "rows": rows,
+        "summary": summary(table),
         "caveats": wording.caveats(findings),
         "explanations": wording.explanations(table),
         "missing": wording.missing(findings),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
@@ -132,6 +132,18 @@ class ArmFacts(BaseModel):
     recipe: dict[str, Any] | None = None
     note: str = ""
 
+    @property
+    def source(self) -> Literal["random", "formula", "images", "checkpoint"]:
+        """Source of the arm's weights."""
+        if self.scratch:
+            return "random"
+        return "formula" if self.recipe else "checkpoint" if self.origin.startswith("checkpoint") else "images"
+
+    @property
+    def images(self) -> int | None:
+        """Number of images of the recipe; None without one."""
+        return None if self.recipe is None else self.recipe["categories"]["count"] * self.recipe["instances"]
+
 
 class Findings(BaseModel):
     """All results of a comparison, with all other data of its table and its report.
@@ -139,6 +151,7 @@ class Findings(BaseModel):
     Attributes:
         arms: in the order of the table.
         downstreams: name -> hash of the dataset's images.
+        described: name of a downstream -> its numbers of images and classes, in words.
         freezes: frozen layers and probes, in the order of the table.
         results: the table of results.
         paper: the paper's numbers in per cent: downstream -> ``ARM`` or ``ARM/FROZEN`` -> number.
@@ -162,6 +175,7 @@ class Findings(BaseModel):
     paper: dict[str, dict[str, float]] = Field(default_factory=dict)
     reach: list[float] | None = None
     pictures: list[str] = Field(default_factory=list)
+    described: dict[str, str] = Field(default_factory=dict)
     configurations: dict[str, str] = Field(default_factory=dict)
     caveats: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)

@@ -26,9 +26,9 @@ from formulavision.comparison.plan import (
     check_models,
     plan_stages,
 )
+from formulavision.comparison.printing import print_table
 from formulavision.comparison.report import REPORT_FILES, write_html, write_tables
 from formulavision.comparison.results import Comparison, Computed, Result, write_text
-from formulavision.comparison.wording import print_table
 from formulavision.training.runs import Run, is_complete
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["ALPHA", "holm", "paired_t", "rank_correlation"]
+__all__ = ["ALPHA", "confidence_interval", "holm", "paired_t", "rank_correlation"]
 
 ALPHA = 0.05
 """Level of significance."""
@@ -29,6 +29,16 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> float | None:
     if np.ptp(differences) < _EQUAL:
         return 1.0 if abs(differences[0]) < _EQUAL else None
     return float(ttest_rel(first, second).pvalue)
+
+
+def confidence_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
+    """95 % confidence interval of the mean difference of pairs (Student's t); None where all differences are equal."""
+    from scipy.stats import ttest_rel
+
+    if len(first) < 2 or np.ptp(np.subtract(first, second)) < _EQUAL:
+        return None
+    low, high = ttest_rel(first, second).confidence_interval(1 - ALPHA)
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

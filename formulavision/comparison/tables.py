@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import TOP_1, Findings, Result, table_as_csv
-from formulavision.comparison.significance import ALPHA, holm, paired_t
+from formulavision.comparison.significance import ALPHA, confidence_interval, holm, paired_t
 from formulavision.evaluation.per_class import mcnemar
 from formulavision.evaluation.results import read_predictions
 
@@ -49,6 +49,7 @@ class Cell:
         difference: mean difference to the baseline, over the pairs; None without pairs.
         method: the test against the baseline; None if there is too little to test.
         p: two-sided p-value.
+        interval: 95 % confidence interval of the difference over seeds; None without a t-test.
         p_corrected: p-value after Holm's correction for the number of tests in the table.
         paper: the paper's number, 0 to 1.
         error: reason why a seed failed; None if none did.
@@ -69,6 +70,7 @@ class Cell:
     difference: float | None = None
     method: str | None = None
     p: float | None = None
+    interval: tuple[float, float] | None = None
     p_corrected: float | None = None
     paper: float | None = None
     error: str | None = None
@@ -153,7 +155,8 @@ def _summarise(cell: Cell, reference: Sequence[Result], folder: Path) -> None:
     cell.difference = fmean(ours[seed] - theirs[seed] for seed in both) if both else None
     cell.error = next((result.error for result in cell.results if result.error), None)
     if len(both) > 1:
-        cell.p = paired_t([ours[seed] for seed in both], [theirs[seed] for seed in both])
+        pairs = [ours[seed] for seed in both], [theirs[seed] for seed in both]
+        cell.p, cell.interval = paired_t(*pairs), confidence_interval(*pairs)
         cell.method = None if cell.p is None else T_TEST
     elif both:
         cell.p = _compare_images(*cell.pairs[0], folder)

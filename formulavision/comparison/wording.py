@@ -1,42 +1,38 @@
-"""The table of a comparison in words: its texts and sentences, in Markdown and on the terminal.
+"""The table of a comparison in words: its texts and the sentences below it.
 
-The report has the same texts and sentences: one wording for one fact.
+Terminal, Markdown and report have the same texts and sentences: one wording for one fact.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from formulavision.comparison.config import FULL, PROBE
 from formulavision.comparison.results import TOP_1, Findings, Result
 from formulavision.comparison.significance import ALPHA, rank_correlation
 from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, Table, contest
-from formulavision.util.console import say
-from formulavision.util.text import counted, markdown_text
+from formulavision.util.text import counted
 
 __all__ = [
+    "STAR",
     "caveats",
     "explanations",
     "frozen_text",
     "grid",
+    "listed",
     "missing",
     "p_text",
     "percent",
     "place_text",
     "points",
-    "print_table",
-    "to_markdown",
+    "score_text",
 ]
 
 _LISTED = 6
 """Results that a sentence lists; the table of results has the others."""
-_WIDE = 10_000
-"""Width in characters of a table that is not printed on a terminal."""
-_STAR = "*"
+STAR = "*"
 """Mark of a difference beyond chance."""
 _STAGE = re.compile(r"\S*-[0-9a-f]{16}(?=[/:\s]|$)")
 """Path of a stage's folder in a message."""
@@ -56,6 +52,11 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
+def score_text(cell: Cell) -> str:
+    """Mean and standard deviation in per cent: ``91.2 ± 0.3``, ``91.2`` of one seed."""
+    return percent(cell.mean) + ("" if cell.spread is None else f" ± {percent(cell.spread)}")
+
+
 def p_text(p: float) -> str:
     """``p < 0.001``, ``p = 0.012``, ``p = 0.38``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
@@ -72,7 +73,8 @@ def place_text(downstream: str, freeze: str) -> str:
     return downstream if freeze == "none" else f"{downstream}, frozen: {frozen_text(freeze)}"
 
 
-def _listed(texts: Sequence[str], separator: str) -> str:
+def listed(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first texts, and the number of the others."""
     more = [f"and {len(texts) - _LISTED} more"] if len(texts) > _LISTED else []
     return separator.join([*texts[:_LISTED], *more])
 
@@ -130,14 +132,14 @@ def _about_tests(table: Table) -> Iterator[str]:
     level = f"p < {ALPHA} after Holm's correction"
     if any(cell.method == T_TEST for cell in cells):
         marked = any(cell.significant for cell in cells)
-        verdict = f"{_STAR} is a difference beyond chance" if marked else "No difference is beyond chance"
+        verdict = f"{STAR} is a difference beyond chance" if marked else "No difference is beyond chance"
         yield f"{verdict}: {T_TEST} over seeds, {level}."
     if any(len(cell.pairs) == 1 for cell in cells):
         yield "A difference of one seed is not marked: it says nothing about how much other seeds differ."
     of_images = [cell for cell in cells if cell.method == MCNEMAR]
     if of_images:
         pairs = [_pair(cell) for cell in of_images if cell.beyond_chance]
-        models = f"the single trained models of these arms differ: {_listed(pairs, ', ')}"
+        models = f"the single trained models of these arms differ: {listed(pairs, ', ')}"
         verdict = models if pairs else "no two of the single trained models differ"
         yield f"On these test images, {verdict} ({MCNEMAR} over the images, {level})."
     untested = {cell.downstream for cell in cells if cell.pairs and cell.method is None}
@@ -175,22 +177,10 @@ def missing(findings: Findings) -> list[str]:
     for (arm, error), results in sorted(groups.items(), key=lambda group: not group[0][1]):
         everywhere = len(results) == sum(result.arm == arm for result in findings.results)
         places = [f"{place_text(result.downstream, result.freeze)}, seed {result.seed}" for result in results]
-        where = "everywhere" if everywhere else _listed(places, "; ")
+        where = "everywhere" if everywhere else listed(places, "; ")
         pending = f"{arm}: {counted(len(results), 'result')} yet to be computed ({where})"
         sentences.append(f"{arm} failed ({where}): {error}" if error else pending)
     return sentences
-
-
-def _notes(table: Table) -> list[str]:
-    """Sentences below the table."""
-    findings = table.findings
-    machines = Counter(result.computed.machine for result in findings.results if result.computed is not None)
-    return [
-        *explanations(table)[1:],
-        *(f"{count} of {len(findings.results)} results computed on {name}." for name, count in machines.items()),
-        *findings.notes,
-        *missing(findings),
-    ]
 
 
 # The grid of texts, which terminal, Markdown and report show ---------------------------------------------------------
@@ -231,12 +221,10 @@ def grid(table: Table) -> tuple[list[CellText], list[list[CellText]]]:
 
 
 def _score(cell: Cell, seeds: int) -> CellText:
-    """``91.2 ± 0.3``, per cent; without the spread for one seed."""
     if cell.mean is None:
         return CellText("failed", "score", "failed") if cell.error else CellText("–", "score")
-    text = percent(cell.mean) + ("" if cell.spread is None else f" ± {percent(cell.spread)}")
     note = f"{cell.seeds} of {seeds} seeds" if cell.seeds < seeds else ""
-    return CellText(text, "score", "best" if cell.best else "", note)
+    return CellText(score_text(cell), "score", "best" if cell.best else "", note)
 
 
 def _difference(cell: Cell) -> CellText:
@@ -245,53 +233,5 @@ def _difference(cell: Cell) -> CellText:
     notes = [f"{len(cell.pairs)} of {cell.seeds} seeds"] if len(cell.pairs) < cell.seeds else []
     if cell.method == T_TEST and cell.p_corrected is not None:
         notes.append(p_text(cell.p_corrected))
-    star, mark = (_STAR, "beyond chance") if cell.significant else ("", "")
+    star, mark = (STAR, "beyond chance") if cell.significant else ("", "")
     return CellText(points(cell.difference) + star, "difference", mark, ", ".join(notes))
-
-
-def to_markdown(table: Table) -> str:
-    """The table and its sentences in Markdown, in per cent: mean ± standard deviation over seeds, best in bold."""
-    headings, rows = grid(table)
-    lines = [[f"**{_escaped(t.text)}**" if t.mark == "best" else _escaped(t.text) for t in row] for row in rows]
-    ruler = "|".join(" --- " if heading.kind == "words" else " ---: " for heading in headings)
-    parts = [
-        [f"# {markdown_text(table.findings.name)}"],
-        *([f"> {_escaped(caveat)}"] for caveat in caveats(table.findings)),
-        [markdown_text(explanations(table)[0])],
-        [_markdown_row(_escaped(t.text) for t in headings), f"|{ruler}|", *map(_markdown_row, lines)],
-        [f"- {_escaped(note)}" for note in _notes(table)],
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
-
-
-def _markdown_row(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(texts)} |"
-
-
-def _escaped(text: str) -> str:
-    # A lone star would be the start of italics.
-    return markdown_text(text).replace(_STAR, f"\\{_STAR}")
-
-
-def print_table(table: Table, folder: Path) -> None:
-    """Print the table on the terminal, with its sentences and the paths of its files."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    headings, rows = grid(table)
-    printed = RichTable(title=escape(table.findings.name))
-    for heading in headings:
-        # In a narrow window, names are folded, and numbers stay whole.
-        words = heading.kind == "words"
-        printed.add_column(heading.text, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    for row in rows:
-        printed.add_row(*(f"[bold]{escape(t.text)}[/bold]" if t.mark == "best" else escape(t.text) for t in row))
-    screen = Console()
-    if not screen.is_terminal:
-        # A file or a pipe is as wide as the table.
-        screen.width = _WIDE
-    screen.print(printed)
-    files = (f"table: {folder / 'results.md'}", f"report: {folder / 'report.html'}")
-    for sentence in (*caveats(table.findings), explanations(table)[0], *_notes(table), *files):
-        say(sentence, screen)

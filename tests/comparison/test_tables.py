@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from formulavision.comparison.printing import print_table, to_markdown
 from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
 from formulavision.comparison.tables import table_csv, table_of
-from formulavision.comparison.wording import explanations, points, print_table, to_markdown
+from formulavision.comparison.wording import explanations, points
 
 TOP_1 = "top-1 accuracy"
 HERE = Computed(machine="a machine", versions={})

@@ -66,10 +66,12 @@ class Downstream:
 
     def describe(self) -> str:
         """The numbers of images and classes, and the note, in one line."""
+        return f"{self.name}: {self.content()}" + (f" ({self.note})" if self.note else "")
+
+    def content(self) -> str:
+        """The numbers of images and classes, in words."""
         sides = f"{len(self.train):,} training and {len(self.test):,} test images"
-        several = ", several an image" if self.multi_label else ""
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.name}: {sides} of {self.num_classes} classes{several}{note}"
+        return f"{sides} of {self.num_classes} classes{', several an image' if self.multi_label else ''}"
 
     def identity(self) -> dict[str, Any]:
         """The dataset as a run records it, in plain values: which images and labels, wherever the files are."""

@@ -1,0 +1,284 @@
+"""The first section of the report, in sentences: what was compared, what came out, how sure that is, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
+
+from formulavision.comparison.config import PROBE
+from formulavision.comparison.convergence import catching_up
+from formulavision.comparison.results import ArmFacts, Findings, Result
+from formulavision.comparison.significance import ALPHA
+from formulavision.comparison.tables import T_TEST, Cell, Table
+from formulavision.comparison.wording import listed, p_text, percent, points, score_text
+from formulavision.util.text import counted, duration
+
+__all__ = ["summary"]
+
+_SOURCES = {
+    "random": "random weights",
+    "formula": "weights pre-trained on images that formulas draw",
+    "images": "weights pre-trained on real images",
+    "checkpoint": "checkpoints",
+}
+_PROBES = {f"linear{PROBE}": "a linear probe", f"knn{PROBE}": "nearest neighbours"}
+
+
+def summary(table: Table) -> dict[str, list[str]]:
+    """Paragraphs by their title: the comparison, its results, their certainty and their cost, as far as there are any.
+
+    They state what the numbers of the table allow. A difference counts if the test over seeds finds it beyond chance.
+    """
+    paragraphs = {
+        "Compared": _compared(table.findings),
+        "Result": list(_results(table)),
+        "Certainty": [" ".join(_certainty(table))],
+        "Cost": [" ".join(_cost(table.findings))],
+    }
+    return {title: kept for title, texts in paragraphs.items() if (kept := [text for text in texts if text])}
+
+
+# What was compared ---------------------------------------------------------------------------------------------------
+
+
+def _compared(findings: Findings) -> list[str]:
+    probes = [_PROBES[freeze] for freeze in findings.freezes if freeze in _PROBES]
+    tuned = len(probes) < len(findings.freezes)
+    ways = (["fine-tuned"] if tuned else []) + ([f"evaluated with frozen features by {_and(probes)}"] if probes else [])
+    about = [f"{name} ({text})" if (text := findings.described.get(name)) else name for name in findings.downstreams]
+    groups: dict[str, dict[str, list[ArmFacts]]] = {}
+    for arm in findings.arms.values():
+        groups.setdefault(arm.source, {}).setdefault(arm.base, []).append(arm)
+    starts = [f"{_SOURCES[source]} ({listed([_arm(*b) for b in bases.items()])})" for source, bases in groups.items()]
+    seeds = counted(len(findings.seeds), "seed")
+    return [f"{findings.model} was {_and(ways)} on {listed(about)}, starting from {_and(starts)}; {seeds}."]
+
+
+def _arm(base: str, arms: Sequence[ArmFacts]) -> str:
+    """An arm of the configuration; of a sweep with its swept settings."""
+    paths = dict.fromkeys(arm.path for arm in arms if arm.path is not None)
+    return f"{base} at {counted(len(arms), 'value')} of {_and(list(paths))}" if paths else base
+
+
+# What came out -------------------------------------------------------------------------------------------------------
+
+
+def _results(table: Table) -> Iterator[str]:
+    """A paragraph for each downstream: fine-tuning with the fewest layers frozen, then each probe."""
+    findings = table.findings
+    tuned = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
+    probes = [freeze for freeze in findings.by_frozen if freeze.endswith(PROBE)]
+    for downstream in findings.downstreams:
+        sentences: list[str] = []
+        for freeze in [*tuned[:1], *probes]:
+            cells = [table.cells[arm, freeze, downstream] for arm in findings.arms]
+            scored = sorted((c for c in cells if c.mean is not None), key=lambda c: -(c.mean or 0))
+            compared = sorted((c for c in scored if c.difference is not None), key=lambda c: -(c.difference or 0))
+            if compared:
+                if not sentences:
+                    sentences += _answer(compared, findings, downstream)
+                sentences += _verdicts(compared, table)
+                sentences += _by_epoch(compared, findings)
+            elif scored:
+                sentences += _ranking(scored, cells, findings)
+            sentences += _of_sweeps(scored, findings)
+        yield " ".join(sentences or [f"There is no result on {downstream} yet."])
+    if len(tuned) > 1:
+        yield "The table has the results with other frozen layers, too."
+
+
+def _answer(compared: Sequence[Cell], findings: Findings, downstream: str) -> Iterator[str]:
+    """Question and answer, where formulas are compared with training from scratch."""
+    arms = findings.arms
+    cells = [c for c in compared if arms[c.arm].source == "formula" and _from_scratch(c, findings)]
+    raised = [c.arm for c in cells if c.significant and (c.difference or 0) > 0]
+    if not cells:
+        return
+    if raised:
+        answer = "Yes" if len(raised) == len(cells) else f"Yes, with {listed(raised)}"
+    elif all(c.significant for c in cells):
+        answer = "No"
+    else:
+        seeds = max(len(c.pairs) for c in cells)
+        answer = "One seed cannot tell" if seeds == 1 else f"No effect is shown with {seeds} seeds"
+        if any(c.significant for c in cells):
+            answer = "No: no gain is shown"
+    yield f"Does pre-training on formulas help on {downstream}? {answer}."
+
+
+def _verdicts(compared: Sequence[Cell], table: Table) -> Iterator[str]:
+    """A sentence on the arm with the greatest gain that counts, and on the others by their group.
+
+    Args:
+        compared: cells with a difference, the highest first.
+    """
+    first = next((c for c in compared if c.significant and (c.difference or 0) > 0), compared[0])
+    yield _verdict(first, table)
+    others = [c for c in compared if c is not first]
+    one_seed = [c for c in others if len(c.pairs) == 1]
+    groups = {
+        "Higher beyond chance": [c for c in others if c.significant and (c.difference or 0) > 0],
+        "Lower beyond chance": [c for c in reversed(others) if c.significant and (c.difference or 0) < 0],
+        "Not beyond chance": [c for c in others if not c.significant and len(c.pairs) > 1],
+        "Of one seed, too" if len(first.pairs) == 1 else "Of one seed": one_seed,
+    }
+    for title, cells in groups.items():
+        if cells:
+            yield f"{title}: {listed([_short(cell) for cell in cells])}."
+
+
+def _verdict(cell: Cell, table: Table) -> str:
+    """The sentence on one arm and its baseline."""
+    assert cell.difference is not None and cell.baseline is not None
+    findings = table.findings
+    reference = table.cells[cell.baseline, cell.freeze, cell.downstream]
+    measure, size = _measure(cell), points(abs(cell.difference)).lstrip("+")
+    scores = f"{cell.baseline} {score_text(reference)}, {cell.arm} {score_text(cell)}"
+    more = "more" if cell.difference > 0 else "less"
+    seeds = len(cell.pairs)
+    if seeds == 1:
+        both = f"{cell.arm} and {cell.baseline} have the same {measure}" if size == "0.0" else (
+            f"{cell.arm} has {size} points {more} {measure} than {cell.baseline}")  # fmt: skip
+        return f"{both} ({scores}), with one seed."
+    if cell.significant:
+        verb = "raises" if cell.difference > 0 else "lowers"
+        test = f"{seeds} seeds; {T_TEST}, {p_text(cell.p_corrected or 0)}"
+        return f"{_change(cell, findings)} {verb} {measure} by {size} points ({scores}; {test})."
+    told = f"{cell.arm} and {cell.baseline} cannot be told apart by {measure} ({scores}):"
+    difference = f"the difference of {points(cell.difference)} points"
+    if cell.p is None or cell.interval is None:
+        return f"{told} {difference} is the same for all {seeds} seeds, and no test applies to that."
+    if cell.p < ALPHA:
+        return f"{told} {difference} is not beyond chance after Holm's correction ({p_text(cell.p_corrected or 1)})."
+    low, high = cell.interval
+    return f"{told} the difference lies between {points(low)} and {points(high)} points (95 % interval, {seeds} seeds)."
+
+
+def _measure(cell: Cell) -> str:
+    """``top-1 accuracy on digits``, ``top-1 accuracy of a linear probe on digits``."""
+    of = f" of {_PROBES[cell.freeze]}" if cell.freeze in _PROBES else ""
+    frozen = f" with {cell.freeze} frozen" if not of and cell.freeze != "none" else ""
+    return f"{cell.metric}{of} on {cell.downstream}{frozen}"
+
+
+def _change(cell: Cell, findings: Findings) -> str:
+    source = findings.arms[cell.arm].source
+    if not _from_scratch(cell, findings) or source == "random":
+        return f"{cell.arm} in place of {cell.baseline}"
+    return f"Starting from {cell.arm}" if source == "checkpoint" else f"Pre-training on {cell.arm}"
+
+
+def _from_scratch(cell: Cell, findings: Findings) -> bool:
+    """Whether the baseline of a cell is training from scratch."""
+    return cell.baseline in findings.arms and findings.arms[cell.baseline].scratch
+
+
+def _short(cell: Cell) -> str:
+    p = "" if cell.method != T_TEST or cell.p_corrected is None else f", {p_text(cell.p_corrected)}"
+    return f"{cell.arm} ({points(cell.difference or 0)} points{p})"
+
+
+def _by_epoch(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
+    """Arms that reach the final accuracy of their baseline much earlier than the baseline itself."""
+    found = [(cell, catching_up(cell.pairs)) for cell in compared if cell.downstream not in findings.several_labels]
+    faster = [(cell, epochs) for cell, epochs in found if epochs is not None and 4 * epochs[0] <= 3 * epochs[1]]
+    for baseline in dict.fromkeys(cell.baseline for cell, _ in faster):
+        own = [(cell.arm, found) for cell, found in faster if cell.baseline == baseline]
+        arms = [f"{arm} after {ours} of {total}" for arm, (ours, _, total) in own]
+        theirs = max(theirs for _, (_, theirs, _) in own)
+        yield f"The final accuracy of {baseline} is reached by {listed(arms)} epochs; {baseline} needs {theirs}."
+
+
+def _ranking(scored: Sequence[Cell], cells: Sequence[Cell], findings: Findings) -> Iterator[str]:
+    """Scores without a baseline.
+
+    Args:
+        scored: cells with a score, the highest first.
+        cells: also those without one.
+    """
+    scores = listed([f"{cell.arm} {score_text(cell)}" for cell in scored])
+    yield f"{_measure(scored[0])[0].upper()}{_measure(scored[0])[1:]}: {scores}."
+    lacking = {name for cell in cells if (name := cell.baseline) is not None}
+    if lacking:
+        yield f"There is no result of {_and(sorted(lacking))} to compare with."
+    elif len(findings.arms) > 1:
+        yield "No arm is the baseline (training from scratch, or 'against'), so no difference is tested."
+    else:
+        yield "There is no other arm to compare with."
+
+
+def _of_sweeps(scored: Sequence[Cell], findings: Findings) -> Iterator[str]:
+    """The best and the worst value of each swept setting."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in scored:
+        facts = findings.arms[cell.arm]
+        if facts.path is not None:
+            groups.setdefault((facts.base, facts.path), []).append(cell)
+    for (base, path), cells in groups.items():
+        if len(cells) > 1:
+            best, worst = (f"{findings.arms[c.arm].value} ({percent(c.mean)})" for c in (cells[0], cells[-1]))
+            yield f"By {path}, {base} has its highest mean at {best}, its lowest at {worst}."
+
+
+# How sure that is ----------------------------------------------------------------------------------------------------
+
+
+def _certainty(table: Table) -> Iterator[str]:
+    findings = table.findings
+    compared = [cell for cell in table.cells.values() if cell.pairs]
+    tests = sum(cell.p is not None for cell in compared)
+    seeds = [len(cell.pairs) for cell in compared]
+    if any(cell.method == T_TEST for cell in compared):
+        corrected = f" after Holm's correction for {tests} tests" if tests > 1 else ""
+        yield f"Beyond chance is p < {ALPHA} in the {T_TEST} over seeds{corrected}."
+    if 2 in seeds:
+        yield "Two seeds can show only differences that are almost the same for both."
+    if 1 in seeds or len(findings.seeds) == 1:
+        yield "With one seed it cannot be said how much other seeds differ: give more (seeds: [0, 1, 2])."
+    if len({cell.arm for cell in compared}) > 1:
+        yield "Arms are tested against their baseline, not against each other."
+    if seeds:
+        yield "All this holds for these images, this model and these settings."
+    failed = sum(result.error is not None for result in findings.results)
+    pending = sum(result.pending for result in findings.results)
+    if failed or pending:
+        which = _and([f"{n} {word}" for n, word in ((failed, "failed"), (pending, "not computed yet")) if n])
+        yield f"{failed + pending} of {len(findings.results)} results are missing here ({which})."
+
+
+# At what cost --------------------------------------------------------------------------------------------------------
+
+
+def _cost(findings: Findings) -> Iterator[str]:
+    by_arm: dict[str, dict[str, Result]] = {}
+    for result in findings.results:
+        if result.pretrain_seconds is not None and result.start is not None:
+            by_arm.setdefault(result.arm, {}).setdefault(result.start, result)
+    if by_arm:
+        arms = [_pretraining(findings.arms[arm], arm, starts, findings) for arm, starts in by_arm.items()]
+        yield f"Pre-training took {listed(arms)}."
+        if all(findings.arms[arm].source == "formula" for arm in by_arm):
+            yield "It used no photograph."
+    if any(arm.source == "checkpoint" for arm in findings.arms.values()):
+        yield "The pre-training of checkpoints is not counted."
+    tuning = [seconds for result in findings.results if (seconds := result.finetune_seconds) is not None]
+    if tuning:
+        yield f"Fine-tuning took {duration(fmean(tuning))} a model."
+    starts = {s: r.pretrain_seconds or 0.0 for each in by_arm.values() for s, r in each.items()}
+    evaluating = sum(result.evaluate_seconds or 0 for result in findings.results)
+    if tuning or starts:
+        yield f"All of it: {duration(sum(starts.values()) + sum(tuning) + evaluating)}."
+
+
+def _pretraining(facts: ArmFacts, arm: str, starts: dict[str, Result], findings: Findings) -> str:
+    """``35 s for ifs (2,400 drawn images, 4 epochs)``, mean over seeds."""
+    seconds = duration(fmean(result.pretrain_seconds or 0.0 for result in starts.values()))
+    epochs = [len(history) for start in starts if (history := findings.pretrainings.get(start))]
+    images = [f"{facts.images:,} drawn images"] if facts.images is not None else []
+    how = [*images, *([counted(epochs[0], "epoch")] if epochs else [])]
+    return f"{seconds} for {arm}" + (f" ({', '.join(how)})" if how else "")
+
+
+def _and(texts: Iterable[str]) -> str:
+    *before, last = texts
+    return f"{', '.join(before)} and {last}" if before else last

@@ -56,6 +56,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest test first: begun last, it would keep one core busy alone.
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
     if EMULATED or not torch.cuda.is_available():
         for item in items:
             emulated = EMULATED and "device" in getattr(item, "fixturenames", ())

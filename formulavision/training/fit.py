@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
 import multiprocessing
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +25,7 @@ from formulavision.recipes.device import device_name, find_device
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
 from formulavision.training.export import write_card
+from formulavision.training.extras import Extras, check_sendable, quiet_lightning
 from formulavision.training.models import build_model, check_training, save_timm_model
 from formulavision.training.module import Classifier
 from formulavision.training.processes import is_first, launched, train_in_processes
@@ -37,7 +36,7 @@ from formulavision.training.runs import Run, claim, find_checkpoint, write_resul
 from formulavision.training.settings import Precision, TrainSettings
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.interrupts import interrupt, stoppable
-from formulavision.util.logs import logged, note
+from formulavision.util.logs import LOG, logged, note
 from formulavision.util.machine import cores, processor, versions
 from formulavision.util.text import counted
 from formulavision.util.version import __version__
@@ -46,15 +45,6 @@ __all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
 
 _PATIENCE = timedelta(hours=12)
 """Time for which processes wait for each other: one may cluster a million images while the others do nothing."""
-
-_ADVICE = (
-    ".*does not have many workers",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # the recorder sets the loader's position
-    r"Found \d+ module\(s\) in eval mode",  # frozen layers
-    "GPU available but not used",  # device: cpu
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
-)
-"""Warnings by which Lightning advises its users, and which do not apply here."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,7 @@ class Plan:
         train: training images.
         validation: images to validate on after each epoch; None: none.
         frozen: names of the frozen parameters.
+        extras: loggers, callbacks and Trainer arguments of the user.
     """
 
     out: Path
@@ -78,6 +69,7 @@ class Plan:
     train: ImageDataset
     validation: ImageDataset | None = None
     frozen: Sequence[str] = ()
+    extras: Extras = field(default_factory=Extras)
 
 
 def new_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
@@ -168,6 +160,9 @@ def _check(plan: Plan, ranks: int) -> None:
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: must be 0 for images of several labels each")
     check_training(plan.model, settings, len(train.classes))
+    if settings.devices > 1 and launched() is None:
+        extras = plan.extras
+        check_sendable(logger=extras.loggers, callbacks=extras.callbacks, trainer_args=extras.trainer_args)
 
 
 def _train_a_part(plan: Plan, checkpoint: Path | None, quiet: bool) -> None:
@@ -210,8 +205,14 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         minutes=settings.checkpoint_minutes,
         resumed_from=checkpoint,
         on_epoch=lambda metrics: tell(epoch_line(metrics)),
+        described=plan.content,
     )
-    with _quiet_lightning(), own_randomness(), _interruptible(plan, recorder, tell):
+    with quiet_lightning(), own_randomness(), _interruptible(plan, recorder, tell):
+        loggers = plan.extras.loggers
+        if loggers is None:
+            loggers = (
+                TensorBoardLogger(plan.out / LOG.parent, name="", version="tensorboard", default_hp_metric=False),
+            )
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=torchrun.local_size if torchrun else 1,
@@ -219,16 +220,16 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
             strategy=DDPStrategy(timeout=_PATIENCE) if torchrun else "auto",
             precision=precision,
             max_epochs=settings.epochs,
-            callbacks=[recorder, *_more(plan, data, console)],
+            # The recorder writes checkpoints: after the user's callbacks, whose state is in them.
+            callbacks=[*plan.extras.callbacks, recorder, *_more(plan, data, console)],
             gradient_clip_val=settings.clip_grad or None,
-            logger=TensorBoardLogger(plan.out, name="", version="tensorboard"),
-            log_every_n_steps=0,
+            logger=loggers,
+            default_root_dir=plan.out / LOG.parent,
             limit_val_batches=0 if plan.validation is None else None,
             enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            **plan.extras.arguments,
         )
         # Lightning answers SIGTERM without writing a checkpoint, and several processes may then wait for ever.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -252,7 +253,7 @@ def _more(plan: Plan, data: TrainingData, console: Console) -> list[lightning.Ca
         from formulavision.training.deepcluster import Reclustering  # scikit-learn is slow to import
 
         callbacks.append(Reclustering(plan.settings, data))
-    if console.is_terminal and not console.quiet:
+    if console.is_terminal and not console.quiet and not plan.extras.has_bar:
         callbacks.append(Bar(console))
     return callbacks
 
@@ -304,20 +305,3 @@ def _interruptible(plan: Plan, recorder: Recorder, tell: Any) -> Iterator[None]:
             # The loader makes one message of the worker's traceback, which ends with the worker's own message.
             raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         raise
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Lightning prints no advice, and no lines about the devices that it found."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for message in _ADVICE:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -149,7 +151,10 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: Batch, step: int) -> torch.Tensor:
         # Random numbers of a step (dropout, mixing) depend on its number alone, so that a resumed run repeats them.
         stream = random_stream(self.settings.seed, Stream.STEP, self.current_epoch, step, self.global_rank)
-        torch.manual_seed(int(stream.integers(2**63)))
+        seed = int(stream.integers(2**63))
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         images, labels = batch
         inputs, targets = self._input(images), labels
         if self.mix is not None:
@@ -169,6 +174,10 @@ class Classifier(lightning.LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:
+            self._log("train", self.train_sums)
+
     def on_validation_epoch_start(self) -> None:
         self.validation_sums.reset()
 
@@ -176,6 +185,17 @@ class Classifier(lightning.LightningModule):
         images, labels = batch
         logits = self.final_model(self._input(images))
         self.validation_sums.add(classification_loss(logits, labels), logits, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("validation", self.validation_sums)
+
+    def _log(self, images: str, sums: Sums) -> None:
+        """Metrics of the epoch for callbacks and, where no run of ours writes them, for loggers."""
+        loss, accuracy, _ = sums.totals(self.device)
+        metrics = {f"{images}_loss": loss, f"{images}_accuracy": accuracy}
+        logged = self.data is None and bool(self.trainer.loggers)
+        # The same numbers in all processes: their mean is taken only because Lightning asks for it.
+        self.log_dict(metrics, on_step=False, on_epoch=True, logger=logged, batch_size=1, sync_dist=True)
 
     # A checkpoint's state_dict holds the model alone, as timm's checkpoints do, so that it loads as weights.
 

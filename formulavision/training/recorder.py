@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
+from formulavision.training.extras import check_states
 from formulavision.training.module import Classifier
 from formulavision.training.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics
 from formulavision.util.errors import FormulaVisionError
@@ -41,6 +42,7 @@ class Recorder(lightning.Callback):
         minutes: between checkpoints within an epoch.
         resumed_from: the checkpoint that the run goes on from.
         on_epoch: called with the metrics of each epoch.
+        described: hyperparameters of the run, for its loggers.
 
     Attributes:
         history: metrics of all epochs.
@@ -56,6 +58,7 @@ class Recorder(lightning.Callback):
         minutes: float,
         resumed_from: Path | None,
         on_epoch: Callable[[EpochMetrics], None],
+        described: Mapping[str, Any],
     ) -> None:
         self.folder = folder
         self.data = data
@@ -63,6 +66,7 @@ class Recorder(lightning.Callback):
         # A damaged last checkpoint does not replace the one before it.
         self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
         self.on_epoch = on_epoch
+        self.described = dict(described)
         self.history: list[EpochMetrics] = []
         self.images = 0
         self.train_seconds = 0.0
@@ -122,8 +126,12 @@ class Recorder(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = self._saved = time.perf_counter()
-        if trainer.is_global_zero and self.history:  # metrics.csv may be damaged, or older than the checkpoint
-            self._write_table()
+        check_states(trainer.callbacks)  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.described)
+            if self.history:  # metrics.csv may be damaged, or older than the checkpoint
+                self._write_table()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.batches.epoch, self.batches.start = trainer.current_epoch, 0
@@ -145,6 +153,7 @@ class Recorder(lightning.Callback):
             self._save(trainer, trainer.current_epoch, batch_idx + 1)
         if stop:
             interrupt(self.stop or signal.SIGTERM)  # 0 where another process got the signal
+        self._check_not_stopped(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._end_of_training(pl_module)
@@ -174,6 +183,8 @@ class Recorder(lightning.Callback):
         self.on_epoch(metrics)
         if trainer.strategy.reduce_boolean_decision(self.stop > 0, all=False) and epoch < self.epochs:
             interrupt(self.stop or signal.SIGTERM)
+        if epoch < self.epochs:
+            self._check_not_stopped(trainer)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -196,6 +207,13 @@ class Recorder(lightning.Callback):
                 f"lower learning_rate (it is {self._learning_rate:g})"
             )
 
+    def _check_not_stopped(self, trainer: lightning.Trainer) -> None:
+        if trainer.should_stop:
+            raise FormulaVisionError(
+                f"{self.folder}: a callback stopped the run (should_stop) before its last epoch: leave it out, and "
+                "resume the run"
+            )
+
     def _write_table(self) -> None:
         rows = [[metrics[column] for column in COLUMNS] for metrics in self.history]
         write_csv(self.folder / "metrics.csv", [COLUMNS, *rows])
@@ -205,6 +223,7 @@ class Recorder(lightning.Callback):
         self._position = (epoch, batch)
         checkpoint = self.folder / LAST_CHECKPOINT
         temporary = partial_path(checkpoint)
+        check_states(trainer.callbacks)  # type: ignore[attr-defined]
         try:
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:

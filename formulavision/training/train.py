@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ from formulavision.util.errors import CheckpointError, ConfigError
 from formulavision.util.folders import State
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers import Logger
+
     from formulavision.data.datasets import FormulaDataset
     from formulavision.data.downstream import DownstreamLike, DownstreamSettings
     from formulavision.data.loading import ImageDataset
@@ -42,6 +45,9 @@ def pretrain(
     out: str | Path,
     labels: LabelSettings | Mapping[str, Any] | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
+    logger: Logger | Iterable[Logger] | bool = True,
+    callbacks: Callback | Iterable[Callback] = (),
+    trainer_args: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -58,6 +64,11 @@ def pretrain(
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
             ``{"clusters": 1000}``, clusters of the model's own features, found before each epoch (table 7).
         settings: how to train; the defaults are those of the paper's section 4.
+        logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
+            from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
+        callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
+        trainer_args: further arguments of Lightning's Trainer, such as ``profiler``. Callbacks and arguments that would
+            break exact resuming are refused.
         resume: go on with the run in ``out``, from its last checkpoint. Arguments that are left out are those of the
             run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs``: a larger number
             makes a run longer, finished or not, unless its schedule is ``cosine``.
@@ -69,7 +80,7 @@ def pretrain(
         ``settings.held_out``, of instances that are never trained on.
 
     Raises:
-        ConfigError: a setting or the folder is wrong, or the run to be resumed is damaged or differs.
+        ConfigError: an argument, a setting or the folder is wrong, or the run to be resumed is damaged or differs.
         StoreError: the store cannot be read.
         PluginError: the recipe's generator failed.
     """
@@ -92,9 +103,11 @@ def pretrain(
     show_progress = show_progress and is_first()
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
+    from formulavision.training.extras import read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.models import check_model
 
+    extras = read_extras(logger, callbacks, trainer_args)
     check_model(settings)
     dataset, description = _open_data(data, settings, show_progress)
     held_out = _held_out(dataset, settings, show_progress)
@@ -104,7 +117,7 @@ def pretrain(
     content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), "data": description}
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
-    plan = Plan(out, content, settings, new_model(settings, dataset.num_classes), dataset, held_out)
+    plan = Plan(out, content, settings, new_model(settings, dataset.num_classes), dataset, held_out, extras=extras)
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
@@ -115,6 +128,9 @@ def finetune(
     out: str | Path,
     freeze: str | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
+    logger: Logger | Iterable[Logger] | bool = True,
+    callbacks: Callback | Iterable[Callback] = (),
+    trainer_args: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -130,6 +146,11 @@ def finetune(
         freeze: the first layers to freeze; see :func:`formulavision.training.freeze`. None: none.
         settings: how to train. The model and the preprocessing of images (size, resizing, mean and deviation) default
             to the checkpoint's, where they are known.
+        logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
+            from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
+        callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
+        trainer_args: further arguments of Lightning's Trainer, such as ``profiler``. Callbacks and arguments that would
+            break exact resuming are refused.
         resume: go on with the run in ``out``, from its last checkpoint. Arguments that are left out are those of the
             run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs``: a larger number
             makes a run longer, finished or not, unless its schedule is ``cosine``.
@@ -140,8 +161,8 @@ def finetune(
         The complete run. Its validation metrics are those of the downstream's test images.
 
     Raises:
-        ConfigError: a setting or the folder is wrong, the model has no such layers to freeze, or the run to be resumed
-            is damaged or differs.
+        ConfigError: an argument, a setting or the folder is wrong, the model has no such layers to freeze, or the run
+            to be resumed is damaged or differs.
         CheckpointError: the checkpoint cannot be read, or is of another architecture.
         DownstreamError: the dataset cannot be used as it is.
     """
@@ -164,11 +185,13 @@ def finetune(
     console = Console(quiet=not (show_progress and is_first()))
     # The imports from here on are slow.
     from formulavision.training.checkpoints import load_checkpoint
+    from formulavision.training.extras import read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
     from formulavision.training.models import check_model
     from formulavision.training.progress import say_and_log
 
+    extras = read_extras(logger, callbacks, trainer_args)
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
     if weights is not None:
         settings = weights.complete(settings)
@@ -188,7 +211,7 @@ def finetune(
         say_and_log(f"checkpoint {weights.name}: {weights.load_into(model).describe()}", console)
         if preprocessing := weights.describe_preprocessing(settings):
             say_and_log(preprocessing, console)
-    plan = Plan(out, content, settings, model, opened.train, opened.test, freeze_layers(model, freeze))
+    plan = Plan(out, content, settings, model, opened.train, opened.test, freeze_layers(model, freeze), extras)
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 

@@ -87,7 +87,7 @@ def test_the_folder_explains_itself(pretrained: Run, small: Any) -> None:
 def test_tensorboard_reads_the_metrics(pretrained: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(pretrained.folder / "tensorboard"))
+    board = EventAccumulator(str(pretrained.folder / "logs" / "tensorboard"))
     board.Reload()
     events = board.Scalars("train_loss")
     assert [e.step for e in events] == [1, 2]

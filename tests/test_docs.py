@@ -40,6 +40,14 @@ def test_the_tutorials_code_is_what_the_tests_run(document: str, language: str, 
     assert shown == [(ROOT / "tests" / file).read_text() for file in files]
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_of_datasets_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = blocks(ROOT / "docs" / "downstreams.md", "python")
+    assert len(examples) == 3
+    exec(examples[number], {})
+
+
 @pytest.mark.parametrize(("document", "command"), commands())
 def test_commands_in_the_documents_exist_with_their_options(document: str, command: str) -> None:
     group = get_command(app)

@@ -1,9 +1,10 @@
-"""Map-style datasets of Python programs (torchvision's, a Subset, a list of pairs) as labelled images."""
+"""Map-style datasets of Python programs (torchvision's, Hugging Face's, a list of pairs) as labelled images."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,21 @@ __all__ = ["DatasetImages", "as_images", "as_sides", "find_labels", "is_dataset"
 
 _CONTENTS = 300
 _COMPARED = 8
+_COLUMNS = (("image", "img"), ("label", "labels"))
+"""Names of the columns of images and of labels, in datasets whose items are mappings, as Hugging Face's are."""
 
 
 def is_dataset(value: object) -> bool:
     """Whether a value has a length and items, and is neither text nor a mapping."""
-    return all(hasattr(value, name) for name in ("__len__", "__getitem__")) and not hasattr(value, "keys")
+    items = all(hasattr(value, name) for name in ("__len__", "__getitem__"))
+    return items and not hasattr(value, "keys") and not isinstance(value, str | bytes)
 
 
 class DatasetImages:
     """An :class:`~formulavision.data.downstream.images.ImageSource` of a dataset whose items are (image, label).
+
+    Items may also be mappings with the columns ``image`` (or ``img``) and ``label`` (or ``labels``), as of Hugging
+    Face's ``datasets``.
 
     An image is a PIL image, a uint8 array [h, w] or [h, w, c], or a tensor [c, h, w]: uint8, or floating-point from 0
     to 1 (as torchvision's ``ToTensor`` makes), which is scaled by 255 and rounded.
@@ -74,6 +81,13 @@ class DatasetImages:
         except Exception as error:  # whatever somebody's dataset raises
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise self._error(index, f"cannot be read ({reason})") from error
+        if isinstance(item, Mapping):
+            columns = [_column(item, names) for names in _COLUMNS]
+            if None in columns:
+                raise self._error(
+                    index, f"has the columns {', '.join(map(str, item))}: must have image and label: rename_column()"
+                )
+            return [item[column] for column in columns]
         if not isinstance(item, tuple | list) or len(item) < 2:
             raise self._error(index, f"is {type(item).__name__}: an item must be (image, label)")
         return item
@@ -89,7 +103,7 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
     are read. The classes are named by its ``classes``, or by their numbers.
 
     Args:
-        dataset: has a length; an item is (image, label), with an image as of :class:`DatasetImages` and an int from 0.
+        dataset: has a length; its items are as of :class:`DatasetImages`, the labels whole numbers from 0.
         class_names: the classes, where they are known.
 
     Raises:
@@ -124,9 +138,17 @@ def as_sides(data: Any) -> tuple[str, Sides]:
         The name of the (training) dataset's class, and the two sides.
 
     Raises:
-        DownstreamError: an item cannot be used, or a class of a dataset that is divided has one image only.
+        DownstreamError: an item cannot be used, the classes of a pair differ, or a class of a dataset that is divided
+            has one image only.
     """
     if isinstance(data, tuple | list) and len(data) == 2 and all(map(is_dataset, data)) and not _is_item(data[0]):
+        names = [_classes(side) for side in data]
+        if all(names) and names[0] != names[1]:
+            ours, theirs = next(pair for pair in zip_longest(*names) if pair[0] != pair[1])
+            raise DownstreamError(
+                f"{type(data[1]).__name__}: the test images have other classes than the training images "
+                f"('{theirs}' where those have '{ours}'): both must have the same classes in the same order"
+            )
         train = as_images(data[0])
         return type(data[0]).__name__, Sides(train, as_images(data[1], train.classes))
     name = type(data).__name__
@@ -139,7 +161,8 @@ def _is_item(value: Any) -> bool:
 
 
 def find_labels(dataset: Any) -> NDArray[np.int64] | None:
-    """Labels as a dataset of torchvision's lists them, or the one that it is a ``torch.utils.data.Subset`` of.
+    """Labels as a dataset of torchvision's lists them, or the one that it is a ``torch.utils.data.Subset`` of; or the
+    column of a Hugging Face dataset.
 
     Returns:
         int64 [n]; None where the dataset lists none.
@@ -147,9 +170,12 @@ def find_labels(dataset: Any) -> NDArray[np.int64] | None:
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         whole = find_labels(dataset.dataset)
         return None if whole is None else whole[np.asarray(dataset.indices)]
-    for name in ("targets", "labels", "_labels"):
+    listed = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels")]
+    if column := _label_column(dataset):
+        listed.append(dataset.with_format(None)[column][:])
+    for values in listed:
         try:
-            labels = np.asarray(getattr(dataset, name, None))
+            labels = np.asarray(values)
         except (TypeError, ValueError):
             continue
         if labels.dtype.kind in "iu" and labels.shape == (len(dataset),):
@@ -161,4 +187,15 @@ def _classes(dataset: Any) -> list[str]:
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         return _classes(dataset.dataset)
     names = getattr(dataset, "classes", getattr(dataset, "class_names", None))
+    if column := _label_column(dataset):
+        names = getattr(dataset.features[column], "names", None)
     return [str(name) for name in names] if isinstance(names, list | tuple) else []
+
+
+def _label_column(dataset: Any) -> str | None:
+    """The column of labels of a Hugging Face dataset; None where it has none, or is another dataset."""
+    return _column(dataset.features, _COLUMNS[1]) if hasattr(dataset, "features") else None
+
+
+def _column(names: Any, known: Sequence[str]) -> str | None:
+    return next((name for name in known if name in names), None)

@@ -88,7 +88,7 @@ class LabelledImages:
         elif image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
         # A view: torchvision resizes bytes that lie pixel by pixel twice as fast, to the same values.
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
         return pixels, torch.from_numpy(self.labels[index]) if self.multi_label else int(self.labels[index])
 
     def part(self, chosen: NDArray[Any]) -> LabelledImages:

@@ -19,7 +19,7 @@ from formulavision.data.downstream.imagenet import open_imagenet
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.omniglot import open_omniglot
 from formulavision.data.downstream.places365 import open_places365
-from formulavision.data.downstream.settings import PYTHON, DownstreamSettings
+from formulavision.data.downstream.settings import PYTHON, SPLITS, DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import default_root, may_download, open_torchvision
 from formulavision.data.downstream.voc2012 import open_voc2012
 from formulavision.generators.streams import random_stream
@@ -97,9 +97,10 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
 
     Args:
         settings: the settings, as a mapping or text too (``/path``, ``imagenet:/path``, ``digits``, ``cifar10``); or
-            a pair (training, test) of map-style datasets, such as torchvision's, whose items are (image, label); or one
-            such dataset, of which 20 % of each class are tested on. Their images are PIL images, uint8, or from 0 to 1,
-            without random transforms.
+            a pair (training, test) of map-style datasets, such as torchvision's, whose items are (image, label), or
+            Hugging Face's, with the columns ``image`` and ``label``; or a mapping of such datasets with the keys
+            ``train`` and ``test`` (or ``validation``), such as a ``DatasetDict``; or one such dataset, of which 20 % of
+            each class are tested on. Their images are PIL images, uint8, or from 0 to 1, without random transforms.
 
     Raises:
         ConfigError: there is no such kind of dataset, or the argument is of another type.
@@ -109,6 +110,8 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
         return settings
     if isinstance(settings, str | PathLike):
         settings = DownstreamSettings.from_text(str(settings))
+    if isinstance(settings, Mapping) and settings and all(map(is_dataset, settings.values())):
+        settings = _split(settings)
     if isinstance(settings, Mapping):
         settings = parse(DownstreamSettings, dict(settings), "downstream")
     if is_dataset(settings):
@@ -207,6 +210,15 @@ def count_shared(train: LabelledImages, test: LabelledImages) -> int:
     trained, tested = ({folder / os.fsdecode(name) for name in _file_names(images)}
                        for folder, images in zip(folders, (train, test), strict=True))  # fmt: skip
     return len(trained & tested)
+
+
+def _split(splits: Mapping[Any, Any]) -> Any:
+    """The pair (training, test) of a mapping of datasets; the training images alone where no others are there."""
+    parts = {SPLITS.get(str(name).lower()): dataset for name, dataset in splits.items()}
+    if "train" not in parts:
+        raise DownstreamError(f"downstream: has the parts {', '.join(map(str, splits))}: must have train")
+    test = parts.get("test", parts.get("val"))
+    return parts["train"] if test is None else (parts["train"], test)
 
 
 def _open(settings: DownstreamSettings) -> Sides:

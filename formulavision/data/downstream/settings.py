@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +79,14 @@ class DownstreamSettings(Config):
     @model_validator(mode="before")
     @classmethod
     def _text(cls, data: Any) -> Any:
-        return _parts(data) if isinstance(data, str) else data
+        if isinstance(data, str | Path):
+            return _parts(str(data))
+        if not isinstance(data, Mapping | DownstreamSettings):
+            raise ValueError(
+                f"a {type(data).__name__} is not allowed here: must be the name of a dataset, a folder, or a mapping "
+                "of settings"
+            )
+        return data
 
     @field_validator("kind")
     @classmethod

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict
 from PIL import Image
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, random_split
 from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import v2
 
+from formulavision import FormulaDataset
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.data.downstream.datasets import as_images
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -87,6 +90,66 @@ def test_parts_of_datasets_have_their_labels_and_classes() -> None:
     assert tensors.labels.tolist() == [0, 1, 1, 3] and tensors.num_classes == 4
 
 
+def hugging_faces(image: str = "image", label: str = "label", count: int = 30) -> datasets.Dataset:
+    pixels = [Pictures()[i][0] for i in range(count)]
+    features = datasets.Features({"id": datasets.Value("int32"), image: datasets.Image(),
+                                  label: datasets.ClassLabel(names=list(Pictures.classes))})  # fmt: skip
+    columns = {"id": list(range(count)), image: pixels, label: [i % 3 for i in range(count)]}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+@pytest.mark.parametrize("columns", [("image", "label"), ("img", "labels")])
+@pytest.mark.parametrize("format", [None, "numpy", "torch"])
+def test_hugging_faces_datasets_are_read(columns: tuple[str, str], format: str | None) -> None:
+    ours, theirs = as_images(Pictures()), as_images(hugging_faces(*columns).with_format(format))
+    assert theirs.classes == ours.classes and theirs.labels.tolist() == ours.labels.tolist()
+    assert all(torch.equal(ours[i][0], theirs[i][0]) for i in range(30)) and theirs.digest() == ours.digest()
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("train", "validation"), ("training", "Test"), ("train",)])
+def test_a_mapping_of_datasets_is_its_training_and_test_images(names: tuple[str, ...]) -> None:
+    both: Any = (hugging_faces(), hugging_faces(count=9)) if len(names) == 2 else hugging_faces()
+    splits = dict(zip(names, both if len(names) == 2 else [both], strict=True))
+    for given in (splits, DatasetDict(splits)):
+        data = open_downstream(given)
+        assert data.identity() == open_downstream(both).identity()
+    with_others = {"unsupervised": hugging_faces(count=3), **splits}
+    assert open_downstream(with_others).describe() == data.describe()
+
+
+def test_columns_of_hugging_faces_datasets_may_be_renamed() -> None:
+    data = hugging_faces("picture", "fine_label")
+    with pytest.raises(DownstreamError, match=r"columns id, picture, fine_label: .* rename_column\(\)"):
+        open_downstream(data)
+    data = data.rename_column("picture", "image").rename_column("fine_label", "label")
+    parts = data.train_test_split(0.2, seed=1, stratify_by_column="label")
+    assert open_downstream(parts).describe() == "Dataset: 24 training and 6 test images of 3 classes"
+    assert as_images(Subset(data, range(9))).classes == ["red", "green", "blue"]
+
+
+def test_formula_driven_datasets_are_downstreams_too() -> None:
+    recipe = {"generator": "perlin", "categories": 2, "instances": 4, "canvas": {"size": 16, "padding": 0}}
+    data = open_downstream((FormulaDataset(recipe), FormulaDataset(recipe).held_out(2, fresh=False)))
+    assert data.describe() == "FormulaDataset: 8 training and 4 test images of 2 classes"
+    as_pil = as_images(FormulaDataset(recipe, pil=True))
+    assert all(torch.equal(as_pil[i][0], data.train[i][0]) for i in range(8))
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 1]), np.array([0, 1, 1], np.uint8), [np.int32(0), 1, 1]])
+def test_labels_of_any_integer_type_are_read(labels: Any) -> None:
+    data = [(np.zeros((4, 4), np.uint8), label) for label in labels]
+    assert as_images(data).labels.tolist() == [0, 1, 1]
+
+
+def test_a_comparison_takes_datasets_by_name_or_folder() -> None:
+    from formulavision.comparison import ComparisonSettings
+
+    for given in (Pictures(), (Pictures(), Pictures())):
+        told = rf"downstreams.mine: a {type(given).__name__} is not allowed here: must be the name of a dataset"
+        with pytest.raises(ConfigError, match=told):
+            ComparisonSettings.of({"name": "x", "arms": {"scratch": None}, "downstreams": {"mine": given}}, None)
+
+
 def test_labels_are_those_of_the_items() -> None:
     class Renamed(Pictures):
         def __getitem__(self, index: int) -> tuple[Any, Any]:
@@ -107,6 +170,14 @@ def test_torchvisions_datasets_are_read(tmp_path: Path) -> None:
     assert as_images(FakeData(6, (3, 8, 8), 4)).labels.tolist() == [FakeData(6, (3, 8, 8), 4)[i][1] for i in range(6)]
 
 
+class Renamed(Pictures):
+    classes = ("green", "red", "blue")
+
+
+class Fewer(Pictures):
+    classes = ("red", "green")  # type: ignore[assignment]
+
+
 class Broken(Pictures):
     def __init__(self, item: Any) -> None:
         super().__init__()
@@ -120,7 +191,12 @@ class Broken(Pictures):
     ("data", "told"),
     [
         (Broken(lambda image, label: image), "item 0 is Image: an item must be"),
-        (Broken({"image": 1, "label": 2}), "item 0 is dict: an item must be"),
+        (Broken({"image": 1, "label": 2}), r"item 0 is int64 \[\]: must be a PIL image"),
+        (Broken({"picture": 1, "label": 2}), r"item 0 has the columns picture, label: must have image and label"),
+        (Broken({"image": 1, "fine_label": 2}), r"item 0 has the columns image, fine_label: must have image and label"),
+        (DatasetDict({"test": Pictures(), "other": Pictures()}), "has the parts test, other: must have train"),
+        ((Pictures(), Renamed()), r"Renamed: the test images have other classes .*'green' where those have 'red'"),
+        ((Pictures(), Fewer()), r"Fewer: the test images have other classes .*'None' where those have 'blue'"),
         (Broken(lambda image, label: ("a.png", label)), "item 0 is <U5"),
         (Broken(lambda image, label: (image, "cat")), "label of type str"),
         (Broken(lambda image, label: (image, 0.5)), "label of type float"),

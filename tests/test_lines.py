@@ -18,7 +18,7 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_000,
     "comparison": 2_650,
-    "data": 1_900,
+    "data": 1_950,
     "evaluation": 1_000,
     "formulavision": 100,
     "generators": 400,

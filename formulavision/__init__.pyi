@@ -1,6 +1,8 @@
+from .comparison import ComparisonSettings as ComparisonSettings
 from .comparison import compare as compare
 from .comparison import sweep as sweep
 from .comparison.report import report as report
+from .data.bench import bench as bench
 from .data.datasets import FormulaDataset as FormulaDataset
 from .data.datasets import StoredDataset as StoredDataset
 from .data.labels import label_noise as label_noise

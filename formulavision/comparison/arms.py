@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
-from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.recipe import Recipe, as_recipe
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
@@ -29,9 +29,7 @@ _SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
 
 
 def _read_recipe(value: Any) -> Any:
-    if isinstance(value, str | Path):
-        return Recipe.load(value)
-    return Recipe.from_dict(value) if isinstance(value, dict) else value
+    return value if value is None else as_recipe(value)
 
 
 def _absolute_path(value: Any) -> Any:
@@ -61,7 +59,7 @@ class Arm(Config):
     """An arm: a model whose weights are pre-trained on a recipe or on images, read from a checkpoint, or random."""
 
     recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] | None = Field(
-        None, description="formula to pre-train on: a recipe, or the path of a recipe's YAML file"
+        None, description="formula to pre-train on: a recipe, the path of its YAML file, or the name of a generator"
     )
     images: Dataset | None = Field(
         None, description="real images to pre-train on: the training images of a downstream dataset, by its settings"

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from formulavision.comparison.arms import REMOTE, Arm, Dataset, Training, Variant, expand, flatten_sweep, swept_names
 from formulavision.data.downstream.settings import KINDS
+from formulavision.generators.registry import plugins
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
@@ -380,6 +381,10 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
         case (("arms", _, "recipe"), str()):
             # Read now, so that --set arms.NAME.recipe.KEY=VALUE can change it.
             file = folder / user_path(value)
+            if not file.exists():
+                if value in plugins().generators:
+                    return {"generator": {"name": value}}
+                file = shipped_configs().get(value, file)
             return _beside(file.parent, load_yaml(file), keys)
         case (("arms", _, "recipe", "generator"), str()):
             return {"name": value}

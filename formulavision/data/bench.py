@@ -21,7 +21,7 @@ from formulavision.recipes.categories import category_name
 from formulavision.recipes.category_files import read_folder, write_folder
 from formulavision.recipes.device import check_device, device_name
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage import Store
 from formulavision.storage.generation import Silent, generate
 from formulavision.util.errors import ConfigError
@@ -82,11 +82,12 @@ class RecipeCost:
 
 
 def bench(
-    recipe: Recipe, *, seconds: float = 1.0, device: str = "cpu", note: Callable[[str], None] = lambda line: None
+    recipe: RecipeLike, *, seconds: float = 1.0, device: str = "cpu", note: Callable[[str], None] = lambda line: None
 ) -> RecipeCost:
     """Measure a recipe on one core, with 16 of its categories at most.
 
     Args:
+        recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         seconds: duration of each of the three measurements, about.
         device: the device that draws: cpu, or cuda (cuda:N), where the generator can draw there.
         note: called with a line of text where the generator cannot draw on the device, and the CPU draws.
@@ -98,6 +99,7 @@ def bench(
     if not 0 < seconds <= 60:
         raise ConfigError(f"seconds: {seconds:g} is not allowed: must be above 0 and at most 60")
     check_device(device)
+    recipe = as_recipe(recipe)
     _search(recipe, 0)  # compiles kernels
     categories, rate = _search(recipe, seconds)
     with tempfile.TemporaryDirectory() as temporary:

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -270,7 +269,7 @@ class StoredDataset(RecipeDataset):
     An item is (uint8 tensor [channels, size, size], label), or what ``transform`` and ``target_transform`` make of it.
 
     Args:
-        path: the store's folder, or the store.
+        path: the store, or its folder.
         transform, target_transform, pil: as of :class:`FormulaDataset`.
 
     Raises:
@@ -279,13 +278,13 @@ class StoredDataset(RecipeDataset):
 
     def __init__(
         self,
-        path: str | PathLike[str] | Store,
+        path: str | PathLike[str],
         *,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         pil: bool = False,
     ) -> None:
-        self.store = path if isinstance(path, Store) else Store(Path(path))
+        self.store = Store(path)
         super().__init__(self.store.layout.category_names, transform, target_transform, pil)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from os import PathLike
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +24,7 @@ __all__ = ["build_finetuned", "check_classes", "evaluate", "open_finetuned"]
 
 
 def evaluate(
-    checkpoint: str | Path,
+    checkpoint: str | PathLike[str],
     downstream: DownstreamLike,
     *,
     out: str | Path | None = None,
@@ -90,7 +91,7 @@ def evaluate(
     return evaluation
 
 
-def open_finetuned(checkpoint: str | Path) -> tuple[Checkpoint, Run]:
+def open_finetuned(checkpoint: str | PathLike[str]) -> tuple[Checkpoint, Run]:
     """The weights and the run in a folder.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from os import PathLike
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ _CELL = 56
 _GAP = 4
 
 
-def first_layer_filters(checkpoint: str | Path) -> Image.Image:
+def first_layer_filters(checkpoint: str | PathLike[str]) -> Image.Image:
     """The filters of a model's first convolution, or of a transformer's patch embedding, side by side.
 
     Each filter is scaled from the lowest to the highest of its weights, of all three channels together, to 0..255, so
@@ -47,7 +47,7 @@ def first_layer_filters(checkpoint: str | Path) -> Image.Image:
     return picture
 
 
-def _first_layer(weights: Checkpoint, source: str | Path) -> torch.Tensor:
+def _first_layer(weights: Checkpoint, source: str | PathLike[str]) -> torch.Tensor:
     """The weights of the only convolution of three channels, or of the model's first one: float [filters, 3, h, w]."""
     found = {
         name: tensor

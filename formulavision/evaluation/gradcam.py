@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import matplotlib
@@ -29,7 +29,7 @@ _FEWEST_CELLS = 4
 """Height and width of a feature map, at least: with fewer cells, a heat map is nearly constant."""
 
 
-def grad_cam(checkpoint: str | Path, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+def grad_cam(checkpoint: str | PathLike[str], images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
     """Heat maps of the regions of images that a fine-tuned model recognises a class by.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization" (ICCV 2017),
@@ -132,7 +132,7 @@ def _as_map(model: Any, features: torch.Tensor) -> torch.Tensor:
 class _FinetunedModel:
     """A fine-tuned model that gives heat maps."""
 
-    def __init__(self, checkpoint: str | Path) -> None:
+    def __init__(self, checkpoint: str | PathLike[str]) -> None:
         weights, self.run = open_finetuned(checkpoint)
         self.classes = self.run.classes
         self.model, self.settings = build_finetuned(weights, self.run)
@@ -171,7 +171,7 @@ _OPACITY = 0.5
 
 
 def grad_cam_sheet(
-    checkpoints: Mapping[str, str | Path],
+    checkpoints: Mapping[str, str | PathLike[str]],
     downstream: DownstreamLike,
     *,
     count: int = 6,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -77,7 +79,7 @@ class Probe(Evaluation):
 
 
 def probe(
-    checkpoint: str | Path | None,
+    checkpoint: str | PathLike[str] | None,
     downstream: DownstreamLike,
     *,
     method: Method = "linear",
@@ -124,7 +126,7 @@ def probe(
         raise ConfigError(f"method: {method!r} is not allowed: must be linear or knn")
     if shots is not None and shots < 1:
         raise ConfigError(f"shots: {shots} is not allowed: must be at least 1")
-    name = "new weights" if checkpoint is None else str(checkpoint)
+    name = "new weights" if checkpoint is None else os.fspath(checkpoint)
     if out is None and (checkpoint is None or (not Path(name).exists() and name.startswith(_PUBLISHED))):
         raise ConfigError(f"out: is missing: {name} has no folder to write into")
     weights = None if checkpoint is None else load_checkpoint(checkpoint)
@@ -204,7 +206,7 @@ def probe(
 
 
 def feature_settings(
-    weights: Checkpoint | None, source: str | Path, settings: TrainSettings | Mapping[str, Any] | None
+    weights: Checkpoint | None, source: str | PathLike[str], settings: TrainSettings | Mapping[str, Any] | None
 ) -> TrainSettings:
     """The settings of a checkpoint's model and of its images: those that are given, then the checkpoint's own.
 
@@ -407,7 +409,7 @@ def _mean(draws: Sequence[Metrics]) -> Metrics:
     return replace(first, **means)
 
 
-def _default_folder(checkpoint: str | Path, opened: Downstream, method: str, shots: int | None) -> Path:
+def _default_folder(checkpoint: str | PathLike[str], opened: Downstream, method: str, shots: int | None) -> Path:
     settings = opened.settings
     dataset = settings.root.resolve().name if settings.kind == "folder" and settings.root else settings.kind
     name = f"{method}-{dataset}" + (f"-{shots}-shot" if shots else "")

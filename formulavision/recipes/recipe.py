@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, model_serializer, model_validator
 
@@ -95,6 +95,7 @@ class Recipe(Config):
     """A formula-driven dataset: index -> (image, label) for ``len(recipe)`` indices.
 
     Index i is instance i mod ``instances`` of category i div ``instances``, which is its label.
+    ``Recipe.load("ifs")`` is a generator's recipe with its defaults; ``Recipe.load("recipe.yaml")`` reads a file.
     """
 
     generator: GeneratorSettings
@@ -102,6 +103,13 @@ class Recipe(Config):
     instances: int | None = Field(None, ge=1, le=1_000_000, description="images a category")
     canvas: Canvas = Canvas()
     seed: int = Field(1, ge=0, lt=2**63, description="seed of categories and instances")
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *given: Any, **settings: Any) -> Recipe:
+            if given:
+                raise ConfigError(f"Recipe: takes settings by name: Recipe.load({given[0]!r}) takes a name or a file")
+            return super().__new__(cls)
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
@@ -155,6 +163,15 @@ class Recipe(Config):
 
     def __len__(self) -> int:
         return self.num_categories * self.num_instances
+
+    def __repr__(self) -> str:
+        size, kind = self.canvas.size, "gray" if self.canvas.channels == 1 else "colour"
+        return (
+            f"Recipe({self.generator.name}: {self.num_categories:,} categories x {self.num_instances:,} images of "
+            f"{size} x {size}, {kind}, seed {self.seed}, id {self.id})"
+        )
+
+    __str__ = __repr__
 
     @property
     def num_categories(self) -> int:
@@ -212,11 +229,26 @@ class Recipe(Config):
 
     @classmethod
     def load(cls, path: str | PathLike[str], settings: Iterable[str] = ()) -> Recipe:
-        """A recipe from a YAML file; a relative ``categories.folder`` is looked for beside the file.
+        """A recipe from a YAML file; or, by name, that of a generator with its defaults, or one that ships.
+
+        A relative ``categories.folder`` is looked for beside the file.
+
+        Args:
+            path: of the file. Text that is no path of a file is the name of a generator (``ifs``), or of a recipe that
+                ships (``fractaldb-1k``).
+            settings: laid over it, as ``path.to.key=value``.
 
         Raises:
-            ConfigError: the file cannot be read, or what it says is not a recipe.
+            ConfigError: the file cannot be read, or what it says is not a recipe; or there is no such name.
         """
+        if isinstance(path, str) and not user_path(path).exists():
+            generators, shipped = plugins().generators, shipped_configs()
+            if path in generators:
+                return cls.from_dict({"generator": path}, settings)
+            if path not in shipped and not Path(path).suffix:
+                hint = did_you_mean(path, [*generators, *shipped])
+                raise ConfigError(f"recipe: {path}: no such file, and no generator of this name{hint}")
+            path = shipped.get(path, path)
         path = Path(path)
         data = load_yaml(path)
         if "arms" in data:
@@ -253,10 +285,8 @@ RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
 def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
     """The recipe itself, or the one in a file, in a mapping, or of a generator with its defaults.
 
-    A string is the path of a file, if it exists; else the name of a generator; else the name of a recipe that ships
-    (``fractaldb-1k``).
-
     Args:
+        recipe: text and paths are as of :meth:`Recipe.load`.
         settings: laid over it, as ``path.to.key=value``.
 
     Raises:
@@ -266,15 +296,6 @@ def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
         return Recipe.from_dict(recipe.to_dict(), settings) if (settings := list(settings)) else recipe
     if isinstance(recipe, Mapping):
         return Recipe.from_dict(dict(recipe), settings)
-    if isinstance(recipe, str) and not user_path(recipe).exists():
-        generators, shipped = plugins().generators, shipped_configs()
-        if recipe in generators:
-            return Recipe.from_dict({"generator": recipe}, settings)
-        if recipe in shipped:
-            return Recipe.load(shipped[recipe], settings)
-        if not Path(recipe).suffix:
-            hint = did_you_mean(recipe, [*generators, *shipped])
-            raise ConfigError(f"recipe: {recipe}: no such file, and no generator of this name{hint}")
     if isinstance(recipe, str | PathLike):
         return Recipe.load(recipe, settings)
     raise ConfigError(

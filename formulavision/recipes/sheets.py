@@ -24,11 +24,11 @@ _INK = (20, 20, 20)
 _PAPER = (255, 255, 255)
 
 
-def contact_sheet(drawer: Drawer, *, categories: int = 8, instances: int = 10) -> Image.Image:
+def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances: int = 10) -> Image.Image:
     """Images of a recipe on one sheet, labelled with category names and instance numbers.
 
     Args:
-        drawer: draws the recipe's images.
+        drawer: draws the recipe's images; or the recipe, in any form that :func:`preview` takes.
         categories: rows, spread evenly over the recipe's categories.
         instances: columns, spread evenly over a category's instances.
 
@@ -36,9 +36,10 @@ def contact_sheet(drawer: Drawer, *, categories: int = 8, instances: int = 10) -
         An RGB image about 2,000 pixels wide at most; images are shown at their size, or shrunk to fit.
 
     Raises:
-        ConfigError: fewer than one row or column is asked for.
+        ConfigError: fewer than one row or column is asked for, or there is no such recipe.
         PluginError: the generator raised.
     """
+    drawer = drawer if isinstance(drawer, Drawer) else Drawer(drawer)
     recipe = drawer.recipe
     rows = _spread(recipe.num_categories, categories, "categories")
     columns = _spread(recipe.num_instances, instances, "instances")

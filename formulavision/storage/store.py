@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,11 @@ __all__ = ["Store"]
 class Store:
     """A recipe rendered to disk. Images are read by index, in any order; a store can be sent to worker processes.
 
+    A store also stands for its path, wherever a path is taken.
+
+    Args:
+        path: the store's folder.
+
     Raises:
         StoreError: there is no store at ``path``, or it is not complete.
     """
@@ -32,11 +38,18 @@ class Store:
     """Maximum number of pieces kept open: about a million images, and a quarter of the open files that a process may
     have by default."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(self.path)
         self.layout = self.manifest.layout
         self._open: dict[int, Callable[[int], bytes]] = {}
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        images = f"{len(self):,} images of {self.layout.size} x {self.layout.size}"
+        return f"Store({str(self.path)!r}: {images}, {self.manifest.format}, recipe {self.manifest.recipe_id})"
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ class Verification:
 
 
 def verify(
-    path: str | Path, *, sample: int | None = 1000, progress: Callable[[int, int], None] = lambda done, total: None
+    path: str | PathLike[str],
+    *,
+    sample: int | None = 1000,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verification:
     """Compare a store with its manifest (all bytes, names and labels) and with its recipe (images drawn again).
 
@@ -57,6 +61,7 @@ def verify(
     knows their generator. Files that operating systems leave in folders (``.DS_Store``) are ignored.
 
     Args:
+        path: the store, or its folder.
         sample: number of images to draw again, chosen at random from the whole store; None draws all.
         progress: called with the number of pieces and images that are done, and their total.
 
@@ -66,6 +71,7 @@ def verify(
         ConfigError: the recipe's generator is not installed, or in another version.
         PluginError: the generator raised.
     """
+    path = Path(path)
     store = Store(path)
     store_format = find_format(store.manifest.format)
     result = Verification(store)

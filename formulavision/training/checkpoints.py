@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -202,7 +203,7 @@ def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def load_checkpoint(source: str | Path) -> Checkpoint:
+def load_checkpoint(source: str | PathLike[str]) -> Checkpoint:
     """Read weights to start from.
 
     Files are read without running code from them (``torch.load(weights_only=True)``, safetensors).
@@ -245,7 +246,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     return Checkpoint(str(path), state, digest, path=path, model=model, run=run, preprocessing=preprocessing)
 
 
-def load_preprocessing(source: str | Path) -> dict[str, Any]:
+def load_preprocessing(source: str | PathLike[str]) -> dict[str, Any]:
     """The preprocessing settings of a checkpoint (:attr:`Checkpoint.preprocessing`), without loading or downloading it.
 
     Raises:
@@ -322,7 +323,7 @@ def _of_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
-def _of_timm(source: str | Path, pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+def _of_timm(source: str | PathLike[str], pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Preprocessing settings in timm's metadata of weights, as timm itself reads them for evaluation."""
     config = timm.data.resolve_data_config({}, pretrained_cfg=dict(pretrained_cfg))
     if config["interpolation"] not in get_args(Interpolation):

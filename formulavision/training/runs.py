@@ -80,7 +80,7 @@ EpochMetrics = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run.
+    """A complete run. It also stands for its folder, wherever a checkpoint or a path is taken.
 
     Attributes:
         folder: where it is.
@@ -107,6 +107,9 @@ class Run:
     frozen: list[str]
     parameters: int
     weights_sha256: str | None
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:

@@ -122,7 +122,7 @@ def pretrain(
 
 
 def finetune(
-    checkpoint: str | Path | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     downstream: DownstreamLike | None = None,
     *,
     out: str | Path,
@@ -215,7 +215,7 @@ def finetune(
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
-def _check_source(checkpoint: str | Path, out: Path) -> None:
+def _check_source(checkpoint: str | PathLike[str], out: Path) -> None:
     if str(checkpoint).startswith(("timm:", "torchvision:")):
         return
     checkpoint = Path(checkpoint)

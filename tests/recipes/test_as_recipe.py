@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+import yaml
 
 import formulavision as fv
 from formulavision.recipes.recipe import as_recipe
@@ -16,24 +20,89 @@ DATA: dict[str, Any] = {
 }  # fmt: skip
 
 
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "a recipe": lambda folder: fv.Recipe.from_dict(DATA),
+    "a mapping": lambda folder: DATA,
+    "a mapping that cannot be changed": lambda folder: MappingProxyType(DATA),
+    "a mapping with all values": lambda folder: fv.Recipe.from_dict(DATA).to_dict(),
+    "a path": lambda folder: folder / "recipe.yaml",
+    "the text of a path": lambda folder: str(folder / "recipe.yaml"),
+}
+TRAINING = {"model": "test_resnet", "epochs": 1, "batch_size": 4, "crop": 16, "resize": 16, "milestones": []}
+FUNCTIONS: dict[str, Callable[[Any, Path], int]] = {
+    "generate": lambda form, out: len(fv.generate(form, out / "store")),
+    "preview": lambda form, out: 4 * fv.preview(form, out / "sheet.png").is_file(),
+    "contact_sheet": lambda form, out: 4 * (fv.contact_sheet(form).width > 100),
+    "find_categories": lambda form, out: 2 * len(fv.find_categories(form)),
+    "Drawer": lambda form, out: len(fv.Drawer(form)),
+    "FormulaDataset": lambda form, out: len(fv.FormulaDataset(form)),
+    "bench": lambda form, out: len(fv.bench(form, seconds=0.001).recipe),
+    "pretrain": lambda form, out: fv.pretrain(
+        form, out=out / "run", settings=TRAINING, show_progress=False
+    ).settings["data"]["images"],
+    "compare": lambda form, out: len(arm_of(form)),
+}  # fmt: skip
+
+
+def arm_of(recipe: Any) -> fv.Recipe:
+    """The recipe of a comparison's arm."""
+    arms = {"scratch": None, "mine": {"recipe": recipe}}
+    settings = fv.ComparisonSettings.of({"name": "x", "arms": arms, "downstreams": {"digits": "digits"}}, None)
+    found = settings.arms["mine"].recipe
+    assert found is not None
+    return found
+
+
 @pytest.fixture
-def forms(tmp_path: Path) -> list[Any]:
-    recipe = fv.Recipe.from_dict(DATA)
-    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    return [recipe, DATA, str(tmp_path / "recipe.yaml"), tmp_path / "recipe.yaml", recipe.to_dict()]
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(fv.Recipe.from_dict(DATA).to_yaml())
+    return tmp_path
 
 
-def test_every_form_is_the_same_recipe(forms: list[Any]) -> None:
-    assert {as_recipe(form).id for form in forms} == {as_recipe(DATA).id}
-    assert as_recipe("perlin") == fv.Recipe.from_dict({"generator": {"name": "perlin"}})
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_the_same_recipe(form: str, folder: Path) -> None:
+    assert as_recipe(FORMS[form](folder)).id == as_recipe(DATA).id
 
 
-def test_public_functions_take_every_form(forms: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_public_functions_take_every_form(function: str, folder: Path) -> None:
+    forms = list(FORMS)[::3] if function in ("bench", "pretrain") else FORMS  # which take a second each
     for i, form in enumerate(forms):
-        assert len(fv.generate(form, tmp_path / f"store{i}")) == 4
-        assert fv.preview(form, tmp_path / f"sheet{i}.png").is_file()
-        assert len(fv.find_categories(form)) == 2
-        assert len(fv.Drawer(form)) == len(fv.FormulaDataset(form)) == 4
+        assert FUNCTIONS[function](FORMS[form](folder), folder / str(i)) == 4
+
+
+def test_every_public_function_that_takes_a_recipe_is_in_the_table() -> None:
+    public = {name: made for name in dir(fv) if callable(made := getattr(fv, name))}
+    takers = {
+        name
+        for name, made in public.items()
+        if not (isinstance(made, type) and issubclass(made, Exception)) and "RecipeLike" in str(inspect.signature(made))
+    }
+    assert takers == FUNCTIONS.keys() - {"compare"}
+
+
+def test_names_of_generators_and_of_recipes_that_ship_are_taken(tmp_path: Path) -> None:
+    perlin = fv.Recipe.from_dict({"generator": {"name": "perlin"}})
+    assert perlin == as_recipe("perlin") == fv.Recipe.load("perlin") == arm_of("perlin")
+    assert fv.Recipe.load("perlin", ["seed=3"]).seed == 3
+    assert fv.Recipe.load("fractaldb-1k") == as_recipe("fractaldb-1k") == arm_of("fractaldb-1k")
+    arms = {"perlin": {"recipe": "perlin"}, "shipped": {"recipe": "fractaldb-1k"}}
+    comparison = {"name": "x", "arms": arms, "downstreams": {"digits": "digits"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(comparison))
+    read = fv.ComparisonSettings.load(tmp_path / "c.yaml", ["arms.perlin.recipe.seed=4"]).arms
+    assert read["shipped"].recipe == as_recipe("fractaldb-1k")
+    assert read["perlin"].recipe == as_recipe("perlin", ["seed=4"])
+
+
+def test_a_recipe_called_with_a_name_says_how_to_make_one() -> None:
+    told = r"Recipe: takes settings by name: Recipe.load\('ifs'\) takes a name or a file"
+    with pytest.raises(ConfigError, match=told):
+        fv.Recipe("ifs")  # type: ignore[misc]
+
+
+def test_a_store_is_taken_where_its_path_is(tmp_path: Path) -> None:
+    store = fv.generate(DATA, tmp_path / "store")
+    assert fv.verify(store, sample=None).images == len(fv.StoredDataset(store)) == len(fv.Store(store)) == 4
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,7 @@ from formulavision.evaluation.results import Evaluation, make_folder, write_resu
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.models import build_model
 from formulavision.training.progress import say_and_log
-from formulavision.training.runs import Run
+from formulavision.training.runs import Run, own_class
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import CheckpointError
 
@@ -27,6 +28,7 @@ def evaluate(
     checkpoint: str | PathLike[str],
     downstream: DownstreamLike,
     *,
+    model: nn.Module | None = None,
     out: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
@@ -46,6 +48,7 @@ def evaluate(
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``); see
             :func:`formulavision.data.downstream.open_downstream`. A folder without test images is divided as the run
             divided it, unless ``test_share`` or ``test_seed`` is given.
+        model: a module of the kind that the run was started with, where that was one of your own. It stays as it is.
         out: a folder; None: the run's own.
         batch_size: images a step.
         workers: processes that load images; 0: this process; None: 0, or up to 16 where the model is on a GPU.
@@ -59,7 +62,7 @@ def evaluate(
     weights, run = open_finetuned(checkpoint)
     opened = open_for_run(downstream, run)
     check_classes(run, opened)
-    model, settings = build_finetuned(weights, run)
+    model, settings = build_finetuned(weights, run, model)
     folder = make_folder(Path(out) if out is not None else run.folder)
     console = Console(quiet=not show_progress)
     if opened.note:
@@ -122,9 +125,25 @@ def check_classes(run: Run, opened: Downstream) -> None:
             )
 
 
-def build_finetuned(weights: Checkpoint, run: Run) -> tuple[nn.Module, TrainSettings]:
-    """The model of a run with its weights, in evaluation mode on the best device, and the run's settings."""
+def build_finetuned(weights: Checkpoint, run: Run, model: nn.Module | None = None) -> tuple[nn.Module, TrainSettings]:
+    """The model of a run with its weights, in evaluation mode on the best device, and the run's settings.
+
+    Args:
+        model: of the kind that the run was started with; it is copied. None: timm's.
+
+    Raises:
+        CheckpointError: the run was started with a module of the user's own, and none is given.
+        ConfigError: the module has other tensors than the run's.
+    """
     settings = TrainSettings.model_validate(run.settings["settings"])
-    model = build_model(settings, len(run.classes))
-    weights.load_into(model, head=True)
+    if model is not None:
+        model = copy.deepcopy(model)
+        run.load_into(model)
+    elif own := own_class(run.settings):
+        raise CheckpointError(
+            f"{run.folder}: was trained with a module of your own, {own}: only evaluate takes it (model)"
+        )
+    else:
+        model = build_model(settings, len(run.classes))
+        weights.load_into(model, head=True)
     return model.eval().to(choose_device(settings)), settings

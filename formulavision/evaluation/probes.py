@@ -26,6 +26,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say_and_log
+from formulavision.training.runs import own_class
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -218,6 +219,8 @@ def feature_settings(
     given = settings if isinstance(settings, TrainSettings) else parse(TrainSettings, dict(settings or {}))
     if weights is None:
         return given
+    if weights.run is not None and (own := own_class(weights.run.settings)) and "model" not in given.model_fields_set:
+        raise ConfigError(f"{source}: was trained with a module of your own, {own}: probe takes models of timm only")
     if weights.model is None and "model" not in given.model_fields_set:
         raise ConfigError(f"model: is missing: {source} does not tell the model of its weights")
     chosen = weights.complete(given)

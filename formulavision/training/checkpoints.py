@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,7 +18,7 @@ import torchvision
 from formulavision.data.loading import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.matching import Match, best_match
-from formulavision.training.runs import Run, file_digest
+from formulavision.training.runs import Run, file_digest, own_class
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
 from formulavision.training.weight_files import Tensors, load_tensors
 from formulavision.util.config import did_you_mean, load_yaml, parse
@@ -33,7 +33,7 @@ _FITS = 0.9
 that the model must use. Below it, the checkpoint counts as one of another architecture."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loaded:
     """Which tensors of a checkpoint were loaded into a model.
 
@@ -57,6 +57,9 @@ class Loaded:
     equal: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"Loaded({self.describe()})"
+
     def describe(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
         if self.place and (self.equal or self.elsewhere):
@@ -75,7 +78,7 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """Weights read from a run, a file, or a published model.
 
@@ -99,20 +102,35 @@ class Checkpoint:
     run: Run | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.name!r}, {self.model or 'unknown model'}, {len(self.state)} tensors)"
+
     def identity(self) -> dict[str, Any]:
         """The entry of a run's settings.yaml for these weights."""
         return {"name": str(self.path.resolve()) if self.path else self.name, "sha256": self.sha256}
 
-    def complete(self, settings: TrainSettings) -> TrainSettings:
+    def complete(self, settings: TrainSettings, *, own_model: bool = False) -> TrainSettings:
         """Settings in which model and preprocessing are taken from the checkpoint, unless they are set explicitly.
+
+        Args:
+            own_model: the weights are for a module of the user's own: the name of the model is not taken.
 
         Raises:
             ConfigError: the settings name another model than the checkpoint's, or contradict its preprocessing.
         """
         given = settings.model_dump(include=settings.model_fields_set)
-        if self.model is not None and given.get("model", self.model) != self.model:
-            raise ConfigError(f"model: is '{given['model']}', but {self.name} is a '{self.model}'")
-        own = {**self.preprocessing, **({"model": self.model} if self.model is not None else {})}
+        own = dict(self.preprocessing)
+        if self.model is not None and not own_model:
+            if given.get("model", self.model) != self.model:
+                raise ConfigError(f"model: is '{given['model']}', but {self.name} is a '{self.model}'")
+            own["model"] = self.model
+        if (
+            self.run is not None
+            and (own_name := own_class(self.run.settings))
+            and not own_model
+            and "model" not in given
+        ):
+            raise ConfigError(f"model: {self.name} was trained with a module of your own, {own_name}: give it again")
         if "crop" in given:
             own.pop("resize", None)  # computed from crop, unless it is given as well
         elif self.preprocessing and "crop" not in self.preprocessing:
@@ -129,13 +147,16 @@ class Checkpoint:
         return f"images as in the checkpoint's own training: {', '.join(own)}" if own else ""
 
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
-        """Copy the weights into a timm model.
+        """Copy the weights into a model.
 
         A file may hold several sets of weights in nested dictionaries. The set that matches the model best is loaded;
         among equally good ones, a moving average is preferred, otherwise the first. Weights that do not match directly
         are converted by timm's own function for this architecture, if there is one (for position embeddings of another
         image size, or torchvision's names). A first convolution with another number of input channels is adapted as in
         timm: its channels are repeated and scaled, so that an image with equal channels gives the same output.
+
+        The classification head of a timm model is known. In any other module it is the one layer, if there is one,
+        whose tensors have other shapes than in the file.
 
         Args:
             head: also load the classification head; otherwise the model keeps its own.
@@ -147,6 +168,8 @@ class Checkpoint:
         prefixes = head_prefixes(model)
         wanted = {name: tensor for name, tensor in own.items() if head or not is_head(name, prefixes)}
         match, equal, failure = best_match(self.state, model, wanted)
+        if not prefixes and not head and len({name.rpartition(".")[0] for name in match.unlike}) == 1:
+            match = replace(match, unlike=[], head=match.unlike)
         self._check(match, model, failure)
         taken = {name: match.state[name] for name in match.taken}
         bad = [name for name, tensor in taken.items() if not bool(torch.isfinite(tensor).all())]
@@ -363,10 +386,11 @@ def _is_in_timms_layout(folder: Path) -> bool:
 
 
 def _described_by(folder: Path) -> tuple[str | None, dict[str, Any]]:
-    """The model's name and the preprocessing settings in the folder of a run, or in a folder that timm wrote."""
+    """timm's name of the model and the preprocessing settings in the folder of a run, or in one that timm wrote."""
     if (folder / _SETTINGS).is_file():
-        settings = load_yaml(folder / _SETTINGS)["settings"]
-        return settings.get("model"), _of_run(settings)
+        content = load_yaml(folder / _SETTINGS)
+        settings = content["settings"]
+        return None if own_class(content) else settings.get("model"), _of_run(settings)
     file = folder / _CONFIG
     if not file.is_file():
         return None, {}

@@ -18,7 +18,7 @@ def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> None
     run on the CPU, where layers of ours stand in. Frozen layers stay as they are: they compute no statistics.
     """
     for name, child in model.named_children():
-        if isinstance(child, torch.nn.BatchNorm2d):
+        if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):
             if child.training:
                 on_cpu = device.type == "cpu"
                 setattr(model, name, _SynchronisedBatchNorm(child) if on_cpu else convert_sync_batchnorm(child))
@@ -32,11 +32,11 @@ class _SynchronisedBatchNorm(torch.nn.Module):
     It shares parameters and buffers with the module that it replaces, under the same names.
     """
 
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-    num_batches_tracked: torch.Tensor
+    running_mean: torch.Tensor | None
+    running_var: torch.Tensor | None
+    num_batches_tracked: torch.Tensor | None
 
-    def __init__(self, norm: torch.nn.BatchNorm2d) -> None:
+    def __init__(self, norm: torch.nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias = norm.weight, norm.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
@@ -47,22 +47,27 @@ class _SynchronisedBatchNorm(torch.nn.Module):
         self.act: Any = getattr(norm, "act", torch.nn.Identity())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised images of the same shape, [b, c, h, w]; b may differ between processes."""
-        if self.training:
+        """Normalised inputs of the same shape, [b, c, ...]; b may differ between processes."""
+        others, shape = [d for d in range(x.ndim) if d != 1], (1, -1, *(1 for _ in x.shape[2:]))
+        if self.training or self.running_mean is None:
             count = x.new_tensor([float(x.numel() // x.shape[1])])
-            sums: torch.Tensor = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
+            sums: torch.Tensor = _Sum.apply(torch.cat([x.sum(others), count]))
             n = sums[-1]
             mean = sums[:-1] / n
             # A second pass over the images: a difference of two large numbers would lose its digits to rounding.
-            variance = _Sum.apply((x - mean[:, None, None]).square().sum((0, 2, 3))) / n
+            variance = _Sum.apply((x - mean.view(shape)).square().sum(others)) / n
+        else:
+            assert self.running_var is not None
+            mean, variance = self.running_mean, self.running_var
+        if self.training and self.running_mean is not None:
+            assert self.running_var is not None and self.num_batches_tracked is not None
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * n / (n - 1), self.momentum)
                 self.num_batches_tracked += 1
-        else:
-            mean, variance = self.running_mean, self.running_var
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        out = (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        out = (x - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
+        if self.weight is not None:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
         return self.act(self.drop(out))
 
 

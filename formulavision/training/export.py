@@ -14,7 +14,7 @@ import torchvision
 from jinja2 import Environment, StrictUndefined, Template
 
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
-from formulavision.training.runs import Run, file_digest, is_complete, recipe_id
+from formulavision.training.runs import Run, file_digest, is_complete, own_class, recipe_id
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
 from formulavision.util.errors import ConfigError, FolderError
@@ -61,6 +61,11 @@ def export_model(
     if layout not in get_args(ExportLayout):
         raise ConfigError(
             f"layout: there is no '{layout}'{did_you_mean(layout, get_args(ExportLayout))}: must be timm or torchvision"
+        )
+    if own := own_class(run.settings):
+        raise ConfigError(
+            f"{run.folder}: was trained with a module of your own, {own}, which {layout} cannot build: its weights are "
+            "model.safetensors in the run's folder"
         )
     weights = load_checkpoint(run.folder)
     if layout == "torchvision" and not _is_in_torchvision(run, weights):
@@ -147,11 +152,12 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint) -> str:
     return _template().render(
         run=run,
         layout=layout,
+        own_class=own_class(run.settings),
         settings=settings,
         model=_model(run),
         title=_title(run, *generator),
         header={
-            "library_name": layout,
+            "library_name": "pytorch" if own_class(run.settings) else layout,
             "pipeline_tag": "image-feature-extraction" if pretrained else "image-classification",
             "tags": ["formula-driven-supervised-learning", "formulavision", *generator],
         },

@@ -26,13 +26,13 @@ from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.extras import Extras, check_sendable, quiet_lightning
-from formulavision.training.models import build_model, check_training, save_timm_model
+from formulavision.training.models import build_model, check_training, save_timm_model, save_weights
 from formulavision.training.module import Classifier
 from formulavision.training.processes import is_first, launched, train_in_processes
 from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say_and_log
 from formulavision.training.randomness import own_randomness
 from formulavision.training.recorder import Recorder
-from formulavision.training.runs import Run, claim, find_checkpoint, write_result
+from formulavision.training.runs import Run, claim, find_checkpoint, own_class, write_result
 from formulavision.training.settings import Precision, TrainSettings
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.interrupts import interrupt, stoppable
@@ -159,10 +159,12 @@ def _check(plan: Plan, ranks: int) -> None:
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
     if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
         raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: must be 0 for images of several labels each")
-    check_training(plan.model, settings, len(train.classes))
+    check_training(plan.model, settings, len(train.classes), processes=ranks)
     if settings.devices > 1 and launched() is None:
         extras = plan.extras
-        check_sendable(logger=extras.loggers, callbacks=extras.callbacks, trainer_args=extras.trainer_args)
+        check_sendable(
+            model=plan.model, logger=extras.loggers, callbacks=extras.callbacks, trainer_args=extras.trainer_args
+        )
 
 
 def _train_a_part(plan: Plan, checkpoint: Path | None, quiet: bool) -> None:
@@ -260,7 +262,10 @@ def _more(plan: Plan, data: TrainingData, console: Console) -> list[lightning.Ca
 
 def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[str, Any]) -> None:
     """Write the files that make the run complete."""
-    save_timm_model(model, plan.out, settings=plan.settings, class_names=plan.train.classes)
+    if own_class(plan.content):
+        save_weights(model, plan.out / "model.safetensors")
+    else:
+        save_timm_model(model, plan.out, settings=plan.settings, class_names=plan.train.classes)
     result = {
         "kind": plan.content["kind"],
         "complete": True,

@@ -11,7 +11,7 @@ from timm.models import group_parameters
 from formulavision.training.settings import FREEZE_CONV, FREEZE_STAGE, check_freeze
 from formulavision.util.errors import ConfigError
 
-__all__ = ["freeze", "head_prefixes", "is_head"]
+__all__ = ["freeze", "freeze_names", "frozen_names", "head_prefixes", "is_head"]
 
 
 def freeze(model: torch.nn.Module, spec: str) -> list[str]:
@@ -35,6 +35,13 @@ def freeze(model: torch.nn.Module, spec: str) -> list[str]:
     if spec == "none":
         return []
     names = set(_resnet_names(model, spec) if spec.startswith("conv") else _stage_names(model, spec))
+    freeze_names(model, names)
+    return [name for name, _ in model.named_parameters() if name in names]
+
+
+def freeze_names(model: torch.nn.Module, names: set[str]) -> None:
+    """Freeze parameters of any module in place, and keep the layers all of whose parameters these are in evaluation
+    mode."""
     for name, parameter in model.named_parameters():
         if name in names:
             parameter.requires_grad_(False)
@@ -46,7 +53,11 @@ def freeze(model: torch.nn.Module, spec: str) -> list[str]:
                 inner.training = False
                 if _stay_in_evaluation_mode not in inner._forward_pre_hooks.values():
                     inner.register_forward_pre_hook(_stay_in_evaluation_mode)
-    return [name for name, _ in model.named_parameters() if name in names]
+
+
+def frozen_names(model: torch.nn.Module) -> list[str]:
+    """Names of the parameters that are not trained, in the model's order."""
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def _stay_in_evaluation_mode(module: torch.nn.Module, inputs: Any) -> None:
@@ -54,8 +65,8 @@ def _stay_in_evaluation_mode(module: torch.nn.Module, inputs: Any) -> None:
 
 
 def head_prefixes(model: Any) -> tuple[str, ...]:
-    """Names of the modules of the model's classification head; distilled transformers have two."""
-    classifier = model.pretrained_cfg["classifier"]
+    """Names of the modules of a timm model's classification head; distilled transformers have two. () for others."""
+    classifier = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 

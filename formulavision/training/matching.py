@@ -180,6 +180,8 @@ def _overlap(one: str, other: str) -> bool:
 
 def _conversion_of(model: torch.nn.Module) -> Callable[[Tensors], Tensors] | None:
     """timm's conversion of other layouts to this architecture, such as torchvision's names or another image size."""
+    if not head_prefixes(model):
+        return None  # not a model of timm
     module = sys.modules[type(model).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if convert is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, one_line
 from formulavision.util.files import atomic_write, write_text
 
-__all__ = ["build_model", "check_model", "check_training", "save_timm_model", "to_input"]
+__all__ = ["build_model", "check_model", "check_training", "save_timm_model", "save_weights", "to_input"]
 
 _FAILURES = (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError)
 """Exceptions that models raise for arguments and images that they do not accept."""
@@ -75,25 +76,38 @@ def check_model(settings: TrainSettings) -> None:
         build_model(settings, num_classes=2)
 
 
-def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes: int) -> None:
-    """Refuse a model that cannot be trained, before its first step: it is called with two black images.
+def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes: int, *, processes: int = 1) -> None:
+    """Refuse a model that cannot be trained, before its first step: a copy of it is called with two black images.
 
     Raises:
-        ConfigError: the model fails in training mode, or its output is not [2, num_classes].
+        ConfigError: the model fails in training or evaluation mode, or its output is not [2, num_classes]; or, with
+            several processes, a parameter that is to be trained gets no gradient.
     """
     images = torch.zeros(2, 3, settings.crop, settings.crop)
-    # Batch normalisation updates its statistics in copies.
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    trial = copy.deepcopy(model)
     try:
-        with own_randomness(), torch.no_grad():
-            logits: Any = torch.func.functional_call(model, buffers, (images,))
-    except _FAILURES as error:
+        with own_randomness():
+            logits: Any = trial(images)
+            if isinstance(logits, torch.Tensor):
+                logits.float().sum().backward()
+            with torch.no_grad():
+                evaluated = trial.eval()(images)
+    except Exception as error:  # models raise exceptions of many kinds
         raise ConfigError(f"model: '{settings.model}' cannot be trained ({_reason(error)})") from None
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    for scores in (logits, evaluated):
+        if not isinstance(scores, torch.Tensor) or scores.shape != (2, num_classes) or not scores.is_floating_point():
+            given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise ConfigError(
+                f"model: '{settings.model}' gives {given} for two images, not scores of {num_classes} classes: "
+                f"it must give float [2, {num_classes}]"
+            )
+    unused = [
+        name for name, parameter in trial.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    if processes > 1 and unused:
         raise ConfigError(
-            f"model: '{settings.model}' gives {given} for two images, not scores of {num_classes} classes: "
-            "choose another model"
+            f"model: {unused[0]} of '{settings.model}' gets no gradient, which several processes cannot share: set its "
+            "requires_grad to False, or devices to 1"
         )
 
 
@@ -119,6 +133,16 @@ def _crop_pct(crop: int, resize: int) -> float:
     return share
 
 
+def save_weights(model: torch.nn.Module, file: Path) -> None:
+    """Write a model's weights as safetensors, atomically."""
+    # Copies: safetensors refuses tensors that share memory, as layers with shared weights have them.
+    copied = {"memory_format": torch.contiguous_format}
+    state = {name: tensor.detach().cpu().clone(**copied) for name, tensor in model.state_dict().items()}
+    # Not by safetensors' save_file, which makes files that only their owner may read.
+    with atomic_write(file) as stream:
+        stream.write(save(state, metadata={"format": "pt"}))
+
+
 def save_timm_model(
     model: torch.nn.Module, folder: Path, *, settings: TrainSettings, class_names: Sequence[str]
 ) -> None:
@@ -127,12 +151,7 @@ def save_timm_model(
     ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` loads the model, and
     ``timm.data.create_transform(**timm.data.resolve_model_data_config(model))`` is the preprocessing of its evaluation.
     """
-    # Copies: safetensors refuses tensors that share memory, as layers with shared weights have them.
-    copied = {"memory_format": torch.contiguous_format}
-    state = {name: tensor.detach().cpu().clone(**copied) for name, tensor in model.state_dict().items()}
-    # Not by safetensors' save_file, which makes files that only their owner may read.
-    with atomic_write(folder / "model.safetensors") as file:
-        file.write(save(state, metadata={"format": "pt"}))
+    save_weights(model, folder / "model.safetensors")
     source: Any = model.pretrained_cfg
     config: dict[str, Any] = {
         "architecture": settings.model,

@@ -15,13 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import WRITTEN_OUT, dump_yaml, load_yaml, parse
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
 from formulavision.util.files import write_json, write_text
 from formulavision.util.folders import MARKER, OwnedFolder, State
+from formulavision.util.text import counted
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "CLASSES",
@@ -38,6 +42,7 @@ __all__ = [
     "file_digest",
     "find_checkpoint",
     "is_complete",
+    "own_class",
     "read_result",
     "read_settings",
     "recipe_id",
@@ -78,7 +83,7 @@ EpochMetrics = dict[str, float | None]
 """Metrics of one epoch of a run, by the columns of metrics.csv."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A complete run. It also stands for its folder, wherever a checkpoint or a path is taken.
 
@@ -111,6 +116,36 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    def __repr__(self) -> str:
+        tested = self.final["validation_accuracy"] is not None
+        accuracy = self.final["validation_accuracy" if tested else "train_accuracy"] or 0.0
+        return (
+            f"Run({str(self.folder)!r}, {self.kind}, {self.settings['settings']['model']}, "
+            f"{counted(len(self.history), 'epoch')}, accuracy {accuracy:.2%} on "
+            f"{'test' if tested else 'training'} images)"
+        )
+
+    def load_into(self, model: torch.nn.Module) -> None:
+        """Copy the trained weights into a model, in place: the module that the run was started with, or its like.
+
+        Args:
+            model: has the names and shapes of the run's tensors, the classification head included.
+
+        Raises:
+            ConfigError: the weights are missing or damaged, or the model has other tensors.
+        """
+        from safetensors.torch import load_file
+
+        path = self.folder / "model.safetensors"
+        if not path.is_file() or self.weights_sha256 not in (None, file_digest(path)):
+            raise _damaged(path, _WRITTEN_AGAIN)
+        weights, own = load_file(path), model.state_dict()
+        shapes, theirs = ({name: tensor.shape for name, tensor in each.items()} for each in (own, weights))
+        wrong = [name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)]
+        if wrong:
+            raise ConfigError(f"model: {wrong[0]} is not as in {path}: give the model that the run was started with")
+        model.load_state_dict(weights)
+
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """Read a complete run.
@@ -133,6 +168,15 @@ class Run:
         if missing:
             raise ConfigError(f"{folder / RESULT}: is damaged: '{missing[0]}' is missing")
         return cls(**own, **{name: result[name] for name in names})
+
+
+def own_class(settings: Mapping[str, Any]) -> str | None:
+    """The class of a user's module that a run trains; None where the model is timm's.
+
+    Args:
+        settings: the content of settings.yaml.
+    """
+    return settings["module"]["class"] if "module" in settings else None
 
 
 def is_complete(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -179,6 +180,12 @@ class TrainSettings(Config):
     seed: int = Field(
         1, ge=0, lt=2**31, description="seed of the initial weights, the order of images, and their crops"
     )
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Only the settings that differ from their defaults."""
+        default = type(self)(crop=self.crop)
+        crop = type(self).model_fields["crop"].default
+        return ((name, value) for name, value in self if value != (crop if name == "crop" else getattr(default, name)))
 
     def resizing(self) -> dict[str, Any]:
         """Arguments of :class:`formulavision.data.loading.Prepared` for the size of images."""

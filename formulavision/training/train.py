@@ -30,6 +30,7 @@ from formulavision.util.folders import State
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers import Logger
+    from torch.nn import Module
 
     from formulavision.data.datasets import FormulaDataset
     from formulavision.data.downstream import DownstreamLike, DownstreamSettings
@@ -44,6 +45,7 @@ def pretrain(
     *,
     out: str | Path,
     labels: LabelSettings | Mapping[str, Any] | None = None,
+    model: str | Module | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
     logger: Logger | Iterable[Logger] | bool = True,
     callbacks: Callback | Iterable[Callback] = (),
@@ -63,6 +65,9 @@ def pretrain(
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
             ``{"clusters": 1000}``, clusters of the model's own features, found before each epoch (table 7).
+        model: a timm name, in place of ``settings.model``; or a module of your own, which turns float32 images
+            [b, 3, h, w] into logits [b, classes]. A copy of it is trained, from the weights that it has;
+            :meth:`Run.load_into` gives the trained ones back. It must be given again with ``resume``.
         settings: how to train; the defaults are those of the paper's section 4.
         logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
             from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
@@ -85,7 +90,7 @@ def pretrain(
         PluginError: the recipe's generator failed.
     """
     out = Path(out)
-    recorded, settings = _begin(out, "pretrain", settings, resume=resume, overwrite=overwrite)
+    recorded, settings = _begin(out, "pretrain", _with_name(settings, model), resume=resume, overwrite=overwrite)
     context = None
     if recorded is not None:
         if labels is None:
@@ -105,19 +110,23 @@ def pretrain(
     # The imports from here on are slow.
     from formulavision.training.extras import read_extras
     from formulavision.training.fit import Plan, fit, new_model
-    from formulavision.training.models import check_model
+    from formulavision.training.freezing import frozen_names
+    from formulavision.training.own_model import read_model
 
     extras = read_extras(logger, callbacks, trainer_args)
-    check_model(settings)
+    own, settings, described = read_model(model, settings, recorded)
+    if labels is not None and labels.clusters and described and not hasattr(own, "pretrained_cfg"):
+        raise ConfigError("labels.clusters: the model must be one of timm, whose features before the head are known")
     dataset, description = _open_data(data, settings, show_progress)
     held_out = _held_out(dataset, settings, show_progress)
     if labels is not None:
         dataset = Relabelled(dataset, labels)
         description["labels"] = {name: value for name, value in identity(labels).items() if value is not None}
-    content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), "data": description}
+    content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), **described, "data": description}
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
-    plan = Plan(out, content, settings, new_model(settings, dataset.num_classes), dataset, held_out, extras=extras)
+    trained = own if own is not None else new_model(settings, dataset.num_classes)
+    plan = Plan(out, content, settings, trained, dataset, held_out, frozen_names(trained) if described else (), extras)
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
@@ -127,6 +136,7 @@ def finetune(
     *,
     out: str | Path,
     freeze: str | None = None,
+    model: str | Module | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
     logger: Logger | Iterable[Logger] | bool = True,
     callbacks: Callback | Iterable[Callback] = (),
@@ -143,7 +153,11 @@ def finetune(
             map-style datasets; see :func:`formulavision.data.downstream.open_downstream`. May be left out with
             ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
-        freeze: the first layers to freeze; see :func:`formulavision.training.freeze`. None: none.
+        freeze: the first layers to freeze; see :func:`formulavision.training.freeze`. For a module of your own: names
+            of its parts, separated by commas (``stem,layers.0``). None: none.
+        model: a timm name, in place of ``settings.model``; or a module of your own, which turns float32 images
+            [b, 3, h, w] into logits [b, classes]. A copy of it is trained, from the weights that it has;
+            :meth:`Run.load_into` gives the trained ones back. It must be given again with ``resume``.
         settings: how to train. The model and the preprocessing of images (size, resizing, mean and deviation) default
             to the checkpoint's, where they are known.
         logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
@@ -169,7 +183,7 @@ def finetune(
     from formulavision.data.downstream import open_for_run
 
     out = Path(out)
-    recorded, settings = _begin(out, "finetune", settings, resume=resume, overwrite=overwrite)
+    recorded, settings = _begin(out, "finetune", _with_name(settings, model), resume=resume, overwrite=overwrite)
     source: dict[str, Any] | None = None
     if recorded is not None:
         freeze = freeze if freeze is not None else recorded["freeze"]
@@ -179,7 +193,8 @@ def finetune(
     if downstream is None:
         raise ConfigError("downstream: is missing: give a dataset, such as cifar10 or folder:/path")
     freeze = freeze or "none"
-    check_freeze(freeze)
+    if model is None or isinstance(model, str):
+        check_freeze(freeze)
     if checkpoint is not None:
         _check_source(checkpoint, out)
     console = Console(quiet=not (show_progress and is_first()))
@@ -188,31 +203,47 @@ def finetune(
     from formulavision.training.extras import read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
-    from formulavision.training.models import check_model
+    from formulavision.training.freezing import frozen_names
+    from formulavision.training.own_model import freeze_parts, read_model
     from formulavision.training.progress import say_and_log
 
     extras = read_extras(logger, callbacks, trainer_args)
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
     if weights is not None:
-        settings = weights.complete(settings)
+        settings = weights.complete(settings, own_model=not (model is None or isinstance(model, str)))
         source = weights.identity()
-    check_model(settings)
+    own, settings, described = read_model(model, settings, recorded)
+    if own is not None:
+        freeze_parts(own, freeze)
     opened = open_for_run(downstream, weights.run if weights else None)
     if opened.note:
         say_and_log(opened.describe(), console)
     content = {
-        "kind": "finetune", "settings": settings.model_dump(mode="json"), "checkpoint": source, "freeze": freeze,
-        "downstream": opened.identity(),
+        "kind": "finetune", "settings": settings.model_dump(mode="json"), **described, "checkpoint": source,
+        "freeze": freeze, "downstream": opened.identity(),
     }  # fmt: skip
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
-    model = new_model(settings, opened.num_classes)
+    trained = own if own is not None else new_model(settings, opened.num_classes)
     if weights is not None:
-        say_and_log(f"checkpoint {weights.name}: {weights.load_into(model).describe()}", console)
+        say_and_log(f"checkpoint {weights.name}: {weights.load_into(trained).describe()}", console)
         if preprocessing := weights.describe_preprocessing(settings):
             say_and_log(preprocessing, console)
-    plan = Plan(out, content, settings, model, opened.train, opened.test, freeze_layers(model, freeze), extras)
+    frozen = frozen_names(trained) if own is not None else freeze_layers(trained, freeze)
+    plan = Plan(out, content, settings, trained, opened.train, opened.test, frozen, extras)
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
+
+
+def _with_name(
+    settings: TrainSettings | Mapping[str, Any] | None, model: str | Module | None
+) -> TrainSettings | Mapping[str, Any] | None:
+    """The settings with the name of a timm model that is given beside them."""
+    if model is None:
+        return settings
+    given = settings.model_dump(exclude_unset=True) if isinstance(settings, TrainSettings) else dict(settings or {})
+    if "model" in given and given["model"] != model:
+        raise ConfigError(f"model: is given twice: leave out '{given['model']}' in settings")
+    return {**given, "model": model} if isinstance(model, str) else given
 
 
 def _check_source(checkpoint: str | PathLike[str], out: Path) -> None:

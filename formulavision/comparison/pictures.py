@@ -23,7 +23,7 @@ from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.sheets import contact_sheet
 from formulavision.util.config import parse_yaml
-from formulavision.util.errors import ConfigError, FormulaVisionError
+from formulavision.util.errors import ConfigError, FormulaVisionError, SmallFiltersError
 from formulavision.util.files import atomic_write, write_errors
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _WIDEST = 1000
 _FILTERS = 500
 """Width of the filters of an arm, pixels."""
 
+_SMALLEST_FILTER = 5
+"""Width and height from which on a filter shows a pattern, pixels."""
+
 _HASHED = re.compile(r".+-[0-9a-f]{16}")
 _TYPES = {"png": "image/png", "jpg": "image/jpeg"}
 
@@ -49,12 +52,14 @@ class Illustration:
     Attributes:
         source: data URI; empty if there is a problem.
         problem: why it could not be made, in one line.
+        left_out: why it is not shown although it could be made, in one line.
     """
 
     title: str
     alt: str
     source: str = ""
     problem: str = ""
+    left_out: str = ""
 
 
 def sheet(folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int, instances: int) -> Illustration:
@@ -86,7 +91,7 @@ def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustratio
             name=f"filters-{arm}",
             content=_key(start),
             made_from=[] if isinstance(checkpoint, str) else [checkpoint],
-            make=partial(evaluation.first_layer_filters, checkpoint),
+            make=partial(evaluation.first_layer_filters, checkpoint, smallest=_SMALLEST_FILTER),
             width=_FILTERS,
         )
         pictures.append(picture)
@@ -181,6 +186,8 @@ def _kept(
     if file is None or any(source.stat().st_mtime > file.stat().st_mtime for source in sources):
         try:
             image = make()
+        except SmallFiltersError as error:
+            return replace(illustration, left_out=f"Left out: {error}, and show no pattern.")
         except FormulaVisionError as error:
             # The report shows this line in place of the picture.
             return replace(illustration, problem=str(error))

@@ -51,7 +51,8 @@ def _compared(findings: Findings) -> list[str]:
         groups.setdefault(arm.source, {}).setdefault(arm.base, []).append(arm)
     starts = [f"{_SOURCES[source]} ({listed([_arm(*b) for b in bases.items()])})" for source, bases in groups.items()]
     seeds = counted(len(findings.seeds), "seed")
-    return [f"{findings.model} was {_and(ways)} on {listed(about)}, starting from {_and(starts)}; {seeds}."]
+    were = "were" if ", " in findings.model else "was"
+    return [f"{findings.model} {were} {_and(ways)} on {listed(about)}, starting from {_and(starts)}; {seeds}."]
 
 
 def _arm(base: str, arms: Sequence[ArmFacts]) -> str:
@@ -64,27 +65,31 @@ def _arm(base: str, arms: Sequence[ArmFacts]) -> str:
 
 
 def _results(table: Table) -> Iterator[str]:
-    """A paragraph for each downstream: fine-tuning with the fewest layers frozen, then each probe."""
+    """A paragraph for each downstream on fine-tuning with the fewest layers frozen, and on each probe."""
     findings = table.findings
     tuned = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
-    probes = [freeze for freeze in findings.by_frozen if freeze.endswith(PROBE)]
+    places = [*tuned[:1], *(freeze for freeze in findings.by_frozen if freeze.endswith(PROBE))]
     for downstream in findings.downstreams:
-        sentences: list[str] = []
-        for freeze in [*tuned[:1], *probes]:
-            cells = [table.cells[arm, freeze, downstream] for arm in findings.arms]
-            scored = sorted((c for c in cells if c.mean is not None), key=lambda c: -(c.mean or 0))
-            compared = sorted((c for c in scored if c.difference is not None), key=lambda c: -(c.difference or 0))
-            if compared:
-                if not sentences:
-                    sentences += _answer(compared, findings, downstream)
-                sentences += _verdicts(compared, table)
-                sentences += _by_epoch(compared, findings)
-            elif scored:
-                sentences += _ranking(scored, cells, findings)
-            sentences += _of_sweeps(scored, findings)
-        yield " ".join(sentences or [f"There is no result on {downstream} yet."])
+        found = [list(_about_place(table, freeze, downstream)) for freeze in places]
+        told = [sentences for sentences in found if sentences] or [[f"There is no result on {downstream} yet."]]
+        yield from (" ".join(sentences) for sentences in told)
     if len(tuned) > 1:
         yield "The table has the results with other frozen layers, too."
+
+
+def _about_place(table: Table, freeze: str, downstream: str) -> Iterator[str]:
+    findings = table.findings
+    cells = [table.cells[arm, freeze, downstream] for arm in findings.arms]
+    scored = sorted((c for c in cells if c.mean is not None), key=lambda c: -(c.mean or 0))
+    compared = sorted((c for c in scored if c.difference is not None), key=lambda c: -(c.difference or 0))
+    if compared:
+        if freeze == findings.by_frozen[0]:
+            yield from _answer(compared, findings, downstream)
+        yield from _verdicts(compared, table)
+        yield from _by_epoch(compared, findings)
+    elif scored:
+        yield from _ranking(scored, cells, findings)
+    yield from _of_sweeps(scored, findings)
 
 
 def _answer(compared: Sequence[Cell], findings: Findings, downstream: str) -> Iterator[str]:
@@ -119,7 +124,9 @@ def _verdicts(compared: Sequence[Cell], table: Table) -> Iterator[str]:
     groups = {
         "Higher beyond chance": [c for c in others if c.significant and (c.difference or 0) > 0],
         "Lower beyond chance": [c for c in reversed(others) if c.significant and (c.difference or 0) < 0],
-        "Not beyond chance": [c for c in others if not c.significant and len(c.pairs) > 1],
+        f"Not beyond chance{' either' if len(first.pairs) > 1 and not first.significant else ''}": [
+            c for c in others if not c.significant and len(c.pairs) > 1
+        ],
         "Of one seed, too" if len(first.pairs) == 1 else "Of one seed": one_seed,
     }
     for title, cells in groups.items():
@@ -151,7 +158,9 @@ def _verdict(cell: Cell, table: Table) -> str:
     if cell.p < ALPHA:
         return f"{told} {difference} is not beyond chance after Holm's correction ({p_text(cell.p_corrected or 1)})."
     low, high = cell.interval
-    return f"{told} the difference lies between {points(low)} and {points(high)} points (95 % interval, {seeds} seeds)."
+    # A wider interval is as good as none.
+    interval = f"; 95 % interval {points(low)} to {points(high)}" if max(-low, high) < 1 else ""
+    return f"{told} {difference} can be chance ({seeds} seeds, {p_text(cell.p_corrected or 1)}{interval})."
 
 
 def _measure(cell: Cell) -> str:
@@ -183,10 +192,12 @@ def _by_epoch(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
     found = [(cell, catching_up(cell.pairs)) for cell in compared if cell.downstream not in findings.several_labels]
     faster = [(cell, epochs) for cell, epochs in found if epochs is not None and 4 * epochs[0] <= 3 * epochs[1]]
     for baseline in dict.fromkeys(cell.baseline for cell, _ in faster):
-        own = [(cell.arm, found) for cell, found in faster if cell.baseline == baseline]
-        arms = [f"{arm} after {ours} of {total}" for arm, (ours, _, total) in own]
-        theirs = max(theirs for _, (_, theirs, _) in own)
-        yield f"The final accuracy of {baseline} is reached by {listed(arms)} epochs; {baseline} needs {theirs}."
+        own = sorted((epochs, cell.arm) for cell, epochs in faster if cell.baseline == baseline)
+        (first, theirs, total), arm = own[0]
+        others = [f"{name} after {epochs[0]}" for epochs, name in own[1:]]
+        after = listed([f"{first} of {total} epochs", *others])
+        mean = "On average, " if len(compared[0].pairs) > 1 else ""
+        yield f"{mean}{arm} reaches the final accuracy of {baseline} after {after}; {baseline} needs {theirs}."
 
 
 def _ranking(scored: Sequence[Cell], cells: Sequence[Cell], findings: Findings) -> Iterator[str]:
@@ -255,8 +266,10 @@ def _cost(findings: Findings) -> Iterator[str]:
         if result.pretrain_seconds is not None and result.start is not None:
             by_arm.setdefault(result.arm, {}).setdefault(result.start, result)
     if by_arm:
-        arms = [_pretraining(findings.arms[arm], arm, starts, findings) for arm, starts in by_arm.items()]
-        yield f"Pre-training took {listed(arms)}."
+        told = [_pretraining(findings.arms[arm], starts, findings) for arm, starts in by_arm.items()]
+        same = len({how for _, how in told}) == 1 and told[0][1]
+        times = [f"{time} for {arm}{'' if same else how}" for arm, (time, how) in zip(by_arm, told, strict=True)]
+        yield f"Pre-training took {listed(times)}{same or ''}."
         if all(findings.arms[arm].source == "formula" for arm in by_arm):
             yield "It used no photograph."
     if any(arm.source == "checkpoint" for arm in findings.arms.values()):
@@ -267,16 +280,16 @@ def _cost(findings: Findings) -> Iterator[str]:
     starts = {s: r.pretrain_seconds or 0.0 for each in by_arm.values() for s, r in each.items()}
     evaluating = sum(result.evaluate_seconds or 0 for result in findings.results)
     if tuning or starts:
-        yield f"All of it: {duration(sum(starts.values()) + sum(tuning) + evaluating)}."
+        yield f"In all: {duration(sum(starts.values()) + sum(tuning) + evaluating)}."
 
 
-def _pretraining(facts: ArmFacts, arm: str, starts: dict[str, Result], findings: Findings) -> str:
-    """``35 s for ifs (2,400 drawn images, 4 epochs)``, mean over seeds."""
-    seconds = duration(fmean(result.pretrain_seconds or 0.0 for result in starts.values()))
+def _pretraining(facts: ArmFacts, starts: dict[str, Result], findings: Findings) -> tuple[str, str]:
+    """``35 s`` and `` (2,400 drawn images, 4 epochs)``: the mean time over seeds, and what it was spent on."""
+    time = duration(fmean(result.pretrain_seconds or 0.0 for result in starts.values()))
     epochs = [len(history) for start in starts if (history := findings.pretrainings.get(start))]
-    images = [f"{facts.images:,} drawn images"] if facts.images is not None else []
-    how = [*images, *([counted(epochs[0], "epoch")] if epochs else [])]
-    return f"{seconds} for {arm}" + (f" ({', '.join(how)})" if how else "")
+    how = [f"{facts.images:,} drawn images"] if facts.images is not None else []
+    how += [counted(epochs[0], "epoch")] if epochs else []
+    return time, f" ({', '.join(how)})" if how else ""
 
 
 def _and(texts: Iterable[str]) -> str:

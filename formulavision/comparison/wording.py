@@ -36,6 +36,7 @@ STAR = "*"
 """Mark of a difference beyond chance."""
 _STAGE = re.compile(r"\S*-[0-9a-f]{16}(?=[/:\s]|$)")
 """Path of a stage's folder in a message."""
+_TRACEBACK = " (traceback: "
 
 
 # Numbers and names ---------------------------------------------------------------------------------------------------
@@ -171,15 +172,17 @@ def missing(findings: Findings) -> list[str]:
     for result in findings.results:
         if result.score is None:
             # Without the folder of the stage, the text is the same for all results that fail for one cause.
-            groups.setdefault((result.arm, _STAGE.sub("…", result.error or "")), []).append(result)
+            cause = (result.error or "").partition(_TRACEBACK)[0]
+            groups.setdefault((result.arm, _STAGE.sub("…", cause)), []).append(result)
     sentences = []
     # Failures come first.
-    for (arm, error), results in sorted(groups.items(), key=lambda group: not group[0][1]):
+    for (arm, cause), results in sorted(groups.items(), key=lambda group: not group[0][1]):
         everywhere = len(results) == sum(result.arm == arm for result in findings.results)
         places = [f"{place_text(result.downstream, result.freeze)}, seed {result.seed}" for result in results]
         where = "everywhere" if everywhere else listed(places, "; ")
+        _, mark, traceback = (results[0].error or "").partition(_TRACEBACK)
         pending = f"{arm}: {counted(len(results), 'result')} yet to be computed ({where})"
-        sentences.append(f"{arm} failed ({where}): {error}" if error else pending)
+        sentences.append(f"{arm} failed ({where}): {cause}{mark}{traceback}" if cause else pending)
     return sentences
 
 

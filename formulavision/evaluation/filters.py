@@ -12,7 +12,7 @@ from torchvision.utils import make_grid
 
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.matching import preferred
-from formulavision.util.errors import CheckpointError
+from formulavision.util.errors import CheckpointError, SmallFiltersError
 
 __all__ = ["first_layer_filters"]
 
@@ -21,7 +21,7 @@ _CELL = 56
 _GAP = 4
 
 
-def first_layer_filters(checkpoint: str | PathLike[str]) -> Image.Image:
+def first_layer_filters(checkpoint: str | PathLike[str], *, smallest: int = 1) -> Image.Image:
     """The filters of a model's first convolution, or of a transformer's patch embedding, side by side.
 
     Each filter is scaled from the lowest to the highest of its weights, of all three channels together, to 0..255, so
@@ -29,14 +29,19 @@ def first_layer_filters(checkpoint: str | PathLike[str]) -> Image.Image:
 
     Args:
         checkpoint: as of :func:`formulavision.load_checkpoint`.
+        smallest: least width and height of the filters in pixels.
 
     Returns:
         An RGB image: a grid of all filters, as square as possible, in the order of the layer's outputs.
 
     Raises:
         CheckpointError: the checkpoint is none, or has no convolution of three channels.
+        SmallFiltersError: its filters are smaller than ``smallest``.
     """
     filters = _first_layer(load_checkpoint(checkpoint), checkpoint).double()
+    height, width = filters.shape[2:]
+    if min(height, width) < smallest:
+        raise SmallFiltersError(f"filters of {height} x {width} pixels are smaller than {smallest} x {smallest}")
     low = filters.amin((1, 2, 3), keepdim=True)
     extent = filters.amax((1, 2, 3), keepdim=True) - low
     shares = torch.where(extent > 0, (filters - low) / extent, 0.5)

@@ -180,7 +180,8 @@ def grad_cam_sheet(
     """Grad-CAM of several fine-tuned models side by side, on the same test images (the paper's figure 6f).
 
     All maps are of the image's true class (with several labels the first one), from blue, 0, to red, the map's highest
-    value. The line below shows the model's class and its probability, in red where the class is wrong.
+    value. The line below shows the model's class and its probability, in red where the class is wrong; "blank" if the
+    map is 0 everywhere, because no region raises the logit of the true class.
 
     Args:
         checkpoints: name of a column -> folder of a fine-tuning run; the first column is the image itself.
@@ -242,9 +243,12 @@ def _model_column(
     colours = matplotlib.colormaps[_COLOURS](maps.numpy())[..., :3] * 255
     blended = (1 - _OPACITY) * _channels_last(crops) + _OPACITY * colours
     probabilities, predicted = (logits.sigmoid() if test.multi_label else logits.softmax(1)).max(1)
+    blank = ["" if has_evidence else ", blank" for has_evidence in maps.flatten(1).any(1).tolist()]
     captions = [
-        (f"{test.classes[label]} {probability:.0%}", _CORRECT if present[index, label] else _WRONG)
-        for index, label, probability in zip(chosen, predicted.tolist(), probabilities.tolist(), strict=True)
+        (f"{test.classes[label]} {probability:.0%}{mark}", _CORRECT if present[index, label] else _WRONG)
+        for index, label, probability, mark in zip(
+            chosen, predicted.tolist(), probabilities.tolist(), blank, strict=True
+        )
     ]
     return _Column(name, np.round(blended).astype(np.uint8), captions)
 

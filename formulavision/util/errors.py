@@ -48,6 +48,10 @@ class CheckpointError(FormulaVisionError):
     """A checkpoint is missing, unreadable, or does not fit the model."""
 
 
+class SmallFiltersError(CheckpointError):
+    """The filters of a model's first layer are smaller than is asked for."""
+
+
 def one_line(error: BaseException) -> str:
     """The message of a library's exception, without line breaks; empty where the exception cannot be printed."""
     try:

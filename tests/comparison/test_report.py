@@ -19,7 +19,7 @@ from formulavision.comparison.results import FINDINGS, TOP_1, ArmFacts, Computed
 from formulavision.comparison.tables import table_of
 from formulavision.evaluation import ClassDifference
 from formulavision.recipes.recipe import Recipe
-from formulavision.util.errors import CheckpointError
+from formulavision.util.errors import CheckpointError, SmallFiltersError
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -138,7 +138,7 @@ class Evaluation:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def first_layer_filters(self, checkpoint: Any) -> Image.Image:
+    def first_layer_filters(self, checkpoint: Any, *, smallest: int) -> Image.Image:
         self.calls.append(f"filters of {checkpoint}")
         if str(checkpoint).startswith("timm:"):
             raise CheckpointError(f"{checkpoint}: cannot be fetched")
@@ -229,6 +229,24 @@ def test_every_entry_of_the_contents_leads_somewhere(page: Any) -> None:
     assert page.locator("nav a").count() == page.locator("main section").count()
 
 
+def test_sentences_come_first_then_pictures_of_the_formulas_then_the_table(page: Any) -> None:
+    sections = page.evaluate("[...document.querySelectorAll('main section')].map(s => s.id)")
+    assert sections[:3] == ["summary", "arms", "results"]
+    assert (
+        "Pre-training on stripes raises top-1 accuracy on digits by 20.1 points"
+        in page.locator("#summary").inner_text()
+    )
+
+
+def test_everything_that_is_wider_than_the_window_can_be_scrolled_to_and_shows_that(page: Any) -> None:
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)"
+        ".map(e => [getComputedStyle(e).overflowX, e.tabIndex, "
+        "getComputedStyle(e).backgroundImage.split('-gradient').length - 1])"
+    )
+    assert all(box == ["auto", 0, 2] for box in boxes), boxes
+
+
 def test_the_table_has_scores_differences_and_the_papers_numbers(page: Any) -> None:
     assert page.title().startswith("stripes & <digits>")
     assert page.locator("h1").inner_text() == "stripes & <digits>"
@@ -275,6 +293,7 @@ def test_plots_and_pictures_are_there_and_say_what_they_show(page: Any) -> None:
     pictures = page.evaluate("[...document.images].map(i => [i.alt, i.complete && i.naturalWidth])")
     assert all(width > 100 for _, width in pictures), pictures
     assert [alt for alt, _ in pictures] == [
+        "Images of arm stripes: categories down, instances across",
         *(
             f"{metric} on {downstream} by labels.noise"
             for downstream, metric in (("digits", "Top-1 accuracy"), ("scenes", "Mean average precision"))
@@ -294,7 +313,6 @@ def test_plots_and_pictures_are_there_and_say_what_they_show(page: Any) -> None:
         "First-layer filters of arm stripes",
         "First-layer filters of arm stripes-noise-0.5",
         "First-layer filters of arm stripes-noise-1.0",
-        "Images of arm stripes: categories down, instances across",
     ]
 
 
@@ -354,6 +372,18 @@ def test_pictures_shrink_to_the_width_that_they_are_read_at(tmp_path: Path, eval
     (sheet,) = (tmp_path / "pictures").glob("grad-cam-digits-*")
     with Image.open(sheet) as image:
         assert image.size == (1000, 125)
+
+
+def test_small_filters_are_left_out_with_the_reason_told_once(
+    tmp_path: Path, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small_filters(checkpoint: Any, *, smallest: int) -> Image.Image:
+        raise SmallFiltersError(f"filters of 3 x 3 pixels are smaller than {smallest} x {smallest}")
+
+    monkeypatch.setattr(formulavision.evaluation, "first_layer_filters", small_filters)
+    text = write(tmp_path, small())
+    assert text.count("Left out: filters of 3 x 3 pixels are smaller than 5 x 5, and show no pattern.") == 1
+    assert "First-layer filters of arm" not in text
 
 
 def test_attention_is_of_the_model_with_the_fewest_layers_frozen(

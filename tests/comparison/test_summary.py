@@ -112,14 +112,17 @@ def test_what_several_seeds_cannot_tell_apart_has_the_range_of_the_difference() 
     text = result(findings({"scratch": SCRATCH, "ifs": [0.78, 0.77, 0.82]}))
     assert text == (
         "Does pre-training on formulas help on digits? No effect is shown with 3 seeds. ifs and scratch cannot be told "
-        "apart by top-1 accuracy on digits (scratch 78.3 ± 2.5, ifs 79.0 ± 2.6): the difference lies between −3.1 and "
-        "+4.5 points (95 % interval, 3 seeds)."
+        "apart by top-1 accuracy on digits (scratch 78.3 ± 2.5, ifs 79.0 ± 2.6): the difference of +0.7 points can be "
+        "chance (3 seeds, p = 0.53; 95 % interval −3.1 to +4.5)."
     )
 
 
 def test_a_large_difference_of_two_seeds_is_not_called_small() -> None:
     text = result(findings({"scratch": [0.5, 0.5], "ifs": [0.6, 0.8]}))
-    assert "cannot be told apart" in text and "the difference lies between −107.1 and +147.1 points" in text
+    assert text.endswith(
+        "cannot be told apart by top-1 accuracy on digits (scratch 50.0 ± 0.0, ifs 70.0 ± 14.1): the "
+        "difference of +20.0 points can be chance (2 seeds, p = 0.30)."
+    )
 
 
 def test_one_seed_is_told_without_a_verdict() -> None:
@@ -248,11 +251,10 @@ def test_probes_alone_are_told() -> None:
 def test_fine_tuning_comes_first_then_probes_and_other_layers_are_in_the_table() -> None:
     scores: Scores = {"scratch": SCRATCH, "ifs": [0.82, 0.83, 0.855]}
     found = joined(*(findings(scores, freeze=freeze) for freeze in ("knn-probe", "conv1-3", "none")))
-    paragraph, rest = told(found)["Result"]
-    assert paragraph.index("raises top-1 accuracy on digits") < paragraph.index(
-        "raises top-1 accuracy of nearest neighb"
-    )
-    assert paragraph.count("Does pre-training") == 1 and "conv1-3" not in paragraph
+    tuned, probed, rest = told(found)["Result"]
+    assert "raises top-1 accuracy on digits" in tuned and "raises top-1 accuracy of nearest neighbours" in probed
+    assert (tuned.count("Does pre-training"), probed.count("Does pre-training")) == (1, 0)
+    assert "conv1-3" not in tuned + probed
     assert rest == "The table has the results with other frozen layers, too."
     assert "fine-tuned and evaluated with frozen features by nearest neighbours on digits" in told(found)["Compared"][0]
 
@@ -282,8 +284,13 @@ def test_a_sweep_tells_its_best_value_and_does_not_list_thirty_arms() -> None:
 def test_faster_convergence_is_told_with_the_epochs_of_both() -> None:
     curves = {"scratch": [0.1, 0.3, 0.5, 0.7], "ifs": [0.5, 0.7, 0.71, 0.72], "perlin": [0.1, 0.2, 0.6, 0.7]}
     text = result(findings({"scratch": [0.7], "ifs": [0.72], "perlin": [0.7]}, curves=curves))
-    assert "The final accuracy of scratch is reached by ifs after 2 of 4, perlin" not in text
-    assert text.endswith("The final accuracy of scratch is reached by ifs after 2 of 4 epochs; scratch needs 4.")
+    assert text.endswith("ifs reaches the final accuracy of scratch after 2 of 4 epochs; scratch needs 4.")
+
+
+def test_several_fast_arms_are_told_in_one_sentence() -> None:
+    curves = {"scratch": [0.1, 0.3, 0.5, 0.7], "ifs": [0.5, 0.7, 0.71, 0.72], "bezier": [0.8, 0.7, 0.7, 0.7]}
+    text = result(findings({"scratch": [0.7] * 2, "ifs": [0.72] * 2, "bezier": [0.7] * 2}, curves=curves))
+    assert "On average, bezier reaches the final accuracy of scratch after 1 of 4 epochs, ifs after 2; scratch" in text
 
 
 @pytest.mark.parametrize(
@@ -313,14 +320,21 @@ def test_the_cost_counts_each_pre_training_once() -> None:
     found.pretrainings = {f"runs/ifs/pretrain-{seed}": [{}, {}, {}] for seed in (0, 1)}
     assert told(found)["Cost"] == [
         "Pre-training took 1 min 50 s for ifs (2,400 drawn images, 3 epochs). It used no photograph. Fine-tuning took "
-        "10 s a model. All of it: 5 min 8 s."
+        "10 s a model. In all: 5 min 8 s."
     ]
+
+
+def test_what_all_pre_trainings_have_in_common_is_told_once() -> None:
+    found = findings({"ifs": [0.6], "perlin": [0.5]})
+    for each in found.results:
+        each.start, each.pretrain_seconds = f"runs/{each.arm}/pretrain", 60.0
+    assert told(found)["Cost"][0].startswith("Pre-training took 1 min for ifs, 1 min for perlin (2,400 drawn images).")
 
 
 def test_pre_training_on_photographs_is_not_said_to_use_none() -> None:
     found = findings({"scratch": [0.5], "real": [0.6]})
     found.results[1].start, found.results[1].pretrain_seconds = "runs/real/pretrain", 60.0
-    assert told(found)["Cost"] == ["Pre-training took 1 min for real. All of it: 1 min."]
+    assert told(found)["Cost"] == ["Pre-training took 1 min for real. In all: 1 min."]
 
 
 # Where it stands -----------------------------------------------------------------------------------------------------

@@ -236,8 +236,11 @@ def test_seeds_that_only_one_of_two_arms_has_are_told_below_the_table(tmp_path: 
 def test_one_cause_at_several_places_is_one_note(tmp_path: Path) -> None:
     found = findings({"bad": [None, None]})
     for i, row in enumerate(found.results):
-        row.error = f"runs/bad/digits-0123456789abcde{i}/run.json: No space left on device"
-    assert markdown(found, tmp_path).count("No space left on device") == 1
+        stage = f"bad-digits-0123456789abcde{i}"
+        row.error = f"runs/{stage}/run.json: No space left on device (traceback: logs/{stage}.txt)"
+    text = markdown(found, tmp_path)
+    assert text.count("No space left on device (traceback: logs/bad-digits-0123456789abcde0.txt)") == 1
+    assert text.count("No space left on device") == 1
 
 
 def test_names_and_errors_of_others_are_shown_and_not_obeyed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from formulavision.evaluation import first_layer_filters
-from formulavision.util.errors import CheckpointError
+from formulavision.util.errors import CheckpointError, SmallFiltersError
 
 
 def saved(path: Path, **tensors: torch.Tensor) -> Path:
@@ -48,6 +48,13 @@ def test_any_model_has_them(tmp_path: Path, model: str, filters: int, side: int,
     columns = int(np.ceil(filters**0.5))
     rows = -(-filters // columns)
     assert picture.size == (columns * (side * scale + 4) + 4, rows * (side * scale + 4) + 4)
+
+
+def test_filters_below_the_size_that_is_asked_for_are_refused(tmp_path: Path) -> None:
+    file = saved(tmp_path / "w.pth", conv1__weight=torch.rand(4, 3, 5, 3))
+    assert first_layer_filters(file, smallest=3).width > 0
+    with pytest.raises(SmallFiltersError, match="filters of 5 x 3 pixels are smaller than 5 x 5"):
+        first_layer_filters(file, smallest=5)
 
 
 def test_of_a_run_and_of_its_file_they_are_the_same(make_run: Callable[..., Path], tmp_path: Path) -> None:

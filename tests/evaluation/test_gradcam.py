@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import ImageDraw
 
 from formulavision.data.downstream import Downstream
 from formulavision.evaluation import grad_cam, grad_cam_sheet
@@ -221,6 +222,28 @@ def test_a_sheet_has_a_row_an_image_and_a_column_an_arm(
     assert grad_cam_sheet(runs, colours, count=4) == sheet
     assert grad_cam_sheet(runs, colours, count=4, seed=1) != sheet
     assert grad_cam_sheet(runs, colours, count=100).height == 32 + 23 + 15 * 191 - 8
+
+
+def test_a_blank_map_is_marked(
+    make_run: Callable[..., Path], colours: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = timm.create_model("resnet18", num_classes=len(colours.classes))
+    with torch.no_grad():  # every feature lowers the logit of every class
+        model.fc.weight.fill_(-1)
+    written: list[str] = []
+    plain = ImageDraw.ImageDraw.text
+
+    def text(pen: ImageDraw.ImageDraw, place: Any, line: str, **look: Any) -> None:
+        written.append(line)
+        plain(pen, place, line, **look)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    usual = make_run(tmp_path / "usual", colours.classes, model="resnet18")
+    grad_cam_sheet({"blank": make_run(tmp_path / "run", colours.classes, model, model="resnet18")}, colours, count=3)
+    assert sum(line.endswith("%, blank") for line in written) == 3
+    written.clear()
+    grad_cam_sheet({"usual": usual}, colours, count=3)
+    assert sum(line.endswith("%, blank") for line in written) < 3
 
 
 def test_a_sheet_of_several_labels_looks_for_one_that_is_there(

@@ -20,7 +20,7 @@ AT_MOST = {
     "comparison": 2_700,
     "data": 1_950,
     "evaluation": 1_000,
-    "formulavision": 100,
+    "formulavision": 150,
     "generators": 400,
     "plugins": 1_700,
     "recipes": 750,

@@ -59,17 +59,20 @@ class Arm(Config):
     """An arm: a model whose weights are pre-trained on a recipe or on images, read from a checkpoint, or random."""
 
     recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] | None = Field(
-        None, description="formula to pre-train on: a recipe, the path of its YAML file, or the name of a generator"
+        default=None,
+        description="formula to pre-train on: a recipe, the path of its YAML file, or the name of a generator",
     )
     images: Dataset | None = Field(
-        None, description="real images to pre-train on: the training images of a downstream dataset, by its settings"
+        default=None,
+        description="real images to pre-train on: the training images of a downstream dataset, by its settings",
     )
     checkpoint: Annotated[str, BeforeValidator(_absolute_path)] | None = Field(
-        None,
+        default=None,
         description="weights that were pre-trained elsewhere: a run's folder, a file, timm:NAME or torchvision:NAME",
     )
     labels: LabelSettings | None = Field(
-        None, description="labels in place of the images' own: {noise: 0.25}, a share is random; or {clusters: 1000}"
+        default=None,
+        description="labels in place of the images' own: {noise: 0.25}, a share is random; or {clusters: 1000}",
     )
     pretrain: Training = Field(
         default_factory=dict, description="pre-training settings of this arm, over those of the comparison"

@@ -71,34 +71,35 @@ SweptValues = Annotated[list[Any], Field(min_length=1), Different]
 class ComparisonSettings(Config):
     """A comparison: every arm is fine-tuned on every downstream, with every choice of frozen layers and every seed."""
 
-    name: Annotated[str, AfterValidator(_not_blank)] = Field("comparison", description="title of the report")
+    name: Annotated[str, AfterValidator(_not_blank)] = Field(default="comparison", description="title of the report")
     note: Annotated[str, AfterValidator(_one_line)] = Field(
-        "", description="caveat that appears with the results: in the table, the report and results.json"
+        default="", description="caveat that appears with the results: in the table, the report and results.json"
     )
-    size: str = Field(FULL, description="size of the experiment: one of the sizes in the file")
+    size: str = Field(default=FULL, description="size of the experiment: one of the sizes in the file")
     arms: dict[Name, Arm] = Field(min_length=1, description="arms, in the order of the table")
     downstreams: dict[Name, Dataset] = Field(
         min_length=1, description="real datasets to fine-tune and evaluate on: name -> kind, root, train_per_class, ..."
     )
-    model: str = Field("resnet18", description="timm name of the architecture")
+    model: str = Field(default="resnet18", description="timm name of the architecture")
     pretrain: Annotated[Training, AfterValidator(_allowed)] = Field(
         default_factory=dict, description="training settings of pre-training"
     )
     finetune: Annotated[Training, AfterValidator(_allowed)] = Field(
         default_factory=dict, description="training settings of fine-tuning"
     )
-    finetuning: bool = Field(True, description="whether to fine-tune; false: probes only")
+    finetuning: bool = Field(default=True, description="whether to fine-tune; false: probes only")
     freeze: Annotated[list[str], Different] = Field(
-        ["none"], min_length=1, description="layers that fine-tuning does not change"
+        default=["none"], min_length=1, description="layers that fine-tuning does not change"
     )
     probes: Annotated[list[Literal["linear", "knn"]], Different] = Field(
         default_factory=list, description="evaluations of frozen pre-trained features, besides fine-tuning"
     )
     seeds: Annotated[list[int], Different] = Field(
-        [0], min_length=1, description="seeds of training; results are averaged over them"
+        default=[0], min_length=1, description="seeds of training; results are averaged over them"
     )
     data: Literal["on-demand", "stored"] = Field(
-        "on-demand", description="draw images while training, or generate each recipe's store first and train from it"
+        default="on-demand",
+        description="draw images while training, or generate each recipe's store first and train from it",
     )
     sweep: Annotated[dict[str, SweptValues], BeforeValidator(flatten_sweep)] = Field(
         default_factory=dict,
@@ -108,12 +109,14 @@ class ComparisonSettings(Config):
         default_factory=dict, description="the paper's numbers in per cent: downstream -> ARM or ARM/FROZEN -> number"
     )
     against: str | None = Field(
-        None, description="baseline: the arm that the others are compared with; unset: training from scratch"
+        default=None, description="baseline: the arm that the others are compared with; unset: training from scratch"
     )
     reach: Annotated[list[Share], Different, AfterValidator(sorted)] | None = Field(
-        None, description="accuracies, 0 to 1, for the table of first epochs; unset: chosen from the results"
+        default=None, description="accuracies, 0 to 1, for the table of first epochs; unset: chosen from the results"
     )
-    pictures: list[PictureKind] = Field(list(PICTURES), description="pictures in the report; true: all, false: none")
+    pictures: list[PictureKind] = Field(
+        default=list(PICTURES), description="pictures in the report; true: all, false: none"
+    )
 
     @field_validator("downstreams", mode="before")
     @classmethod

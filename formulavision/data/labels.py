@@ -34,16 +34,19 @@ class LabelSettings(Config):
     """Labels for pre-training: exactly one of ``noise`` and ``clusters``."""
 
     noise: float | None = Field(
-        None, ge=0, le=1, description="share of the images whose label is drawn at random from all classes (figure 5)"
+        default=None,
+        ge=0,
+        le=1,
+        description="share of the images whose label is drawn at random from all classes (figure 5)",
     )
     clusters: int | None = Field(
-        None,
+        default=None,
         ge=2,
         le=1_000_000,
         description="labels are this many clusters of the model's own features, found anew before every epoch "
         "(DeepCluster, table 7)",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of the replaced labels, or of the clusters")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the replaced labels, or of the clusters")
 
     @model_validator(mode="after")
     def _check(self) -> LabelSettings:

@@ -35,15 +35,15 @@ class Params(Config):
 class Canvas(Config):
     """The square that is drawn on: ``size`` x ``size`` pixels, gray or in colour."""
 
-    size: int = Field(256, ge=8, le=4096, description="width and height", json_schema_extra={"unit": "pixels"})
+    size: int = Field(default=256, ge=8, le=4096, description="width and height", json_schema_extra={"unit": "pixels"})
     padding: int = Field(
-        6,
+        default=6,
         ge=0,
         le=256,
         description="border that stays empty, where the formula has one",
         json_schema_extra={"unit": "pixels"},
     )
-    channels: Literal[1, 3] = Field(1, description="1 draws in gray, 3 in colour")
+    channels: Literal[1, 3] = Field(default=1, description="1 draws in gray, 3 in colour")
 
     def model_post_init(self, context: Any) -> None:
         if self.size <= 2 * self.padding:

@@ -77,9 +77,9 @@ class Categories(Config):
     image. A recipe with the digest and without the folder can be read, but not drawn.
     """
 
-    count: int | None = Field(None, ge=1, le=10_000_000, description="number of categories")
-    folder: Path | None = Field(None, description="folder of CSV files, one a category, or a store")
-    sha256: str | None = Field(None, description="digest of the parameters read from the folder")
+    count: int | None = Field(default=None, ge=1, le=10_000_000, description="number of categories")
+    folder: Path | None = Field(default=None, description="folder of CSV files, one a category, or a store")
+    sha256: str | None = Field(default=None, description="digest of the parameters read from the folder")
 
     @model_validator(mode="before")
     @classmethod
@@ -100,9 +100,9 @@ class Recipe(Config):
 
     generator: GeneratorSettings
     categories: Categories = Categories()
-    instances: int | None = Field(None, ge=1, le=1_000_000, description="images a category")
+    instances: int | None = Field(default=None, ge=1, le=1_000_000, description="images a category")
     canvas: Canvas = Canvas()
-    seed: int = Field(1, ge=0, lt=2**63, description="seed of categories and instances")
+    seed: int = Field(default=1, ge=0, lt=2**63, description="seed of categories and instances")
 
     if not TYPE_CHECKING:
 

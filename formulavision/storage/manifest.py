@@ -89,7 +89,7 @@ class Manifest(Config):
     generator_package: str = Field(description="package and version that the generator came from")
     format: str
     png: Literal["plain", "compact"] = Field(
-        "compact",
+        default="compact",
         description="encoding of the images; stores without this field were written before there was a choice",
     )
     recipe_id: str
@@ -97,7 +97,8 @@ class Manifest(Config):
     layout: StoreLayout
     pieces: list[PieceRecord] = Field(min_length=1)
     files: dict[str, str] | None = Field(
-        None, description="sha256 of each other file; None: the version that wrote it had no such files or did not say"
+        default=None,
+        description="sha256 of each other file; None: the version that wrote it had no such files or did not say",
     )
 
     @model_validator(mode="after")

@@ -60,49 +60,54 @@ class TrainSettings(Config):
     """
 
     preset: Literal["resnet", "vit"] = Field(
-        "resnet",
+        default="resnet",
         description="defaults of the other settings: resnet: the paper's; vit: DeiT's, for vision transformers",
     )
-    model: str = Field("resnet50", min_length=1, description="name of a timm model")
-    epochs: int = Field(90, ge=1, le=100_000, description="passes over the training images")
+    model: str = Field(default="resnet50", min_length=1, description="name of a timm model")
+    epochs: int = Field(default=90, ge=1, le=100_000, description="passes over the training images")
     # At least 2: batch normalisation has no statistics of one image whose feature map is one pixel.
-    batch_size: int = Field(256, ge=2, le=65_536, description="images per step")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
-    learning_rate: float = Field(0.01, gt=0, le=100, description="highest learning rate of the schedule")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    batch_size: int = Field(default=256, ge=2, le=65_536, description="images per step")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
+    learning_rate: float = Field(default=0.01, gt=0, le=100, description="highest learning rate of the schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(
-        1e-4, ge=0, le=1, description="weight decay; SGD: of all parameters; AdamW: of all but biases and norms"
+        default=1e-4, ge=0, le=1, description="weight decay; SGD: of all parameters; AdamW: of all but biases and norms"
     )
     schedule: Literal["step", "cosine"] = Field(
-        "step",
+        default="step",
         description="step: times gamma after each milestone; cosine: falls to 0 at the last step",
     )
     milestones: tuple[int, ...] = Field(
-        (30, 60), description="epochs after which the learning rate is multiplied by gamma (schedule: step)"
+        default=(30, 60), description="epochs after which the learning rate is multiplied by gamma (schedule: step)"
     )
-    gamma: float = Field(0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
     warmup_epochs: float = Field(
-        0.0, ge=0, le=1000, description="warm-up: epochs in which the learning rate rises linearly from 0"
+        default=0.0, ge=0, le=1000, description="warm-up: epochs in which the learning rate rises linearly from 0"
     )
     clip_grad: float = Field(
-        0.0, ge=0, le=1e6, description="maximum L2 norm of the gradient (gradient clipping); 0: no clipping"
+        default=0.0, ge=0, le=1e6, description="maximum L2 norm of the gradient (gradient clipping); 0: no clipping"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
-    mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup; 0: no mixup")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each label that is spread over all classes"
+    )
+    mixup: float = Field(default=0.0, ge=0, le=10, description="alpha of mixup; 0: no mixup")
     cutmix: float = Field(
-        0.0, ge=0, le=10, description="alpha of CutMix; 0: no CutMix; with mixup: one of the two for each batch"
+        default=0.0, ge=0, le=10, description="alpha of CutMix; 0: no CutMix; with mixup: one of the two for each batch"
     )
     drop_path: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="stochastic-depth rate of the last block; it rises linearly from 0 (timm's drop_path_rate)",
     )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="decay per step of the exponential moving average of weights; 0: no average"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of the exponential moving average of weights; 0: no average",
     )
     crop: int = Field(
-        224,
+        default=224,
         ge=8,
         le=4096,
         description="side of the crop that is the model's input: random in training, central in evaluation",
@@ -117,68 +122,72 @@ class TrainSettings(Config):
         json_schema_extra={"unit": "pixels"},
     )
     resize_mode: Literal["squash", "center", "border"] = Field(
-        "squash",
+        default="squash",
         description="resizing of images that are not square (timm's crop_mode); squash: both sides to resize; center: "
         "the shorter side, the rest is cut; border: the longer side, the rest is filled with the mean",
         json_schema_extra={"neutral": NEUTRAL["resize_mode"]},
     )
     interpolation: Literal["bilinear", "bicubic"] = Field(
-        "bilinear",
+        default="bilinear",
         description="interpolation of resizing, always with antialiasing",
         json_schema_extra={"neutral": NEUTRAL["interpolation"]},
     )
     fresh: bool = Field(
-        True,
+        default=True,
         description="if true, each epoch renders new instances of each category (images drawn on demand only); if "
         "false, each epoch uses the recipe's instances",
     )
     held_out: int = Field(
-        0,
+        default=0,
         ge=0,
         le=100_000,
         description="instances per category that are drawn for validation and never trained on; 0: no validation",
     )
-    horizontal_flip: bool = Field(True, description="mirror each training image with probability 0.5")
+    horizontal_flip: bool = Field(default=True, description="mirror each training image with probability 0.5")
     mean: Channels = Field(
-        (0.2, 0.2, 0.2), description="mean that is subtracted from each channel; channels are scaled to 0..1"
+        default=(0.2, 0.2, 0.2), description="mean that is subtracted from each channel; channels are scaled to 0..1"
     )
-    std: Channels = Field((0.5, 0.5, 0.5), description="standard deviation by which each channel is divided after that")
+    std: Channels = Field(
+        default=(0.5, 0.5, 0.5), description="standard deviation by which each channel is divided after that"
+    )
     precision: Literal["auto"] | Precision = Field(
-        "auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
+        default="auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="device of the training; auto: CUDA, else MPS, else the CPU"
+        default="auto", description="device of the training; auto: CUDA, else MPS, else the CPU"
     )
     devices: int = Field(
-        1,
+        default=1,
         ge=1,
         le=1024,
         description="processes that share each batch, one per GPU (DDP); torchrun sets its own number",
     )
     compile: bool = Field(
-        False, description="compile the model (torch.compile): the first step is slower, the others are faster"
+        default=False, description="compile the model (torch.compile): the first step is slower, the others are faster"
     )
-    channels_last: bool = Field(False, description="channels-last memory format: faster on GPUs with mixed precision")
+    channels_last: bool = Field(
+        default=False, description="channels-last memory format: faster on GPUs with mixed precision"
+    )
     checkpoint_minutes: float = Field(
-        10.0,
+        default=10.0,
         ge=0,
         le=100_000,
         description="minutes between checkpoints within an epoch; 0: a checkpoint after every step",
         json_schema_extra={"unit": "minutes"},
     )
     workers: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=256,
         description="loader processes; unset: up to 16 on CUDA, else 1 to draw new images and 0 to read images",
     )
     draw_on: Literal["auto", "cpu"] = Field(
-        "auto",
+        default="auto",
         description="device that draws images on demand; auto: the GPU of the training, if the generator can draw "
         "there; cpu: loader processes",
     )
     seed: int = Field(
-        1, ge=0, lt=2**31, description="seed of the initial weights, the order of images, and their crops"
+        default=1, ge=0, lt=2**31, description="seed of the initial weights, the order of images, and their crops"
     )
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:

@@ -37,43 +37,48 @@ class DownstreamSettings(Config):
 
     kind: str = Field(description=f"one of {', '.join(KINDS)}")
     root: Path | None = Field(
-        None, description="folder that holds the dataset, or that it is downloaded into; unset: the user's cache folder"
+        default=None,
+        description="folder that holds the dataset, or that it is downloaded into; unset: the user's cache folder",
     )
     classes: tuple[str, ...] | None = Field(
-        None,
+        default=None,
         min_length=2,
         description="classes to keep, in the order of their labels: names (or wnids), or a text file with one a line",
     )
     exclude: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="classes to leave out: names (or wnids), or a text file with one a line",
         json_schema_extra={"neutral": []},
     )
     test_split: Literal["val", "test"] | None = Field(
-        None,
+        default=None,
         description="part of a folder to test on; unset: test, or val where test has no labels",
         json_schema_extra={"neutral": None},
     )
     test_share: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1,
         description="share of each class to test on, for a folder without test images; unset: 0.2",
         json_schema_extra={"neutral": None},
     )
     test_seed: int = Field(
-        0, ge=0, lt=2**31, description="seed of the choice of these test images", json_schema_extra={"neutral": 0}
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="seed of the choice of these test images",
+        json_schema_extra={"neutral": 0},
     )
-    train_per_class: int | None = Field(None, ge=1, description="training images a class; unset: all")
-    test_per_class: int | None = Field(None, ge=1, description="test images a class; unset: all")
+    train_per_class: int | None = Field(default=None, ge=1, description="training images a class; unset: all")
+    test_per_class: int | None = Field(default=None, ge=1, description="test images a class; unset: all")
     subset_seed: int = Field(
-        0,
+        default=0,
         ge=0,
         lt=2**31,
         description="seed that chooses train_per_class and test_per_class images; fewer are a part of more",
     )
     download: bool | None = Field(
-        None, description="whether an absent dataset may be downloaded; unset: if it has at most 200 MB"
+        default=None, description="whether an absent dataset may be downloaded; unset: if it has at most 200 MB"
     )
 
     @model_validator(mode="before")

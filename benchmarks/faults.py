@@ -19,6 +19,7 @@ import platform
 import random
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from campaign.trial import Process, Trial, tail
+
+from formulavision.util.interrupts import catch_signals
 
 MOST_SECONDS = 900
 """Of a single trial; its commands have limits of their own, which are below."""
@@ -101,6 +104,13 @@ class Campaign:
             self.collect()
             self.tell(minutes)
             time.sleep(0.002)
+
+    def stop(self) -> None:
+        """End the trials that run. They count as not tried."""
+        for entry in self.running:
+            entry.process.kill(signal.SIGKILL, group=True)
+            entry.process.wait()
+        self.running.clear()
 
     def progress(self, trial: Trial) -> float:
         """Share of its goal that a kind of trial has begun."""
@@ -268,12 +278,18 @@ def main() -> int:
             campaign.goals = {chosen[0].name: arguments.seed + 1}
         else:
             campaign.load()
-        campaign.run(arguments.minutes, arguments.jobs)
+        stopped = False
+        try:
+            with catch_signals():
+                campaign.run(arguments.minutes, arguments.jobs)
+        except KeyboardInterrupt:
+            stopped = True
+            campaign.stop()
         print(f"\n{campaign.table()}")
         if arguments.out:
             campaign.save()
             (arguments.out / "README.md").write_text(page(campaign))
-        return int(campaign.failed > 0)
+        return 130 if stopped else int(campaign.failed > 0)
 
 
 def goal(trial: Trial, short: bool) -> int:

@@ -14,15 +14,18 @@ def main() -> None:
     """Run the command line."""
     try:
         from formulavision.cli import main as run
+        from formulavision.util.interrupts import answer_signals
 
+        # The program's end can be interrupted as its commands can.
+        answer_signals()
         try:
             run()
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # Before a command has begun, or after it has ended.
         sys.stderr.write("\nstopped\n")
-        sys.exit(STOPPED)
+        sys.exit(error.code if isinstance(error, SystemExit) else STOPPED)
     except BrokenPipeError:
         _end_without_a_reader()
     except SystemExit as error:

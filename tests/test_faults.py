@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -29,7 +34,11 @@ def traces(random, seed, folder):
 def silent(random, seed, folder):
     return wrong_end(run(lambda: 2, folder), 2)
 
-faults.all_trials = lambda: [Trial(f.__name__, "", 2, f) for f in (fails, raises, hangs, traces, silent)]
+def waits(random, seed, folder):
+    Path(os.environ["WAITS"]).write_text(str(os.getpid()))
+    __import__("time").sleep(60)
+
+faults.all_trials = lambda: [Trial(f.__name__, "", 2, f) for f in (fails, raises, hangs, traces, silent, waits)]
 faults.warm_up = lambda work: None
 sys.exit(faults.main())
 """
@@ -46,7 +55,8 @@ def test_the_short_campaign_finds_no_fault() -> None:
 
 
 def test_what_fails_is_told_with_its_seed_and_kept(tmp_path: Path) -> None:
-    result = campaign("-c", PLANTED, "--out", str(tmp_path))
+    kinds = [part for kind in ("fails", "raises", "hangs", "traces", "silent") for part in ("--only", kind)]
+    result = campaign("-c", PLANTED, *kinds, "--out", str(tmp_path))
     assert result.returncode == 1
     told = [
         "fails --seed 1: wrong",
@@ -58,6 +68,30 @@ def test_what_fails_is_told_with_its_seed_and_kept(tmp_path: Path) -> None:
     ]
     assert [line for line in told if line not in result.stdout] == []
     assert "| fails |  | 2 | 2 | 1 | 1 |" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_campaign_that_is_interrupted_ends_its_trials_and_writes_its_results(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    waits, out = tmp_path / "waits", tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PLANTED, "--only", "fails", "--only", "waits", "--jobs", "1", "--out", str(out)],
+        cwd=BENCHMARKS, env={**os.environ, "WAITS": str(waits)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    try:
+        while not (waits.exists() and waits.read_text()):
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in output
+    assert "| waits |  | 2 | 0 | 0 |" in output
+    assert output.split("\n\n")[-1].strip() in (out / "README.md").read_text()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(waits.read_text()), 0)
 
 
 def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:

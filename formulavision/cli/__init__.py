@@ -30,17 +30,12 @@ class _Commands(Group):
 
     def invoke(self, ctx: Any) -> Any:
         from formulavision.util.errors import FormulaVisionError, one_line
-        from formulavision.util.interrupts import Terminated, catch_signals, interrupt, interrupted
+        from formulavision.util.interrupts import Terminated, catch_signals
 
         # A cluster's or a container's request to end is answered as Ctrl-C is: the state can be resumed.
         try:
             with catch_signals():
-                try:
-                    return super().invoke(ctx)
-                except Exception:
-                    if number := interrupted():
-                        interrupt(number)
-                    raise
+                return super().invoke(ctx)
         except FormulaVisionError as error:
             _fail(ctx, str(error))
         except KeyboardInterrupt as error:

@@ -13,13 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
 from formulavision.recipes.recipe import Recipe, as_recipe
+from formulavision.training.settings import REMOTE
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
 __all__ = ["REMOTE", "Arm", "Dataset", "Training", "Variant", "expand", "flatten_sweep", "swept_names"]
-
-REMOTE = ("timm:", "torchvision:")
-"""Prefixes of a checkpoint that is the name of a published model, not a path."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _RECIPE = re.compile(r"(generator|canvas)\..+|categories(\..+)?|instances|seed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import time
@@ -32,9 +31,9 @@ from formulavision.comparison.results import Comparison, Computed, Result, write
 from formulavision.training.runs import Run, is_complete
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
-from formulavision.util.files import write_errors
+from formulavision.util.files import json_digest, write_errors
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
-from formulavision.util.interrupts import interrupt, interrupted
+from formulavision.util.interrupts import keep_signals
 from formulavision.util.logs import logged, note, write_traceback
 from formulavision.util.machine import versions
 from formulavision.util.text import duration
@@ -249,13 +248,11 @@ class _Runner:
         failed = next((self._failures[before.key] for before in stage.needs if before.key in self._failures), None)
         try:
             if failed is None:
-                with self._alone_with(stage):
+                with keep_signals(), self._alone_with(stage):
                     if not self._is_done(stage):
                         self._say(f"{at} {stage}")
                         self._compute(stage)
         except Exception as error:
-            if number := interrupted():
-                interrupt(number)
             if _disk_is_full(error):
                 # Later stages could not be written either.
                 raise StoreError(
@@ -349,7 +346,7 @@ class _Runner:
         computed = this_machine(self.settings.variants[stage.arm].arm, stage.settings).model_dump()
         with adding(folder, [_RESULT]):
             record = {"key": stage.key, "row": result, "computed": computed}
-            write_text(folder / _RESULT, json.dumps({**record, "sha256": _digest(record)}, indent=1))
+            write_text(folder / _RESULT, json.dumps({**record, "sha256": json_digest(record)}, indent=1))
 
     def _train(self, train: Callable[..., Run], *what: Any, out: Path, **settings: Any) -> Run:
         """The training run in ``out``: loaded if it is complete, resumed if it was interrupted."""
@@ -394,7 +391,7 @@ def _read_record(file: Path, key: str) -> dict[str, Any] | None:
     try:
         record = dict(json.loads(file.read_text(encoding="utf-8")))
         digest = record.pop("sha256", None)
-        sound = digest == _digest(record) and record["key"] == key if digest else set(record) == {"row", "computed"}
+        sound = digest == json_digest(record) and record["key"] == key if digest else set(record) == {"row", "computed"}
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -402,10 +399,6 @@ def _read_record(file: Path, key: str) -> dict[str, Any] | None:
     if not sound:
         raise ConfigError(f"{file}: is damaged: remove its folder, which is then computed again")
     return record
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _seconds_file(stage: Generation) -> Path:

@@ -22,7 +22,6 @@ from formulavision.recipes.category_files import read_folder, write_folder
 from formulavision.recipes.device import check_device, device_name
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
-from formulavision.storage import Store
 from formulavision.storage.generation import Silent, generate
 from formulavision.util.errors import ConfigError
 
@@ -37,6 +36,8 @@ _FEWEST_CATEGORIES = 4
 """Categories of a measured store, at least: some take longer to draw than others."""
 _DEVICE_IMAGES, _DEVICE_BYTES = 256, 1_000_000_000
 """Images that a device draws at once, where their memory is no more than this."""
+_STORES = 3
+"""Times that a store is generated; the first may compile."""
 _MOST_CATEGORIES = 10_000
 """Categories that are searched for at most."""
 _COMPUTED = 20_000
@@ -107,8 +108,7 @@ def bench(
         drawer = Drawer(_sample(recipe, root / "drawn", categories, recipe.num_instances), device=device, note=note)
         _draw_seconds(drawer, 0)
         drawn = _draw_seconds(drawer, seconds)
-        _store(recipe, root / "first", categories, 1, device)  # compiles what encodes
-        stored, image_bytes = _store_seconds(recipe, root, categories, seconds / drawn, device)
+        stored, image_bytes = _store_seconds(recipe, root, categories, seconds / drawn / _STORES, device)
     return RecipeCost(
         recipe=recipe,
         device="cpu" if drawer.device_drawer is None else device_name(drawer.device_drawer.device),
@@ -151,7 +151,7 @@ def _search(recipe: Recipe, seconds: float) -> tuple[list[Category], float | Non
 
 def _sample(recipe: Recipe, folder: Path, categories: Sequence[Category], instances: int) -> Recipe:
     """The recipe with some of its categories, which are written to a folder, and with fewer instances."""
-    write_folder(list(categories), folder)
+    write_folder(list(categories), folder, overwrite=True)
     return Recipe.from_dict({**recipe.to_dict(), "categories": {"folder": str(folder)}, "instances": instances})
 
 
@@ -196,24 +196,29 @@ def _store_seconds(
     """Seconds and bytes of an image in a store of about so many images.
 
     The store has as few categories as that takes, because the instances of a category share work. The time of a store
-    with one image a category is subtracted: the time that a store takes whatever its size.
+    with one image a category is subtracted: the time that a store takes whatever its size. Where that is nearly all of
+    the time, the rest is noise; the whole time, divided by the images, counts instead.
     """
     chosen = categories[: max(_FEWEST_CATEGORIES, round(images / recipe.num_instances))]
     instances = min(recipe.num_instances, max(2, round(images / len(chosen))))
-    before = time.perf_counter()
-    small = _store(recipe, root / "small", chosen, 1, device)
-    between = time.perf_counter()
-    large = _store(recipe, root / "large", chosen, instances, device)
-    after = time.perf_counter()
-    if len(large) == len(small):
-        return (between - before) / len(small), small.manifest.bytes / len(small)
-    took = max((after - between) - (between - before), 1e-9) / (len(large) - len(small))
-    return took, large.manifest.bytes / len(large)
+    least, few, _ = _store(recipe, root, chosen, 1, device)
+    most, many, size = _store(recipe, root, chosen, instances, device)
+    if many == few or most - least < most / 5:
+        return most / many, size / many
+    return (most - least) / (many - few), size / many
 
 
-def _store(recipe: Recipe, root: Path, categories: Sequence[Category], instances: int, device: str) -> Store:
+def _store(
+    recipe: Recipe, root: Path, categories: Sequence[Category], instances: int, device: str
+) -> tuple[float, int, int]:
+    """Seconds, images and bytes of a store. The shortest of three times counts: other work has delayed it least."""
     sample = _sample(recipe, root / "categories", categories, instances)
-    return generate(sample, root / "store", device=device, progress=Silent())
+    times = []
+    for _ in range(_STORES):
+        started = time.perf_counter()
+        store = generate(sample, root / "store", overwrite=True, device=device, progress=Silent())
+        times.append(time.perf_counter() - started)
+    return min(times), len(store), store.manifest.bytes
 
 
 def _median(work: Callable[[], object], seconds: float) -> float:

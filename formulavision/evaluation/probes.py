@@ -27,7 +27,7 @@ from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say_and_log
 from formulavision.training.runs import own_class
-from formulavision.training.settings import PREPROCESSING, TrainSettings
+from formulavision.training.settings import PREPROCESSING, REMOTE, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
 
@@ -46,9 +46,6 @@ _PENALTY_OF_FEW = 1e-1
 """The penalty where no class has images enough to hold some out."""
 _HELD_OUT = 5
 """One of so many training images of a class is held out to choose the penalty."""
-
-_PUBLISHED = ("timm:", "torchvision:")
-"""Prefixes of the names of published models."""
 
 _SIMILARITIES = 1 << 25
 """Similarities that are computed at a time: 128 MB."""
@@ -128,7 +125,7 @@ def probe(
     if shots is not None and shots < 1:
         raise ConfigError(f"shots: {shots} is not allowed: must be at least 1")
     name = "new weights" if checkpoint is None else os.fspath(checkpoint)
-    if out is None and (checkpoint is None or (not Path(name).exists() and name.startswith(_PUBLISHED))):
+    if out is None and (checkpoint is None or (not Path(name).exists() and name.startswith(REMOTE))):
         raise ConfigError(f"out: is missing: {name} has no folder to write into")
     weights = None if checkpoint is None else load_checkpoint(checkpoint)
     chosen = feature_settings(weights, name, settings)

@@ -19,14 +19,14 @@ from formulavision.data.loading import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.matching import Match, best_match
 from formulavision.training.runs import Run, file_digest, own_class
-from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
+from formulavision.training.settings import NEUTRAL, PREPROCESSING, REMOTE, TrainSettings
 from formulavision.training.weight_files import Tensors, load_tensors
 from formulavision.util.config import did_you_mean, load_yaml, parse
 from formulavision.util.errors import CheckpointError, ConfigError, one_line
 
 __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
-_TIMM, _TORCHVISION = "timm:", "torchvision:"
+_TIMM, _TORCHVISION = REMOTE
 _WEIGHTS, _CONFIG, _SETTINGS = "model.safetensors", "config.json", "settings.yaml"
 _FITS = 0.9
 """Smallest share of the model's tensors that a checkpoint must hold, and smallest share of the checkpoint's tensors

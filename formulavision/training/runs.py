@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import WRITTEN_OUT, dump_yaml, load_yaml, parse
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
-from formulavision.util.files import write_json, write_text
+from formulavision.util.files import json_digest, write_json, write_text
 from formulavision.util.folders import MARKER, OwnedFolder, State
 from formulavision.util.text import counted
 
@@ -359,7 +359,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
 def write_result(folder: Path, content: Mapping[str, Any]) -> None:
     """Write run.json, which makes the run complete."""
     whole = {**content, "weights_sha256": file_digest(folder / "model.safetensors")}
-    write_json({**whole, "sha256": _digest(json.dumps(whole).encode())}, folder / RESULT)
+    write_json({**whole, "sha256": json_digest(whole)}, folder / RESULT)
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -374,7 +374,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, RecursionError):
         raise _damaged(path, _WRITTEN_AGAIN) from None
     digest = content.pop("sha256", None)
-    if digest != _digest(json.dumps(content).encode()) and (digest is not None or _has_digests(folder)):
+    if digest != json_digest(content) and (digest is not None or _has_digests(folder)):
         raise _damaged(path, _WRITTEN_AGAIN)
     return content
 

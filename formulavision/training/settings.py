@@ -17,6 +17,7 @@ __all__ = [
     "NEUTRAL",
     "PREPROCESSING",
     "PRESETS",
+    "REMOTE",
     "Precision",
     "TrainSettings",
     "check_freeze",
@@ -27,6 +28,9 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")
 """Preprocessing settings: weights are used with the values that they were trained with."""
+
+REMOTE = ("timm:", "torchvision:")
+"""Prefixes of a checkpoint that is the name of a published model, not a path."""
 
 NEUTRAL = {"resize_mode": "squash", "interpolation": "bilinear"}
 """Values of later settings that train as runs did before the settings existed."""

@@ -21,7 +21,7 @@ from formulavision.training.runs import (
     is_complete,
     read_settings,
 )
-from formulavision.training.settings import TrainSettings, check_freeze
+from formulavision.training.settings import REMOTE, TrainSettings, check_freeze
 from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -247,7 +247,7 @@ def _with_name(
 
 
 def _check_source(checkpoint: str | PathLike[str], out: Path) -> None:
-    if str(checkpoint).startswith(("timm:", "torchvision:")):
+    if str(checkpoint).startswith(REMOTE):
         return
     checkpoint = Path(checkpoint)
     if not checkpoint.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ __all__ = [
     "flush_everything",
     "flush_folder",
     "is_system_leftover",
+    "json_digest",
     "partial_path",
     "write_errors",
     "write_json",
@@ -94,6 +96,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(content: Any, path: Path) -> None:
     """``content`` as JSON to ``path``, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def json_digest(content: Any) -> str:
+    """SHA-256 of ``content`` as JSON in one line, in hexadecimal digits. A file of JSON that holds it shows damage."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @contextmanager

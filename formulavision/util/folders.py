@@ -14,7 +14,6 @@ writers that were killed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from formulavision.util.errors import FolderError
-from formulavision.util.files import PARTIAL, is_system_leftover, write_text
+from formulavision.util.files import PARTIAL, is_system_leftover, json_digest, write_text
 
 __all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "adding", "locked"]
 
@@ -100,8 +99,7 @@ class Marker:
     def text(self) -> str:
         """The marker as JSON, with a checksum."""
         content = {"about": _ABOUT, "version": _VERSION, **asdict(self)}
-        content["sha256"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        return json.dumps(content, indent=1) + "\n"
+        return json.dumps({**content, "sha256": json_digest(content)}, indent=1) + "\n"
 
     @classmethod
     def read(cls, root: Path) -> Marker | None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["SIGNALS", "Terminated", "catch_signals", "held_back", "interrupt", "interrupted", "stoppable"]
+__all__ = ["Terminated", "answer_signals", "catch_signals", "held_back", "interrupt", "keep_signals", "stoppable"]
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Sent by Ctrl-C, by a cluster or a container, and at the end of a terminal."""
 
 _SAME_S = 1.0
@@ -25,35 +25,46 @@ class Terminated(SystemExit, KeyboardInterrupt):
 _interrupted: int | None = None
 
 
-@contextmanager
-def catch_signals() -> Iterator[None]:
-    """Answer SIGTERM and SIGHUP as Ctrl-C is answered, by an exception, and remember the signal while the block runs.
-
-    After the block the handlers stay, so that the program's end can be interrupted in the same way.
-    """
-    global _interrupted
+def answer_signals() -> dict[int, Any]:
+    """Answer SIGTERM and SIGHUP as Ctrl-C is answered, by an exception, from now on. Returns the handlers before."""
 
     def handler(number: int, frame: object) -> NoReturn:
         global _interrupted
         _interrupted = number
         interrupt(number)
 
-    for number in SIGNALS:
-        # A process that ignores the end of its terminal (nohup) continues to ignore it.
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, handler)
+    # A process that ignores the end of its terminal (nohup) continues to ignore it.
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    return {number: signal.signal(number, handler) for number in _SIGNALS if signal.getsignal(number) in usual}
+
+
+@contextmanager
+def catch_signals() -> Iterator[None]:
+    """:func:`answer_signals` and :func:`keep_signals` while the block runs; the handlers before come back."""
+    global _interrupted
+    before = answer_signals()
     try:
-        yield
+        with keep_signals():
+            yield
     finally:
         _interrupted = None
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
-def interrupted() -> int | None:
-    """Number of the signal that has come in the block of :func:`catch_signals`; None: none, or there is no such block.
+@contextmanager
+def keep_signals() -> Iterator[None]:
+    """An exception that a library raises in place of a signal's becomes the signal's again.
 
-    A library that calls our code from C or Rust may replace the signal's exception by one of its own, as pydantic does.
+    A library that calls our code from C or Rust may replace exceptions, as pydantic does. Without
+    :func:`catch_signals` around it nothing changes.
     """
-    return _interrupted
+    try:
+        yield
+    except Exception:
+        if _interrupted is not None:
+            interrupt(_interrupted)
+        raise
 
 
 def interrupt(number: int, frame: object = None) -> NoReturn:
@@ -88,7 +99,7 @@ def stoppable(first: Callable[[int], None], again: Callable[[], None] | None) ->
             interrupt(number)
 
     # A process that ignores the end of its terminal (nohup) continues to ignore it.
-    taken = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    taken = [number for number in _SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in taken}
     mask = _mask("SIG_UNBLOCK", taken)
     try:
@@ -105,11 +116,11 @@ def held_back() -> Iterator[None]:
     """Delay signals until the block ends. Processes that start in it receive none, except in :func:`stoppable`."""
     waiting: list[int] = []
     before = {}
-    mask = _mask("SIG_BLOCK", SIGNALS)
+    mask = _mask("SIG_BLOCK", _SIGNALS)
     try:
         # The system may deliver a signal to another thread; Python still runs its handler in the main thread.
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in _SIGNALS:
                 before[number] = signal.signal(number, lambda number, frame: waiting.append(number))
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -56,5 +56,7 @@ def is_watched() -> bool:
 def progress_bars(*, show: bool = True) -> Iterator[Bars]:
     """Show bars on standard error, so that standard output holds results alone."""
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bars:
+    bars = Progress(*columns, console=Console(stderr=True), disable=not show)
+    # Rich before 14.3 ends bars with a line break even where they are disabled.
+    with bars if show else nullcontext():
         yield Bars(bars)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from formulavision import Category, Generator, Recipe, find_categories, generate
 from formulavision.cli import app
-from formulavision.data.bench import RecipeCost, bench
+from formulavision.data.bench import RecipeCost, _store_seconds, bench
 from formulavision.generators.registry import Registered, plugins
 from formulavision.recipes.category_files import write_folder
 
@@ -139,6 +139,29 @@ def test_it_takes_about_as_long_as_generate(tmp_path: Path) -> None:
     # A busy machine measures both badly; a factor of 5 would be a mistake in what is counted.
     assert took / 5 < cost.store_seconds(1) < took * 5
     assert cost.image_bytes == pytest.approx(store.manifest.bytes / len(store), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "per_image"),
+    [(0.1, 4.1, 0.05), (0.1, 0.1, 0.1 / 84), (0.2, 0.1, 0.1 / 84), (0.1, 0.11, 0.11 / 84)],
+    ids=["a large store", "no time is left", "less than none is left", "noise is left"],
+)
+def test_the_time_of_any_store_is_subtracted_unless_nearly_all_is_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, least: float, most: float, per_image: float
+) -> None:
+    def store(recipe: Recipe, root: Path, chosen: list[Category], instances: int, device: str) -> tuple[Any, ...]:
+        return (least if instances == 1 else most), instances * len(chosen), 8400
+
+    monkeypatch.setattr("formulavision.data.bench._store", store)
+    recipe = Recipe.from_dict({**BEZIER, "categories": 4, "instances": 21})
+    found = _store_seconds(recipe, tmp_path, find_categories(recipe), images=84, device="cpu")
+    assert found == (pytest.approx(per_image), 100)
+
+
+@pytest.mark.parametrize("shape", [{"categories": 3, "instances": 4}, {"categories": 1, "instances": 1}])
+def test_a_small_store_takes_time(shape: dict[str, int]) -> None:
+    recipe = Recipe.from_dict({"generator": "perlin", "canvas": {"size": 32}, **shape})
+    assert bench(recipe, seconds=0.001).store_ms > 0.01
 
 
 def test_a_gpu_is_one_for_all_cores() -> None:

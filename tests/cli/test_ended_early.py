@@ -109,6 +109,14 @@ def test_what_is_told_after_ctrl_c_is_true_for_the_command(
     assert (result.exit_code, result.stderr.strip()) == (130, told)
 
 
+@pytest.mark.parametrize("arguments", [["plugins"], ["verify", "absent"], ["compare", "absent.yaml"]])
+def test_a_command_that_has_ended_leaves_no_signal_handler(arguments: list[str]) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    CliRunner().invoke(app, arguments)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("error", [RuntimeError("in C"), ConfigError("seed: is wrong"), OSError(5, "broken")])
 def test_a_signal_whose_exception_a_library_replaces_ends_the_command(

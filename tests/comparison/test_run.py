@@ -12,8 +12,9 @@ import pytest
 import formulavision.storage.generation
 import formulavision.training
 from formulavision import compare
-from formulavision.comparison.run import _digest, _read_record, position
+from formulavision.comparison.run import _read_record, position
 from formulavision.util.errors import ConfigError
+from formulavision.util.files import json_digest
 from formulavision.util.interrupts import catch_signals
 
 
@@ -71,7 +72,7 @@ RECORD = {"key": "0123", "row": {"score": 0.83, "metric": "top-1"}, "computed": 
 
 def test_every_changed_bit_of_a_result_is_found_or_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    whole = json.dumps({**RECORD, "sha256": _digest(RECORD)}, indent=1).encode()
+    whole = json.dumps({**RECORD, "sha256": json_digest(RECORD)}, indent=1).encode()
     file.write_bytes(whole)
     assert _read_record(file, "0123") == RECORD
     for bit in range(8 * len(whole)):
@@ -97,7 +98,7 @@ def test_a_file_that_is_no_result_is_told_in_one_line(tmp_path: Path, content: s
 
 def test_a_result_of_another_stage_is_not_taken(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    file.write_text(json.dumps({**RECORD, "sha256": _digest(RECORD)}))
+    file.write_text(json.dumps({**RECORD, "sha256": json_digest(RECORD)}))
     with pytest.raises(ConfigError, match="is damaged"):
         _read_record(file, "4567")
 

@@ -17,7 +17,7 @@ specification.loader.exec_module(lines)
 
 AT_MOST = {
     "cli": 1_000,
-    "comparison": 2_700,
+    "comparison": 2_950,
     "data": 1_950,
     "evaluation": 1_000,
     "formulavision": 150,

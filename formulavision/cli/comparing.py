@@ -16,7 +16,22 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(help="A file (YAML), or the name of a comparison that ships (quickstart).")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="A file (YAML), or the name of a comparison that ships (quickstart).", show_default=False),
+    ] = None,
+    downstream: Annotated[
+        str | None,
+        typer.Option(
+            "--downstream",
+            help="Instead of a file: a folder of your images, or a dataset's name. The comparison is chosen for it.",
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", help="With --downstream: about how long it may take.", show_default="20"),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option("--size", help="One of the file's sizes, such as smoke; 'full' is the file as it stands."),
@@ -24,7 +39,10 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Folder to write; default: runs/NAME-OF-THE-FILE, and -SIZE.", show_default=False
+            "--out",
+            "-o",
+            help="Folder to write; default: runs/NAME-OF-THE-FILE, and -SIZE; or runs/NAME-OF-THE-DATASET.",
+            show_default=False,
         ),
     ] = None,
     runs: Annotated[
@@ -38,7 +56,11 @@ def compare(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any setting by its path: --set downstreams.cifar10.root=/data/cifar10"),
+        typer.Option(
+            "--set",
+            help="Any setting by its path: --set downstreams.cifar10.root=/data/cifar10; with --downstream: "
+            "--set downstream.test_split=val",
+        ),
     ] = None,
     overwrite: o.Overwrite = False,
 ) -> None:
@@ -46,6 +68,9 @@ def compare(
     continues where it was stopped.
 
     formulavision compare quickstart
+
+    Does it help on my images? compare --downstream /path/to/my/folder chooses a comparison for them and for this
+    machine, says how long it takes, and answers in a sentence. The folder has a subfolder a class, or train/ and test/.
 
     A smaller size of the same experiment, to see that it runs: compare FILE --size smoke
 
@@ -59,10 +84,19 @@ def compare(
     """
     from formulavision.comparison import ComparisonSettings
     from formulavision.comparison import compare as run
+    from formulavision.util.errors import ConfigError
 
-    comparison = ComparisonSettings.load(config, settings or [], size=size)
-    name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
-    result = run(comparison, out=out or Path("runs") / name, runs=runs, overwrite=overwrite)
+    if downstream is not None and config is None:
+        chosen, others = o.make_downstream(downstream, settings)
+        if others:
+            raise ConfigError(f"--set {others[0]}: is not of the dataset: change comparison.yaml in --out later")
+        result = run(downstream=chosen, minutes=minutes, out=out, size=size, runs=runs, overwrite=overwrite)
+    elif config is not None and downstream is None and minutes is None:
+        comparison = ComparisonSettings.load(config, settings or [], size=size)
+        name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
+        result = run(comparison, out=out or Path("runs") / name, runs=runs, overwrite=overwrite)
+    else:
+        raise ConfigError("give a comparison, or --downstream (with --minutes) to choose one for a dataset")
     if result.failures:
         raise typer.Exit(1)
 

@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formulavision.comparison.arms import REMOTE
+from formulavision.comparison.choosing import CONFIGURATION, choose_or_continue, name_of
 from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.plan import (
@@ -39,6 +42,7 @@ from formulavision.util.machine import versions
 from formulavision.util.text import duration
 
 if TYPE_CHECKING:
+    from formulavision.data.downstream import DownstreamSettings
     from formulavision.evaluation import Evaluation
 
 __all__ = ["compare", "sweep"]
@@ -46,15 +50,16 @@ __all__ = ["compare", "sweep"]
 _RESULT = "result.json"
 """File that is written last into the folder of a stage with a result: the result, and where it was computed."""
 
-_CONFIGURATION = "comparison.yaml"
-_OURS = (_CONFIGURATION, *REPORT_FILES, "logs/", "runs/*.lock", "runs/_stores/*.json")
+_OURS = (CONFIGURATION, *REPORT_FILES, "logs/", "runs/*.lock", "runs/_stores/*.json")
 """Files in a comparison's folder besides those of its stages. Each stage has a folder with a marker of its own."""
 
 
 def compare(
-    config: ComparisonSettings | Mapping[str, Any] | str | Path,
+    config: ComparisonSettings | Mapping[str, Any] | str | Path | None = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
+    downstream: DownstreamSettings | Mapping[str, Any] | str | PathLike[str] | None = None,
+    minutes: float | None = None,
     size: str | None = None,
     runs: str | Path | None = None,
     overwrite: bool = False,
@@ -65,11 +70,17 @@ def compare(
     If ``out`` already holds the comparison, it is continued: finished stages are skipped, an interrupted one is
     resumed, and only what is new in the configuration runs: an added arm, seed or value of a sweep.
 
+    With ``downstream`` instead of ``config``, a comparison of training from scratch and formulas is chosen for that
+    dataset and this machine, and told, with an estimate of its time, before it starts. If ``out`` already holds a
+    comparison on the dataset, its ``comparison.yaml`` is used.
+
     Args:
         config: the comparison, or the path of its YAML file.
+        downstream: a folder of images or the name of a dataset, in place of ``config``.
+        minutes: with ``downstream``: the time that the comparison is to take, about; None: 20.
         out: folder for ``results.csv`` (a row a model), ``table.csv`` and ``results.md`` (over seeds),
             ``results.json`` (all of it), ``report.html``, ``plots/`` and ``comparison.yaml`` (the configuration with
-            every recipe in full).
+            every recipe in full). None, with ``downstream``: ``runs/`` and its name.
         size: one of the ``sizes`` that the configuration names, or ``full``: the configuration without an overlay.
         runs: folder for the stages: pre-trained and fine-tuned models, and stores. Comparisons with one folder compute
             the stages that they have in common once, also while they run at the same time. None: ``runs/`` in ``out``.
@@ -81,20 +92,32 @@ def compare(
         The results. If an arm failed, its results and ``Comparison.failures`` have the reason; the other arms are done.
 
     Raises:
-        ConfigError: the configuration is wrong, or has no such size.
+        ConfigError: the configuration is wrong, or has no such size; or ``config`` and ``downstream`` are both given.
         DownstreamError: a real dataset cannot be used.
         StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written; or the
             disk is full.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
+    if (config is None) == (downstream is None):
+        raise ConfigError("give a comparison, or a downstream to choose one for")
+    if downstream is not None:
+        if size is not None:
+            raise ConfigError("size: is for a comparison with sizes: give minutes instead")
+        folder = Path("runs") / name_of(downstream) if out is None else Path(out)
+        tell = partial(say, console=STDERR) if show_progress else note
+        config = choose_or_continue(downstream, folder, minutes, overwrite=overwrite, tell=tell)
+    elif out is None or minutes is not None:
+        raise ConfigError("out: is missing" if out is None else "minutes: is for a downstream in place of a comparison")
+    else:
+        folder = Path(out)
+    assert config is not None
     settings = ComparisonSettings.of(config, size)
     check_models(settings)
     datasets = Datasets(settings)
-    folder = Path(out)
     owned = OwnedFolder(folder, "comparison", last="report.html")
     with owned.writing({}, _OURS, overwrite=overwrite):
-        write_text(folder / _CONFIGURATION, settings.to_yaml())
+        write_text(folder / CONFIGURATION, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         with write_errors(pool):
             pool.mkdir(parents=True, exist_ok=True)

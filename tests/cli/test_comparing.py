@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from formulavision.cli import app
-from formulavision.comparison import Comparison, ComparisonSettings
+from formulavision.comparison import Comparison
 from formulavision.comparison.results import Findings
 
 
@@ -25,10 +25,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     seen: dict[str, Any] = {}
 
-    def fake(config: ComparisonSettings, *, out: Path, **settings: Any) -> Comparison:
+    def fake(config: Any = None, *, out: Any, **settings: Any) -> Comparison:
         seen.update(settings, config=config, out=out)
         empty = Findings(name="", size="", model="", data="", arms={}, downstreams={}, freezes=[], results=[])
-        return Comparison(config, out, empty)
+        return Comparison(config, out or Path(), empty)
 
     monkeypatch.setattr(formulavision.comparison, "compare", fake)
     return seen
@@ -66,6 +66,31 @@ def test_its_options_reach_the_function(config: Path, called: dict[str, Any], tm
 def test_a_sweep_can_be_asked_for_on_the_command_line(config: Path, called: dict[str, Any]) -> None:
     assert run("compare", config, "--set", "sweep.finetune.learning_rate=[0.1, 0.01]").exit_code == 0
     assert list(called["config"].variants) == ["scratch-learning_rate-0.1", "scratch-learning_rate-0.01"]
+
+
+def test_a_downstream_stands_in_place_of_a_file(called: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    settings = ("--set", "downstream.test_split=val")
+    assert run("compare", "--downstream", tmp_path / "pets", "--minutes", "3", *settings).exit_code == 0
+    assert (called["config"], called["minutes"], called["out"]) == (None, 3, None)
+    assert (called["downstream"].root, called["downstream"].test_split) == (tmp_path / "pets", "val")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a comparison, or --downstream"),
+        (("quickstart", "--downstream", "digits"), "give a comparison, or --downstream"),
+        (("quickstart", "--minutes", "3"), "give a comparison, or --downstream"),
+        (("--downstream", "digits", "--set", "seeds=[0]"), "--set seeds=[0]: is not of the dataset"),
+        (("--downstream", "nowhere"), "must be one of folder, digits"),
+        (("--downstream", "/no/where"), "no such folder"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = run("compare", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_an_unknown_size_is_answered_with_those_there_are(config: Path) -> None:

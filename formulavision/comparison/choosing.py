@@ -1,0 +1,354 @@
+"""A comparison for images of one's own: arms, sizes and lengths follow from the images and from the machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from formulavision.comparison.config import ComparisonSettings
+from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream.images import LabelledImages, spread_evenly
+from formulavision.util.config import parse
+from formulavision.util.errors import ConfigError, DownstreamError
+from formulavision.util.folders import OwnedFolder, State
+from formulavision.util.machine import cores
+from formulavision.util.text import counted, duration
+
+__all__ = ["CONFIGURATION", "Choice", "choose", "choose_or_continue", "name_of"]
+
+CONFIGURATION = "comparison.yaml"
+"""File in a comparison's folder with its configuration."""
+MINUTES = 20.0
+"""Time that a comparison is chosen for where none is given."""
+
+_CROPS = (224, 160, 128, 96, 64, 48, 32)
+_LEAST_CROP = 48
+"""Smaller images are enlarged to it, if there is time."""
+_REFERENCE = 64
+"""Size of the images that are timed, pixels. The time of a step is taken to grow with the number of pixels."""
+_LARGE = 128
+"""From this size on, fractals are drawn with the paper's patches, which hide them in smaller images."""
+_FORMULAS = ("ifs", "perlin")
+_EPOCHS, _BATCH = 6, 64
+"""Of pre-training."""
+_ENOUGH, _MOST = 50, 100_000
+"""Drawn images an arm from which on pre-training is worth trying, for each pixel of the crop's side, and at most."""
+_PASSES = 8_000
+"""Training images that fine-tuning sees in all its epochs."""
+_STAGE, _REPORT = 4.0, 15.0
+"""Seconds that a stage takes besides its training, and the report."""
+_SAMPLE, _SAMPLE_SECONDS = 16, 3.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A comparison that was chosen for a dataset and this machine.
+
+    Attributes:
+        sentences: the images, the choices, and the time, in words.
+        seconds: estimated time of the comparison.
+    """
+
+    settings: ComparisonSettings
+    sentences: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Seconds for one image (of 64 x 64 pixels) in training, for a step besides its images, to read and to draw one."""
+
+    image: float
+    step: float
+    read: float
+    draw: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Sizes of a comparison; ``None`` images a class are all images."""
+
+    crop: int
+    formulas: tuple[str, ...]
+    seeds: int
+    train_per_class: int | None
+    test_per_class: int | None
+    train: int
+    epochs: int
+    batch: int
+    drawn: int
+    seconds: float
+
+
+def name_of(downstream: Any) -> str:
+    """Name of a dataset in the table and of its folder in ``runs/``: that of its own folder, or its kind.
+
+    Raises:
+        ConfigError: there is no such dataset.
+    """
+    settings = _settings_of(downstream)
+    name = settings.root.resolve().name if settings.kind in ("folder", "imagenet") and settings.root else settings.kind
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._")[:60] or "images"
+
+
+def _settings_of(downstream: Any) -> DownstreamSettings:
+    if isinstance(downstream, str | PathLike):
+        return DownstreamSettings.from_text(str(downstream))
+    if isinstance(downstream, Mapping):
+        return parse(DownstreamSettings, dict(downstream), "downstream")
+    if isinstance(downstream, DownstreamSettings):
+        return downstream
+    kind = type(downstream).__name__
+    raise ConfigError(f"downstream: a {kind} is not allowed: must be a folder or a name")
+
+
+def choose_or_continue(
+    downstream: Any, folder: Path, minutes: float | None, *, overwrite: bool, tell: Callable[[str], None]
+) -> ComparisonSettings:
+    """The comparison that ``folder`` holds already, as it is; or a new choice, which is told before it runs.
+
+    Args:
+        downstream: a folder or the name of a dataset, or its settings.
+        folder: of the comparison.
+        minutes: time to choose for; None: 20.
+        overwrite: choose anew.
+        tell: called with each line.
+
+    Raises:
+        ConfigError: ``folder`` holds a comparison on another dataset; or as :func:`choose`.
+        DownstreamError: as :func:`choose`.
+        FolderError: ``folder`` holds something else.
+    """
+    settings = _settings_of(downstream)
+    state = OwnedFolder(folder, "comparison", last="report.html").state()  # refused before the work
+    file = folder / CONFIGURATION
+    if state is not State.NEW and file.is_file() and not overwrite:
+        known = ComparisonSettings.load(file)
+        if _images(settings) not in [_images(each) for each in known.downstreams.values()]:
+            raise ConfigError(f"out: {folder} holds a comparison on {', '.join(known.downstreams)}: give another one")
+        tell(f"{file}: goes on with these settings; --overwrite chooses anew")
+        return known
+    choice = choose(settings, MINUTES if minutes is None else minutes)
+    for sentence in choice.sentences:
+        tell(sentence)
+    tell("Ctrl-C stops it, and the same command continues")
+    tell(f"settings: {file}; changed, they run by: formulavision compare {file} --out {folder}")
+    return choice.settings
+
+
+def _images(settings: DownstreamSettings) -> dict[str, Any]:
+    """Settings of a dataset without those that are chosen."""
+    root = settings.root and settings.root.absolute()
+    return {**settings.model_dump(exclude={"train_per_class", "test_per_class", "subset_seed"}), "root": root}
+
+
+def choose(downstream: DownstreamSettings, minutes: float = MINUTES) -> Choice:
+    """Choose a comparison of training from scratch and formulas that takes about ``minutes`` on this machine.
+
+    Some images are read and some training steps are timed, which takes a few seconds.
+
+    Raises:
+        ConfigError: ``minutes`` is not above 0.
+        DownstreamError: the dataset cannot be used, or a class has fewer than two training images.
+    """
+    if not 0 < minutes < float("inf"):
+        raise ConfigError(f"minutes: {minutes:g} is not allowed: must be above 0")
+    opened = open_downstream(downstream)
+    for name, number in zip(opened.classes, _per_class(opened.train), strict=True):
+        if number < 2:
+            images = counted(number, "training image")
+            raise DownstreamError(f"{opened.name}: class '{name}' has {images}: give at least two, and one to test on")
+    side, gray, read = _look_at(opened.train)
+    speed = _Speed(*_time_training(), read=read, draw=_time_drawing())
+    plan = _best_plan(opened, speed, side, minutes * 60)
+    return _choice(opened, plan, side, gray, minutes)
+
+
+# The images and the machine ------------------------------------------------------------------------------------------
+
+
+def _per_class(images: LabelledImages) -> list[int]:
+    """Number of images of each class."""
+    return [len(images.showing(label)) for label in range(images.num_classes)]
+
+
+def _look_at(images: LabelledImages) -> tuple[int, bool, float]:
+    """The shorter side in pixels and the seconds to read one, as medians of a few images; and whether all are gray."""
+    sides, gray, seconds = [], [], []
+    started = time.monotonic()
+    for index in spread_evenly(np.arange(len(images)), _SAMPLE):
+        before = time.monotonic()
+        pixels, _ = images[int(index)]
+        seconds.append(time.monotonic() - before)
+        sides.append(min(pixels.shape[1:]))
+        gray.append(bool((pixels == pixels[:1]).all()))
+        if time.monotonic() - started > _SAMPLE_SECONDS:
+            break
+    return int(median(sides)), all(gray), median(seconds)
+
+
+def _time_training() -> tuple[float, float]:
+    """Seconds that an image takes in training, and a step besides its images."""
+    import torch
+
+    from formulavision.training.fit import resolve_device
+    from formulavision.training.models import build_model
+    from formulavision.training.settings import TrainSettings
+
+    settings = TrainSettings(model="resnet18", crop=_REFERENCE)
+    device = resolve_device(settings.device)
+    model = build_model(settings, num_classes=10).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def step(batch: int) -> None:
+        loss = model(torch.rand(batch, 3, _REFERENCE, _REFERENCE, device=device)).square().mean()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # waits for the device
+
+    few, many = _shortest(partial(step, 8)), _shortest(partial(step, 32))
+    image = max(many - few, many / 64) / 24
+    return image, max(few - 8 * image, 0) + 0.01
+
+
+def _time_drawing() -> float:
+    """Seconds to draw one fractal of the reference size."""
+    from formulavision.recipes.drawing import Drawer
+    from formulavision.recipes.recipe import Recipe
+
+    drawer = Drawer(Recipe.from_dict(_recipe("ifs", _REFERENCE, 80)))
+    return _shortest(lambda: [drawer.draw(index) for index in range(10)]) / 10
+
+
+def _shortest(run: Callable[[], Any]) -> float:
+    """Seconds of the shortest of three to ten runs, for a second, after one that does not count."""
+    run()
+    times: list[float] = []
+    while len(times) < 3 or (len(times) < 10 and sum(times) < 1):
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return min(times)
+
+
+# The sizes -----------------------------------------------------------------------------------------------------------
+
+
+def _best_plan(opened: Downstream, speed: _Speed, side: int, seconds: float) -> _Plan:
+    """The largest images for which there is time to pre-train; then more seeds, then more formulas."""
+    crops = [crop for crop in _CROPS if crop <= max(side, _LEAST_CROP)]
+    plans = (_plan(opened, speed, crop, _FORMULAS[:1], 3, seconds) for crop in crops)
+    best = next((plan for plan in plans if plan.drawn >= _ENOUGH * plan.crop), None)
+    if best is None:
+        return _plan(opened, speed, crops[-1], _FORMULAS[:1], 3, seconds)
+    for formulas, seeds in ((_FORMULAS[:1], 5), (_FORMULAS, 5)):
+        more = _plan(opened, speed, best.crop, formulas, seeds, seconds)
+        if more.drawn >= _ENOUGH * best.crop and more.train >= best.train:
+            best = more
+    return best
+
+
+def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: tuple[str, ...], seeds: int, seconds: float) -> _Plan:
+    """Divide the time of a seed between fine-tuning (two fifths) and pre-training."""
+    image = speed.image * (crop / _REFERENCE) ** 2
+    overhead = _STAGE * (2 * len(formulas) + 1)
+    a_seed = (seconds - _REPORT) / seeds - overhead
+    models = len(formulas) + 1
+    tuning = max(0.4 * a_seed / models, 1.0)
+    passes = max(0.7 * tuning / (image + speed.step / 16), 1_000)
+    train_per_class, train = _limited(opened.train, round(passes / 10))
+    epochs = int(np.clip(round(min(passes, _PASSES) / train), 10, 60))
+    test_per_class, test = _limited(opened.test, max(round(0.3 * tuning / (epochs * image / 3 + speed.read)), 100))
+    batch = next(size for size, fewer in ((8, 100), (16, 500), (32, 2_000), (64, np.inf)) if train < fewer)
+    tuned = epochs * (train * image + train / batch * speed.step + test * image / 3) + (train + test) * speed.read
+    drawing = speed.draw * (crop / _REFERENCE) ** 2 + _EPOCHS * (image + speed.step / _BATCH)
+    drawn = int(np.clip((a_seed - models * tuned) / len(formulas) / drawing, 480, _MOST))
+    needed = seeds * (overhead + models * tuned + len(formulas) * drawn * drawing) + _REPORT
+    return _Plan(
+        crop, formulas, seeds, train_per_class, test_per_class, train, epochs, batch, drawn, needed
+    )  # fmt: skip
+
+
+def _limited(images: LabelledImages, limit: int) -> tuple[int | None, int]:
+    """Images a class, at least five, that make about ``limit`` in all, and their number; None where all are taken.
+
+    No class can give more than the smallest has. If that would leave too few, and all are not far too many, all are
+    taken.
+    """
+    if len(images) <= 1.25 * limit:
+        return None, len(images)
+    wanted, smallest = max(limit // images.num_classes, 5), min(_per_class(images))
+    if 2 * smallest < wanted and len(images) <= 4 * limit:
+        return None, len(images)
+    chosen = max(min(wanted, smallest), 1)
+    return chosen, min(chosen * images.num_classes, len(images))
+
+
+# The comparison ------------------------------------------------------------------------------------------------------
+
+
+def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: float) -> Choice:
+    name = name_of(opened.settings)
+    resize = round(plan.crop * 1.25)
+    dataset = opened.settings.model_dump(mode="json", exclude_defaults=True)
+    limits = {"train_per_class": plan.train_per_class, "test_per_class": plan.test_per_class}
+    dataset |= {key: value for key, value in limits.items() if value is not None}
+    used = f"{plan.train:,} of {len(opened.train):,} training images" if plan.train < len(opened.train) else ""
+    few = f"pre-training helps most with few images, and only {used} are used" if used else ""
+    caveat = f"Sizes were chosen for about {duration(60 * minutes)} on one machine"
+    training = {"batch_size": _BATCH, "learning_rate": 0.05, "crop": plan.crop, "horizontal_flip": not gray}
+    settings = parse(
+        ComparisonSettings,
+        {
+            "name": f"Does pre-training on formulas help on {name}?",
+            "note": f"{caveat}{'; ' if few else ''}{few}. Longer training or another model may give other results.",
+            "arms": {
+                "scratch": {},
+                **{formula: {"recipe": _recipe(formula, plan.drawn, resize)} for formula in plan.formulas},
+            },
+            "downstreams": {name: dataset},
+            "model": "resnet18",
+            "seeds": list(range(plan.seeds)),
+            "pretrain": {**training, "epochs": _EPOCHS, "fresh": False, "milestones": [4], "resize": resize},
+            "finetune": {
+                **training,
+                "epochs": plan.epochs,
+                "batch_size": plan.batch,
+                "learning_rate": 0.01 if plan.batch < 32 else 0.02,
+                "milestones": [round(0.75 * plan.epochs)],
+            },
+        },
+    )
+    per_class = f", {plan.train_per_class} a class" if plan.train_per_class else ""
+    sentences = [
+        f"{opened.describe()}, about {side} pixels wide or high",
+        f"arms: {', '.join(settings.arms)}; resnet18, {plan.crop} x {plan.crop} pixels; {counted(plan.seeds, 'seed')}",
+        f"pre-training: {plan.drawn:,} drawn images an arm, {_EPOCHS} epochs",
+        f"fine-tuning: {used or 'all training images'}{per_class}, {plan.epochs} epochs"
+        + ("; images are gray, and are not mirrored" if gray else ""),
+        f"about {duration(plan.seconds)} on this machine ({counted(cores(), 'core')})"
+        + (", more than was asked for: no shorter comparison would tell much" if plan.seconds > 90 * minutes else ""),
+    ]
+    return Choice(settings, sentences, plan.seconds)
+
+
+def _recipe(formula: str, images: int, size: int) -> dict[str, Any]:
+    """A recipe with about as many images, as many categories as instances, and at most a Perlin grid's 144."""
+    categories = min(max(round(images**0.5), 10), 144)
+    generator: dict[str, Any] = {"name": formula, "grid": 12}
+    if formula == "ifs":
+        # As many dots a pixel as the quickstart.
+        generator = {"name": formula, "dots": min(round(5_000 * (size / 40) ** 2), 200_000)}
+        generator |= {"patch": "point"} if size < _LARGE else {}
+    canvas = {"size": size, "padding": 1 if formula == "ifs" else 0}
+    instances = max(images // categories, 1)
+    return {"generator": generator, "categories": categories, "instances": instances, "canvas": canvas}

@@ -17,6 +17,7 @@ from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
+from formulavision.util.text import counted
 
 __all__ = ["FULL", "PICTURES", "PROBE", "ComparisonSettings", "PictureKind", "at_size"]
 
@@ -284,6 +285,11 @@ class ComparisonSettings(Config):
     def _read(cls, data: Mapping[str, Any], settings: Iterable[str], size: str | None) -> ComparisonSettings:
         chosen = apply_settings(at_size(data, size), settings, null_removes=True)
         return parse(cls, _without_removed_numbers(chosen, data))
+
+    def __repr__(self) -> str:
+        parts = [counted(len(self.variants), "arm"), counted(len(self.downstreams), "downstream"),
+                 counted(len(self.seeds), "seed")]  # fmt: skip
+        return f"ComparisonSettings({self.name}: {', '.join(parts)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only; parsing them gives the same comparison back."""

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from formulavision.comparison.config import PROBE, ComparisonSettings
 from formulavision.util import files
 from formulavision.util.errors import ConfigError
-from formulavision.util.text import csv_text
+from formulavision.util.text import counted, csv_text
 
 __all__ = [
     "COLUMNS",
@@ -54,7 +54,7 @@ class Computed(BaseModel, frozen=True):
     versions: dict[str, str]
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """A row of the table of results: one arm on one downstream, with one choice of frozen layers and one seed.
 
@@ -99,6 +99,10 @@ class Result:
     start: str | None = None
     computed: Computed | None = None
 
+    def __repr__(self) -> str:
+        score = self.error or "not computed" if self.score is None else f"{self.metric} {self.score:.2%}"
+        return f"Result({self.arm} on {self.downstream}, frozen: {self.freeze}, seed {self.seed}: {score})"
+
     @property
     def pending(self) -> bool:
         """Whether the result has not been computed yet."""
@@ -129,7 +133,7 @@ class ArmFacts(BaseModel):
     base: str
     path: str | None = None
     value: Any = None
-    recipe: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = Field(default=None, repr=False)
     note: str = ""
 
     @property
@@ -180,6 +184,10 @@ class Findings(BaseModel):
     caveats: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
     pretrainings: dict[str, History] = Field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        done = sum(not result.pending for result in self.results)
+        return f"Findings({self.name}: {counted(len(self.arms), 'arm')}, {done} of {len(self.results)} results)"
 
     @classmethod
     def load(cls, folder: Path) -> Findings:
@@ -272,7 +280,7 @@ def _frozen_groups(freeze: str) -> int:
     return 0 if last is None else int(last[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """A finished comparison, or several joined.
 
@@ -285,7 +293,10 @@ class Comparison:
 
     settings: ComparisonSettings | None
     folder: Path
-    findings: Findings = field(repr=False)
+    findings: Findings
+
+    def __repr__(self) -> str:
+        return f"Comparison({str(self.folder)!r}: {self.findings!r})"
 
     @property
     def results(self) -> list[Result]:

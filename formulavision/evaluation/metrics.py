@@ -45,7 +45,7 @@ class Predictions:
         return self.scores.argmax(1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Metrics:
     """Metrics of predictions.
 
@@ -71,6 +71,9 @@ class Metrics:
     loss: float | None
     per_class: list[float | None]
     confusion: NDArray[np.int64] | None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.metric} {self.score:.2%} of {len(self.per_class)} classes)"
 
 
 def compute_metrics(predictions: Predictions) -> Metrics:

@@ -55,7 +55,7 @@ _VOTING = 4096
 """Test images whose neighbours' votes are counted at a time."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Probe(Evaluation):
     """Metrics of a classifier on frozen features.
 

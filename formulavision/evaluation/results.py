@@ -25,7 +25,7 @@ FILES = (_EVALUATION, _PER_CLASS, _PREDICTIONS, _CONFUSION)
 """All files that an evaluation writes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Metrics):
     """Metrics of a model on test images; see :class:`~formulavision.evaluation.metrics.Metrics` for the others.
 
@@ -40,6 +40,9 @@ class Evaluation(Metrics):
     classes: list[str]
     seconds: float
     folder: Path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.summary()})"
 
     def summary(self) -> str:
         """The metrics in one line."""

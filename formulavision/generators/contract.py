@@ -57,7 +57,7 @@ class Canvas(Config):
         return (self.size, self.size, self.channels)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Category:
     """One point of a generator's parameter space, which is one class label.
 
@@ -75,6 +75,10 @@ class Category:
         parameters = np.array(self.parameters, dtype=np.float64)
         parameters.setflags(write=False)
         object.__setattr__(self, "parameters", parameters)
+
+    def __repr__(self) -> str:
+        rows, columns = self.parameters.shape
+        return f"Category({self.index}, {self.name!r}, parameters: {rows} x {columns})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By the constructor: an array that is unpickled alone would be writable.
@@ -135,6 +139,9 @@ class Generator:
         self.params = params
         self.canvas = canvas
         self.seed = seed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.params!r}, {self.canvas!r}, seed={self.seed})"
 
     # Categories ------------------------------------------------------------------------------------------------------
 

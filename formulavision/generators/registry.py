@@ -108,7 +108,7 @@ class Registered:
         return self.generator.device_renderer is not Generator.device_renderer
 
 
-@dataclass
+@dataclass(repr=False)
 class Registry:
     """Generators by name.
 
@@ -134,6 +134,10 @@ class Registry:
         if problem:
             raise PluginError(f"{getattr(generator, '__name__', generator)}: {problem}")
         self.generators[generator.name] = Registered(generator, package, package_version)
+
+    def __repr__(self) -> str:
+        failed = f"; failed: {', '.join(self.problems)}" if self.problems else ""
+        return f"Registry({', '.join(sorted(self.generators))}{failed})"
 
     def __getitem__(self, name: str) -> Registered:
         if name in self.generators:

@@ -70,6 +70,9 @@ class Drawer:
     def __len__(self) -> int:
         return len(self.recipe)
 
+    def __repr__(self) -> str:
+        return f"Drawer({self.recipe!r}, on {self.device_drawer.device if self.device_drawer else 'cpu'})"
+
     @property
     def batch_size(self) -> int:
         """Number of images that take about 8 MB: they share work, and nearly fit into a processor's caches.
@@ -234,6 +237,9 @@ class DeviceDrawer:
         with blamed(drawer.generator.name, f"while preparing to draw on {device}"), current_device(device):
             self._renderer = drawer.generator.device_renderer(drawer.categories, device)
         self.native = self._renderer is not None
+
+    def __repr__(self) -> str:
+        return f"DeviceDrawer({self.drawer.recipe!r}, on {self.device})"
 
     def draw_instances(
         self, labels: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]

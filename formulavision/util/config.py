@@ -51,6 +51,12 @@ class Config(BaseModel):
         neutral = {name: e[_NEUTRAL] for name, e in extras.items() if isinstance(e, dict) and _NEUTRAL in e}
         return {**neutral, **data}
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The settings that differ from their defaults."""
+        fields = type(self).model_fields
+        own = ((name, value) for name, value in super().__repr_args__() if name in fields)
+        return ((name, value) for name, value in own if value != fields[name].get_default(call_default_factory=True))
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_conversion(cls, value: Any, info: ValidationInfo) -> Any:

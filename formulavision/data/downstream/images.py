@@ -63,6 +63,9 @@ class LabelledImages:
         self.classes = list(classes)
         self.class_ids = list(classes if class_ids is None else class_ids)
 
+    def __repr__(self) -> str:
+        return f"LabelledImages({len(self):,} images of {self.num_classes:,} classes)"
+
     @property
     def num_classes(self) -> int:
         return len(self.classes)

@@ -32,7 +32,7 @@ _LOCAL = {"folder": open_folder, "imagenet": open_imagenet}
 _DOWNLOADED = {"omniglot": open_omniglot, "places365": open_places365, "voc2012": open_voc2012}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Downstream:
     """An opened downstream dataset.
 
@@ -50,6 +50,9 @@ class Downstream:
     test: LabelledImages
     note: str = ""
     divided: bool = False
+
+    def __repr__(self) -> str:
+        return f"Downstream({self.describe()})"
 
     @property
     def classes(self) -> list[str]:

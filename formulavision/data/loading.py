@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from formulavision.data.datasets import InstanceNumbers
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
 from formulavision.rendering.random import uniform_streams
+from formulavision.util.errors import ConfigError
 from formulavision.util.interrupts import held_back
 from formulavision.util.text import counted
 
@@ -30,6 +32,8 @@ __all__ = [
     "ImageDataset",
     "Key",
     "Prepared",
+    "Transform",
+    "apply_transform",
     "centre",
     "image_cache",
     "make_batches",
@@ -44,6 +48,9 @@ Key = tuple[int, int]
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, uint8 [b, c, crop, crop], and labels: int64 [b], or int8 [b, classes] of a dataset of several labels an image
 (1 present, 0 absent, -1 not counted)."""
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+"""A user's transform of a training image: uint8 [c, h, w] -> uint8 [c, h', w']."""
 
 ResizeMode = Literal["squash", "center", "border"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -190,6 +197,8 @@ class Prepared(Dataset[Any]):
         cache: keeps the resized images; None: they are resized each time.
         fresh: take the source's ``fresh_items``, which are new in every epoch.
         mode, interpolation, fill: as of :func:`to_square`.
+        transform: applied to each image before it is resized, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3. Its
+            random numbers depend on (seed, epoch, index) alone. With it there is no cache.
     """
 
     def __init__(
@@ -206,6 +215,7 @@ class Prepared(Dataset[Any]):
         mode: ResizeMode = "squash",
         interpolation: Interpolation = "bilinear",
         fill: Sequence[int] = (0, 0, 0),
+        transform: Transform | None = None,
     ) -> None:
         self.source = source
         self.resize = resize
@@ -218,6 +228,7 @@ class Prepared(Dataset[Any]):
         self.mode = mode
         self.interpolation = interpolation
         self.fill = fill
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.source)
@@ -239,6 +250,7 @@ class Prepared(Dataset[Any]):
         """The source's own images (not fresh ones), cropped centrally."""
         plain = copy.copy(self)
         plain.augment = plain.flip = plain.fresh = False
+        plain.transform = None
         return plain
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
@@ -251,24 +263,41 @@ class Prepared(Dataset[Any]):
         return torch.from_numpy(out)
 
     def _resized(self, keys: list[Key]) -> Batch:
-        if self.fresh:
-            assert isinstance(self.source, DrawnImages)
-            return self._stacked(self.source.fresh_items(keys))
         indices = [index for _, index in keys]
-        if self.cache is None:
-            return self._fetch(indices)
+        if self.fresh or self.cache is None:
+            items = cast(DrawnImages, self.source).fresh_items(keys) if self.fresh else self._items(indices)
+            return self._stacked(items if self.transform is None else self._transformed(items, keys))
         wanted = torch.tensor(indices)
         missing = wanted[~self.cache.filled[wanted]]
         if len(missing):
-            images, labels = self._fetch(missing.tolist())
+            images, labels = self._stacked(self._items(missing.tolist()))
             self.cache.images[missing] = images
             self.cache.labels[missing] = labels
             self.cache.filled[missing] = True
         return self.cache.images[wanted], self.cache.labels[wanted]
 
-    def _fetch(self, indices: list[int]) -> Batch:
+    def _items(self, indices: list[int]) -> list[tuple[torch.Tensor, int]]:
         fetch = getattr(self.source, "__getitems__", None)
-        return self._stacked(fetch(indices) if fetch else [self.source[index] for index in indices])
+        return fetch(indices) if fetch else [self.source[index] for index in indices]
+
+    def _transformed(self, items: list[tuple[torch.Tensor, int]], keys: list[Key]) -> list[tuple[torch.Tensor, int]]:
+        assert self.transform is not None
+        python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        found = []
+        try:
+            for (image, label), key in zip(items, keys, strict=True):
+                seed = int(random_stream(self.seed, Stream.TRANSFORM, *key).integers(2**63))
+                random.seed(seed)
+                np.random.seed(seed % 2**32)  # noqa: NPY002
+                torch.default_generator.manual_seed(seed)
+                found.append((apply_transform(self.transform, image), label))
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+            torch.set_rng_state(state)
+        if len({len(image) for image, _ in found}) > 1:
+            raise ConfigError("transform: must give images with the same number of channels, gave gray and RGB ones")
+        return found
 
     def _stacked(self, items: list[tuple[torch.Tensor, int]]) -> Batch:
         images = [image for image, _ in items]
@@ -283,6 +312,21 @@ class Prepared(Dataset[Any]):
 
     def _at_size(self, images: torch.Tensor) -> torch.Tensor:
         return to_square(images, self.resize, self.crop, self.mode, self.interpolation, self.fill)
+
+
+def apply_transform(transform: Transform, image: torch.Tensor) -> torch.Tensor:
+    """A user's transform of an image, uint8 [c, h, w]; the image itself is not changed.
+
+    Raises:
+        ConfigError: the result is no uint8 tensor [c, h', w'] with c 1 or 3.
+    """
+    result: Any = transform(image.clone())
+    if not isinstance(result, torch.Tensor):
+        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], gave a {type(result).__name__}")
+    if result.dtype != torch.uint8 or result.ndim != 3 or len(result) not in (1, 3) or 0 in result.shape:
+        kind = f"{str(result.dtype).removeprefix('torch.')} {list(result.shape)}"
+        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], c being 1 or 3, gave {kind}")
+    return result.as_subclass(torch.Tensor)  # torchvision's transforms may give a tv_tensors.Image
 
 
 def to_square(

@@ -34,6 +34,8 @@ class Stream(enum.IntEnum):
     """Order of the training images that weights all clusters equally: (epoch)."""
     HEAD = 7
     """Initial weights of a new classification head: (epoch)."""
+    TRANSFORM = 8
+    """Seed of the global random numbers that a user's transform of a training image draws: (epoch, index)."""
 
     # These share numbers with uses above, because they had a list of their own: new numbers would choose other images.
     FEW_SHOT = 0

@@ -10,7 +10,15 @@ import lightning.pytorch as lightning
 import torch
 
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
-from formulavision.data.loading import DrawnImages, EpochLoader, ImageDataset, Prepared, image_cache, make_loader
+from formulavision.data.loading import (
+    DrawnImages,
+    EpochLoader,
+    ImageDataset,
+    Prepared,
+    Transform,
+    image_cache,
+    make_loader,
+)
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import PluginError
 from formulavision.util.machine import cores
@@ -32,6 +40,7 @@ class TrainingData(lightning.LightningDataModule):
         settings: of the training.
         train: training images.
         validation: images to validate on after each epoch; None: none.
+        transform: of the training images, as of :class:`~formulavision.data.loading.Prepared`.
         tell: called with a line for the user.
 
     Attributes:
@@ -48,12 +57,14 @@ class TrainingData(lightning.LightningDataModule):
         train: ImageDataset,
         validation: ImageDataset | None = None,
         *,
+        transform: Transform | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.train = train
         self.validation = validation
+        self.transform = transform
         self.tell = tell
 
     def setup(self, stage: str) -> None:
@@ -80,11 +91,12 @@ class TrainingData(lightning.LightningDataModule):
             **settings.resizing(), "augment": training, "flip": settings.horizontal_flip, "seed": settings.seed,
             "fresh": fresh,
         }  # fmt: skip
+        transform = self.transform if training else None
         batches: dict[str, Any] = {
             "batch_size": settings.batch_size, "shuffle": training, "rank": trainer.global_rank,
             "ranks": trainer.world_size,
         }  # fmt: skip
-        if draws_on_device(settings, device):
+        if transform is None and draws_on_device(settings, device):
             try:
                 drawer = device_drawer(dataset, device)
             except PluginError as error:  # kernels need a C compiler, which slim containers lack
@@ -98,9 +110,9 @@ class TrainingData(lightning.LightningDataModule):
         if workers is None:
             workers = _default_workers(device, fresh, local_ranks)
         cache = None
-        if not fresh:
+        if not fresh and transform is None:
             cache = image_cache(dataset, settings.resize, workers=workers, ranks=local_ranks, mode=settings.resize_mode)
-        prepared = Prepared(dataset, cache=cache, **images)
+        prepared = Prepared(dataset, cache=cache, transform=transform, **images)
         return make_loader(prepared, workers=workers, pin=device.type == "cuda", **batches)
 
 

@@ -6,6 +6,7 @@ import inspect
 import io
 import logging
 import pickle
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 
+from formulavision.data.loading import ImageDataset, apply_transform
+from formulavision.training.randomness import own_randomness
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, one_line
 
-__all__ = ["Extras", "check_sendable", "check_states", "quiet_lightning", "read_extras"]
+__all__ = ["Extras", "check_sendable", "check_states", "describe_transform", "quiet_lightning", "read_extras"]
 
 _ALLOWED: dict[str, Any] = {
     "benchmark": bool, "detect_anomaly": bool, "deterministic": bool | str, "enable_model_summary": bool,
@@ -166,6 +169,34 @@ def _listed(name: str, given: Any, kind: type, called: str) -> tuple[Any, ...]:
         if not isinstance(each, kind):
             raise ConfigError(f"{name}: a {type(each).__name__} is not allowed: must be a {called}")
     return found
+
+
+def describe_transform(transform: Any, images: ImageDataset) -> dict[str, str]:
+    """The entry of settings.yaml for a user's transform: its repr, without addresses in memory. Empty without one.
+
+    Args:
+        transform: a function of an image; None: none.
+        images: training images, on the first of which the transform is tried.
+
+    Raises:
+        ConfigError: it is no function, fails, or gives something else than an image.
+    """
+    if transform is None:
+        return {}
+    if not callable(transform):
+        raise ConfigError(f"transform: a {type(transform).__name__} is not allowed: must be a function of an image")
+    image = images[0][0]
+    try:
+        with own_randomness():
+            apply_transform(transform, image)
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's own code
+        kind = f"uint8 {list(image.shape)}"
+        raise ConfigError(
+            f"transform: fails on a training image, {kind} ({type(error).__name__}: {one_line(error)})"
+        ) from None
+    return {"transform": re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(transform).split()))}
 
 
 def check_sendable(**objects: Any) -> None:

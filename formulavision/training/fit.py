@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from formulavision.data.labels import Relabelled
-from formulavision.data.loading import ImageDataset
+from formulavision.data.loading import ImageDataset, Transform
 from formulavision.recipes.device import device_name, find_device
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
@@ -60,6 +60,7 @@ class Plan:
         validation: images to validate on after each epoch; None: none.
         frozen: names of the frozen parameters.
         extras: loggers, callbacks and Trainer arguments of the user.
+        transform: of the training images.
     """
 
     out: Path
@@ -70,6 +71,7 @@ class Plan:
     validation: ImageDataset | None = None
     frozen: Sequence[str] = ()
     extras: Extras = field(default_factory=Extras)
+    transform: Transform | None = None
 
 
 def new_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
@@ -163,7 +165,11 @@ def _check(plan: Plan, ranks: int) -> None:
     if settings.devices > 1 and launched() is None:
         extras = plan.extras
         check_sendable(
-            model=plan.model, logger=extras.loggers, callbacks=extras.callbacks, trainer_args=extras.trainer_args
+            model=plan.model,
+            transform=plan.transform,
+            logger=extras.loggers,
+            callbacks=extras.callbacks,
+            trainer_args=extras.trainer_args,
         )
 
 
@@ -197,7 +203,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         synchronise_batch_norm(model, device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    data = TrainingData(settings, plan.train, plan.validation, tell=tell)
+    data = TrainingData(settings, plan.train, plan.validation, transform=plan.transform, tell=tell)
     module = Classifier(model, settings, classes, data)
     if settings.compile:
         model.compile()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from formulavision.data.datasets import FormulaDataset
     from formulavision.data.downstream import DownstreamLike, DownstreamSettings
-    from formulavision.data.loading import ImageDataset
+    from formulavision.data.loading import ImageDataset, Transform
     from formulavision.recipes.recipe import Recipe, RecipeLike
 
 __all__ = ["finetune", "pretrain"]
@@ -47,6 +47,7 @@ def pretrain(
     labels: LabelSettings | Mapping[str, Any] | None = None,
     model: str | Module | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
+    transform: Transform | None = None,
     logger: Logger | Iterable[Logger] | bool = True,
     callbacks: Callback | Iterable[Callback] = (),
     trainer_args: Mapping[str, Any] | None = None,
@@ -69,6 +70,9 @@ def pretrain(
             [b, 3, h, w] into logits [b, classes]. A copy of it is trained, from the weights that it has;
             :meth:`Run.load_into` gives the trained ones back. It must be given again with ``resume``.
         settings: how to train; the defaults are those of the paper's section 4.
+        transform: a function of a training image, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3, such as a
+            transform of ``torchvision.transforms.v2``. It is applied before images are resized and cropped. Its random
+            numbers are those of torch, numpy or Python. It must be given again with ``resume``.
         logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
             from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
         callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
@@ -108,7 +112,7 @@ def pretrain(
     show_progress = show_progress and is_first()
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
-    from formulavision.training.extras import read_extras
+    from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import frozen_names
     from formulavision.training.own_model import read_model
@@ -123,10 +127,21 @@ def pretrain(
         dataset = Relabelled(dataset, labels)
         description["labels"] = {name: value for name, value in identity(labels).items() if value is not None}
     content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), **described, "data": description}
+    content |= describe_transform(transform, dataset)
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
     trained = own if own is not None else new_model(settings, dataset.num_classes)
-    plan = Plan(out, content, settings, trained, dataset, held_out, frozen_names(trained) if described else (), extras)
+    plan = Plan(
+        out,
+        content,
+        settings,
+        trained,
+        dataset,
+        held_out,
+        frozen_names(trained) if described else (),
+        extras,
+        transform,
+    )
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
@@ -138,6 +153,7 @@ def finetune(
     freeze: str | None = None,
     model: str | Module | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
+    transform: Transform | None = None,
     logger: Logger | Iterable[Logger] | bool = True,
     callbacks: Callback | Iterable[Callback] = (),
     trainer_args: Mapping[str, Any] | None = None,
@@ -160,6 +176,9 @@ def finetune(
             :meth:`Run.load_into` gives the trained ones back. It must be given again with ``resume``.
         settings: how to train. The model and the preprocessing of images (size, resizing, mean and deviation) default
             to the checkpoint's, where they are known.
+        transform: a function of a training image, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3, such as a
+            transform of ``torchvision.transforms.v2``. It is applied before images are resized and cropped. Its random
+            numbers are those of torch, numpy or Python. It must be given again with ``resume``.
         logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
             from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
         callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
@@ -200,7 +219,7 @@ def finetune(
     console = Console(quiet=not (show_progress and is_first()))
     # The imports from here on are slow.
     from formulavision.training.checkpoints import load_checkpoint
-    from formulavision.training.extras import read_extras
+    from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
     from formulavision.training.freezing import frozen_names
@@ -220,7 +239,7 @@ def finetune(
         say_and_log(opened.describe(), console)
     content = {
         "kind": "finetune", "settings": settings.model_dump(mode="json"), **described, "checkpoint": source,
-        "freeze": freeze, "downstream": opened.identity(),
+        "freeze": freeze, "downstream": opened.identity(), **describe_transform(transform, opened.train),
     }  # fmt: skip
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
@@ -230,7 +249,7 @@ def finetune(
         if preprocessing := weights.describe_preprocessing(settings):
             say_and_log(preprocessing, console)
     frozen = frozen_names(trained) if own is not None else freeze_layers(trained, freeze)
-    plan = Plan(out, content, settings, trained, opened.train, opened.test, frozen, extras)
+    plan = Plan(out, content, settings, trained, opened.train, opened.test, frozen, extras, transform)
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 

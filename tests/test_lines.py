@@ -18,7 +18,7 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_000,
     "comparison": 2_950,
-    "data": 1_950,
+    "data": 2_000,
     "evaluation": 1_000,
     "formulavision": 150,
     "generators": 400,

@@ -12,6 +12,12 @@ from formulavision.cli import options as o
 Model = Annotated[str | None, typer.Option("--model", help="Name of a timm model.", show_default=False)]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per step.", show_default="256")]
+GradAccumSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--grad-accum-steps", "--grad-accum", help="Batches per step (gradient accumulation).", show_default="1"
+    ),
+]
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", "--lr", help="Maximum learning rate.", show_default="0.01")
 ]
@@ -77,6 +83,7 @@ def pretrain(
     model: Model = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
+    grad_accum_steps: GradAccumSteps = None,
     learning_rate: LearningRate = None,
     crop: Crop = None,
     seed: TrainSeed = None,
@@ -100,8 +107,8 @@ def pretrain(
 
     of_recipe, of_training = divided(settings or [])
     train = train_values(
-        of_training, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop,
-        seed=seed, preset=preset, devices=devices,
+        of_training, model=model, epochs=epochs, batch_size=batch_size, grad_accum_steps=grad_accum_steps,
+        learning_rate=learning_rate, crop=crop, seed=seed, preset=preset, devices=devices,
     )  # fmt: skip
     of_store = {"--categories": categories, "--categories-from": categories_from, "--instances": instances,
                 "--size": size, "--set": " ".join(of_recipe) or None}  # fmt: skip
@@ -146,6 +153,7 @@ def finetune(
     model: Model = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
+    grad_accum_steps: GradAccumSteps = None,
     learning_rate: LearningRate = None,
     crop: Crop = None,
     seed: TrainSeed = None,
@@ -174,8 +182,8 @@ def finetune(
     elif any(setting.startswith("downstream.") for setting in of_training):
         raise ConfigError("--downstream: is missing, and settings of it are given")
     train = train_values(
-        of_training, model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, crop=crop,
-        seed=seed, preset=preset, devices=devices,
+        of_training, model=model, epochs=epochs, batch_size=batch_size, grad_accum_steps=grad_accum_steps,
+        learning_rate=learning_rate, crop=crop, seed=seed, preset=preset, devices=devices,
     )  # fmt: skip
     from formulavision.training import finetune as run
 

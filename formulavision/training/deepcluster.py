@@ -24,6 +24,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.data import TrainingData
 from formulavision.training.freezing import head_prefixes
 from formulavision.training.models import to_input
+from formulavision.training.optimization import count_steps
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
@@ -170,6 +171,7 @@ class Reclustering(lightning.Callback):
 
     def __init__(self, settings: TrainSettings, data: TrainingData) -> None:
         self.data = data
+        self.settings = settings
         self.mean = torch.tensor(settings.mean).view(1, 3, 1, 1)
         self.std = torch.tensor(settings.std).view(1, 3, 1, 1)
         self.epoch: int | None = None
@@ -196,7 +198,7 @@ class Reclustering(lightning.Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.first_epoch = checkpoint["global_step"] // len(self.batches)
+        self.first_epoch = checkpoint["global_step"] // count_steps(len(self.batches), self.settings)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Not at the epoch's start: loader workers begin to read labels before the first epoch starts.

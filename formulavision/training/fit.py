@@ -210,7 +210,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     recorder = Recorder(
         plan.out,
         data,
-        minutes=settings.checkpoint_minutes,
+        settings=settings,
         resumed_from=checkpoint,
         on_epoch=lambda metrics: tell(epoch_line(metrics)),
         described=plan.content,
@@ -230,6 +230,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
             max_epochs=settings.epochs,
             # The recorder writes checkpoints: after the user's callbacks, whose state is in them.
             callbacks=[*plan.extras.callbacks, recorder, *_more(plan, data, console)],
+            accumulate_grad_batches=settings.grad_accum_steps,
             gradient_clip_val=settings.clip_grad or None,
             logger=loggers,
             default_root_dir=plan.out / LOG.parent,

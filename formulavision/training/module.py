@@ -17,7 +17,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.models import to_input
-from formulavision.training.optimization import learning_rate_factor, make_optimizer
+from formulavision.training.optimization import count_steps, learning_rate_factor, make_optimizer
 from formulavision.training.settings import TrainSettings
 
 __all__ = ["Classifier", "Sums", "classification_loss", "count_correct"]
@@ -162,12 +162,14 @@ class Classifier(lightning.LightningModule):
         logits = self.model(inputs)
         loss = classification_loss(logits, targets, self.settings.label_smoothing)
         self.train_sums.add(loss, logits, labels)
-        ranks = self.trainer.world_size
-        if ranks == 1 or self.data is None:
+        ranks, group = self.trainer.world_size, self.settings.grad_accum_steps
+        if ranks * group == 1 or self.data is None:
             return loss
-        # Gradients are averaged over processes, whose shares of the last batch may differ by an image.
-        whole = self.data.train_loader.batches.size(step)
-        return loss * (len(labels) * ranks / whole)
+        # Gradients are averaged over processes and over the batches of a step, which may differ in size.
+        batches = self.data.train_loader.batches
+        first = step - step % group
+        whole = sum(batches.size(batch) for batch in range(first, min(first + group, len(batches))))
+        return loss * (len(labels) * ranks * group / whole)
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         super().optimizer_step(*arguments, **named)
@@ -222,6 +224,6 @@ class Classifier(lightning.LightningModule):
         if self.data is None:
             steps_per_epoch = round(self.trainer.estimated_stepping_batches / self.settings.epochs)
         else:  # the Trainer's estimate starts the loader workers: the run's clusters are not yet found
-            steps_per_epoch = len(self.data.train_loader.batches)
+            steps_per_epoch = count_steps(len(self.data.train_loader.batches), self.settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(self.settings, steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -11,7 +11,7 @@ from timm.optim import param_groups_weight_decay
 
 from formulavision.training.settings import TrainSettings
 
-__all__ = ["learning_rate_factor", "make_optimizer"]
+__all__ = ["count_steps", "learning_rate_factor", "make_optimizer"]
 
 
 def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -26,6 +26,11 @@ def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.opt
     exempt: Any = getattr(model, "no_weight_decay", set)
     groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=tuple(exempt()))
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+def count_steps(batches: int, settings: TrainSettings) -> int:
+    """Number of steps of the optimizer in an epoch of so many batches; the last step may have fewer batches."""
+    return math.ceil(batches / settings.grad_accum_steps)
 
 
 def learning_rate_factor(settings: TrainSettings, steps_per_epoch: int) -> Callable[[int], float]:

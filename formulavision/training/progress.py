@@ -35,10 +35,11 @@ def describe_run(kind: str, settings: TrainSettings, images: int, classes: int, 
     data = f"{counted(images, 'image')} of {counted(classes, 'class')}"
     if tested is not None:
         data += f", tested on {tested:,}"
+    together = f" ({settings.grad_accum_steps} a step)" if settings.grad_accum_steps > 1 else ""
     verb = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
     return (
-        f"{verb} {settings.model} on {data}: {counted(settings.epochs, 'epoch')} of batches of {settings.batch_size}, "
-        f"{settings.crop}-pixel crops of {settings.resize}"
+        f"{verb} {settings.model} on {data}: {counted(settings.epochs, 'epoch')} of batches of {settings.batch_size}"
+        f"{together}, {settings.crop}-pixel crops of {settings.resize}"
     )
 
 

@@ -16,7 +16,9 @@ from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.extras import check_states
 from formulavision.training.module import Classifier
+from formulavision.training.optimization import count_steps
 from formulavision.training.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics
+from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import FormulaVisionError
 from formulavision.util.files import commit, partial_path
 from formulavision.util.interrupts import interrupt
@@ -39,7 +41,7 @@ class Recorder(lightning.Callback):
     Args:
         folder: of the run.
         data: the batches of the run.
-        minutes: between checkpoints within an epoch.
+        settings: of the run: minutes between checkpoints within an epoch, and batches a step.
         resumed_from: the checkpoint that the run goes on from.
         on_epoch: called with the metrics of each epoch.
         described: hyperparameters of the run, for its loggers.
@@ -55,14 +57,14 @@ class Recorder(lightning.Callback):
         folder: Path,
         data: TrainingData,
         *,
-        minutes: float,
+        settings: TrainSettings,
         resumed_from: Path | None,
         on_epoch: Callable[[EpochMetrics], None],
         described: Mapping[str, Any],
     ) -> None:
         self.folder = folder
         self.data = data
-        self.minutes = minutes
+        self.settings = settings
         # A damaged last checkpoint does not replace the one before it.
         self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
         self.on_epoch = on_epoch
@@ -120,7 +122,8 @@ class Recorder(lightning.Callback):
                 f"{self.folder}: has {counted(checkpoint['steps_per_epoch'], 'step')} an epoch, and {len(batches)} "
                 f"with {processes}: resume it with as many processes as it had"
             )
-        batches.epoch, batches.start = self._position = divmod(checkpoint["global_step"], len(batches))
+        epoch, step = divmod(checkpoint["global_step"], count_steps(len(batches), self.settings))
+        batches.epoch, batches.start = self._position = epoch, step * self.settings.grad_accum_steps
 
     # Hooks -----------------------------------------------------------------------------------------------------------
 
@@ -143,7 +146,10 @@ class Recorder(lightning.Callback):
     ) -> None:
         if batch_idx + 1 == len(self.batches):
             return  # the end of the epoch writes a checkpoint
-        stop, due = self.stop > 0, time.perf_counter() - self._saved >= 60 * self.minutes
+        self._check_not_stopped(trainer)
+        if (batch_idx + 1) % self.settings.grad_accum_steps:
+            return  # a checkpoint holds no gradients: it is written after a step of the optimizer
+        stop, due = self.stop > 0, time.perf_counter() - self._saved >= 60 * self.settings.checkpoint_minutes
         if trainer.world_size > 1:  # all processes do what one of them asks for
             wishes = torch.tensor([float(stop), float(due)], device=pl_module.device)
             stop, due = (sum_over_processes(wishes) > 0).tolist()
@@ -153,7 +159,6 @@ class Recorder(lightning.Callback):
             self._save(trainer, trainer.current_epoch, batch_idx + 1)
         if stop:
             interrupt(self.stop or signal.SIGTERM)  # 0 where another process got the signal
-        self._check_not_stopped(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._end_of_training(pl_module)

@@ -71,6 +71,13 @@ class TrainSettings(Config):
     epochs: int = Field(default=90, ge=1, le=100_000, description="passes over the training images")
     # At least 2: batch normalisation has no statistics of one image whose feature map is one pixel.
     batch_size: int = Field(default=256, ge=2, le=65_536, description="images per step")
+    grad_accum_steps: int = Field(
+        1,
+        ge=1,
+        le=65_536,
+        description="batches whose gradients are added up for one step of the optimizer (gradient accumulation)",
+        json_schema_extra={"neutral": 1},
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
     learning_rate: float = Field(default=0.01, gt=0, le=100, description="highest learning rate of the schedule")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")

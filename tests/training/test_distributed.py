@@ -127,7 +127,7 @@ def test_a_run_whose_steps_an_epoch_would_change_is_not_resumed(small: Any, tmp_
         trainer: Any = SimpleNamespace(world_size=processes)
         data: Any = None  # the batches are set below
         recorder = Recorder(
-            run.folder, data, minutes=10, resumed_from=None, on_epoch=lambda metrics: None, described={}
+            run.folder, data, settings=TrainSettings(), resumed_from=None, on_epoch=lambda metrics: None, described={}
         )
         for rank in range(processes):
             recorder.batches = make_batches(images, batch_size=16, shuffle=True, rank=rank, ranks=processes)

@@ -101,6 +101,14 @@ def signal_handlers_stay() -> Iterator[None]:
     assert [signal.getsignal(number) for number in numbers] == before
 
 
+@pytest.fixture
+def hangup_ends_processes() -> Iterator[None]:
+    """SIGHUP is answered as on a terminal, also where the tests run under nohup, which ignores it for all processes."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unflushed() -> Iterator[None]:
     """Files are not flushed to the disk, which takes milliseconds each time: no test cuts off the machine's power.

@@ -27,6 +27,15 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+def test_the_architecture_says_where_everything_is() -> None:
+    rooms = (ROOT / "docs" / "architecture.md").read_text().partition("## The rooms")[2].partition("## Decisions")[0]
+    files = [path for folder in ("formulavision", "plugins") for path in (ROOT / folder).glob("*/**/*.py")]
+    # A kind of dataset has a file of its name; a GPU's twin has the name of its kernel.
+    named = [p.name for p in files if p.parent.name != "downstream" and not p.stem.endswith(("_triton", "_on_device"))]
+    assert len(named) > 90
+    assert [name for name in named if name != "__init__.py" and f"{name}`" not in rooms] == []
+
+
 @pytest.mark.parametrize(
     ("document", "language", "files"),
     [

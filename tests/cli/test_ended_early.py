@@ -117,6 +117,7 @@ def test_a_command_that_has_ended_leaves_no_signal_handler(arguments: list[str])
     assert [signal.getsignal(number) for number in numbers] == before
 
 
+@pytest.mark.usefixtures("hangup_ends_processes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("error", [RuntimeError("in C"), ConfigError("seed: is wrong"), OSError(5, "broken")])
 def test_a_signal_whose_exception_a_library_replaces_ends_the_command(

@@ -135,6 +135,7 @@ def test_a_signal_in_mid_epoch_leaves_a_checkpoint(
     assert same(resumed(tmp_path / "run", small), pretrained.folder)
 
 
+@pytest.mark.usefixtures("hangup_ends_processes")
 @pytest.mark.parametrize(
     ("number", "group", "workers"),
     [

@@ -207,6 +207,7 @@ def test_layers_that_hold_an_activation_keep_it(device: str) -> None:
     assert torch.allclose(model.eval()(x), before, atol=1e-5)
 
 
+@pytest.mark.slow  # It starts three interpreters. The pair of the tests above has the variables that torchrun sets.
 def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(

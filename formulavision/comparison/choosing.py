@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from os import PathLike
 from pathlib import Path
 from statistics import median
@@ -83,6 +84,7 @@ class _Plan:
     train_per_class: int | None
     test_per_class: int | None
     train: int
+    test: int
     epochs: int
     batch: int
     drawn: int
@@ -101,14 +103,7 @@ def name_of(downstream: Any) -> str:
 
 
 def _settings_of(downstream: Any) -> DownstreamSettings:
-    if isinstance(downstream, str | PathLike):
-        return DownstreamSettings.from_text(str(downstream))
-    if isinstance(downstream, Mapping):
-        return parse(DownstreamSettings, dict(downstream), "downstream")
-    if isinstance(downstream, DownstreamSettings):
-        return downstream
-    kind = type(downstream).__name__
-    raise ConfigError(f"downstream: a {kind} is not allowed: must be a folder or a name")
+    return parse(DownstreamSettings, str(downstream) if isinstance(downstream, PathLike) else downstream, "downstream")
 
 
 def choose_or_continue(
@@ -165,7 +160,7 @@ def choose(downstream: DownstreamSettings, minutes: float = MINUTES) -> Choice:
     opened = open_downstream(downstream)
     for name, number in zip(opened.classes, _per_class(opened.train), strict=True):
         if number < 2:
-            images = counted(number, "training image")
+            images = counted(int(number), "training image")
             raise DownstreamError(f"{opened.name}: class '{name}' has {images}: give at least two, and one to test on")
     side, gray, read = _look_at(opened.train)
     speed = _Speed(*_time_training(), read=read, draw=_time_drawing())
@@ -178,7 +173,9 @@ def choose(downstream: DownstreamSettings, minutes: float = MINUTES) -> Choice:
 
 def _per_class(images: LabelledImages) -> list[int]:
     """Number of images of each class."""
-    return [len(images.showing(label)) for label in range(images.num_classes)]
+    if images.multi_label:
+        return list((images.labels == 1).sum(axis=0))
+    return list(np.bincount(images.labels, minlength=images.num_classes))
 
 
 def _look_at(images: LabelledImages) -> tuple[int, bool, float]:
@@ -269,12 +266,12 @@ def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: tuple[str, ...
     epochs = int(np.clip(round(min(passes, _PASSES) / train), 10, 60))
     test_per_class, test = _limited(opened.test, max(round(0.3 * tuning / (epochs * image / 3 + speed.read)), 100))
     batch = next(size for size, fewer in ((8, 100), (16, 500), (32, 2_000), (64, np.inf)) if train < fewer)
-    tuned = epochs * (train * image + train / batch * speed.step + test * image / 3) + (train + test) * speed.read
+    tuned = epochs * (train * image + ceil(train / batch) * speed.step + test * image / 3) + (train + test) * speed.read
     drawing = speed.draw * (crop / _REFERENCE) ** 2 + _EPOCHS * (image + speed.step / _BATCH)
     drawn = int(np.clip((a_seed - models * tuned) / len(formulas) / drawing, 480, _MOST))
     needed = seeds * (overhead + models * tuned + len(formulas) * drawn * drawing) + _REPORT
     return _Plan(
-        crop, formulas, seeds, train_per_class, test_per_class, train, epochs, batch, drawn, needed
+        crop, formulas, seeds, train_per_class, test_per_class, train, test, epochs, batch, drawn, needed
     )  # fmt: skip
 
 
@@ -289,7 +286,7 @@ def _limited(images: LabelledImages, limit: int) -> tuple[int | None, int]:
     wanted, smallest = max(limit // images.num_classes, 5), min(_per_class(images))
     if 2 * smallest < wanted and len(images) <= 4 * limit:
         return None, len(images)
-    chosen = max(min(wanted, smallest), 1)
+    chosen = int(max(min(wanted, smallest), 1))
     return chosen, min(chosen * images.num_classes, len(images))
 
 
@@ -303,14 +300,15 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
     limits = {"train_per_class": plan.train_per_class, "test_per_class": plan.test_per_class}
     dataset |= {key: value for key, value in limits.items() if value is not None}
     used = f"{plan.train:,} of {len(opened.train):,} training images" if plan.train < len(opened.train) else ""
-    few = f"pre-training helps most with few images, and only {used} are used" if used else ""
+    few = f"; pre-training helps most with few images, and only {used} are used" if used else ""
     caveat = f"Sizes were chosen for about {duration(60 * minutes)} on one machine"
+    coarse = f" One of the {plan.test} test images is {100 / plan.test:.1f} points." if plan.test < 200 else ""
     training = {"batch_size": _BATCH, "learning_rate": 0.05, "crop": plan.crop, "horizontal_flip": not gray}
     settings = parse(
         ComparisonSettings,
         {
             "name": f"Does pre-training on formulas help on {name}?",
-            "note": f"{caveat}{'; ' if few else ''}{few}. Longer training or another model may give other results.",
+            "note": f"{caveat}{few}. Longer training or another model may give other results.{coarse}",
             "arms": {
                 "scratch": {},
                 **{formula: {"recipe": _recipe(formula, plan.drawn, resize)} for formula in plan.formulas},

@@ -91,6 +91,7 @@ def test_twenty_images_are_enough(tmp_path: Path) -> None:
     assert settings.finetune_settings("ifs", 0).epochs == 60
     assert settings.finetune_settings("ifs", 0).horizontal_flip
     assert choice.seconds <= 20 * 60 * 1.01
+    assert settings.note.endswith("One of the 4 test images is 25.0 points.")
     assert "16 training and 4 test images of 2 classes" in choice.sentences[0]
     assert "about " in choice.sentences[-1] and "min" in choice.sentences[-1]
     recipe = settings.arms["ifs"].recipe
@@ -181,7 +182,7 @@ def test_minutes_are_a_number_above_zero(minutes: float) -> None:
     [
         ({"downstream": "/nowhere/at/all"}, "no such folder"),
         ({"downstream": "cifr10"}, "did you mean 'cifar10'"),
-        ({"downstream": object()}, "downstream: a object is not allowed"),
+        ({"downstream": object()}, "downstream: a object is not allowed here"),
         ({"downstream": "digits", "config": {}}, "give a comparison, or a downstream"),
         ({}, "give a comparison, or a downstream"),
         ({"downstream": "digits", "size": "smoke"}, "size: is for a comparison with sizes"),

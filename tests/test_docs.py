@@ -40,7 +40,11 @@ def test_the_architecture_says_where_everything_is() -> None:
     ("document", "language", "files"),
     [
         ("writing-a-generator.md", "toml", ["third_party/rings/pyproject.toml"]),
-        ("writing-a-generator.md", "python", ["third_party/rings/formulavision_rings.py"]),
+        (
+            "writing-a-generator.md",
+            "python",
+            ["third_party/rings/formulavision_rings.py", "third_party/ribbons/formulavision_ribbons.py"],
+        ),
         ("drawing-on-a-gpu.md", "python", ["helpers/discs.py", "generators/test_discs.py"]),
     ],
 )

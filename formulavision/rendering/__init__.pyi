@@ -1,6 +1,11 @@
 from . import color as color
 from . import noise_fields as noise_fields
+from . import noise_fields_triton as noise_fields_triton
 from . import points as points
+from . import points_triton as points_triton
 from . import polylines as polylines
+from . import polylines_triton as polylines_triton
 from . import random as random
+from . import random_triton as random_triton
+from . import triton_support as triton_support
 from .kernels import kernel as kernel

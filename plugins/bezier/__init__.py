@@ -23,7 +23,7 @@ from .parameters import BezierParams
 if TYPE_CHECKING:
     import torch
 
-    from formulavision.generators.contract import DeviceRenderer
+    from formulavision import DeviceRenderer
 
     from .drawing import CurveDrawing
 

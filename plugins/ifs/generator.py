@@ -17,7 +17,7 @@ from .weights import ContinuousVariation, TableVariation, Variation, weight_tabl
 if TYPE_CHECKING:
     import torch
 
-    from formulavision.generators.contract import DeviceRenderer
+    from formulavision import DeviceRenderer
 
     from .drawing import FractalDrawing
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 
-from formulavision import ConfigError
-from formulavision.generators.streams import random_stream
+from formulavision import ConfigError, random_stream
 from formulavision.rendering import kernel, points
 
 from .orbits import in_fours, independent_orbit, select

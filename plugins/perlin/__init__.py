@@ -19,7 +19,7 @@ from formulavision import Canvas, Category, ConfigError, Generator, Params, hook
 if TYPE_CHECKING:
     import torch
 
-    from formulavision.generators.contract import DeviceRenderer
+    from formulavision import DeviceRenderer
 
 
 MAX_FREQUENCY = 4096

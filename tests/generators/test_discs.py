@@ -2,8 +2,7 @@ import numpy as np
 import torch
 from discs import Discs
 
-from formulavision import Drawer, Recipe, register
-from formulavision.recipes.drawing import DeviceDrawer
+from formulavision import DeviceDrawer, Drawer, Recipe, register
 
 
 def test_the_device_draws_what_the_cpu_draws():

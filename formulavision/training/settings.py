@@ -72,7 +72,7 @@ class TrainSettings(Config):
     # At least 2: batch normalisation has no statistics of one image whose feature map is one pixel.
     batch_size: int = Field(default=256, ge=2, le=65_536, description="images per step")
     grad_accum_steps: int = Field(
-        1,
+        default=1,
         ge=1,
         le=65_536,
         description="batches whose gradients are added up for one step of the optimizer (gradient accumulation)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ CONFIGURATION = "comparison.yaml"
 MINUTES = 20.0
 """Time that a comparison is chosen for where none is given."""
 
+_OF_FILES = ("folder", "imagenet")
+"""Kinds of datasets whose images lie in the folder that the user names."""
 _CROPS = (224, 160, 128, 96, 64, 48, 32)
 _LEAST_CROP = 48
 """Smaller images are enlarged to it, if there is time."""
@@ -98,7 +101,7 @@ def name_of(downstream: Any) -> str:
         ConfigError: there is no such dataset.
     """
     settings = _settings_of(downstream)
-    name = settings.root.resolve().name if settings.kind in ("folder", "imagenet") and settings.root else settings.kind
+    name = settings.root.resolve().name if settings.kind in _OF_FILES and settings.root else settings.kind
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._")[:60] or "images"
 
 
@@ -119,24 +122,27 @@ def choose_or_continue(
         tell: called with each line.
 
     Raises:
-        ConfigError: ``folder`` holds a comparison on another dataset; or as :func:`choose`.
+        ConfigError: ``folder`` holds a comparison on other images, or lies among the images; or as :func:`choose`.
         DownstreamError: as :func:`choose`.
         FolderError: ``folder`` holds something else.
     """
     settings = _settings_of(downstream)
+    if settings.kind in _OF_FILES and settings.root and folder.resolve().is_relative_to(settings.root.resolve()):
+        raise ConfigError(f"out: {folder} lies in the folder of the images, and would become one of their classes")
     state = OwnedFolder(folder, "comparison", last="report.html").state()  # refused before the work
     file = folder / CONFIGURATION
     if state is not State.NEW and file.is_file() and not overwrite:
         known = ComparisonSettings.load(file)
         if _images(settings) not in [_images(each) for each in known.downstreams.values()]:
-            raise ConfigError(f"out: {folder} holds a comparison on {', '.join(known.downstreams)}: give another one")
+            raise ConfigError(f"out: {folder} holds a comparison on other images: give another folder")
         tell(f"{file}: goes on with these settings; --overwrite chooses anew")
         return known
     choice = choose(settings, MINUTES if minutes is None else minutes)
     for sentence in choice.sentences:
         tell(sentence)
     tell("Ctrl-C stops it, and the same command continues")
-    tell(f"settings: {file}; changed, they run by: formulavision compare {file} --out {folder}")
+    again = shlex.join(["formulavision", "compare", str(file), "--out", str(folder)])
+    tell(f"settings: {file}; changed, they run by: {again}")
     return choice.settings
 
 

@@ -258,8 +258,18 @@ def test_it_runs_is_chosen_once_and_can_be_changed(
     assert [result.seed for result in again.results] == [0, 1, 0, 1]
     assert "goes on with these settings" in capsys.readouterr().err
 
-    with pytest.raises(ConfigError, match="out: runs/pets holds a comparison on pets: give another one"):
-        compare(downstream="digits", out="runs/pets")
+    others = photos(tmp_path / "others" / "pets", {"cat": 5, "dog": 5})
+    with pytest.raises(ConfigError, match="out: runs/pets holds a comparison on other images: give another folder"):
+        compare(downstream=others)
+
+
+def test_results_among_the_images_are_refused(
+    tiny: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos(tmp_path / "my pets", {"cat": 5, "dog": 5}))
+    with pytest.raises(ConfigError, match="out: runs/my-pets lies in the folder of the images"):
+        compare(downstream=".")
+    assert tiny == [] and not Path("runs").exists()
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_timed(tiny: list[float], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.machine import cores
-from formulavision.util.text import counted, duration
+from formulavision.util.text import byte_size, counted, duration
 
 __all__ = ["CONFIGURATION", "Choice", "choose", "choose_or_continue", "name_of"]
 
@@ -50,6 +50,8 @@ _PASSES = 8_000
 """Training images that fine-tuning sees in all its epochs."""
 _STAGE, _REPORT = 4.0, 15.0
 """Seconds that a stage takes besides its training, and the report."""
+_STAGE_BYTES = 215_000_000
+"""A stage's folder: weights and checkpoints of a ResNet-18."""
 _SAMPLE, _SAMPLE_SECONDS = 16, 3.0
 
 
@@ -233,10 +235,10 @@ def _time_drawing() -> float:
 
 
 def _shortest(run: Callable[[], Any]) -> float:
-    """Seconds of the shortest of three to ten runs, for a second, after one that does not count."""
+    """Seconds of the shortest of as many runs as fit into a second, after one that does not count."""
     run()
     times: list[float] = []
-    while len(times) < 3 or (len(times) < 10 and sum(times) < 1):
+    while sum(times) < 1 and len(times) < 10:
         before = time.perf_counter()
         run()
         times.append(time.perf_counter() - before)
@@ -333,13 +335,14 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
         },
     )
     per_class = f", {plan.train_per_class} a class" if plan.train_per_class else ""
+    room = byte_size(plan.seeds * (2 * len(plan.formulas) + 1) * _STAGE_BYTES)
     sentences = [
         f"{opened.describe()}, about {side} pixels wide or high",
         f"arms: {', '.join(settings.arms)}; resnet18, {plan.crop} x {plan.crop} pixels; {counted(plan.seeds, 'seed')}",
         f"pre-training: {plan.drawn:,} drawn images an arm, {_EPOCHS} epochs",
         f"fine-tuning: {used or 'all training images'}{per_class}, {plan.epochs} epochs"
         + ("; images are gray, and are not mirrored" if gray else ""),
-        f"about {duration(plan.seconds)} on this machine ({counted(cores(), 'core')})"
+        f"about {duration(plan.seconds)} on this machine ({counted(cores(), 'core')}), and {room} of the disk"
         + (", more than was asked for: no shorter comparison would tell much" if plan.seconds > 90 * minutes else ""),
     ]
     return Choice(settings, sentences, plan.seconds)

@@ -202,6 +202,9 @@ def export(
             "--layout", help="timm: model.safetensors and config.json; torchvision: model.pth, a ResNet's state dict."
         ),
     ] = "timm",
+    best: Annotated[
+        bool, typer.Option("--best", help="Weights of the epoch with the highest validation accuracy, not the last.")
+    ] = False,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Write a run's model for other programs: weights that timm or torchvision load, and a model card.
@@ -216,7 +219,7 @@ def export(
     from formulavision.training.export import WRITTEN, ExportLayout, export_model
     from formulavision.util.console import say
 
-    export_model(run, out, layout=cast(ExportLayout, layout), overwrite=overwrite)
+    export_model(run, out, layout=cast(ExportLayout, layout), best=best, overwrite=overwrite)
     written = ", ".join(sorted(name for name in WRITTEN if (out / name).is_file()))
     say(f"{out}: {written}; README.md there has the code that loads it")
 

@@ -44,12 +44,13 @@ def evaluate(
     several labels ``label`` (int8 [n, classes]) and ``scores`` (float32 [n, classes], logits).
 
     Args:
-        checkpoint: the folder of a fine-tuning run, whose classes must be those of the dataset.
+        checkpoint: the folder of a fine-tuning run, whose classes must be those of the dataset; or its
+            ``model_best.safetensors``, the weights of its best epoch.
         downstream: the dataset, or how to open it (``cifar10``, ``folder:/path``); see
             :func:`formulavision.data.downstream.open_downstream`. A folder without test images is divided as the run
             divided it, unless ``test_share`` or ``test_seed`` is given.
         model: a module of the kind that the run was started with, where that was one of your own. It stays as it is.
-        out: a folder; None: the run's own.
+        out: a folder; None: the run's own, or ``evaluation-best`` in it for the weights of the best epoch.
         batch_size: images a step.
         workers: processes that load images; 0: this process; None: 0, or up to 16 where the model is on a GPU.
         show_progress: whether lines and a progress bar are printed.
@@ -63,7 +64,8 @@ def evaluate(
     opened = open_for_run(downstream, run)
     check_classes(run, opened)
     model, settings = build_finetuned(weights, run, model)
-    folder = make_folder(Path(out) if out is not None else run.folder)
+    own_folder = run.folder / "evaluation-best" if weights.is_best else run.folder
+    folder = make_folder(Path(out) if out is not None else own_folder)
     console = Console(quiet=not show_progress)
     if opened.note:
         say_and_log(opened.describe(), console)
@@ -86,10 +88,10 @@ def evaluate(
         seconds=time.perf_counter() - started,
         folder=folder,
     )
-    facts = {"checkpoint": str(run.folder), "downstream": opened.identity()}
+    facts = {"checkpoint": str(weights.path), "downstream": opened.identity()}
     files = write_results(evaluation, predictions, facts)
     say_and_log(
-        f"{run.folder} on {opened.name}: {evaluation.summary()}; written to {folder}: {', '.join(files)}", console
+        f"{weights.path} on {opened.name}: {evaluation.summary()}; written to {folder}: {', '.join(files)}", console
     )
     return evaluation
 
@@ -138,7 +140,7 @@ def build_finetuned(weights: Checkpoint, run: Run, model: nn.Module | None = Non
     settings = TrainSettings.model_validate(run.settings["settings"])
     if model is not None:
         model = copy.deepcopy(model)
-        run.load_into(model)
+        run.load_into(model, best=weights.is_best)
     elif own := own_class(run.settings):
         raise CheckpointError(
             f"{run.folder}: was trained with a module of your own, {own}: only evaluate takes it (model)"

@@ -26,7 +26,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say_and_log
-from formulavision.training.runs import own_class
+from formulavision.training.runs import BEST_WEIGHTS, own_class
 from formulavision.training.settings import PREPROCESSING, REMOTE, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -414,4 +414,5 @@ def _default_folder(checkpoint: str | PathLike[str], opened: Downstream, method:
     dataset = settings.root.resolve().name if settings.kind == "folder" and settings.root else settings.kind
     name = f"{method}-{dataset}" + (f"-{shots}-shot" if shots else "")
     path = Path(checkpoint)
+    name += "-best" if path.name == BEST_WEIGHTS else ""
     return (path if path.is_dir() else path.parent) / name

@@ -18,7 +18,7 @@ import torchvision
 from formulavision.data.loading import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.matching import Match, best_match
-from formulavision.training.runs import Run, file_digest, own_class
+from formulavision.training.runs import BEST_WEIGHTS, WEIGHTS, Run, file_digest, own_class
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, REMOTE, TrainSettings
 from formulavision.training.weight_files import Tensors, load_tensors
 from formulavision.util.config import did_you_mean, load_yaml, parse
@@ -27,7 +27,7 @@ from formulavision.util.errors import CheckpointError, ConfigError, one_line
 __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
 _TIMM, _TORCHVISION = REMOTE
-_WEIGHTS, _CONFIG, _SETTINGS = "model.safetensors", "config.json", "settings.yaml"
+_CONFIG, _SETTINGS = "config.json", "settings.yaml"
 _FITS = 0.9
 """Smallest share of the model's tensors that a checkpoint must hold, and smallest share of the checkpoint's tensors
 that the model must use. Below it, the checkpoint counts as one of another architecture."""
@@ -104,6 +104,11 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.name!r}, {self.model or 'unknown model'}, {len(self.state)} tensors)"
+
+    @property
+    def is_best(self) -> bool:
+        """Whether these are the weights of a run's best epoch."""
+        return self.path is not None and self.path.name == BEST_WEIGHTS
 
     def identity(self) -> dict[str, Any]:
         """The entry of a run's settings.yaml for these weights."""
@@ -235,7 +240,7 @@ def load_checkpoint(source: str | PathLike[str]) -> Checkpoint:
         source: one of
 
             - a complete run's folder, or a folder that :func:`formulavision.export_model` or timm wrote; or the
-              ``model.safetensors`` in it;
+              ``model.safetensors`` in it, or the run's ``model_best.safetensors``, the weights of its best epoch;
             - a file of named tensors (``.safetensors``, ``.pth``, ``.pth.tar``, ``.pt``, ``.ckpt``, ``.bin``), such as
               those of timm, torchvision or the published FractalDB;
             - ``timm:resnet50`` or ``timm:resnet50.a1_in1k``, which timm downloads and keeps in its cache;
@@ -253,18 +258,21 @@ def load_checkpoint(source: str | PathLike[str]) -> Checkpoint:
         return _from_torchvision(text)
     path = Path(source)
     run = None
-    file = path / _WEIGHTS if path.is_dir() else path
-    if path.is_dir() and not _is_in_timms_layout(path):
+    file = path / WEIGHTS if path.is_dir() else path
+    best = file.name == BEST_WEIGHTS and (file.parent / _SETTINGS).is_file()
+    if best or (path.is_dir() and not _is_in_timms_layout(path)):
         try:
-            run = Run.load(path)
+            run = Run.load(file.parent)
+            if best:
+                run.weights_file(best=True)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
-    model, preprocessing = _described_by(file.parent) if file.name == _WEIGHTS else (None, {})
+    model, preprocessing = _described_by(file.parent) if best or file.name == WEIGHTS else (None, {})
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file" if not path.is_dir() else f"{path}: holds no model.safetensors")
     state = load_tensors(file)
     digest = file_digest(file)
-    if run is not None and run.weights_sha256 not in (None, digest):
+    if run is not None and not best and run.weights_sha256 not in (None, digest):
         raise CheckpointError(f"{file}: is damaged: --resume writes it again from the run's last checkpoint")
     return Checkpoint(str(path), state, digest, path=path, model=model, run=run, preprocessing=preprocessing)
 
@@ -282,8 +290,8 @@ def load_preprocessing(source: str | PathLike[str]) -> dict[str, Any]:
     if text.startswith(_TORCHVISION):
         return _of_torchvision(_published_by_torchvision(text))
     path = Path(source)
-    file = path / _WEIGHTS if path.is_dir() else path
-    return _described_by(file.parent)[1] if file.name == _WEIGHTS else {}
+    file = path / WEIGHTS if path.is_dir() else path
+    return _described_by(file.parent)[1] if file.name in (WEIGHTS, BEST_WEIGHTS) else {}
 
 
 def _from_timm(source: str) -> Checkpoint:

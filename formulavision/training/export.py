@@ -14,7 +14,7 @@ import torchvision
 from jinja2 import Environment, StrictUndefined, Template
 
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
-from formulavision.training.runs import Run, file_digest, is_complete, own_class, recipe_id
+from formulavision.training.runs import WEIGHTS, Run, file_digest, is_complete, own_class, recipe_id
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
 from formulavision.util.errors import ConfigError, FolderError
@@ -35,7 +35,12 @@ WRITTEN = {_CARD, _CLASSES, _CLASS_MAP, "config.json", *_WEIGHTS.values()}
 
 
 def export_model(
-    run: Run | str | Path, out: str | Path, *, layout: ExportLayout = "timm", overwrite: bool = False
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    layout: ExportLayout = "timm",
+    best: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write a run's model so that it loads without FormulaVision, with a model card.
 
@@ -46,14 +51,15 @@ def export_model(
             ``timm.create_model("local-dir:OUT", pretrained=True)`` loads, and ``class_map.txt``, a class a line, for
             ``--class-map`` of timm's scripts; ``torchvision``: ``model.pth``, the state
             dict of torchvision's ResNet of the same name, and ``classes.json``, the names of its outputs.
+        best: export the weights of the epoch with the highest validation accuracy, not the last ones.
         overwrite: remove the files of an earlier export in ``out`` first; other files stay.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: the folder holds no complete run, there is no such layout, torchvision has no such model, or
-            ``out`` holds something else.
+        ConfigError: the folder holds no complete run, or no best weights; there is no such layout; torchvision has no
+            such model; or ``out`` holds something else.
         CheckpointError: the run's weights are missing or damaged.
     """
     run = run if isinstance(run, Run) else Run.load(run)
@@ -67,7 +73,7 @@ def export_model(
             f"{run.folder}: was trained with a module of your own, {own}, which {layout} cannot build: its weights are "
             "model.safetensors in the run's folder"
         )
-    weights = load_checkpoint(run.folder)
+    weights = load_checkpoint(run.weights_file(best=True) if best else run.folder)
     if layout == "torchvision" and not _is_in_torchvision(run, weights):
         raise ConfigError(
             f"layout: torchvision has no model with the weights of {run.folder}, a '{_model(run)}': "
@@ -81,7 +87,7 @@ def export_model(
     with owned.writing({}, sorted(WRITTEN), overwrite=overwrite):
         try:
             _write_weights(run, out, layout, weights)
-            write_text(out / _CARD, _card(run, layout, weights))
+            write_text(out / _CARD, _card(run, layout, weights, best=best))
         except OSError as error:
             raise ConfigError(f"out: {error.filename or out}: cannot be written: {error.strerror}") from None
     return out
@@ -93,8 +99,9 @@ def _write_weights(run: Run, out: Path, layout: ExportLayout, weights: Checkpoin
             torch.save(weights.state, file)
         write_text(out / _CLASSES, json.dumps(run.classes, indent=2) + "\n")
         return
-    for name in (_WEIGHTS[layout], "config.json"):
-        with (run.folder / name).open("rb") as content, atomic_write(out / name) as file:
+    kept = weights.path if weights.path is not None and weights.path.is_file() else run.folder / WEIGHTS
+    for name, source in ((_WEIGHTS[layout], kept), ("config.json", run.folder / "config.json")):
+        with source.open("rb") as content, atomic_write(out / name) as file:
             shutil.copyfileobj(content, file)
     if _fits_a_class_map(run.classes):
         write_text(out / _CLASS_MAP, "".join(f"{name}\n" for name in run.classes))
@@ -139,7 +146,7 @@ def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
 # The model card ------------------------------------------------------------------------------------------------------
 
 
-def _card(run: Run, layout: ExportLayout, weights: Checkpoint) -> str:
+def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, best: bool = False) -> str:
     """The text of README.md."""
     settings = TrainSettings.model_validate(run.settings["settings"])
     pretrained = run.kind == "pretrain"
@@ -151,6 +158,8 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint) -> str:
     evaluation = run.folder / "evaluation.json"
     return _template().render(
         run=run,
+        final=run.history[(run.best_epoch or 0) - 1] if best else run.final,
+        best=best,
         layout=layout,
         own_class=own_class(run.settings),
         settings=settings,
@@ -168,7 +177,7 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint) -> str:
         recipe_id=recipe and recipe_id(recipe),
         fresh=pretrained and settings.fresh and "store" not in run.settings["data"],
         # JSON is YAML, and load_yaml names the file and the place of a fault.
-        evaluation=load_yaml(evaluation) if evaluation.is_file() else None,
+        evaluation=load_yaml(evaluation) if evaluation.is_file() and not best else None,
         in_torchvision=_is_in_torchvision(run, weights),
         preprocessing_options=_preprocessing_options(settings),
         has_class_map=_fits_a_class_map(run.classes),

@@ -6,7 +6,7 @@ import copy
 import functools
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -32,7 +32,16 @@ from formulavision.training.processes import is_first, launched, train_in_proces
 from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say_and_log
 from formulavision.training.randomness import own_randomness
 from formulavision.training.recorder import Recorder
-from formulavision.training.runs import Run, claim, find_checkpoint, own_class, write_result
+from formulavision.training.runs import (
+    BEST_WEIGHTS,
+    WEIGHTS,
+    Run,
+    claim,
+    file_digest,
+    find_checkpoint,
+    own_class,
+    write_result,
+)
 from formulavision.training.settings import Precision, TrainSettings
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.interrupts import interrupt, stoppable
@@ -270,7 +279,7 @@ def _more(plan: Plan, data: TrainingData, console: Console) -> list[lightning.Ca
 def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[str, Any]) -> None:
     """Write the files that make the run complete."""
     if own_class(plan.content):
-        save_weights(model, plan.out / "model.safetensors")
+        save_weights(model, plan.out / WEIGHTS)
     else:
         save_timm_model(model, plan.out, settings=plan.settings, class_names=plan.train.classes)
     result = {
@@ -278,6 +287,7 @@ def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[
         "complete": True,
         "history": recorder.history,
         "final": recorder.history[-1],
+        **(recorder.best if _is_kept(plan.out / BEST_WEIGHTS, recorder.best) else {}),
         "seconds": sum(metrics["seconds"] or 0 for metrics in recorder.history),
         "images_per_second": recorder.images / recorder.train_seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -290,6 +300,11 @@ def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[
     }
     write_result(plan.out, result)
     write_card(plan.out)
+
+
+def _is_kept(path: Path, best: Mapping[str, Any]) -> bool:
+    """Whether the file of the best weights is as it was written: no checkpoint can restore it."""
+    return bool(best) and path.is_file() and file_digest(path) == best["best_sha256"]
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import torch
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.extras import check_states
+from formulavision.training.models import save_weights
 from formulavision.training.module import Classifier
 from formulavision.training.optimization import count_steps
-from formulavision.training.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics
+from formulavision.training.runs import BEST_WEIGHTS, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics, file_digest
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import FormulaVisionError
 from formulavision.util.files import commit, partial_path
@@ -48,6 +49,7 @@ class Recorder(lightning.Callback):
 
     Attributes:
         history: metrics of all epochs.
+        best: number and SHA-256 of the weights of the epoch with the highest validation accuracy; empty without one.
         stop: number of a signal, set from outside: the run then writes a checkpoint after the current step and raises
             KeyboardInterrupt or :class:`~formulavision.util.interrupts.Terminated`. 0: none.
     """
@@ -70,6 +72,7 @@ class Recorder(lightning.Callback):
         self.on_epoch = on_epoch
         self.described = dict(described)
         self.history: list[EpochMetrics] = []
+        self.best: dict[str, Any] = {}
         self.images = 0
         self.train_seconds = 0.0
         self.stop = 0
@@ -97,6 +100,7 @@ class Recorder(lightning.Callback):
             "train_seconds": self.train_seconds,
             "elapsed": self._elapsed() if self._position[1] else 0.0,
             "learning_rate": self._learning_rate,
+            "best": self.best,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -105,6 +109,7 @@ class Recorder(lightning.Callback):
         self.train_seconds = state_dict["train_seconds"]
         self._before = state_dict["elapsed"]
         self._learning_rate = state_dict["learning_rate"]
+        self.best = state_dict.get("best", {})  # earlier versions kept no best weights
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -171,8 +176,11 @@ class Recorder(lightning.Callback):
         self._check_loss(loss, epoch)
         validation: tuple[float | None, float | None] = (None, None)
         if trainer.val_dataloaders:
-            validation = pl_module.validation_sums.totals(pl_module.device)[:2]
-            self._check_loss(validation[0], epoch)
+            validation = tested_loss, tested = pl_module.validation_sums.totals(pl_module.device)[:2]
+            self._check_loss(tested_loss, epoch)
+            before = [metrics["validation_accuracy"] for metrics in self.history]
+            if all(other is None or tested > other for other in before):
+                self._keep_best(trainer, pl_module.final_model, epoch)
         values = (epoch, loss, accuracy, *validation, self._learning_rate, self._elapsed(), images / seconds)
         metrics: EpochMetrics = dict(zip(COLUMNS, values, strict=True))
         self.history.append(metrics)
@@ -211,6 +219,19 @@ class Recorder(lightning.Callback):
                 f"{self.folder}: the loss became {loss} in epoch {epoch}: "
                 f"lower learning_rate (it is {self._learning_rate:g})"
             )
+
+    def _keep_best(self, trainer: lightning.Trainer, model: torch.nn.Module, epoch: int) -> None:
+        """Write the weights of this epoch, the best one so far; resumed before it, a run writes the same again."""
+        if not trainer.is_global_zero:
+            return
+        path = self.folder / BEST_WEIGHTS
+        try:
+            save_weights(model, path)
+        except OSError as error:
+            raise FormulaVisionError(
+                f"{path}: {error.strerror or error}; --resume goes on after the epoch before"
+            ) from None
+        self.best = {"best_epoch": epoch, "best_sha256": file_digest(path)}
 
     def _check_not_stopped(self, trainer: lightning.Trainer) -> None:
         if trainer.should_stop:

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "BEST_WEIGHTS",
     "CLASSES",
     "LAST_CHECKPOINT",
     "PREVIOUS_CHECKPOINT",
     "RESULT",
     "SETTINGS",
+    "WEIGHTS",
     "EpochMetrics",
     "Run",
     "check_folder",
@@ -53,12 +55,21 @@ __all__ = [
 SETTINGS = "settings.yaml"
 CLASSES = "classes.json"
 RESULT = "run.json"
+WEIGHTS = "model.safetensors"
+BEST_WEIGHTS = "model_best.safetensors"
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 
 _OURS = (
     *(SETTINGS, CLASSES, RESULT, LAST_CHECKPOINT.as_posix(), PREVIOUS_CHECKPOINT.as_posix(), "metrics.csv", "logs/"),
-    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml", "model.safetensors", "config.json", "README.md"),
+    *(
+        "tensorboard/events.out.tfevents.*",
+        "tensorboard/hparams.yaml",
+        WEIGHTS,
+        BEST_WEIGHTS,
+        "config.json",
+        "README.md",
+    ),
 )
 """All files that a run writes into its folder; other files in it are never removed."""
 
@@ -99,6 +110,9 @@ class Run:
         frozen: names of the parameters that were not trained.
         parameters: number of the model's parameters.
         weights_sha256: SHA-256 of model.safetensors; None where version 0.1 wrote the run.
+        best_epoch: the epoch, from 1, with the highest validation accuracy, the first one of several; its weights are
+            model_best.safetensors. None where the run was not validated, or the file was lost while it was trained.
+        best_sha256: SHA-256 of model_best.safetensors; None without it.
     """
 
     folder: Path
@@ -112,6 +126,8 @@ class Run:
     frozen: list[str]
     parameters: int
     weights_sha256: str | None
+    best_epoch: int | None
+    best_sha256: str | None
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -125,20 +141,32 @@ class Run:
             f"{'test' if tested else 'training'} images)"
         )
 
-    def load_into(self, model: torch.nn.Module) -> None:
+    def weights_file(self, *, best: bool = False) -> Path:
+        """The file of the last weights, or of those of the best epoch, whose checksum is compared.
+
+        Raises:
+            ConfigError: the file is missing or damaged, or no epoch was validated.
+        """
+        if best and self.best_epoch is None:
+            raise ConfigError(f"{self.folder}: has no best weights: none of its epochs was validated")
+        path = self.folder / (BEST_WEIGHTS if best else WEIGHTS)
+        if not path.is_file() or (self.best_sha256 if best else self.weights_sha256) not in (None, file_digest(path)):
+            raise _damaged(path, _OVERWRITE if best else _WRITTEN_AGAIN)
+        return path
+
+    def load_into(self, model: torch.nn.Module, *, best: bool = False) -> None:
         """Copy the trained weights into a model, in place: the module that the run was started with, or its like.
 
         Args:
             model: has the names and shapes of the run's tensors, the classification head included.
+            best: take the weights of the epoch with the highest validation accuracy, not the last ones.
 
         Raises:
             ConfigError: the weights are missing or damaged, or the model has other tensors.
         """
         from safetensors.torch import load_file
 
-        path = self.folder / "model.safetensors"
-        if not path.is_file() or self.weights_sha256 not in (None, file_digest(path)):
-            raise _damaged(path, _WRITTEN_AGAIN)
+        path = self.weights_file(best=best)
         weights, own = load_file(path), model.state_dict()
         shapes, theirs = ({name: tensor.shape for name, tensor in each.items()} for each in (own, weights))
         wrong = [name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)]
@@ -160,7 +188,7 @@ class Run:
             raise ConfigError(f"{folder}: is not a run's folder: it holds no {SETTINGS}")
         if not is_complete(folder):
             raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
-        result = {"weights_sha256": None, **read_result(folder)}
+        result = {"weights_sha256": None, "best_epoch": None, "best_sha256": None, **read_result(folder)}
         settings, class_names = read_settings(folder)
         own: dict[str, Any] = {"folder": folder, "settings": settings, "classes": class_names}
         names = [field.name for field in fields(cls) if field.name not in own]
@@ -358,7 +386,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 def write_result(folder: Path, content: Mapping[str, Any]) -> None:
     """Write run.json, which makes the run complete."""
-    whole = {**content, "weights_sha256": file_digest(folder / "model.safetensors")}
+    whole = {**content, "weights_sha256": file_digest(folder / WEIGHTS)}
     write_json({**whole, "sha256": json_digest(whole)}, folder / RESULT)
 
 

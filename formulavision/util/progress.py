@@ -60,3 +60,4 @@ def progress_bars(*, show: bool = True) -> Iterator[Bars]:
     # Rich before 14.3 ends bars with a line break even where they are disabled.
     with bars if show else nullcontext():
         yield Bars(bars)
+        bars.refresh()  # in a notebook, Rich leaves out the last state

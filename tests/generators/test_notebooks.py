@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
+import importlib
 import io
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
-from formulavision import Drawer, Recipe, generate, plugins, preview, register
+import formulavision
+from formulavision import (
+    Drawer,
+    FormulaDataset,
+    Recipe,
+    contact_sheet,
+    generate,
+    plugins,
+    pretrain,
+    preview,
+    register,
+)
 from formulavision.recipes import categories
 from formulavision.util.errors import PluginError
 
@@ -107,6 +123,82 @@ def test_categories_of_a_cell_are_searched_anew(monkeypatch: pytest.MonkeyPatch)
     for shift in (1, 2):
         register(cell(shift=shift))
         assert Drawer(recipe()).categories[0].parameters.tolist() == [[shift]]
+
+
+class ZMQInteractiveShell:
+    """IPython's class of the shell of a notebook, by whose name Rich knows one."""
+
+
+class Output(contextlib.AbstractContextManager["Output"]):
+    """ipywidgets' widget in which Rich shows progress."""
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def clear_output(self, wait: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All that a notebook displays, as text, with stand-ins for IPython and ipywidgets."""
+    importlib.import_module("formulavision.training.fit")  # whose libraries ask IPython more than it can tell
+    texts: list[str] = []
+
+    def display(thing: Any) -> None:
+        texts.append("" if isinstance(thing, Output) else thing._repr_mimebundle_([], [])["text/plain"])
+
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    for name, content in (
+        ("IPython", {}),
+        ("IPython.display", {"display": display}),
+        ("ipywidgets", {"Output": Output}),
+    ):
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return texts
+
+
+def test_progress_is_shown_in_a_notebook(tmp_path: Path, shown: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    register(cell())
+    generate(recipe(), tmp_path / "store")
+    assert any("images" in text and "6/6" in text for text in shown)
+    shown.clear()
+    preview(recipe(), tmp_path / "sheet.png")
+    assert any("categories" in text and "2/2" in text for text in shown)
+    shown.clear()
+    settings = {"model": "test_resnet", "epochs": 1, "batch_size": 4, "crop": 32, "milestones": [], "workers": 0}
+    pretrain(recipe(), out=tmp_path / "run", settings=settings)
+    told = "\n".join(shown)
+    assert "" in shown and "epoch 1  loss" in told, "a bar, and a line for each epoch"
+    assert "next:" not in told
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_commands_suggest_the_next_command() -> None:
+    package = Path(formulavision.__file__).parent
+    hints = [path for path in package.rglob("*.py") if "next: " in path.read_text() and path.parent.name != "cli"]
+    assert hints == []
+
+
+def test_cells_of_a_whole_notebook_run_twice(tmp_path: Path) -> None:
+    """Definition, look, dataset in a loop with workers, store, training."""
+    settings = {"model": "test_resnet", "epochs": 1, "batch_size": 4, "crop": 32, "milestones": [], "workers": 0}
+    for level in (1, 2):
+        register(cell(level=level))
+        contact_sheet(recipe())
+        data = FormulaDataset(recipe())
+        images = [
+            image for batch, _ in DataLoader(data, num_workers=1, multiprocessing_context="fork") for image in batch
+        ]
+        assert {int(image.max()) for image in images} == {level}
+        assert len(generate(recipe(), tmp_path / "store")) == 6
+        run = pretrain(recipe(), out=tmp_path / "run", settings=settings, resume=True, show_progress=False)
+        assert run.kind == "pretrain"
 
 
 @pytest.mark.parametrize("watched", [True, False])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.convergence import catching_up
@@ -85,7 +85,7 @@ def _about_place(table: Table, freeze: str, downstream: str) -> Iterator[str]:
     if compared:
         if freeze == findings.by_frozen[0]:
             yield from _answer(compared, findings, downstream)
-        yield from _verdicts(compared, table)
+        yield from _verdicts(compared, findings)
         yield from _by_epoch(compared, findings)
     elif scored:
         yield from _ranking(scored, cells, findings)
@@ -100,7 +100,8 @@ def _answer(compared: Sequence[Cell], findings: Findings, downstream: str) -> It
     if not cells:
         return
     if raised:
-        answer = "Yes" if len(raised) == len(cells) else f"Yes, with {listed(raised)}"
+        which = _and(raised) if len(raised) < 4 else f"{len(raised)} of {len(cells)} arms"
+        answer = "Yes" if len(raised) == len(cells) else f"Yes, with {which}"
     elif all(c.significant for c in cells):
         answer = "No"
     else:
@@ -111,14 +112,14 @@ def _answer(compared: Sequence[Cell], findings: Findings, downstream: str) -> It
     yield f"Does pre-training on formulas help on {downstream}? {answer}."
 
 
-def _verdicts(compared: Sequence[Cell], table: Table) -> Iterator[str]:
+def _verdicts(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
     """A sentence on the arm with the greatest gain that counts, and on the others by their group.
 
     Args:
         compared: cells with a difference, the highest first.
     """
     first = next((c for c in compared if c.significant and (c.difference or 0) > 0), compared[0])
-    yield _verdict(first, table)
+    yield _verdict(first, findings)
     others = [c for c in compared if c is not first]
     one_seed = [c for c in others if len(c.pairs) == 1]
     groups = {
@@ -134,13 +135,12 @@ def _verdicts(compared: Sequence[Cell], table: Table) -> Iterator[str]:
             yield f"{title}: {listed([_short(cell) for cell in cells])}."
 
 
-def _verdict(cell: Cell, table: Table) -> str:
+def _verdict(cell: Cell, findings: Findings) -> str:
     """The sentence on one arm and its baseline."""
-    assert cell.difference is not None and cell.baseline is not None
-    findings = table.findings
-    reference = table.cells[cell.baseline, cell.freeze, cell.downstream]
+    assert cell.difference is not None
     measure, size = _measure(cell), points(abs(cell.difference)).lstrip("+")
-    scores = f"{cell.baseline} {score_text(reference)}, {cell.arm} {score_text(cell)}"
+    ours, theirs = (_score([result.score or 0 for result in side]) for side in zip(*cell.pairs, strict=True))
+    scores = f"{cell.baseline} {theirs}, {cell.arm} {ours}"
     more = "more" if cell.difference > 0 else "less"
     seeds = len(cell.pairs)
     if seeds == 1:
@@ -161,6 +161,10 @@ def _verdict(cell: Cell, table: Table) -> str:
     # A wider interval is as good as none.
     interval = f"; 95 % interval {points(low)} to {points(high)}" if max(-low, high) < 1 else ""
     return f"{told} {difference} can be chance ({seeds} seeds, {p_text(cell.p_corrected or 1)}{interval})."
+
+
+def _score(scores: Sequence[float]) -> str:
+    return score_text(fmean(scores), stdev(scores) if len(scores) > 1 else None)
 
 
 def _measure(cell: Cell) -> str:
@@ -207,7 +211,7 @@ def _ranking(scored: Sequence[Cell], cells: Sequence[Cell], findings: Findings) 
         scored: cells with a score, the highest first.
         cells: also those without one.
     """
-    scores = listed([f"{cell.arm} {score_text(cell)}" for cell in scored])
+    scores = listed([f"{cell.arm} {score_text(cell.mean, cell.spread)}" for cell in scored])
     yield f"{_measure(scored[0])[0].upper()}{_measure(scored[0])[1:]}: {scores}."
     lacking = {name for cell in cells if (name := cell.baseline) is not None}
     if lacking:
@@ -226,7 +230,7 @@ def _of_sweeps(scored: Sequence[Cell], findings: Findings) -> Iterator[str]:
         if facts.path is not None:
             groups.setdefault((facts.base, facts.path), []).append(cell)
     for (base, path), cells in groups.items():
-        if len(cells) > 1:
+        if percent(cells[0].mean) != percent(cells[-1].mean):
             best, worst = (f"{findings.arms[c.arm].value} ({percent(c.mean)})" for c in (cells[0], cells[-1]))
             yield f"By {path}, {base} has its highest mean at {best}, its lowest at {worst}."
 
@@ -244,8 +248,10 @@ def _certainty(table: Table) -> Iterator[str]:
         yield f"Beyond chance is p < {ALPHA} in the {T_TEST} over seeds{corrected}."
     if 2 in seeds:
         yield "Two seeds can show only differences that are almost the same for both."
-    if 1 in seeds or len(findings.seeds) == 1:
+    if len(findings.seeds) == 1:
         yield "With one seed it cannot be said how much other seeds differ: give more (seeds: [0, 1, 2])."
+    elif 1 in seeds:
+        yield "Differences of one seed are not tested: they do not say how much other seeds differ."
     if len({cell.arm for cell in compared}) > 1:
         yield "Arms are tested against their baseline, not against each other."
     if seeds:

@@ -53,9 +53,9 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
-def score_text(cell: Cell) -> str:
-    """Mean and standard deviation in per cent: ``91.2 ± 0.3``, ``91.2`` of one seed."""
-    return percent(cell.mean) + ("" if cell.spread is None else f" ± {percent(cell.spread)}")
+def score_text(mean: float | None, spread: float | None) -> str:
+    """Mean and standard deviation in per cent: ``91.2 ± 0.3``; ``91.2`` without a spread."""
+    return percent(mean) + ("" if spread is None else f" ± {percent(spread)}")
 
 
 def p_text(p: float) -> str:
@@ -227,7 +227,7 @@ def _score(cell: Cell, seeds: int) -> CellText:
     if cell.mean is None:
         return CellText("failed", "score", "failed") if cell.error else CellText("–", "score")
     note = f"{cell.seeds} of {seeds} seeds" if cell.seeds < seeds else ""
-    return CellText(score_text(cell), "score", "best" if cell.best else "", note)
+    return CellText(score_text(cell.mean, cell.spread), "score", "best" if cell.best else "", note)
 
 
 def _difference(cell: Cell) -> CellText:

@@ -153,7 +153,7 @@ def test_several_arms_are_told_by_what_their_tests_say() -> None:
     }
     text = result(findings(scores))
     assert text.startswith(
-        "Does pre-training on formulas help on digits? Yes, with best, good. Pre-training on best raises top-1 accuracy"
+        "Does pre-training on formulas help on digits? Yes, with best and good. Pre-training on best raises "
     )
     assert "Higher beyond chance: good (+20.0 points, p < 0.001)." in text
     assert "Lower beyond chance: low (−9.9 points, p < 0.001)." in text
@@ -262,6 +262,21 @@ def test_fine_tuning_comes_first_then_probes_and_other_layers_are_in_the_table()
 def test_seeds_that_both_have_are_counted() -> None:
     text = result(findings({"scratch": [0.76, 0.78, 0.81, None], "ifs": [0.82, 0.83, 0.855, 0.9]}))
     assert "3 seeds; paired t-test" in text
+    # The fourth score of ifs is no part of the difference, nor of these means.
+    assert "(scratch 78.3 ± 2.5, ifs 83.5 ± 1.8;" in text
+
+
+def test_one_seed_beside_several_is_told() -> None:
+    sure = certainty(findings({"scratch": SCRATCH, "ifs": [0.82, 0.83, 0.855], "late": [0.8]}))
+    assert "Differences of one seed are not tested" in sure and "give more" not in sure
+
+
+def test_a_setting_that_changes_nothing_has_no_best_value() -> None:
+    facts = {f"ifs-{v}": {"base": "ifs", "path": "finetune.epochs", "value": v} for v in (5, 9)}
+    assert "highest mean" not in result(findings({"ifs-5": [0.7], "ifs-9": [0.7]}, facts=facts))
+    assert "highest mean at 9 (71.0), its lowest at 5 (70.0)" in result(
+        findings({"ifs-5": [0.7], "ifs-9": [0.71]}, facts=facts)
+    )
 
 
 def test_a_sweep_tells_its_best_value_and_does_not_list_thirty_arms() -> None:

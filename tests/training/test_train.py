@@ -209,6 +209,7 @@ def test_a_complete_run_is_overwritten_only_when_asked(
     assert pretrain(stripes(), out=out, settings=small, resume=True, show_progress=False).history == pretrained.history
     theirs = [out / "thesis.tex", out / "checkpoints" / "thesis.tex", out / "tensorboard" / "thesis.tex"]
     for path in theirs:
+        path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     run = pretrain(stripes(), out=out, settings={**small, "epochs": 1}, overwrite=True, show_progress=False)
     assert len(run.history) == 1

@@ -60,6 +60,9 @@ def test_attributes_are_those_of_torchvisions_folder_of_the_same_images(stores: 
 def test_transforms_are_called_with_items(dataset: Any) -> None:
     plain, made = dataset(), dataset(transform=TO_FLOAT, target_transform=lambda label: 10 * label)
     assert torch.equal(made[9][0], TO_FLOAT(plain[9][0])) and made[9][1] == 10 and made.targets[9] == 1
+    rgb = v2.Compose([v2.RGB(), v2.ToImage(), TO_FLOAT])
+    assert dataset(transform=rgb)[9][0].shape == (3, 32, 32)
+    assert torch.equal(dataset(transform=rgb)[9][0], dataset(transform=rgb, pil=True)[9][0])
     made.transform = None  # may be replaced, as timm does
     assert torch.equal(made[9][0], plain[9][0])
     pixels = dataset(transform=np.asarray, pil=True)[9][0]

@@ -13,7 +13,22 @@ from PIL import Image
 from torch.utils.data import Subset
 from torchvision.datasets import FakeData
 
-from formulavision import Recipe, Store, finetune, generate, pretrain, probe
+from formulavision import (
+    FormulaDataset,
+    Recipe,
+    Store,
+    StoredDataset,
+    evaluate,
+    export_model,
+    finetune,
+    first_layer_filters,
+    generate,
+    grad_cam_sheet,
+    load_checkpoint,
+    pretrain,
+    probe,
+    verify,
+)
 from formulavision.util.errors import ConfigError
 
 RECIPE = {"generator": {"name": "perlin", "grid": 2}, "instances": 4, "canvas": {"size": 32, "padding": 0}}
@@ -54,6 +69,34 @@ def test_both_take_torchs_datasets(one_epoch: dict[str, Any], tmp_path: Path) ->
     with pytest.raises(ConfigError, match="digest"):
         other = FakeData(24, (3, 32, 32), 3, random_offset=2)
         pretrain(other, out=tmp_path / "pre", settings=one_epoch, resume=True, show_progress=False)
+
+
+def test_what_a_function_returns_is_taken_by_the_next(one_epoch: dict[str, Any], tmp_path: Path) -> None:
+    """Recipe, store, run, fine-tuned run, and the datasets of a program, without a path in between."""
+    pair = (Subset(FAKE, range(16)), Subset(FAKE, range(16, 24)))
+    store = generate(RECIPE, tmp_path / "store")
+    run = pretrain(store, out=tmp_path / "run", settings=one_epoch, show_progress=False)
+    tuned = finetune(run, pair, out=tmp_path / "tuned", settings=one_epoch, show_progress=False)
+    assert settings_of(tuned.folder)["checkpoint"]["name"] == str(run.folder)
+    assert evaluate(tuned, pair, show_progress=False).images == 8
+    assert probe(run, pair, method="knn", show_progress=False).folder == run.folder / "knn-python"
+    assert grad_cam_sheet({"mine": tuned}, pair, count=2).width > 32
+    assert first_layer_filters(run).width > 0
+    assert load_checkpoint(tuned).run == tuned
+    assert export_model(tuned, tmp_path / "exported").is_dir()
+    verification = verify(StoredDataset(store).store)
+    assert verification.ok
+
+
+def test_a_formula_driven_dataset_is_pretrained_on_as_its_recipe(one_epoch: dict[str, Any], tmp_path: Path) -> None:
+    runs = [
+        pretrain(data, out=tmp_path / f"run{i}", settings=one_epoch, show_progress=False)
+        for i, data in enumerate((RECIPE, FormulaDataset(RECIPE)))
+    ]
+    assert runs[0].weights_sha256 == runs[1].weights_sha256
+    whole = FormulaDataset(RECIPE)
+    part = pretrain(Subset(whole, range(8)), out=tmp_path / "part", settings=one_epoch, show_progress=False)
+    assert part.classes == whole.classes
 
 
 @pytest.mark.parametrize("data", [3, object(), {1, 2}, Image.new("L", (8, 8)), 0.5])

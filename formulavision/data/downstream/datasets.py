@@ -168,8 +168,8 @@ def find_labels(dataset: Any) -> NDArray[np.int64] | None:
         int64 [n]; None where the dataset lists none.
     """
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        whole = find_labels(dataset.dataset)
-        return None if whole is None else whole[np.asarray(dataset.indices)]
+        whole, indices = find_labels(dataset.dataset), np.asarray(dataset.indices)
+        return None if whole is None or (indices >= len(whole)).any() else whole[indices]
     listed = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels")]
     if column := _label_column(dataset):
         listed.append(dataset.with_format(None)[column][:])

@@ -208,6 +208,7 @@ class Broken(Pictures):
         (Broken(lambda image, label: (np.zeros((4, 4, 7), np.uint8), label)), r"uint8 \[4, 4, 7\]"),
         (Broken(lambda image, label: (torch.rand(3, 8, 8), label)), "differs when it is read again"),
         (Broken(lambda image, label: 1 / 0), "cannot be read .ZeroDivisionError"),
+        (Subset(as_images(Pictures()), [3, 30]), r"Subset: item 1 cannot be read \(IndexError"),  # type: ignore[arg-type]
         (Pictures(count=0), "is empty"),
         ([], "is empty"),
         ((Pictures(), Broken(lambda image, label: (image, 3))), "has the label 3: the training images have 3 classes"),

@@ -181,7 +181,7 @@ def grad_cam_sheet(
 
     All maps are of the image's true class (with several labels the first one), from blue, 0, to red, the map's highest
     value. The line below shows the model's class and its probability, in red where the class is wrong; "blank" if the
-    map is 0 everywhere, because no region raises the logit of the true class.
+    map is 0 everywhere, because equation 2 gives no positive value, which can happen even where the class is right.
 
     Args:
         checkpoints: name of a column -> folder of a fine-tuning run; the first column is the image itself.

@@ -46,8 +46,12 @@ _EPOCHS, _BATCH = 6, 64
 """Of pre-training."""
 _ENOUGH, _MOST = 50, 100_000
 """Drawn images an arm from which on pre-training is worth trying, for each pixel of the crop's side, and at most."""
+_TRAINED = 10
+"""Training images for each pixel of the crop's side, or all: with fewer, smaller crops of more images say more."""
 _PASSES = 8_000
-"""Training images that fine-tuning sees in all its epochs."""
+"""Training images that fine-tuning sees in all its epochs, as far as their number allows it."""
+_FINETUNING = (15, 60)
+"""Fewest and most epochs: with fewer, training from scratch would have hardly begun."""
 _STAGE, _REPORT = 4.0, 15.0
 """Seconds that a stage takes besides its training, and the report."""
 _STAGE_BYTES = 215_000_000
@@ -249,15 +253,14 @@ def _shortest(run: Callable[[], Any]) -> float:
 
 
 def _best_plan(opened: Downstream, speed: _Speed, side: int, seconds: float) -> _Plan:
-    """The largest images for which there is time to pre-train; then more seeds, then more formulas."""
+    """The largest crops for which there is time to train on enough images; then more seeds, then more formulas."""
     crops = [crop for crop in _CROPS if crop <= max(side, _LEAST_CROP)]
-    plans = (_plan(opened, speed, crop, _FORMULAS[:1], 3, seconds) for crop in crops)
-    best = next((plan for plan in plans if plan.drawn >= _ENOUGH * plan.crop), None)
-    if best is None:
-        return _plan(opened, speed, crops[-1], _FORMULAS[:1], 3, seconds)
+    plans = [_plan(opened, speed, crop, _FORMULAS[:1], 3, seconds) for crop in crops]
+    enough = (p for p in plans if p.drawn >= _ENOUGH * p.crop and p.train >= min(len(opened.train), _TRAINED * p.crop))
+    best = next(enough, plans[-1])
     for formulas, seeds in ((_FORMULAS[:1], 5), (_FORMULAS, 5)):
         more = _plan(opened, speed, best.crop, formulas, seeds, seconds)
-        if more.drawn >= _ENOUGH * best.crop and more.train >= best.train:
+        if more.drawn >= _ENOUGH * best.crop and (more.train, more.epochs) >= (best.train, best.epochs):
             best = more
     return best
 
@@ -270,17 +273,15 @@ def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: tuple[str, ...
     models = len(formulas) + 1
     tuning = max(0.4 * a_seed / models, 1.0)
     passes = max(0.7 * tuning / (image + speed.step / 16), 1_000)
-    train_per_class, train = _limited(opened.train, round(passes / 10))
-    epochs = int(np.clip(round(min(passes, _PASSES) / train), 10, 60))
+    train_per_class, train = _limited(opened.train, round(passes / _FINETUNING[0]))
+    epochs = int(np.clip(round(min(passes, _PASSES) / train), *_FINETUNING))
     test_per_class, test = _limited(opened.test, max(round(0.3 * tuning / (epochs * image / 3 + speed.read)), 100))
     batch = next(size for size, fewer in ((8, 100), (16, 500), (32, 2_000), (64, np.inf)) if train < fewer)
     tuned = epochs * (train * image + ceil(train / batch) * speed.step + test * image / 3) + (train + test) * speed.read
     drawing = speed.draw * (crop / _REFERENCE) ** 2 + _EPOCHS * (image + speed.step / _BATCH)
     drawn = int(np.clip((a_seed - models * tuned) / len(formulas) / drawing, 480, _MOST))
     needed = seeds * (overhead + models * tuned + len(formulas) * drawn * drawing) + _REPORT
-    return _Plan(
-        crop, formulas, seeds, train_per_class, test_per_class, train, test, epochs, batch, drawn, needed
-    )  # fmt: skip
+    return _Plan(crop, formulas, seeds, train_per_class, test_per_class, train, test, epochs, batch, drawn, needed)
 
 
 def _limited(images: LabelledImages, limit: int) -> tuple[int | None, int]:

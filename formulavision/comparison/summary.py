@@ -102,13 +102,11 @@ def _answer(compared: Sequence[Cell], findings: Findings, downstream: str) -> It
     if raised:
         which = _and(raised) if len(raised) < 4 else f"{len(raised)} of {len(cells)} arms"
         answer = "Yes" if len(raised) == len(cells) else f"Yes, with {which}"
-    elif all(c.significant for c in cells):
-        answer = "No"
+    elif any(c.significant for c in cells):
+        answer = "No" if all(c.significant for c in cells) else "No: no gain is shown"
     else:
         seeds = max(len(c.pairs) for c in cells)
         answer = "One seed cannot tell" if seeds == 1 else f"No effect is shown with {seeds} seeds"
-        if any(c.significant for c in cells):
-            answer = "No: no gain is shown"
     yield f"Does pre-training on formulas help on {downstream}? {answer}."
 
 
@@ -121,14 +119,13 @@ def _verdicts(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
     first = next((c for c in compared if c.significant and (c.difference or 0) > 0), compared[0])
     yield _verdict(first, findings)
     others = [c for c in compared if c is not first]
-    one_seed = [c for c in others if len(c.pairs) == 1]
     groups = {
         "Higher beyond chance": [c for c in others if c.significant and (c.difference or 0) > 0],
         "Lower beyond chance": [c for c in reversed(others) if c.significant and (c.difference or 0) < 0],
         f"Not beyond chance{' either' if len(first.pairs) > 1 and not first.significant else ''}": [
             c for c in others if not c.significant and len(c.pairs) > 1
         ],
-        "Of one seed, too" if len(first.pairs) == 1 else "Of one seed": one_seed,
+        "Of one seed, too" if len(first.pairs) == 1 else "Of one seed": [c for c in others if len(c.pairs) == 1],
     }
     for title, cells in groups.items():
         if cells:

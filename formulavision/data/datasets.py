@@ -105,12 +105,8 @@ class RecipeDataset(Dataset[Item]):
         """The items of a batch, which a DataLoader asks for at once."""
         raise NotImplementedError
 
-    def __repr__(self) -> str:
-        size = self.recipe.canvas.size
-        return (
-            f"{type(self).__name__}({self.recipe.generator.name}: {len(self.classes):,} classes x "
-            f"{len(self) // len(self.classes):,} images of {size} x {size}, recipe {self.recipe.id})"
-        )
+    def _sizes(self) -> str:
+        return f"{len(self.classes):,} classes x {len(self) // len(self.classes):,} images"
 
     def _items(self, images: NDArray[np.uint8], labels: list[int]) -> list[Item]:
         """Items from images, uint8 [n, h, w, c]; tensors share the images' memory."""
@@ -177,6 +173,16 @@ class FormulaDataset(RecipeDataset):
         self.__dict__.update(state)
         self._epoch.share_memory_()
 
+    def __copy__(self) -> Self:
+        copied = type(self).__new__(type(self))
+        copied.__setstate__({**self.__dict__, "_epoch": self._epoch.clone()})
+        return copied
+
+    def __repr__(self) -> str:
+        size = self.recipe.canvas.size
+        facts = f"{self._sizes()} of {size} x {size}, recipe {self.recipe.id}"
+        return f"FormulaDataset({self.recipe.generator.name}: {facts})"
+
     @property
     def recipe(self) -> Recipe:
         return self.drawer.recipe
@@ -220,7 +226,7 @@ class FormulaDataset(RecipeDataset):
         part = copy.copy(self)
         part.__dict__.pop("targets", None)
         part._first, part._count, part._endless = first, count, endless
-        part._epoch = torch.tensor(_OWN).share_memory_()
+        part._epoch.fill_(_OWN)
         return part
 
     def held_out(self, count: int, *, fresh: bool) -> FormulaDataset:
@@ -286,6 +292,11 @@ class StoredDataset(RecipeDataset):
     ) -> None:
         self.store = Store(path)
         super().__init__(self.store.layout.category_names, transform, target_transform, pil)
+
+    def __repr__(self) -> str:
+        # The recipe may be of a generator that is not installed here.
+        size = self.store.layout.size
+        return f"StoredDataset({str(self.store.path)!r}: {self._sizes()} of {size} x {size})"
 
     @property
     def recipe(self) -> Recipe:

@@ -142,10 +142,13 @@ def test_an_epoch_has_the_fresh_images_of_pretraining_also_in_persistent_workers
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
-def test_copies_go_on_with_the_epoch(duplicate: Any) -> None:
+def test_copies_begin_with_the_epoch_and_go_on_for_themselves(duplicate: Any) -> None:
     data = FormulaDataset(RECIPE, transform=TO_FLOAT)
     data.set_epoch(2)
-    assert torch.equal(duplicate(data)[7][0], data[7][0])
+    copied, before = duplicate(data), data[7][0]
+    assert torch.equal(copied[7][0], before) and copied._epoch.is_shared()
+    data.set_epoch(3)
+    assert torch.equal(copied[7][0], before) and not torch.equal(data[7][0], before)
 
 
 def test_an_epoch_of_finite_instances_has_the_recipes_own() -> None:
@@ -177,9 +180,9 @@ def test_pretraining_counts_its_own_epochs_and_refuses_what_transforms(tmp_path:
 
 
 def test_a_line_says_what_a_dataset_is(stores: dict[str, Path]) -> None:
-    facts = f"(perlin: 3 classes x 8 images of 32 x 32, recipe {RECIPE.id})"
-    assert repr(FormulaDataset(RECIPE)) == f"FormulaDataset{facts}"
-    assert repr(StoredDataset(stores["parquet"])) == f"StoredDataset{facts}"
+    facts = "3 classes x 8 images of 32 x 32"
+    assert repr(FormulaDataset(RECIPE)) == f"FormulaDataset(perlin: {facts}, recipe {RECIPE.id})"
+    assert repr(StoredDataset(stores["parquet"])) == f"StoredDataset({str(stores['parquet'])!r}: {facts})"
 
 
 def test_a_plain_loop_trains(dataset: Any) -> None:

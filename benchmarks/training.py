@@ -38,7 +38,7 @@ from formulavision import Recipe, evaluate, finetune, pretrain
 from formulavision.data.downstream import Downstream, DownstreamSettings
 from formulavision.data.downstream.images import LabelledImages
 from formulavision.training.models import build_model, to_input
-from formulavision.training.module import Classifier, classification_loss
+from formulavision.training.module import LightningClassifier, classification_loss
 from formulavision.training.optimization import make_optimizer
 from formulavision.training.recorder import Recorder
 from formulavision.training.settings import TrainSettings
@@ -91,7 +91,12 @@ def watched_run(steps: int, folder: Path, *, parts: bool = True, **settings: Any
     """A pre-training run whose steps, and with ``parts`` its model, backward and optimizer, are timed."""
     watch = Watch()
     recipe = Recipe.from_dict({**RECIPE, "instances": steps * SETTINGS["batch_size"] // RECIPE["categories"]})
-    whole = Classifier.__init__, Classifier.backward, torch.optim.SGD.step, Recorder.on_train_batch_end
+    whole = (
+        LightningClassifier.__init__,
+        LightningClassifier.backward,
+        torch.optim.SGD.step,
+        Recorder.on_train_batch_end,
+    )
 
     def initialise(self: Any, model: Any, *arguments: Any) -> None:
         whole[0](self, model, *arguments)
@@ -109,13 +114,13 @@ def watched_run(steps: int, folder: Path, *, parts: bool = True, **settings: Any
         watch.steps.append((time.perf_counter(), watch.inside))
 
     try:
-        Classifier.__init__ = initialise  # type: ignore[method-assign, assignment]
-        Classifier.backward = watch.around(whole[1])  # type: ignore[method-assign]
+        LightningClassifier.__init__ = initialise  # type: ignore[method-assign, assignment]
+        LightningClassifier.backward = watch.around(whole[1])  # type: ignore[method-assign]
         torch.optim.SGD.step = step  # type: ignore[method-assign]
         Recorder.on_train_batch_end = end  # type: ignore[method-assign, assignment]
         pretrain(recipe, out=folder, settings={**SETTINGS, **settings}, show_progress=False)
     finally:
-        Classifier.__init__, Classifier.backward = whole[:2]  # type: ignore[method-assign]
+        LightningClassifier.__init__, LightningClassifier.backward = whole[:2]  # type: ignore[method-assign]
         torch.optim.SGD.step, Recorder.on_train_batch_end = whole[2:]  # type: ignore[method-assign]
     return watch
 

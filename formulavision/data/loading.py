@@ -104,7 +104,7 @@ class EpochBatches(Sampler[list[Key]]):
 
     Attributes:
         epoch: the epoch of the next iteration, from 0.
-        start: its first batch.
+        start: its first batch; the iteration after it begins with the first one.
         order: replaces the permutation where it is set, int64 [length].
     """
 
@@ -126,6 +126,15 @@ class EpochBatches(Sampler[list[Key]]):
     def __len__(self) -> int:
         return self.batches
 
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration."""
+        self.epoch = epoch
+
+    @property
+    def sampler(self) -> Self:
+        """Itself: before each epoch, Lightning calls ``set_epoch`` of a batch sampler's sampler."""
+        return self
+
     def size(self, batch: int) -> int:
         """Images of a batch, of all ranks together."""
         return min(self.batch_size, self.length - batch * self.batch_size)
@@ -137,7 +146,8 @@ class EpochBatches(Sampler[list[Key]]):
             if self.shuffle:
                 order = random_stream(self.seed, Stream.SHUFFLE, self.epoch).permutation(self.length)
         epoch = self.epoch
-        for batch in range(self.start, self.batches):
+        start, self.start = self.start, 0
+        for batch in range(start, self.batches):
             mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
             yield [(epoch, index) for index in mine.tolist()]
 

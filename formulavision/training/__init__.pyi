@@ -1,8 +1,10 @@
 from .checkpoints import Checkpoint as Checkpoint
 from .checkpoints import load_checkpoint as load_checkpoint
+from .data_module import FormulaDataModule as FormulaDataModule
 from .deepcluster import deepcluster_labels as deepcluster_labels
 from .export import export_model as export_model
 from .freezing import freeze as freeze
+from .module import LightningClassifier as LightningClassifier
 from .runs import Run as Run
 from .settings import TrainSettings as TrainSettings
 from .train import finetune as finetune

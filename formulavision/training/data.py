@@ -8,9 +8,11 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from torch.utils.data import DataLoader
 
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.data.loading import (
+    Batch,
     DrawnImages,
     EpochLoader,
     ImageDataset,
@@ -76,7 +78,7 @@ class TrainingData(lightning.LightningDataModule):
         memory = f"; resized images are kept in memory after their first use ({max(1, round(kept))} MB)" if kept else ""
         self.tell(f"images: {self.train_loader.describe()}{memory}")
 
-    def train_dataloader(self) -> EpochLoader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         return self.train_loader
 
     def val_dataloader(self) -> list[EpochLoader]:

@@ -27,7 +27,7 @@ from formulavision.training.distributed import synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.extras import Extras, check_sendable, quiet_lightning
 from formulavision.training.models import build_model, check_training, save_timm_model, save_weights
-from formulavision.training.module import Classifier
+from formulavision.training.module import LightningClassifier
 from formulavision.training.processes import is_first, launched, train_in_processes
 from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say_and_log
 from formulavision.training.randomness import own_randomness
@@ -213,7 +213,8 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     data = TrainingData(settings, plan.train, plan.validation, transform=plan.transform, tell=tell)
-    module = Classifier(model, settings, classes, data)
+    module = LightningClassifier(model, settings, classes)
+    module.data = data
     if settings.compile:
         model.compile()
     recorder = Recorder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -19,8 +20,9 @@ from formulavision.training.distributed import sum_over_processes
 from formulavision.training.models import to_input
 from formulavision.training.optimization import count_steps, learning_rate_factor, make_optimizer
 from formulavision.training.settings import TrainSettings
+from formulavision.util.config import parse
 
-__all__ = ["Classifier", "Sums", "classification_loss", "count_correct"]
+__all__ = ["LightningClassifier", "Sums", "classification_loss", "count_correct"]
 
 _AVERAGE = "average.module."
 
@@ -93,28 +95,34 @@ def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (correct.sum(1) / counted.sum(1).clamp(min=1)).sum()
 
 
-class Classifier(lightning.LightningModule):
-    """A model, its loss and its optimizer.
+class LightningClassifier(lightning.LightningModule):
+    """A model with loss, optimizer and schedule of :func:`formulavision.pretrain`, for any Lightning Trainer.
+
+    It logs ``train_loss`` and ``train_accuracy`` at the end of an epoch, and ``validation_loss`` and
+    ``validation_accuracy`` after validation. The schedule ends with the Trainer's last step. Random numbers of a step
+    depend on its number: the global generators are set for it.
 
     Args:
         model: images, float32 [b, 3, h, w], to logits, [b, classes].
-        settings: of the training.
+        settings: of the training, as of :func:`formulavision.pretrain`: optimizer, schedule, mixing, ``ema``, ...
         num_classes: number of classes.
-        data: the batches of the run. None: the Trainer was given another loader, whose batches have the same number of
-            images in each process.
+
+    Batches are images, uint8 [b, c, h, w] or normalised float32 [b, 3, h, w], and labels, int64 [b]. Each of several
+    processes must have the same number of images in a batch, unless ``data`` is set.
 
     Attributes:
+        data: the batches of a run of :func:`formulavision.pretrain`, which logs the metrics itself; None in your own.
         average: moving average of the weights, which is validated and kept; None without ``settings.ema``.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(
-        self, model: torch.nn.Module, settings: TrainSettings, num_classes: int, data: TrainingData | None = None
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, settings: TrainSettings | Mapping[str, Any], num_classes: int) -> None:
         super().__init__()
-        self.data = data
+        if not isinstance(settings, TrainSettings):
+            settings = parse(TrainSettings, dict(settings))
+        self.data: TrainingData | None = None
         self.model = model
         self.settings = settings
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1), persistent=False)
@@ -138,11 +146,11 @@ class Classifier(lightning.LightningModule):
         return self.model if self.average is None else self.average.module
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [b, classes] of uint8 images [b, c, h, w]."""
+        """Logits [b, classes] of images: uint8 [b, c, h, w], or float32 [b, 3, h, w] that are normalised already."""
         return self.model(self._input(images))
 
     def _input(self, images: torch.Tensor) -> torch.Tensor:
-        inputs = to_input(images, self.mean, self.std)
+        inputs = images if images.is_floating_point() else to_input(images, self.mean, self.std)
         return inputs.contiguous(memory_format=torch.channels_last) if self.settings.channels_last else inputs
 
     def on_train_epoch_start(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from formulavision.training.module import Classifier
+from formulavision.training.module import LightningClassifier
 from formulavision.training.runs import EpochMetrics, Run
 from formulavision.training.settings import TrainSettings
 from formulavision.util.console import say
@@ -105,7 +105,7 @@ class Bar(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, LightningClassifier)
         self._progress.advance(self._task)
         now = time.perf_counter()
         if now - self._read > _LOSS_EVERY_S:

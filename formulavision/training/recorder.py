@@ -16,7 +16,7 @@ from formulavision.training.data import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.extras import check_states
 from formulavision.training.models import save_weights
-from formulavision.training.module import Classifier
+from formulavision.training.module import LightningClassifier
 from formulavision.training.optimization import count_steps
 from formulavision.training.runs import BEST_WEIGHTS, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics, file_digest
 from formulavision.training.settings import TrainSettings
@@ -159,7 +159,7 @@ class Recorder(lightning.Callback):
             wishes = torch.tensor([float(stop), float(due)], device=pl_module.device)
             stop, due = (sum_over_processes(wishes) > 0).tolist()
         if stop or due:
-            assert isinstance(pl_module, Classifier)
+            assert isinstance(pl_module, LightningClassifier)
             self._check_loss(float(pl_module.train_sums.loss), trainer.current_epoch + 1)
             self._save(trainer, trainer.current_epoch, batch_idx + 1)
         if stop:
@@ -169,7 +169,7 @@ class Recorder(lightning.Callback):
         self._end_of_training(pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, LightningClassifier)
         seconds = self._end_of_training(pl_module)
         epoch = trainer.current_epoch + 1
         loss, accuracy, images = pl_module.train_sums.totals(pl_module.device)
@@ -208,7 +208,7 @@ class Recorder(lightning.Callback):
     def _end_of_training(self, pl_module: lightning.LightningModule) -> float:
         """Seconds of this epoch's training."""
         if self._trained is None:
-            assert isinstance(pl_module, Classifier)
+            assert isinstance(pl_module, LightningClassifier)
             float(pl_module.train_sums.loss)  # waits for the device
             self._trained = self._elapsed()
         return self._trained

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from formulavision.data.loading import ImageDataset, Transform
     from formulavision.recipes.recipe import Recipe, RecipeLike
 
-__all__ = ["finetune", "pretrain"]
+__all__ = ["finetune", "held_out_images", "open_data", "pretrain"]
 
 
 def pretrain(
@@ -121,8 +121,8 @@ def pretrain(
     own, settings, described = read_model(model, settings, recorded)
     if labels is not None and labels.clusters and described and not hasattr(own, "pretrained_cfg"):
         raise ConfigError("labels.clusters: the model must be one of timm, whose features before the head are known")
-    dataset, description = _open_data(data, settings, show_progress)
-    held_out = _held_out(dataset, settings, show_progress)
+    dataset, description = open_data(data, settings, show_progress)
+    held_out = held_out_images(dataset, settings, show_progress)
     if labels is not None:
         dataset = Relabelled(dataset, labels)
         description["labels"] = {name: value for name, value in identity(labels).items() if value is not None}
@@ -352,7 +352,7 @@ def _finished(out: Path, recorded: Mapping[str, Any], content: Mapping[str, Any]
 # Data ----------------------------------------------------------------------------------------------------------------
 
 
-def _open_data(
+def open_data(
     data: RecipeLike | ImageDataset | Any, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and its entry in settings.yaml."""
@@ -414,7 +414,7 @@ def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: boo
         )
 
 
-def _held_out(dataset: Any, settings: TrainSettings, show_progress: bool) -> ImageDataset | None:
+def held_out_images(dataset: Any, settings: TrainSettings, show_progress: bool) -> ImageDataset | None:
     """Instances of the dataset's categories to validate on, where the settings ask for them."""
     from formulavision.data.datasets import FormulaDataset, StoredDataset
 

@@ -29,7 +29,7 @@ from formulavision.generators.streams import random_stream
 from formulavision.training import Run, pretrain
 from formulavision.training import data as training_data
 from formulavision.training.data import TrainingData, draws_on_device
-from formulavision.training.module import Classifier
+from formulavision.training.module import LightningClassifier
 from formulavision.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -427,7 +427,7 @@ def test_on_a_gpu_a_run_trains_on_the_tensors_that_were_drawn(
 ) -> None:
     handed_over: list[int] = []
     trained_on: list[int] = []
-    whole, step = device_loading._handed_over, Classifier.training_step
+    whole, step = device_loading._handed_over, LightningClassifier.training_step
 
     def noting(batch: Any, *given: Any) -> Any:
         handed_over.append(batch[0].data_ptr())
@@ -438,7 +438,7 @@ def test_on_a_gpu_a_run_trains_on_the_tensors_that_were_drawn(
         return step(self, batch, number)
 
     monkeypatch.setattr(device_loading, "_handed_over", noting)
-    monkeypatch.setattr(Classifier, "training_step", watching)
+    monkeypatch.setattr(LightningClassifier, "training_step", watching)
     settings = {**small, "device": "cuda", "epochs": 1, "milestones": []}
     pretrain(woven(), out=tmp_path / "run", settings=settings)
     assert "drawn on cuda" in capsys.readouterr().out

@@ -242,7 +242,7 @@ def test_every_argument_of_the_trainer_is_allowed_or_has_a_reason(stripes: Any, 
     for name, parameter in inspect.signature(lightning.Trainer).parameters.items():
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("formulavision.training.train._open_data", lambda *a: pytest.fail("opened"))
+                patch.setattr("formulavision.training.train.open_data", lambda *a: pytest.fail("opened"))
                 run_of(stripes, tmp_path / "run", small, trainer_args={name: parameter.default})
         except ConfigError as error:
             assert str(error).startswith(f"trainer_args: '{name}' is not allowed: ")

@@ -68,7 +68,7 @@ def test_a_model_is_refused_before_data_are_searched_or_read(
     def never(*arguments: Any, **named: Any) -> None:
         raise AssertionError("data were opened")
 
-    monkeypatch.setattr("formulavision.training.train._open_data", never)
+    monkeypatch.setattr("formulavision.training.train.open_data", never)
     monkeypatch.setattr("formulavision.data.downstream.open_downstream", never)
     for train in (lambda **k: pretrain(fv.Recipe.from_dict({"generator": {"name": "perlin"}}), **k),
                   lambda **k: finetune(None, "digits", **k)):  # fmt: skip

@@ -16,7 +16,7 @@ from timm.scheduler import CosineLRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from formulavision.training import TrainSettings, pretrain
-from formulavision.training.module import Classifier, classification_loss, count_correct
+from formulavision.training.module import LightningClassifier, classification_loss, count_correct
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
@@ -45,7 +45,7 @@ def test_the_module_trains_under_a_trainer_and_a_loader_of_a_users_program(tmp_p
     images, labels = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8), torch.arange(20) % 4
     loader = DataLoader(TensorDataset(images, labels), batch_size=8)
     settings = parse(TrainSettings, {"model": "test_resnet", "epochs": 2, "schedule": "cosine", "ema": 0.5})
-    module = Classifier(timm.create_model("test_resnet", num_classes=4), settings, num_classes=4)
+    module = LightningClassifier(timm.create_model("test_resnet", num_classes=4), settings, num_classes=4)
     before = {name: tensor.clone() for name, tensor in module.model.named_parameters()}
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = lightning.Trainer(

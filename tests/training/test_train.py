@@ -276,12 +276,12 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(stripes: Any, small: 
 def test_a_validation_loss_that_is_no_number_ends_the_run_too(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.training.module import Classifier
+    from formulavision.training.module import LightningClassifier
 
     def broken(self: Any, batch: Any, step: int) -> None:
         self.validation_sums.add(torch.tensor(float("nan")), torch.zeros(len(batch[1]), 10), batch[1])
 
-    monkeypatch.setattr(Classifier, "validation_step", broken)
+    monkeypatch.setattr(LightningClassifier, "validation_step", broken)
     with pytest.raises(FormulaVisionError, match="the loss became nan in epoch 1: lower learning_rate"):
         finetune(None, "digits", out=tmp_path / "run", settings={**small, "epochs": 1}, show_progress=False)
 

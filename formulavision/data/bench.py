@@ -93,6 +93,9 @@ def bench(
         device: the device that draws: cpu, or cuda (cuda:N), where the generator can draw there.
         note: called with a line of text where the generator cannot draw on the device, and the CPU draws.
 
+    Returns:
+        Times and sizes, from which those of a store follow.
+
     Raises:
         ConfigError: seconds are out of range, the folder of categories is missing, or there is no such device.
         PluginError: the generator raised.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from formulavision.data.downstream.datasets import as_sides, is_dataset
+from formulavision.data.downstream.datasets import as_sides, find_labels, is_dataset
 from formulavision.data.downstream.digits import open_digits
 from formulavision.data.downstream.files import ImageFiles
 from formulavision.data.downstream.folder import open_folder
@@ -216,11 +216,17 @@ def count_shared(train: LabelledImages, test: LabelledImages) -> int:
 
 
 def _split(splits: Mapping[Any, Any]) -> Any:
-    """The pair (training, test) of a mapping of datasets; the training images alone where no others are there."""
+    """The pair (training, test) of a mapping of datasets; the training images alone where no others are there.
+
+    As of a folder, ``validation`` is tested on where there is no ``test``, or where its labels are -1: not published.
+    """
     parts = {SPLITS.get(str(name).lower()): dataset for name, dataset in splits.items()}
     if "train" not in parts:
         raise DownstreamError(f"downstream: has the parts {', '.join(map(str, splits))}: must have train")
-    test = parts.get("test", parts.get("val"))
+    test, validation = parts.get("test"), parts.get("val")
+    labels = find_labels(test)
+    if test is None or (validation is not None and labels is not None and labels.max(initial=-2) == -1):
+        test = validation
     return parts["train"] if test is None else (parts["train"], test)
 
 

@@ -113,6 +113,9 @@ def test_a_mapping_of_datasets_is_its_training_and_test_images(names: tuple[str,
     for given in (splits, DatasetDict(splits)):
         data = open_downstream(given)
         assert data.identity() == open_downstream(both).identity()
+    unlabelled = hugging_faces(count=3).map(lambda item: {"label": -1})
+    if "validation" in names:
+        assert open_downstream({**splits, "test": unlabelled}).describe() == data.describe()
     with_others = {"unsupervised": hugging_faces(count=3), **splits}
     assert open_downstream(with_others).describe() == data.describe()
 

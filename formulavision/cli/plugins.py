@@ -90,8 +90,9 @@ def summary(generator: type[Generator]) -> str:
 
 def range_text(schema: dict[str, object]) -> str:
     """The limits of a number in words."""
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    limits = (schema.get(name, schema.get(f"exclusive{name.title()}")) for name in ("minimum", "maximum"))
+    # pydantic before 2.11 gives the limits of float fields as floats.
+    low, high = (int(n) if isinstance(n, float) and n.is_integer() else n for n in limits)
     if low is not None and high is not None:
         return f"{low} to {high}"
     return f"from {low}" if low is not None else f"to {high}" if high is not None else ""

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 import formulavision as fv
 from formulavision.cli import app
+from formulavision.cli.plugins import range_text
 from formulavision.recipes.category_files import read_folder
 from formulavision.util.shipped import shipped_configs
 
@@ -170,3 +172,18 @@ def test_the_library_suggests_no_commands(tmp_path: Path, capsys: pytest.Capture
         "model": "test_resnet", "epochs": 1, "batch_size": 4, "crop": 16, "resize": 16, "device": "cpu"})  # fmt: skip
     told = capsys.readouterr().out
     assert "accuracy" in told and "formulavision " not in told
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"minimum": 2.0, "maximum": 100.0}, "2 to 100"),
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, "0 to 0.5"),
+        ({"minimum": 0, "maximum": 2**64 - 1}, "0 to 18446744073709551615"),
+        ({"exclusiveMaximum": 1.0}, "to 1"),
+        ({"minimum": 1e-6}, "from 1e-06"),
+        ({}, ""),
+    ],
+)
+def test_the_limits_of_a_number_are_told_alike_whatever_pydantic_gives(schema: dict[str, Any], told: str) -> None:
+    assert range_text(schema) == told

@@ -184,7 +184,7 @@ class Watched(Reclustering):
         self.seen: list[tuple[int | None, list[int], list[int]]] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, step: int) -> None:
-        if step in (0, self.batches.start):
+        if step == 0 or not self.seen:
             assert self.batches.order is not None
             self.seen.append((self.epoch, self.dataset.labels.tolist(), self.batches.order.tolist()))
 

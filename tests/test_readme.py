@@ -42,7 +42,7 @@ def test_the_first_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = {
         '"categories": 100, "instances": 100': '"categories": 5, "instances": 4, "canvas": {"size": 32}',
         "1234": "13",
-        '"model": "resnet18", ': '"model": "resnet10t", "crop": 32, ',
+        'model="resnet18", settings={': 'model="resnet10t", settings={"crop": 32, ',
         "/path/to/my/images": "photographs",
     }
     for shown, used in small.items():

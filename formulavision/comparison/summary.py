@@ -287,10 +287,10 @@ def _cost(findings: Findings) -> Iterator[str]:
 
 
 def _pretraining(facts: ArmFacts, starts: dict[str, Result], findings: Findings) -> tuple[str, str]:
-    """``35 s`` and `` (2,400 drawn images, 4 epochs)``: the mean time over seeds, and what it was spent on."""
+    """``35 s`` and `` (2,400 drawn images an epoch, 4 epochs)``: the mean time over seeds, and what it was spent on."""
     time = duration(fmean(result.pretrain_seconds or 0.0 for result in starts.values()))
     epochs = [len(history) for start in starts if (history := findings.pretrainings.get(start))]
-    how = [f"{facts.images:,} drawn images"] if facts.images is not None else []
+    how = [f"{facts.images:,} drawn images an epoch"] if facts.images is not None else []
     how += [counted(epochs[0], "epoch")] if epochs else []
     return time, f" ({', '.join(how)})" if how else ""
 

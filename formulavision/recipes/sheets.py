@@ -18,6 +18,8 @@ __all__ = ["contact_sheet", "preview"]
 
 _WIDEST = 2000
 """Width of a sheet in pixels; images shrink to fit."""
+_SMALLEST = 64
+"""Side of a shown image in pixels, below which small images are enlarged by a whole factor."""
 _GAP = 4
 _MARGIN = 12
 _INK = (20, 20, 20)
@@ -33,7 +35,8 @@ def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances
         instances: columns, spread evenly over a category's instances.
 
     Returns:
-        An RGB image about 2,000 pixels wide at most; images are shown at their size, or shrunk to fit.
+        An RGB image about 2,000 pixels wide at most; images are shown at their size, shrunk to fit, or enlarged by a
+        whole factor if they are smaller than 64 pixels.
 
     Raises:
         ConfigError: fewer than one row or column is asked for, or there is no such recipe.
@@ -50,7 +53,8 @@ def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances
     narrowest = max(_width(font, str(column)) for column in columns) + _GAP
     left = _MARGIN + max(_width(font, drawer.categories[row].name) for row in rows) + 2 * _GAP
     room = (_WIDEST - left - _MARGIN) // len(columns) - _GAP
-    side = max(1, min(recipe.canvas.size, room))
+    size = recipe.canvas.size
+    side = max(1, min(size * max(1, min(_SMALLEST, room) // size), room))
     pitch = max(side + _GAP, narrowest)
 
     generator = recipe.generator
@@ -76,8 +80,10 @@ def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances
         images, _ = drawer.draw_batch([row * recipe.num_instances + column for column in columns])
         for j, pixels in enumerate(images):
             image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-            if side < recipe.canvas.size:
-                image = image.resize((side, side), Image.Resampling.LANCZOS)
+            if side != size:
+                image = image.resize(
+                    (side, side), Image.Resampling.LANCZOS if side < size else Image.Resampling.NEAREST
+                )
             sheet.paste(image, (left + j * pitch, y))
     return sheet
 

@@ -78,7 +78,7 @@ COMPARISON_IDS = {
     "table-9-gpu": "4756a5f7c6af003b",
     "table-9-cpu": "ad761aa5a4dfbe84",
     "table-9-smoke": "217578f1b1579fd5",
-    "quickstart-full": "48c486a1bae81399",
+    "quickstart-full": "8a654e52e7d5d810",
 }
 """A hash over the ids of all recipes of a comparison, at each of its sizes."""
 

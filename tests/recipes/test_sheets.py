@@ -65,6 +65,13 @@ def test_the_sheet_is_wide_enough_for_its_labels_and_not_too_wide(size: int) -> 
     assert sheet.height < 1000
 
 
+@pytest.mark.parametrize(("size", "shown"), [(8, 64), (24, 48), (40, 40), (64, 64), (100, 100)])
+def test_small_images_are_enlarged_by_a_whole_factor(size: int, shown: int) -> None:
+    sheet = contact_sheet(Drawer(recipe(size)), categories=1, instances=1)
+    level = (np.asarray(sheet) == 60).all(2)  # letters have a few such pixels, too
+    assert (level.sum(0) >= shown).sum() == (level.sum(1) >= shown).sum() == shown
+
+
 def test_nothing_asked_for_is_refused() -> None:
     with pytest.raises(ConfigError, match="instances: 0 is not allowed"):
         contact_sheet(Drawer(recipe()), instances=0)

@@ -334,8 +334,8 @@ def test_the_cost_counts_each_pre_training_once() -> None:
             each.start, each.pretrain_seconds = f"runs/ifs/pretrain-{each.seed}", 100.0 + 20 * each.seed
     found.pretrainings = {f"runs/ifs/pretrain-{seed}": [{}, {}, {}] for seed in (0, 1)}
     assert told(found)["Cost"] == [
-        "Pre-training took 1 min 50 s for ifs (2,400 drawn images an epoch, 3 epochs). It used no photograph. Fine-tuning took "
-        "10 s a model. In all: 5 min 8 s."
+        "Pre-training took 1 min 50 s for ifs (2,400 drawn images an epoch, 3 epochs). It used no photograph. "
+        "Fine-tuning took 10 s a model. In all: 5 min 8 s."
     ]
 
 
@@ -343,7 +343,9 @@ def test_what_all_pre_trainings_have_in_common_is_told_once() -> None:
     found = findings({"ifs": [0.6], "perlin": [0.5]})
     for each in found.results:
         each.start, each.pretrain_seconds = f"runs/{each.arm}/pretrain", 60.0
-    assert told(found)["Cost"][0].startswith("Pre-training took 1 min for ifs, 1 min for perlin (2,400 drawn images an epoch).")
+    assert told(found)["Cost"][0].startswith(
+        "Pre-training took 1 min for ifs, 1 min for perlin (2,400 drawn images an epoch)."
+    )
 
 
 def test_pre_training_on_photographs_is_not_said_to_use_none() -> None:

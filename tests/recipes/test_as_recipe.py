@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, Callable[[Any, Path], int]] = {
     "find_categories": lambda form, out: 2 * len(fv.find_categories(form)),
     "Drawer": lambda form, out: len(fv.Drawer(form)),
     "FormulaDataset": lambda form, out: len(fv.FormulaDataset(form)),
+    "FormulaDataModule": lambda form, out: len(fv.FormulaDataModule(form, TRAINING).train),
     "bench": lambda form, out: len(fv.bench(form, seconds=0.001).recipe),
     "pretrain": lambda form, out: fv.pretrain(
         form, out=out / "run", settings=TRAINING, show_progress=False

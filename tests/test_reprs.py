@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from formulavision.comparison import ComparisonSettings
 
 RECIPE = {"generator": {"name": "perlin", "grid": 2}, "categories": 2, "instances": 2,
           "canvas": {"size": 16, "padding": 0}}  # fmt: skip
-SPECIAL = {"Generator", "Params", "DeviceRenderer", "ImageDataset", "Progress", "RecipeDataset"}
-"""Classes to subclass, and protocols."""
+SPECIAL = {"Generator", "Params", "DeviceRenderer", "ImageDataset", "Progress", "RecipeDataset", "LightningClassifier"}
+"""Classes to subclass, protocols, and a torch module, which lists its layers as any other."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made: list[Any] = [
         drawer, store, run, checkpoint, settings, computed, result, facts, findings, opened, opened.train,
         fv.DeviceDrawer(drawer, torch.device("cpu")), fv.FormulaDataset(RECIPE), fv.StoredDataset(store),
+        fv.FormulaDataModule(RECIPE, training),
         fv.Comparison(settings, root, findings), settings.arms["perlin"], drawer.recipe, drawer.recipe.canvas,
         drawer.recipe.generator, drawer.recipe.categories, drawer.categories[1], fv.plugins(), fv.plugins()["perlin"],
         fv.Metrics(**metrics), fv.Evaluation(**tested), fv.LabelSettings(noise=0.25), fv.DownstreamSettings(**digits),
@@ -80,4 +82,4 @@ def test_lines_hold_the_facts(objects: dict[str, Any]) -> None:
     assert repr(objects["Findings"]) == "Findings(mine: 1 arm, 1 of 2 results)"
     assert repr(objects["ComparisonSettings"]) == "ComparisonSettings(mine: 2 arms, 1 downstream, 1 seed)"
     assert repr(objects["Downstream"]) == "Downstream(digits: 50 training and 450 test images of 10 classes)"
-    assert "ifs, perlin" in repr(objects["Registry"])
+    assert {"bezier", "ifs", "perlin"} <= set(re.findall(r"[\w-]+", repr(objects["Registry"])))

@@ -63,10 +63,10 @@ class Format(ABC):
     """A format of stores: how images and labels are written to files and read from them.
 
     To add a format: write a module beside this one, with a subclass that sets ``name`` and implements ``path``,
-    ``write``, ``open_piece`` and ``check`` (and ``files``, where a piece has several), and enter the subclass in the
-    table of ``formats/__init__.py``. A format defines only the content of the files. Folders, temporary names,
-    checksums, locks, the manifest and resuming are the same for all formats (``pieces.py``, ``generation.py``), and the
-    tests in ``tests/storage`` run over the whole table.
+    ``write``, ``open_piece`` and ``check`` (and ``files``, where a piece has several), and enter the subclass in
+    ``_CLASSES`` of ``formats/__init__.py``; ``tests/storage/test_new_format.py`` is an example. A format defines only
+    the content of the files. Folders, temporary names, checksums, locks, the manifest and resuming are the same for all
+    formats (``pieces.py``, ``generation.py``), and the tests in ``tests/storage`` run over the whole table.
     """
 
     name: ClassVar[str]

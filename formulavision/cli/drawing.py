@@ -72,10 +72,12 @@ def generate(
             device=device, png=png,
         )  # fmt: skip
     seconds = time.perf_counter() - started
+    # Pre-training enlarges images to 256 pixels where nothing else is said.
+    crop = store.recipe.canvas.size if store.recipe.canvas.size < 256 else None
     say(
         f"{out}: {counted(len(store), 'image')}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
         f"next: {o.command_line('verify', out)}\n"
-        f"      {o.command_line('pretrain', data=out, model='resnet18', out=Path('runs', out.name))}"
+        f"      {o.command_line('pretrain', data=out, model='resnet18', crop=crop, out=Path('runs', out.name))}"
     )
 
 

@@ -63,20 +63,24 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
     STDOUT.print(f"draws on the CPU{', and on a GPU (--device cuda)' if entry.draws_on_devices else ' only'}")
     for title, model in (("generator", generator.Params), ("canvas", Canvas)):
         STDOUT.print(f"\n--set {title}.PARAMETER=VALUE", style="dim")
-        for parameter, facts, description in describe(model):
+        for parameter, facts, description in describe(model, channels=generator.default_channels):
             STDOUT.print(f"[bold]{parameter}[/bold]  [cyan]{escape(facts)}[/cyan]", soft_wrap=True)
             STDOUT.print(Padding(escape(description), (0, 0, 0, 4)))
 
 
-def describe(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    """Name, facts (type or choices, range, unit, default) and description of each field."""
+def describe(model: type[BaseModel], **defaults: object) -> Iterator[tuple[str, str, str]]:
+    """Name, facts (type or choices, range, unit, default) and description of each field.
+
+    Args:
+        defaults: of fields whose default is the generator's own.
+    """
     properties = model.model_json_schema()["properties"]
     for name, info in model.model_fields.items():
         schema = properties[name]
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         choices = schema.get("enum")
         kind = " | ".join(str(c) for c in choices) if isinstance(choices, list) else schema.get("type", "value")
-        facts = [kind, range_text(schema), str(extra.get("unit", "")), f"default {info.default}"]
+        facts = [kind, range_text(schema), str(extra.get("unit", "")), f"default {defaults.get(name, info.default)}"]
         yield name, ", ".join(fact for fact in facts if fact), info.description or ""
 
 

@@ -340,13 +340,18 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
     sentences = [
         f"{opened.describe()}, about {side} pixels wide or high",
         f"arms: {', '.join(settings.arms)}; resnet18, {plan.crop} x {plan.crop} pixels; {counted(plan.seeds, 'seed')}",
-        f"pre-training: {plan.drawn:,} drawn images an arm, {_EPOCHS} epochs",
+        f"pre-training: {_drawn(settings):,} drawn images an arm, {_EPOCHS} epochs",
         f"fine-tuning: {used or 'all training images'}{per_class}, {plan.epochs} epochs"
         + ("; images are gray, and are not mirrored" if gray else ""),
         f"about {duration(plan.seconds)} on this machine ({counted(cores(), 'core')}), and {room} of the disk"
         + (", more than was asked for: no shorter comparison would tell much" if plan.seconds > 90 * minutes else ""),
     ]
     return Choice(settings, sentences, plan.seconds)
+
+
+def _drawn(settings: ComparisonSettings) -> int:
+    """Number of images that an arm is pre-trained on."""
+    return max(len(arm.recipe) for arm in settings.arms.values() if arm.recipe is not None)
 
 
 def _recipe(formula: str, images: int, size: int) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _SOURCES = {
     "images": "weights pre-trained on real images",
     "checkpoint": "checkpoints",
 }
+_LEARNED = 3
+"""Pre-training has learned little where its accuracy is below this multiple of chance."""
 _PROBES = {f"linear{PROBE}": "a linear probe", f"knn{PROBE}": "nearest neighbours"}
 
 
@@ -210,9 +212,12 @@ def _ranking(scored: Sequence[Cell], cells: Sequence[Cell], findings: Findings) 
     """
     scores = listed([f"{cell.arm} {score_text(cell.mean, cell.spread)}" for cell in scored])
     yield f"{_measure(scored[0])[0].upper()}{_measure(scored[0])[1:]}: {scores}."
-    lacking = {name for cell in cells if (name := cell.baseline) is not None}
+    done = {cell.arm for cell in scored}
+    lacking = {name for cell in cells if (name := cell.baseline) is not None} - done
     if lacking:
         yield f"There is no result of {_and(sorted(lacking))} to compare with."
+    elif others := sorted({cell.arm for cell in cells} - done):
+        yield f"There is no result of {_and(others)} yet."
     elif len(findings.arms) > 1:
         yield "No arm is the baseline (training from scratch, or 'against'), so no difference is tested."
     else:
@@ -251,6 +256,14 @@ def _certainty(table: Table) -> Iterator[str]:
         yield "Differences of one seed are not tested: they do not say how much other seeds differ."
     if len({cell.arm for cell in compared}) > 1:
         yield "Arms are tested against their baseline, not against each other."
+    for arm, facts in findings.arms.items():
+        reached = [r.pretrain_accuracy for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
+        chance = None if facts.recipe is None else 1 / facts.recipe["categories"]["count"]
+        if chance is not None and reached and fmean(reached) < _LEARNED * chance:
+            yield (
+                f"Pre-training on {arm} ended with {percent(fmean(reached))} % of its training images classified, and "
+                f"chance is {percent(chance)} %: it has learned little, and longer training may give another result."
+            )
     if seeds:
         yield "All this holds for these images, this model and these settings."
     failed = sum(result.error is not None for result in findings.results)

@@ -143,7 +143,8 @@ def build_finetuned(weights: Checkpoint, run: Run, model: nn.Module | None = Non
         run.load_into(model, best=weights.is_best)
     elif own := own_class(run.settings):
         raise CheckpointError(
-            f"{run.folder}: was trained with a module of your own, {own}: only evaluate takes it (model)"
+            f"{run.folder}: was trained with a module of your own, {own}: give it to evaluate(model=...) in "
+            "Python; other functions take models of timm alone"
         )
     else:
         model = build_model(settings, len(run.classes))

@@ -327,7 +327,7 @@ def _interruptible(plan: Plan, recorder: Recorder, tell: Any) -> Iterator[None]:
         # Lightning turns a KeyboardInterrupt into the end of the process.
         found = error if isinstance(error, KeyboardInterrupt) else error.__context__
         if isinstance(found, KeyboardInterrupt):
-            tell(f"{plan.out}: stopped after {recorder.describe_position()}; --resume continues from there")
+            tell(f"{plan.out}: stopped after {recorder.describe_position()}; resuming continues from there")
             raise type(found)(*found.args) from None
         if isinstance(error, FormulaVisionError) and "DataLoader worker" in str(error):
             # The loader makes one message of the worker's traceback, which ends with the worker's own message.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -289,6 +290,11 @@ def _begin(
         ConfigError: the folder holds other files than a run's, settings.yaml is damaged or of another kind of run, or a
             setting is not allowed or differs from the run's.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a spawned process imports the script
+        raise ConfigError(
+            "devices: each process that trains reads the script again, so the script must make its calls below "
+            "if __name__ == '__main__':"
+        )
     # Of several processes, the first may have begun to fill the folder: the others allow that.
     state = check_folder(out, resume=resume or not is_first(), overwrite=overwrite and is_first())
     if not resume or state is State.NEW or not (out / SETTINGS).is_file():

@@ -186,4 +186,6 @@ def test_a_dataset_is_set_by_the_same_words_in_every_command(
     result = run(*command, "--downstream", "birds", "--set", "test_share=0.3")
     # finetune hands its settings over as they are and checks them itself; a probe has that setting.
     assert result.exit_code == (0 if command[0] in ("finetune", "probe") else 2)
-    assert run(*command, "--downstream", "brids").stderr.startswith("error: downstream.kind: 'brids' is not allowed")
+    assert run(*command, "--downstream", "brids").stderr.startswith(
+        "error: downstream: 'brids': there is no such folder"
+    )

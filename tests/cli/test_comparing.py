@@ -83,7 +83,7 @@ def test_a_downstream_stands_in_place_of_a_file(called: dict[str, Any], tmp_path
         (("quickstart", "--downstream", "digits"), "give a comparison, or --downstream"),
         (("quickstart", "--minutes", "3"), "give a comparison, or --downstream"),
         (("--downstream", "digits", "--set", "seeds=[0]"), "--set seeds=[0]: is not of the dataset"),
-        (("--downstream", "nowhere"), "must be one of folder, digits"),
+        (("--downstream", "nowhere"), "no such folder or dataset; datasets are folder, digits"),
         (("--downstream", "/no/where"), "no such folder"),
     ],
 )

@@ -143,8 +143,8 @@ def test_what_is_suggested_works_as_it_stands(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     verify, pretrain = suggested(run("generate", "perlin", *TINY, "-o", "my data"))
     assert "all as the recipe says" in run(*verify)
-    assert pretrain[:3] == ["pretrain", "--data", "my data"]
-    small = ["--epochs", "1", "--batch-size", "4", "--crop", "32", "--model", "test_resnet", "--set", "device=cpu"]
+    assert pretrain[:3] == ["pretrain", "--data", "my data"] and pretrain[5:7] == ["--crop", "32"]
+    small = ["--epochs", "1", "--batch-size", "4", "--model", "test_resnet", "--set", "device=cpu"]
     with_small_model = [word for word in pretrain if word not in ("--model", "resnet18")]
     (finetune,) = suggested(run(*with_small_model, *small))
     (evaluate,) = suggested(run(*finetune, "--epochs", "1", "--train-per-class", "2", "--set", "device=cpu"))

@@ -201,6 +201,23 @@ def test_a_baseline_without_a_result_is_told(error: str | None, count: str) -> N
     assert f"1 of 2 results are missing here ({count})." in certainty(found)
 
 
+def test_arms_without_a_result_yet_are_told() -> None:
+    found = findings({"scratch": [0.7], "ifs": [None], "perlin": [None]})
+    assert result(found).endswith("There is no result of ifs and perlin yet.")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "little"), [(0.05, True), (0.0624, True), (0.0626, False), (0.5, False), (None, False)]
+)
+def test_pre_training_that_learned_little_is_told(accuracy: float | None, little: bool) -> None:
+    found = findings({"scratch": [0.7, 0.6], "ifs": [0.7, 0.6]})
+    for each in found.results:
+        each.pretrain_accuracy = accuracy if each.arm == "ifs" else None
+    assert ("it has learned little" in certainty(found)) is little  # chance of 48 categories: 2.1 %
+    if accuracy == 0.05:
+        assert "on ifs ended with 5.0 % of its training images classified, and chance is 2.1 %:" in certainty(found)
+
+
 def test_nothing_yet_is_told() -> None:
     found = findings({"scratch": [None], "ifs": [None]})
     assert result(found) == "There is no result on digits yet."

@@ -32,7 +32,7 @@ IN_THE_SECOND_STEP = SECOND_STEP[5][1]
 """An image that the second of three steps of the first epoch waits for. Of two processes, the second reads it."""
 OF_THE_FIRST_PROCESS = SECOND_STEP[4][1]
 """Another one, which the first of two processes reads."""
-GOES_ON = "of 3 steps of the next; --resume continues from there"
+GOES_ON = "of 3 steps of the next; resuming continues from there"
 
 
 class Training:

@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
         pretrain(source, out=tmp_path / "run", settings=small)
     assert signal.getsignal(signal.SIGINT) is handler
     printed = capsys.readouterr().out
-    assert "stopped after 1 of 2 epochs and 1 of 3 steps of the next; --resume continues from there" in printed
+    assert "stopped after 1 of 2 epochs and 1 of 3 steps of the next; resuming continues from there" in printed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "run.json").exists()
 

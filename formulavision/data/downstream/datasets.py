@@ -126,7 +126,11 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
             f"{name}: has the label {labels.max()}: the training images have {len(class_names)} classes"
         )
     names = class_names or _classes(dataset)
-    if len(names) <= labels.max():
+    if names and len(names) <= labels.max():
+        raise DownstreamError(
+            f"{name}: item {labels.argmax()} has the label {labels.max()}, and the dataset has {len(names)} classes"
+        )
+    if not names:
         names = [str(label) for label in range(int(labels.max()) + 1)]
     return LabelledImages(source, np.arange(count), labels, names)
 

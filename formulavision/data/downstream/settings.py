@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from formulavision.data.downstream.torchvision_sets import TORCHVISION
 from formulavision.util.config import Config, did_you_mean, parse, user_path
+from formulavision.util.errors import ConfigError
 
 __all__ = ["KINDS", "PYTHON", "SPLITS", "DownstreamSettings"]
 
@@ -153,6 +154,11 @@ def _parts(text: str) -> dict[str, Any]:
     kind, colon, root = text.partition(":")
     if kind not in KINDS and text and (folder := user_path(text)).is_dir():
         return {"kind": "folder", "root": folder}
+    if kind not in KINDS:
+        problem = "is a file: give a folder" if user_path(text).is_file() else "there is no such folder or dataset"
+        raise ConfigError(
+            f"downstream: '{text}': {problem}{did_you_mean(kind, KINDS)}; datasets are {', '.join(KINDS)}"
+        )
     return {"kind": kind, **({"root": user_path(root)} if colon and root else {})}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -18,6 +19,7 @@ from torchvision.transforms import v2
 from formulavision import FormulaDataset
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.data.downstream.datasets import as_images
+from formulavision.data.downstream.opening import open_for_run
 from formulavision.util.errors import ConfigError, DownstreamError
 
 
@@ -167,9 +169,10 @@ def test_torchvisions_datasets_are_read(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for i in range(5):
             Image.new("RGB", (8, 8), (i, 2, 3)).save(tmp_path / name / f"{i}.png")
-    data = open_downstream((ImageFolder(str(tmp_path)), ImageFolder(str(tmp_path), transform=v2.PILToTensor())))
+    train, tensors = ImageFolder(str(tmp_path)), ImageFolder(str(tmp_path), transform=v2.PILToTensor())
+    data = open_downstream((train, Subset(tensors, range(2, 10))))
     assert data.classes == ["cat", "dog"]
-    assert all(torch.equal(data.train[i][0], data.test[i][0]) for i in range(10))
+    assert all(torch.equal(data.train[i + 2][0], data.test[i][0]) for i in range(8))
     assert as_images(FakeData(6, (3, 8, 8), 4)).labels.tolist() == [FakeData(6, (3, 8, 8), 4)[i][1] for i in range(6)]
 
 
@@ -250,3 +253,26 @@ def test_names_paths_and_mappings_are_taken(tmp_path: Path) -> None:
         open_downstream({})
     with pytest.raises(ConfigError, match="was a dataset of a Python program: give the dataset again"):
         open_downstream({"kind": "python"})
+
+
+class Named(FakeData):
+    """Four classes by label, of which three have names."""
+
+    classes = ("red", "green", "blue")
+
+
+def test_a_label_beyond_the_named_classes_is_refused() -> None:
+    named = Named(16, (3, 16, 16), 4)
+    with pytest.raises(DownstreamError, match=r"Named: item \d+ has the label 3, and the dataset has 3 classes"):
+        open_downstream((named, FakeData(8, (3, 16, 16), 3)))
+
+
+def test_training_images_are_no_test_images() -> None:
+    train, test = FakeData(16, (3, 16, 16), 4), FakeData(16, (3, 16, 16), 4, random_offset=1)
+    with pytest.raises(DownstreamError, match="FakeData: the test images are the training images"):
+        open_downstream((train, FakeData(16, (3, 16, 16), 4)))
+    recorded = open_downstream((train, test)).identity()
+    run = SimpleNamespace(folder=Path("run"), classes=list("0123"), settings={"downstream": recorded})
+    assert open_for_run((train, test), run).test.digest() == recorded["test_digest"]
+    with pytest.raises(DownstreamError, match="the test images are those that run was trained on"):
+        open_for_run((test, train), run)

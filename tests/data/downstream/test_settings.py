@@ -14,10 +14,11 @@ from formulavision.util.errors import ConfigError
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("cifar11", r"kind: 'cifar11' is not allowed: .*did you mean 'cifar10'"),
+        ("cifar11", r"'cifar11': there is no such folder or dataset \(did you mean 'cifar10'"),
         ("folder", "root: is missing"),
         ("imagenet", r"root: is missing: which folder\? \(imagenet:/path\)"),
-        ("", "kind: '' is not allowed"),
+        ("", "'': there is no such folder or dataset"),
+        (__file__, "is a file: give a folder"),
     ],
 )
 def test_a_wrong_name_is_refused(text: str, named: str) -> None:

@@ -138,6 +138,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> bool:
     return met
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads the children of a process from /proc")
 def test_a_run_that_is_stopped_and_then_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     environment = installed(tmp_path)

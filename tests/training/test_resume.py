@@ -150,7 +150,7 @@ def test_a_second_ctrl_c_stops_at_once(
     monkeypatch.setattr("formulavision.training.data.image_cache", lambda *a, **k: None)
     with pytest.raises(KeyboardInterrupt):
         pretrain(stripes(), out=tmp_path / "run", settings=small)
-    assert "stopped after 0 of 2 epochs; --resume" in capsys.readouterr().out
+    assert "stopped after 0 of 2 epochs; resuming" in capsys.readouterr().out
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 

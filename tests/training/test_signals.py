@@ -218,6 +218,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path: Path, small: Any, devices:
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_processes_whose_first_one_was_killed_leave_a_checkpoint_and_end(
     tmp_path: Path, small: Any, pair: Pair, by_two: Path
 ) -> None:

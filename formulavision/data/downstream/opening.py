@@ -119,7 +119,7 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
         settings = parse(DownstreamSettings, dict(settings), "downstream")
     if is_dataset(settings):
         name, whole = as_sides(settings)
-        if whole.train.digest() == whole.test.digest():
+        if len(whole.train) == len(whole.test) and whole.train.digest() == whole.test.digest():
             raise DownstreamError(f"{name}: the test images are the training images")
         chosen = DownstreamSettings.model_construct(kind=PYTHON)
         return Downstream(name, chosen, whole.train, whole.test, whole.note, whole.divided)
@@ -166,9 +166,12 @@ def open_for_run(downstream: DownstreamLike, run: TrainedRun | None) -> Downstre
     """
     opened = open_downstream(downstream)
     recorded = None if run is None else run.settings.get("downstream")
-    if run is not None and recorded is not None and opened.test.digest() == recorded.get("train_digest"):
+    if run is None or recorded is None:
+        return opened
+    # A digest reads files: only datasets of the same size can be the same.
+    if len(opened.test) == recorded.get("train_images") and opened.test.digest() == recorded.get("train_digest"):
         raise DownstreamError(f"{opened.name}: the test images are those that {run.folder} was trained on")
-    if run is None or recorded is None or not opened.divided or opened.test.digest() == recorded.get("test_digest"):
+    if not opened.divided or opened.test.digest() == recorded.get("test_digest"):
         return opened
     trained: LabelledImages | None = None
     if opened.settings.kind == recorded["kind"] == "folder":

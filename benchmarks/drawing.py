@@ -89,7 +89,7 @@ def report(drawing: float | None, encoding: float | None, size: int | None, name
 
 def time_ours(recipe: Recipe, name: str, runs: int = RUNS) -> None:
     drawer = Drawer(recipe)
-    category = CATEGORY.get(recipe.generator.name)
+    category = CATEGORY.get(recipe.all_parts[0].generator.name)
     # Instance i of category i has a row of the table of its own, too.
     indices = [(i if category is None else category) * recipe.num_instances + i for i in range(runs + 1)]
     drawing = median_ms(lambda i: drawer.draw(indices[i]), runs)

@@ -200,7 +200,7 @@ class Work:
 
     def measure(self, card: Card, options: argparse.Namespace) -> list[Row]:
         device = torch.device(options.device)
-        searched = self.recipe.generator.name == "ifs"
+        searched = self.recipe.all_parts[0].generator.name == "ifs"
         drawer = Drawer(self.recipe, workers=len(os.sched_getaffinity(0)) if searched else 1)
         on_device = DeviceDrawer(drawer, device)
         assert on_device.native, self.title
@@ -252,7 +252,7 @@ class Work:
         share = float((one == other)[lit].mean())
         same = sum(np.array_equal(*pair) for pair in zip(one, other, strict=True))
         largest = int(np.abs(one.astype(int) - other).max())
-        goal = "99.5 %" if self.recipe.generator.name == "ifs" else "1 level"
+        goal = "99.5 %" if self.recipe.all_parts[0].generator.name == "ifs" else "1 level"
         return f"{share:.4%}", goal, f"{same} of {len(labels)} images the same, largest difference {largest}"
 
 

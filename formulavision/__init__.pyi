@@ -34,8 +34,10 @@ from .evaluation.metrics import Metrics as Metrics
 from .generators.contract import Canvas as Canvas
 from .generators.contract import Category as Category
 from .generators.contract import DeviceRenderer as DeviceRenderer
+from .generators.contract import DeviceScenes as DeviceScenes
 from .generators.contract import Generator as Generator
 from .generators.contract import Params as Params
+from .generators.contract import Scene as Scene
 from .generators.hookspecs import hookimpl as hookimpl
 from .generators.registry import Registered as Registered
 from .generators.registry import Registry as Registry
@@ -45,10 +47,12 @@ from .generators.streams import random_stream as random_stream
 from .recipes.categories import find_categories as find_categories
 from .recipes.drawing import DeviceDrawer as DeviceDrawer
 from .recipes.drawing import Drawer as Drawer
-from .recipes.recipe import Categories as Categories
-from .recipes.recipe import GeneratorSettings as GeneratorSettings
+from .recipes.parts import Categories as Categories
+from .recipes.parts import GeneratorSettings as GeneratorSettings
+from .recipes.parts import Part as Part
 from .recipes.recipe import Recipe as Recipe
 from .recipes.recipe import RecipeLike as RecipeLike
+from .recipes.scenes import SceneSettings as SceneSettings
 from .recipes.sheets import contact_sheet as contact_sheet
 from .recipes.sheets import preview as preview
 from .storage import Store as Store

@@ -101,7 +101,7 @@ def test_on_two_cores_experiments_share_fractaldb_and_its_fine_tuning(tmp_path: 
                 cifar10,
             )
             for key, variant in settings.variants.items()
-            if variant.arm.recipe is not None and variant.arm.recipe.generator.name == "ifs"
+            if variant.arm.recipe is not None and variant.arm.recipe.all_parts[0].generator.name == "ifs"
         }
         found.add(frozenset(plain))
     assert len(frozenset.intersection(*found)) == 1

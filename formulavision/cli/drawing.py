@@ -62,7 +62,7 @@ def generate(
     )  # fmt: skip
     files = f", {len(recipe):,} files" if format == "imagefolder" else ""
     say(
-        f"{recipe.generator.name}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
+        f"{recipe.generator_names}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
         f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size} (recipe {recipe.id}{files})"
     )
     started = time.perf_counter()
@@ -143,7 +143,7 @@ def preview(
             workers=o.count_workers(0), progress=lambda n: bars.categories(n, recipe.num_categories),
             device=device, note=bars.note,
         )  # fmt: skip
-    say(f"{out}: {recipe.generator.name}, recipe {recipe.id}")
+    say(f"{out}: {recipe.generator_names}, recipe {recipe.id}")
 
 
 def verify(

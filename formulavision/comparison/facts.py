@@ -55,7 +55,7 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
         recipe = arm.recipe
         text = (
             f"{recipe.num_categories:,} categories × {recipe.num_instances:,} instances ({len(recipe):,} images), "
-            f"drawn by {recipe.generator.name} of {plugins()[recipe.generator.name].origin}"
+            f"drawn by {recipe.all_parts[0].generator.name} of {plugins()[recipe.generator.name].origin}"
         )
     elif arm.images is not None:
         opened = datasets[arm.images]
@@ -82,7 +82,7 @@ def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
 
     found = versions()
     if arm.recipe is not None:
-        origin = plugins()[arm.recipe.generator.name]
+        origin = plugins()[arm.recipe.all_parts[0].generator.name]
         found.setdefault(origin.package, origin.package_version)
     parts = [processor(), f"{cores()} cores", f"{torch.get_num_threads()} threads"]
     if torch.cuda.is_available():

@@ -181,7 +181,7 @@ class FormulaDataset(RecipeDataset):
     def __repr__(self) -> str:
         size = self.recipe.canvas.size
         facts = f"{self._sizes()} of {size} x {size}, recipe {self.recipe.id}"
-        return f"FormulaDataset({self.recipe.generator.name}: {facts})"
+        return f"FormulaDataset({self.recipe.generator_names}: {facts})"
 
     @property
     def recipe(self) -> Recipe:
@@ -245,7 +245,7 @@ class FormulaDataset(RecipeDataset):
             raise ConfigError(f"held_out: is {count}, and must be at most the recipe's number of instances, {own}")
         if most is not None and first + count > most:
             raise ConfigError(
-                f"held_out: is {count}: a category of '{self.recipe.generator.name}' has {most} different instances, "
+                f"held_out: is {count}: a category of '{self.recipe.generator_names}' has {most} different instances, "
                 f"of which the recipe takes {own}"
             )
         return self._part(first, count, endless=False)

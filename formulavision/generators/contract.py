@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int32, Int64, UInt8, UInt16
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
@@ -17,7 +17,17 @@ from formulavision.util.config import Config
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CONTRACT_VERSION", "Canvas", "Category", "DeviceRenderer", "Generator", "Params"]
+__all__ = [
+    "CONTRACT_VERSION",
+    "Canvas",
+    "Category",
+    "DeviceRenderer",
+    "DeviceScenes",
+    "Generator",
+    "Params",
+    "Scene",
+    "render_each",
+]
 
 CONTRACT_VERSION = 1
 """Increased when generators that were written for an older contract stop working."""
@@ -85,9 +95,27 @@ class Category:
         return Category, (self.index, self.name, self.parameters)
 
 
+class Scene(NamedTuple):
+    """One image that holds several objects, each an instance of a category.
+
+    Attributes:
+        image: uint8 [size, size, channels].
+        object_map: uint16 [size, size]: 0 is background, k is a pixel where object k is visible, from 1.
+        categories: int64 [objects]: the category of object k, at k - 1, as a position in the list of categories (which
+            is its label). Objects that others hide are in the list, too.
+    """
+
+    image: UInt8[np.ndarray, "size size channels"]
+    object_map: UInt16[np.ndarray, "size size"]
+    categories: Int64[np.ndarray, " objects"]
+
+
 @runtime_checkable
 class DeviceRenderer(Protocol):
-    """Draws instances of a list of categories on a device; see :meth:`Generator.device_renderer`."""
+    """Draws instances of a list of categories on a device; see :meth:`Generator.device_renderer`.
+
+    That of a generator with ``draws_masks`` also takes ``masks``, uint8 [n, size, size] on the device, or None.
+    """
 
     def __call__(
         self,
@@ -103,6 +131,29 @@ class DeviceRenderer(Protocol):
             labels: the category of each image, as a position in the renderer's list of categories.
             instances: the instance of each image.
             out: images of the canvas, contiguous, on the device; the content is undefined.
+        """
+
+
+@runtime_checkable
+class DeviceScenes(Protocol):
+    """Draws scenes of a list of categories on a device; see :meth:`Generator.device_scenes`."""
+
+    def __call__(
+        self,
+        indices: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
+        object_maps: Int32[torch.Tensor, "n size size"],
+    ) -> Sequence[Int64[np.ndarray, " objects"]]:
+        """Draw scenes into ``out`` and their object maps, on torch's current stream, without waiting for the device.
+
+        Each scene must be the one that ``scene`` gives, whatever else is in the batch.
+
+        Args:
+            indices: the number of each scene.
+            out, object_maps: contiguous, on the device; the content is undefined.
+
+        Returns:
+            The categories of each scene's objects, as of :class:`Scene`.
         """
 
 
@@ -123,6 +174,14 @@ class Generator:
         default_instances: number of instances per category in a recipe that states none.
         default_channels: ``canvas.channels`` of a recipe that states none: 1 (gray), or 3 for a generator that draws in
             colour.
+        background: gray level, 0 to 255, of pixels where an image has nothing. In a scene, an object is where its image
+            differs from the background.
+        draws_masks: the generator says itself where the object is: ``render`` returns (image, mask), and
+            ``render_batch`` also takes ``masks``.
+        fills_canvas: images have no background, so that their object is the whole square. A scene takes such objects
+            only from a part that says ``object: fill``.
+        min_visible: in the generator's own scenes (:meth:`scene`), objects with fewer visible pixels have no box, mask
+            or label.
     """
 
     name: ClassVar[str] = ""
@@ -134,6 +193,11 @@ class Generator:
 
     default_instances: ClassVar[int] = 100
     default_channels: ClassVar[Literal[1, 3]] = 1
+
+    background: int = 0
+    draws_masks: ClassVar[bool] = False
+    fills_canvas: ClassVar[bool] = False
+    min_visible: ClassVar[int] = 1
 
     def __init__(self, params: Any, canvas: Canvas, seed: int) -> None:
         self.params = params
@@ -238,8 +302,11 @@ class Generator:
         counters = np.stack([categories, instances, np.ones_like(instances)], axis=1)
         return uniform_streams((self.seed, generator_key(self.name)), counters, counts)
 
-    def render(self, category: Category, instance: int) -> NDArray[np.uint8]:
-        """Draw one instance: uint8 [size, size] or [size, size, channels] of the canvas."""
+    def render(self, category: Category, instance: int) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Draw one instance: uint8 [size, size] or [size, size, channels] of the canvas.
+
+        With ``draws_masks``: (image, mask). The mask is [size, size], boolean or uint8, and not 0 where the object is.
+        """
         raise NotImplementedError(f"{type(self).__name__} implements neither render() nor render_batch()")
 
     def render_batch(
@@ -248,25 +315,79 @@ class Generator:
         """Draw instances of one category into ``out``.
 
         Override it where instances share work. They come in any order, and each image must have the pixels that
-        ``render`` gives, whatever else is in the batch.
+        ``render`` gives, whatever else is in the batch. With ``draws_masks`` it has a fourth argument, ``masks=None``:
+        where it is an array, zeros, uint8 [n, size, size], it gets a 1 at each pixel of the object.
 
         Args:
             instances: numbers of the instances.
             out: zeros; the images are drawn into it.
         """
-        for i, instance in enumerate(instances):
-            image = np.asarray(self.render(category, int(instance)))
-            if image.dtype != np.uint8 or image.shape not in {self.canvas.shape, self.canvas.shape[:2]}:
-                raise TypeError(f"render() returned {_problem(image, self.canvas)}")
-            out[i] = image if image.ndim == 3 else image[:, :, None]
+        render_each(self, category, instances, out, None)
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         """A function that draws instances of these categories on a device, such as a GPU.
 
-        None, the default, lets ``render_batch`` draw on the CPU. Override it where a formula is worth a GPU. It is
-        the only method that may import torch.
+        None, the default, lets ``render_batch`` draw on the CPU. Override it where a formula is worth a GPU. It and
+        ``device_scenes`` are the only methods that may import torch.
         """
         return None
+
+    # Scenes ----------------------------------------------------------------------------------------------------------
+
+    def scene(self, categories: Sequence[Category], index: int) -> Scene:
+        """Draw a scene of the generator's own. Implement it for formulas that draw several objects in one go.
+
+        Recipes with ``scene: own`` draw it; a mapping in ``scene`` has FormulaVision compose single objects instead.
+
+        Args:
+            categories: the recipe's categories.
+            index: number of the scene. The image must depend on it, the seed and the categories alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no scenes of its own")
+
+    def max_scenes(self) -> int | None:
+        """Maximum number of the generator's own scenes; None: unlimited."""
+        return None
+
+    def device_scenes(self, categories: Sequence[Category], device: torch.device) -> DeviceScenes | None:
+        """A function that draws scenes of these categories on a device; None, the default: ``scene`` draws them."""
+        return None
+
+
+def render_each(
+    generator: Generator,
+    category: Category,
+    instances: Int64[np.ndarray, " n"],
+    out: UInt8[np.ndarray, "n size size channels"],
+    masks: UInt8[np.ndarray, "n size size"] | None,
+) -> None:
+    """Draw instances of one category one by one, by ``generator.render``.
+
+    Args:
+        out, masks: zeros; the images are drawn into them. Masks are None where they are not wanted.
+
+    Raises:
+        TypeError: ``render`` returned something else than images and masks of the canvas.
+    """
+    canvas = generator.canvas
+    for i, instance in enumerate(instances):
+        drawn: Any = generator.render(category, int(instance))
+        if generator.draws_masks:
+            if not (isinstance(drawn, tuple) and len(drawn) == 2):
+                raise TypeError(f"render() returned a {type(drawn).__name__}: with draws_masks it is (image, mask)")
+            drawn, mask = drawn
+            mask = np.asarray(mask)
+            if mask.shape != canvas.shape[:2] or mask.dtype not in (bool, np.uint8):
+                raise TypeError(
+                    f"render() returned the mask {mask.dtype} {list(mask.shape)}, not bool or uint8 "
+                    f"{list(canvas.shape[:2])}"
+                )
+            if masks is not None:
+                masks[i] = mask != 0
+        image = np.asarray(drawn)
+        if image.dtype != np.uint8 or image.shape not in {canvas.shape, canvas.shape[:2]}:
+            raise TypeError(f"render() returned {_problem(image, canvas)}")
+        out[i] = image if image.ndim == 3 else image[:, :, None]
 
 
 def _problem(image: NDArray[Any], canvas: Canvas) -> str:

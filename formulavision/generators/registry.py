@@ -196,6 +196,13 @@ _ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "default_instances": (_above_zero, "a whole number above 0"),
     "default_channels": (lambda channels: channels in (1, 3), "1 (gray) or 3 (colour)"),
+    "background": (
+        lambda level: isinstance(level, property) or (type(level) is int and 0 <= level <= 255),
+        "a gray level, 0 to 255",
+    ),
+    "draws_masks": (lambda value: isinstance(value, bool), "True or False"),
+    "fills_canvas": (lambda value: isinstance(value, bool), "True or False"),
+    "min_visible": (_above_zero, "a whole number above 0"),
 }  # fmt: skip
 """Class attributes of a generator: whether a value is allowed, and what it must be."""
 

@@ -9,21 +9,24 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from formulavision.generators.contract import Category, Generator
+from formulavision.generators.contract import Canvas, Category, Generator
 from formulavision.generators.failures import blamed
 from formulavision.generators.registry import THIS_PROCESS, plugins
 from formulavision.recipes.category_files import Parameters, check_digest, parameter_flaw, read_folder
+from formulavision.recipes.parts import GeneratorSettings, Part, category_prefixes
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
-from formulavision.util.config import identity
+from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 from formulavision.util.files import atomic_write, cache_folder
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
-__all__ = ["category_name", "find_categories"]
+__all__ = ["category_name", "find_categories", "find_categories_of_part"]
 
 _CACHE_WORTH_S = 0.5
 """Categories that took longer than this to find are kept in the user's cache folder."""
@@ -32,7 +35,7 @@ _CACHE_WORTH_S = 0.5
 def find_categories(
     recipe: RecipeLike, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
 ) -> list[Category]:
-    """The recipe's categories, in the order of their labels.
+    """The recipe's categories, in the order of their labels: those of its first part come first.
 
     Args:
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
@@ -44,13 +47,28 @@ def find_categories(
         ConfigError: the folder of categories is missing or cannot be read.
     """
     recipe = as_recipe(recipe)
-    count = recipe.num_categories
-    generator = recipe.build()
-    if recipe.categories.folder is not None:
-        read = dict(list(read_folder(recipe.categories.folder, generator).items())[:count])
-        check_digest(recipe.categories.folder, read, recipe.categories.sha256)
+    found: list[Category] = []
+    for part, prefix in zip(recipe.all_parts, category_prefixes(recipe.all_parts), strict=True):
+        own = find_categories_of_part(recipe, part, workers=workers, progress=partial(_further, progress, len(found)))
+        found += [replace(category, name=prefix + category.name) for category in own] if prefix else own
+    return found
+
+
+def _further(progress: Callable[[int], None], before: int, found: int) -> None:
+    progress(before + found)
+
+
+def find_categories_of_part(
+    recipe: Recipe, part: Part, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
+) -> list[Category]:
+    """The categories of a part of the recipe, or of its scene's background; see :func:`find_categories`."""
+    count = part.num_categories
+    generator = part.generator.build(recipe.canvas, recipe.seed)
+    if part.categories.folder is not None:
+        read = dict(list(read_folder(part.categories.folder, generator).items())[:count])
+        check_digest(part.categories.folder, read, part.categories.sha256)
         return [Category(i, name, parameters) for i, (name, parameters) in enumerate(read.items())]
-    if recipe.categories.sha256 is not None:
+    if part.categories.sha256 is not None:
         raise ConfigError("categories.folder: is missing: the recipe's categories were read from files, not found")
     cache = _cache_file(generator)
     # A notebook's cell may define the generator anew with another search and the same version.
@@ -59,7 +77,7 @@ def find_categories(
     if len(found) < count:
         started = time.monotonic()
         found = []
-        for parameters in _search(recipe, generator, count, workers):
+        for parameters in _search(part.generator, generator, count, workers):
             found.append(_as_table(parameters, len(found), generator))
             if found[-1].shape[1] != found[0].shape[1]:
                 raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
@@ -92,7 +110,7 @@ def _as_table(parameters: object, index: int, generator: Generator) -> Parameter
     return table
 
 
-def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> Iterator[object]:
+def _search(settings: GeneratorSettings, generator: Generator, count: int, workers: int) -> Iterator[object]:
     """Parameters of the first ``count`` categories, in order, as the generator returns them.
 
     The number of workers decides where the generator is called, not which of its methods, so it changes no category.
@@ -102,7 +120,7 @@ def _search(recipe: Recipe, generator: Generator, count: int, workers: int) -> I
     if not independent:
         yield from _one_after_another(generator, count)
     elif workers > 1 and count > 1:
-        yield from _in_parallel(recipe, count, workers)
+        yield from _in_parallel(settings, generator, count, workers)
     else:
         yield from (_ask(generator, index) for index in range(count))
 
@@ -118,8 +136,9 @@ def _one_after_another(generator: Generator, count: int) -> Iterator[object]:
         yield parameters
 
 
-def _in_parallel(recipe: Recipe, count: int, workers: int) -> Iterator[object]:
-    pool = worker_pool(workers, _start, recipe.to_dict())
+def _in_parallel(settings: GeneratorSettings, generator: Generator, count: int, workers: int) -> Iterator[object]:
+    canvas = generator.canvas.model_dump()
+    pool = worker_pool(workers, _start, settings.model_dump(mode="json"), canvas, generator.seed)
     chunk = max(1, min(16, count // (4 * workers)))
     try:
         # Not pool.map: it cancels what was not done yet, which the pool cannot mark as failed when its workers end.
@@ -135,11 +154,11 @@ def _in_parallel(recipe: Recipe, count: int, workers: int) -> Iterator[object]:
 _END = object()
 
 
-def _start(recipe: dict[str, object]) -> None:
+def _start(settings: dict[str, object], canvas: dict[str, object], seed: int) -> None:
     """Build the generator of a worker process."""
     global _generator
     try:
-        _generator = Recipe.from_dict(recipe).build()
+        _generator = parse(GeneratorSettings, settings, context=WRITTEN_OUT).build(parse(Canvas, canvas), seed)
     except FormulaVisionError as error:
         _generator = error  # raised by the first call: an error here would end the process with a traceback
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, model_serializer, model_validator
+import numpy as np
+from jaxtyping import Int64
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from formulavision.generators.contract import Canvas, Generator, Params
-from formulavision.generators.failures import ask_for_number, blamed
+from formulavision.generators.contract import Canvas, Generator
+from formulavision.generators.failures import ask_for_number
 from formulavision.generators.registry import plugins
-from formulavision.recipes.category_files import check_digest, digest, holds_categories, read_folder
+from formulavision.recipes.parts import Categories, GeneratorSettings, Part
+from formulavision.recipes.scenes import SceneSettings
+from formulavision.recipes.targets import Target
 from formulavision.util.config import (
     WRITTEN_OUT,
     Config,
@@ -26,83 +30,51 @@ from formulavision.util.config import (
     parse,
     user_path,
 )
-from formulavision.util.errors import ConfigError, PluginError
+from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
+from formulavision.util.text import counted
 
-__all__ = ["Categories", "GeneratorSettings", "Recipe", "RecipeLike", "as_recipe"]
+__all__ = ["Recipe", "RecipeLike", "as_recipe"]
 
-
-class GeneratorSettings(Config):
-    """Name, pixel version and parameters of a generator, in YAML side by side in one mapping."""
-
-    name: str
-    version: int
-    params: SerializeAsAny[Params]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _look_up(cls, data: Any, info: ValidationInfo) -> Any:
-        if isinstance(data, str):
-            data = {"name": data}
-        if not isinstance(data, dict) or ("params" in data and isinstance(data["params"], Params)):
-            return data
-        settings = dict(data)
-        name = settings.pop("name", None)
-        if not isinstance(name, str):
-            raise ConfigError("name: is missing: which generator?")
-        try:
-            generator = plugins()[name].generator
-        except PluginError as error:
-            raise ConfigError(f"name: {error}") from None
-        version = settings.pop("version", generator.version)
-        if version != generator.version:
-            raise ConfigError(
-                f"version: {version!r} of '{name}' draws other pixels than version {generator.version}, which is "
-                f"installed ({plugins()[name].origin})"
-            )
-        with blamed(name, "while its parameters were checked"):
-            params = parse(generator.Params, settings, context=info.context)
-        return {"name": name, "version": version, "params": params}
-
-    @model_serializer
-    def _flat(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, **self.params.model_dump(mode="json")}
-
-
-class Categories(Config):
-    """Source of the categories: the generator finds the first ``count``, or they are read from a folder.
-
-    A folder is a store, or holds one CSV a category in the published FractalDB layout (one row a transformation); the
-    files' stems are the categories' names. The recipe holds a digest of the parameters, so that it still defines every
-    image. A recipe with the digest and without the folder can be read, but not drawn.
-    """
-
-    count: int | None = Field(default=None, ge=1, le=10_000_000, description="number of categories")
-    folder: Path | None = Field(default=None, description="folder of CSV files, one a category, or a store")
-    sha256: str | None = Field(default=None, description="digest of the parameters read from the folder")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, data: Any) -> Any:
-        if isinstance(data, int) and not isinstance(data, bool):
-            return {"count": data}
-        if not isinstance(data, Mapping | Categories):
-            raise ValueError(f"{repr(data)[:60]} is not allowed: must be a number, or a mapping with count or folder")
-        return data
+_SHORT = ("generator", "categories", "instances")
+"""Settings of the only part of a recipe, which stand side by side with the recipe's."""
+_DEFAULT_SCENES = 10_000
 
 
 class Recipe(Config):
-    """A formula-driven dataset: index -> (image, label) for ``len(recipe)`` indices.
+    """A formula-driven dataset: index -> (image, target) for ``len(recipe)`` indices.
 
-    Index i is instance i mod ``instances`` of category i div ``instances``, which is its label.
-    ``Recipe.load("ifs")`` is a generator's recipe with its defaults; ``Recipe.load("recipe.yaml")`` reads a file.
+    Without a scene, index i is instance i mod ``instances`` of category i div ``instances``, which is its label;
+    several parts stand one after the other. With a scene, index i is scene i. ``Recipe.load("ifs")`` is a generator's
+    recipe with its defaults; ``Recipe.load("recipe.yaml")`` reads a file.
+
+    A recipe of one part has its settings side by side (``generator``, ``categories``, ``instances``), and no ``parts``;
+    ``all_parts`` lists the part or parts of any recipe.
     """
 
-    generator: GeneratorSettings
+    generator: GeneratorSettings | None = None
     categories: Categories = Categories()
     instances: int | None = Field(default=None, ge=1, le=1_000_000, description="images a category")
+    parts: tuple[Part, ...] = Field(
+        default=(),
+        description="several generators in one recipe, in place of generator, categories and instances",
+        json_schema_extra={"neutral": []},
+    )
+    scene: SceneSettings | Literal["own"] | None = Field(
+        default=None,
+        description="several objects an image: how to compose them, or own for scenes of the generator's own",
+        json_schema_extra={"neutral": None},
+    )
+    images: int | None = Field(
+        default=None, ge=1, le=1_000_000_000, description="number of scenes", json_schema_extra={"neutral": None}
+    )
+    target: Target | None = Field(
+        default=None,
+        description="what a model learns from an image; not part of the recipe's id",
+        json_schema_extra={"neutral": None},
+    )
     canvas: Canvas = Canvas()
-    seed: int = Field(default=1, ge=0, lt=2**63, description="seed of categories and instances")
+    seed: int = Field(default=1, ge=0, lt=2**63, description="seed of categories, instances and scenes")
 
     if not TYPE_CHECKING:
 
@@ -111,97 +83,241 @@ class Recipe(Config):
                 raise ConfigError(f"Recipe: takes settings by name: Recipe.load({given[0]!r}) takes a name or a file")
             return super().__new__(cls)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        """Write a list of one part side by side."""
+        if not isinstance(data, dict) or not data.get("parts"):
+            return data
+        beside = [name for name in _SHORT if data.get(name)]
+        if beside:
+            raise ConfigError(f"{beside[0]}: is not allowed beside parts, which have their own")
+        parts = data["parts"]
+        if isinstance(parts, list | tuple) and len(parts) == 1 and isinstance(parts[0], dict):
+            (part,) = parts
+            if part.get("generator") and not set(part) - {*_SHORT}:
+                return {name: value for name, value in data.items() if name != "parts"} | part
+        return data
+
+    @field_validator("scene", mode="before")
+    @classmethod
+    def _one_of_two(cls, value: Any, info: ValidationInfo) -> Any:
+        if value in ("own", None) or isinstance(value, SceneSettings):
+            return value
+        if not isinstance(value, dict):
+            raise ConfigError(f": {value!r} is not allowed: must be own, or settings such as {{objects: [1, 8]}}")
+        return parse(SceneSettings, value, context=info.context)
+
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
         # The model is frozen, but here settings that were not given get their values.
-        if "channels" not in self.canvas.model_fields_set:
-            channels = plugins()[self.generator.name].generator.default_channels
-            object.__setattr__(self, "canvas", self.canvas.model_copy(update={"channels": channels}))
-        generator = self.build()
-        if self.categories.folder is not None:
-            resolved = self._read_categories(generator)
-        elif self.categories.sha256 is not None:
-            if self.categories.count is None:
-                raise ConfigError("categories.count: is missing beside categories.sha256")
-            resolved = self.categories
+        if self.generator is None and not self.parts:
+            raise ConfigError("generator: is missing")
+        self._resolve_canvas()
+        parts = self._resolve_parts()
+        if self.parts:
+            self._set(parts=parts)
         else:
-            most = ask_for_number(generator, "max_categories")
-            count = self.categories.count or ask_for_number(generator, "default_categories")
-            assert count is not None
-            if most is not None and count > most:
-                raise ConfigError(f"categories.count: {count} is not allowed: '{generator.name}' has {most} here")
-            resolved = self.categories.model_copy(update={"count": count})
-        most = ask_for_number(generator, "max_instances")
-        instances = self.instances or min(generator.default_instances, most or generator.default_instances)
-        if most is not None and instances > most:
-            raise ConfigError(
-                f"instances: {instances} is not allowed: '{generator.name}' has {most} different images a category here"
-            )
-        object.__setattr__(self, "categories", resolved)
-        object.__setattr__(self, "instances", instances)
+            self._set(categories=parts[0].categories, instances=parts[0].instances)
+        if self.scene is not None:
+            self._set(**self._resolve_scene())
+        elif self.images is not None:
+            raise ConfigError("images: is the number of scenes; without a scene, instances is the images a category")
+        self._set(target=self._resolve_target())
         return self
 
-    def _read_categories(self, generator: Generator) -> Categories:
-        """The folder's categories with their number and digest, the folder as an absolute path."""
-        given = self.categories
-        assert given.folder is not None
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _only_part(self) -> Part:
+        assert self.generator is not None
+        return Part(generator=self.generator, categories=self.categories, instances=self.instances)
+
+    def _resolve_canvas(self) -> None:
+        """Channels that were not given: the generators' default, or 3 where a scene colours its objects."""
+        if "channels" in self.canvas.model_fields_set:
+            return
+        wanted = [part.generator.generator.default_channels for part in self.all_parts]
+        if isinstance(self.scene, SceneSettings) and self.scene.colors == "random":
+            wanted.append(3)
+        self._set(canvas=self.canvas.model_copy(update={"channels": max(wanted)}))
+
+    def _resolve_parts(self) -> tuple[Part, ...]:
+        parts, in_scene = [], self.scene is not None
+        for number, part in enumerate(self.all_parts):
+            try:
+                parts.append(part.resolved(self.canvas, self.seed, in_scene=in_scene))
+                if not in_scene and (part.share is not None or part.object != "shape"):
+                    raise ConfigError(f"{'object' if part.share is None else 'share'}: is not allowed without a scene")
+            except ConfigError as error:
+                raise error.under(f"parts.{number}") if self.parts else error from None
+        if self.is_scene:
+            shares = _shares(parts)
+            parts = [
+                part.model_copy(update={"share": share if len(parts) > 1 else None})
+                for part, share in zip(parts, shares, strict=True)
+            ]
+        return tuple(parts)
+
+    def _resolve_scene(self) -> dict[str, Any]:
+        """The scene and the number of images, checked."""
+        if self.scene == "own":
+            if len(self.all_parts) > 1:
+                raise ConfigError("scene: own is not allowed with several parts: one generator draws its own scenes")
+            generator = self.build()
+            if type(generator).scene is Generator.scene:
+                raise ConfigError(
+                    f"scene: own is not allowed: '{generator.name}' has no scenes of its own; a mapping, such as "
+                    "{objects: [1, 8]}, composes its images"
+                )
+            most = ask_for_number(generator, "max_scenes")
+            images = self.images or min(most or _DEFAULT_SCENES, _DEFAULT_SCENES)
+            if most is not None and images > most:
+                raise ConfigError(f"images: {images} is not allowed: '{generator.name}' has {most} scenes here")
+            return {"images": images}
+        scene = self.scene
+        assert isinstance(scene, SceneSettings)
+        for number, part in enumerate(self.all_parts):
+            if part.generator.generator.fills_canvas and part.object == "shape":
+                where, name = f"parts.{number}.object" if self.parts else "generator", part.generator.name
+                raise ConfigError(
+                    f"{where}: images of '{name}' have no background, so an object has no shape: "
+                    f"parts: [{{generator: {name}, object: fill}}] takes them as squares"
+                )
         try:
-            folder = user_path(given.folder).absolute()
+            scene.sides(self.canvas)
+            if scene.background is not None:
+                try:
+                    behind = scene.background.resolved(self.canvas, self.seed, in_scene=True)
+                except ConfigError as error:
+                    raise error.under("background") from None
+                scene = scene.model_copy(update={"background": behind})
         except ConfigError as error:
-            raise ConfigError(f"categories.folder: {error}") from None
-        if given.count is not None and given.sha256 is not None and not holds_categories(folder):
-            # Without its categories the recipe can be read, but not drawn.
-            return given.model_copy(update={"folder": folder})
-        parameters = read_folder(folder, generator)
-        count = given.count or len(parameters)
-        if count > len(parameters):
-            raise ConfigError(f"categories.count: {count} is not allowed: the folder holds {len(parameters)}")
-        first = dict(list(parameters.items())[:count])
-        sha256 = digest(first) if given.sha256 is None else given.sha256
-        check_digest(folder, first, sha256)
-        return given.model_copy(update={"folder": folder, "count": count, "sha256": sha256})
+            raise error.under("scene") from None
+        return {"scene": scene, "images": self.images or _DEFAULT_SCENES}
+
+    def _resolve_target(self) -> Target:
+        if self.scene is None:
+            if self.target not in (None, "class"):
+                raise ConfigError(
+                    f"target: {self.target} is not allowed without a scene: 'scene: {{objects: 1}}' draws one object "
+                    "an image"
+                )
+            return "class"
+        target = self.target or "semantic"
+        if target == "class" and not (isinstance(self.scene, SceneSettings) and self.scene.objects == (1, 1)):
+            raise ConfigError(
+                "target: class is not allowed with scenes of several objects: must be labels, semantic or objects"
+            )
+        return target
 
     def __len__(self) -> int:
-        return self.num_categories * self.num_instances
+        if self.images is not None:
+            return self.images
+        return sum(part.num_categories * part.num_instances for part in self.all_parts)
 
     def __repr__(self) -> str:
-        size, kind = self.canvas.size, "gray" if self.canvas.channels == 1 else "colour"
-        return (
-            f"Recipe({self.generator.name}: {self.num_categories:,} categories x {self.num_instances:,} images of "
-            f"{size} x {size}, {kind}, seed {self.seed}, id {self.id})"
-        )
+        return f"Recipe({self.facts()}, seed {self.seed}, id {self.id})"
 
     __str__ = __repr__
 
+    def facts(self) -> str:
+        """The recipe in a line: what it draws, how many, and their size."""
+        size, kind = self.canvas.size, "gray" if self.canvas.channels == 1 else "colour"
+        pixels = f"{size} x {size}, {kind}"
+        drawn = [f"{part.num_categories:,} {part.generator.name}" for part in self.all_parts]
+        if self.scene is None:
+            return (
+                "; ".join(
+                    f"{part.generator.name}: {part.num_categories:,} categories x {part.num_instances:,} images"
+                    for part in self.all_parts
+                )
+                + f" of {pixels}"
+            )
+        if isinstance(self.scene, SceneSettings):
+            low, high = self.scene.objects
+            holds = f"{low:,} to {high:,} objects" if low < high else counted(low, "object")
+        else:
+            holds = "objects"
+        return f"{len(self):,} scenes of {pixels}, with {holds} of {' and '.join(drawn)} categories"
+
+    @property
+    def is_scene(self) -> bool:
+        """Whether an image is a scene of several objects."""
+        return self.scene is not None
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The parts, one or more, in whichever form the recipe was written."""
+        return self.parts or (self._only_part(),)
+
+    @property
+    def generator_names(self) -> str:
+        """The names of the parts' generators, each once, as in ``ifs, bezier``."""
+        return ", ".join(dict.fromkeys(part.generator.name for part in self.all_parts))
+
     @property
     def num_categories(self) -> int:
-        assert self.categories.count is not None
-        return self.categories.count
+        """Categories of all parts. Labels run over the parts: those of the first part come first."""
+        return sum(part.num_categories for part in self.all_parts)
 
     @property
     def num_instances(self) -> int:
-        """Images a category."""
-        assert self.instances is not None
-        return self.instances
+        """Images a category; only of a recipe of one part without a scene."""
+        (part,) = self.all_parts
+        return part.num_instances
+
+    @property
+    def min_visible(self) -> int:
+        """Least number of visible pixels of an object that has a box, mask and label."""
+        if isinstance(self.scene, SceneSettings):
+            return self.scene.min_visible
+        return self.all_parts[0].generator.generator.min_visible
+
+    def locate(self, indices: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Label and instance of each index of a recipe without a scene.
+
+        Args:
+            indices: from 0 to below the length.
+
+        Returns:
+            The labels and the instances, int64 [n] each.
+        """
+        counts = np.array([part.num_instances for part in self.all_parts])
+        sizes = counts * [part.num_categories for part in self.all_parts]
+        part = np.searchsorted(np.cumsum(sizes), indices, side="right")
+        first = np.cumsum(sizes) - sizes
+        labels, instances = np.divmod(indices - first[part], counts[part])
+        return labels + self.first_labels[part], instances
+
+    @property
+    def first_labels(self) -> Int64[np.ndarray, " parts"]:
+        """The label of each part's first category."""
+        counts = np.array([part.num_categories for part in self.all_parts], np.int64)
+        return np.cumsum(counts) - counts
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits that identify the images. They depend neither on the path of the categories' folder nor
-        on settings that were added later and have their neutral value."""
-        settings = self.generator
+        """16 hexadecimal digits that identify the images. They depend neither on the path of the categories' folder, on
+        the target, nor on settings that were added later and have their neutral value."""
         content = identity(self)
-        content["generator"] = {"name": settings.name, "version": settings.version, **identity(settings.params)}
-        own = content["categories"].items()
-        content["categories"] = {key: value for key, value in own if key != "folder" and value is not None}
+        content.pop("target", None)
+        if self.parts:
+            for name in _SHORT:
+                del content[name]
+            content["parts"] = [part.identity() for part in self.parts]
+        else:
+            content |= self._only_part().identity()
+        if isinstance(self.scene, SceneSettings) and self.scene.background is not None:
+            content["scene"]["background"] = self.scene.background.identity()
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def build(self) -> Generator:
-        """The generator of this recipe, ready to draw."""
-        settings = self.generator
-        generator = plugins()[settings.name].generator
-        with blamed(settings.name, "in __init__()"):
-            return generator(settings.params, self.canvas, self.seed)
+        """The generator of a recipe of one part, ready to draw."""
+        (part,) = self.all_parts
+        return part.generator.build(self.canvas, self.seed)
 
     # YAML both ways --------------------------------------------------------------------------------------------------
 
@@ -223,8 +339,8 @@ class Recipe(Config):
         if isinstance(data.get("categories"), int) and data["categories"] is not True:
             data = {**data, "categories": {"count": data["categories"]}}
         data = apply_settings(data, settings)
-        generator = data.get("generator")
-        written_out = isinstance(generator, dict) and "version" in generator
+        generators = [part.get("generator") for part in _mappings_of_parts(data)]
+        written_out = any(isinstance(generator, dict) and "version" in generator for generator in generators)
         return parse(cls, data, context=WRITTEN_OUT if written_out else None)
 
     @classmethod
@@ -254,9 +370,10 @@ class Recipe(Config):
         if "arms" in data:
             raise ConfigError(f"{path}: is a comparison, not a recipe: formulavision compare {path}")
         settings = list(settings)
-        categories = data.get("categories")
-        if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
-            data["categories"] = {**categories, "folder": str(path.parent / user_path(categories["folder"]))}
+        for part in _mappings_of_parts(data):
+            categories = part.get("categories")
+            if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
+                part["categories"] = {**categories, "folder": str(path.parent / user_path(categories["folder"]))}
         try:
             return cls.from_dict(data, settings)
         except ConfigError as error:
@@ -265,13 +382,26 @@ class Recipe(Config):
     def to_dict(self) -> dict[str, Any]:
         """Plain values only; ``Recipe.from_dict`` gives the same recipe back."""
         data = self.model_dump(mode="json")
-        data["categories"] = {key: value for key, value in data["categories"].items() if value is not None}
+        for name in ("parts", "scene", "images") if self.scene is None else ("parts",):
+            if not data[name]:
+                del data[name]
+        if self.scene is None:
+            del data["target"]
+        if self.parts:
+            for name in _SHORT:
+                del data[name]
+        for part in _mappings_of_parts(data):
+            part["categories"] = {key: value for key, value in part["categories"].items() if value is not None}
+            for name in ("instances", "share", "object"):
+                if part.get(name, "shape") in (None, "shape"):
+                    part.pop(name, None)
         return data
 
     def portable(self) -> dict[str, Any]:
         """Plain values without the folder of categories: equal on every machine; readable there, but not drawable."""
         data = self.to_dict()
-        data["categories"].pop("folder", None)
+        for part in _mappings_of_parts(data):
+            part["categories"].pop("folder", None)
         return data
 
     def to_yaml(self) -> str:
@@ -302,3 +432,29 @@ def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
         f"recipe: a {type(recipe).__name__} is not allowed: must be a Recipe, the path of its file, a mapping, or the "
         "name of a generator"
     )
+
+
+def _mappings_of_parts(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The mappings in a recipe's plain values that have a generator and categories: parts, and a scene's background.
+
+    In the short form, the recipe's own mapping is that of its only part.
+    """
+    parts, scene = data.get("parts"), data.get("scene")
+    found = [*(parts if isinstance(parts, list) else []), scene.get("background") if isinstance(scene, dict) else None]
+    yield from (part for part in ([] if parts else [data]) + found if isinstance(part, dict))
+
+
+def _shares(parts: Sequence[Part]) -> list[float]:
+    """The share of each part: what it states, or of what others leave, in proportion to its categories.
+
+    Raises:
+        ConfigError: the shares that are stated leave nothing, or too much.
+    """
+    stated = sum(part.share or 0.0 for part in parts)
+    others = sum(part.num_categories for part in parts if part.share is None)
+    rest = 1.0 - stated
+    if others and rest <= 0:
+        raise ConfigError(f"parts: the shares add up to {stated:g} and leave nothing for the parts without share")
+    if not others and abs(rest) > 1e-6:
+        raise ConfigError(f"parts: the shares add up to {stated:g}, must be 1 where every part has one")
+    return [part.share or rest * part.num_categories / others for part in parts]

@@ -57,7 +57,7 @@ def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances
     side = max(1, min(size * max(1, min(_SMALLEST, room) // size), room))
     pitch = max(side + _GAP, narrowest)
 
-    generator = recipe.generator
+    generator = recipe.all_parts[0].generator
     title = [
         f"{generator.name}, version {generator.version}, recipe {recipe.id}",
         f"{recipe.num_categories:,} categories x {recipe.num_instances:,} instances, "

@@ -201,7 +201,7 @@ def _fill(
         root,
         Manifest(
             formulavision=__version__,
-            generator_package=plugins()[recipe.generator.name].origin,
+            generator_package=plugins()[recipe.all_parts[0].generator.name].origin,
             format=format,
             recipe_id=recipe.id,
             recipe=recipe.portable(),

@@ -57,7 +57,7 @@ def redraw(
     """
     if len(indices) == 0:
         return
-    generator = plugins()[store.recipe.generator.name].generator
+    generator = plugins()[store.recipe.all_parts[0].generator.name].generator
     file = getattr(sys.modules.get(generator.__module__), "__file__", None)
     source = _Source(generator.name, generator.__module__, file, generator.__qualname__)
     comparison = _Comparison(store.path, categories, indices, damaged_pieces)
@@ -207,7 +207,10 @@ class _Comparison:
             return "it is drawn otherwise each time: by a clock, global random numbers, or by what was drawn before it"
         if np.array_equal(first, stored) or not np.array_equal(first, drawn) or not np.array_equal(first, later):
             return "it is drawn otherwise after other images: a generator must keep nothing that changes its images"
-        origin, written = plugins()[self.store.recipe.generator.name].origin, self.store.manifest.generator_package
+        origin, written = (
+            plugins()[self.store.recipe.all_parts[0].generator.name].origin,
+            self.store.manifest.generator_package,
+        )
         if origin != written:
             return f"{written} wrote the store, and {origin}, which is installed, draws other pixels"
         return (

@@ -78,6 +78,7 @@ class Perlin(Generator):
     name = "perlin"
     version = 1
     Params = PerlinParams
+    fills_canvas = True
     columns = ("frequency_x", "frequency_y")
     category_params = frozenset({"grid"})
 

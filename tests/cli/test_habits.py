@@ -159,7 +159,7 @@ def test_suggested_categories_are_drawn_with_the_settings_that_they_were_found_w
     (generate,) = suggested(run("categories", "ifs", "--categories", "2", *settings, "-o", "cats"))
     run(*generate, "--instances", "1")
     drawn = fv.Store(Path("data/cats")).recipe
-    assert drawn.generator.params.model_dump()["search"] == "published" and drawn.canvas.size == 64
+    assert drawn.build().params.model_dump()["search"] == "published" and drawn.canvas.size == 64
     generator = drawn.build()
     for found, stored in zip(read_folder(Path("cats"), generator).values(),
                              read_folder(Path("data/cats"), generator).values(), strict=True):  # fmt: skip

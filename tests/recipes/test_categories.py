@@ -159,7 +159,8 @@ def test_a_search_that_is_stopped_ends_its_workers_without_a_traceback(monkeypat
     monkeypatch.setattr(ProcessPoolExecutor, "shutdown", late)
     raised: list[object] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
-    found = _in_parallel(as_recipe("ifs"), 5000, 2)
+    recipe = as_recipe("ifs")
+    found = _in_parallel(recipe.all_parts[0].generator, recipe.build(), 5000, 2)
     next(found)
     del found
     assert raised == []

@@ -1,0 +1,93 @@
+"""Targets: what a model learns from a scene. The object map and the objects' categories determine all of them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int8, Int64, UInt8, UInt16
+
+from formulavision.generators.contract import Scene
+
+__all__ = [
+    "IGNORED",
+    "IGNORED_16",
+    "MAX_CATEGORIES_8",
+    "TARGETS",
+    "Objects",
+    "Target",
+    "has_label",
+    "labels_target",
+    "objects_target",
+    "semantic_target",
+    "visible_pixels",
+]
+
+Target = Literal["class", "labels", "semantic", "objects"]
+TARGETS: tuple[Target, ...] = ("class", "labels", "semantic", "objects")
+"""class: one category an image; labels: the categories that are visible; semantic: a category at each pixel; objects:
+the mask, box and category of each object."""
+
+IGNORED, IGNORED_16 = 255, 65535
+"""Value of pixels in semantic targets that are not counted: in 8 bits, and in 16 bits."""
+MAX_CATEGORIES_8 = 254
+"""Largest number of categories of which semantic targets have 8 bits."""
+
+
+class Objects(NamedTuple):
+    """The visible objects of a scene.
+
+    Attributes:
+        boxes: int64 [n, 4]: left, top, right and bottom in pixels; right and bottom are the first that are outside.
+        categories: int64 [n].
+        numbers: int64 [n]: the value of each object in the object map.
+    """
+
+    boxes: Int64[np.ndarray, "n 4"]
+    categories: Int64[np.ndarray, " n"]
+    numbers: Int64[np.ndarray, " n"]
+
+
+def visible_pixels(object_map: UInt16[np.ndarray, "size size"], objects: int) -> Int64[np.ndarray, " objects"]:
+    """The number of pixels of each object that are visible."""
+    return np.bincount(object_map.ravel(), minlength=objects + 1)[1 : objects + 1]
+
+
+def has_label(scene: Scene, min_visible: int) -> Bool[np.ndarray, " objects"]:
+    """Whether each object has a box, mask and label: at least ``min_visible`` pixels of it, and one, are visible."""
+    return visible_pixels(scene.object_map, len(scene.categories)) >= max(1, min_visible)
+
+
+def labels_target(scene: Scene, num_categories: int, min_visible: int) -> Int8[np.ndarray, " categories"]:
+    """1 for each category of which an object has a label, 0 for the others."""
+    present = np.zeros(num_categories, np.int8)
+    present[scene.categories[has_label(scene, min_visible)]] = 1
+    return present
+
+
+def semantic_target(
+    scene: Scene, num_categories: int, min_visible: int
+) -> UInt8[np.ndarray, "size size"] | UInt16[np.ndarray, "size size"]:
+    """Category + 1 at each pixel of an object that has a label, 0 elsewhere.
+
+    Returns:
+        uint8, or uint16 where there are more than 254 categories.
+    """
+    values = np.where(has_label(scene, min_visible), scene.categories + 1, 0)
+    table = np.concatenate([[0], values]).astype(np.uint8 if num_categories <= MAX_CATEGORIES_8 else np.uint16)
+    return table[scene.object_map]
+
+
+def objects_target(scene: Scene, min_visible: int) -> Objects:
+    """The objects that have a label, with the boxes of their visible pixels."""
+    count = len(scene.categories)
+    boxes = np.zeros((count + 1, 4), np.int64)
+    boxes[:, :2] = max(scene.object_map.shape)
+    rows, columns = np.nonzero(scene.object_map)
+    numbers = scene.object_map[rows, columns]
+    np.minimum.at(boxes[:, 0], numbers, columns)
+    np.minimum.at(boxes[:, 1], numbers, rows)
+    np.maximum.at(boxes[:, 2], numbers, columns + 1)
+    np.maximum.at(boxes[:, 3], numbers, rows + 1)
+    chosen = np.flatnonzero(has_label(scene, min_visible))
+    return Objects(boxes[chosen + 1], scene.categories[chosen], chosen + 1)

@@ -55,7 +55,7 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
         recipe = arm.recipe
         text = (
             f"{recipe.num_categories:,} categories × {recipe.num_instances:,} instances ({len(recipe):,} images), "
-            f"drawn by {recipe.all_parts[0].generator.name} of {plugins()[recipe.generator.name].origin}"
+            f"drawn by {recipe.all_parts[0].generator.name} of {plugins()[recipe.all_parts[0].generator.name].origin}"
         )
     elif arm.images is not None:
         opened = datasets[arm.images]

@@ -207,10 +207,8 @@ class _Comparison:
             return "it is drawn otherwise each time: by a clock, global random numbers, or by what was drawn before it"
         if np.array_equal(first, stored) or not np.array_equal(first, drawn) or not np.array_equal(first, later):
             return "it is drawn otherwise after other images: a generator must keep nothing that changes its images"
-        origin, written = (
-            plugins()[self.store.recipe.all_parts[0].generator.name].origin,
-            self.store.manifest.generator_package,
-        )
+        name = self.store.recipe.all_parts[0].generator.name
+        origin, written = plugins()[name].origin, self.store.manifest.generator_package
         if origin != written:
             return f"{written} wrote the store, and {origin}, which is installed, draws other pixels"
         return (

@@ -172,8 +172,8 @@ def _categories(store: Store, found: list[Category]) -> Iterator[str]:
     for name, category in zip(own, found, strict=False):
         if name != category.name or own[name].tobytes() != category.parameters.tobytes():
             yield (
-                f"{store.path / CATEGORIES}: category {name} is not the one that '{store.recipe.generator_names}' finds "
-                "here: another version of it, or of the libraries that it needs, found it"
+                f"{store.path / CATEGORIES}: category {name} is not the one that '{store.recipe.generator_names}' "
+                "finds here: another version of it, or of the libraries that it needs, found it"
             )
             return
     if len(own) != len(found):

@@ -16,17 +16,17 @@ lines = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(lines)
 
 AT_MOST = {
-    "cli": 1_050,
-    "comparison": 3_000,
-    "data": 2_000,
-    "evaluation": 1_000,
+    "cli": 1_200,
+    "comparison": 3_300,
+    "data": 2_500,
+    "evaluation": 1_200,
     "formulavision": 150,
-    "generators": 400,
-    "plugins": 1_700,
-    "recipes": 750,
-    "rendering": 1_150,
-    "storage": 1_600,
-    "training": 3_150,
+    "generators": 500,
+    "plugins": 2_600,
+    "recipes": 1_600,
+    "rendering": 1_700,
+    "storage": 2_200,
+    "training": 3_700,
     "util": 1_000,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""

@@ -14,7 +14,8 @@ from formulavision.comparison import ComparisonSettings
 
 RECIPE = {"generator": {"name": "perlin", "grid": 2}, "categories": 2, "instances": 2,
           "canvas": {"size": 16, "padding": 0}}  # fmt: skip
-SPECIAL = {"Generator", "Params", "DeviceRenderer", "ImageDataset", "Progress", "RecipeDataset", "LightningClassifier"}
+SPECIAL = {"Generator", "Params", "DeviceRenderer", "DeviceScenes", "ImageDataset", "Progress", "RecipeDataset",
+           "LightningClassifier"}  # fmt: skip
 """Classes to subclass, protocols, and a torch module, which lists its layers as any other."""
 
 
@@ -54,6 +55,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         fv.Probe(**tested, method="knn", train_images=4, draws=[0.5], spread=None, penalty=None),
         fv.ClassDifference("a", 4, 0.5, 0.25, 0.25, 0.5), fv.TrainSettings(epochs=3), fv.verify(store),
         fv.bench(RECIPE, seconds=0.001), fv.Loaded(["a"], [], [], []),
+        drawer.recipe.all_parts[0], fv.SceneSettings(objects=(2, 3)),
+        fv.Scene(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.uint16), np.array([3, 4])),
     ]  # fmt: skip
     return {type(each).__name__: each for each in made}
 

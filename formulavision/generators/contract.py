@@ -109,6 +109,10 @@ class Scene(NamedTuple):
     object_map: UInt16[np.ndarray, "size size"]
     categories: Int64[np.ndarray, " objects"]
 
+    def __repr__(self) -> str:
+        height, width = self.object_map.shape
+        return f"Scene({height} x {width}, objects of the categories {self.categories.tolist()[:20]})"
+
 
 @runtime_checkable
 class DeviceRenderer(Protocol):

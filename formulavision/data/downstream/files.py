@@ -18,16 +18,16 @@ from formulavision.data.downstream.pixels import to_rgb, why_not_rgb
 from formulavision.util.errors import DownstreamError
 from formulavision.util.files import is_system_leftover
 
-__all__ = ["ImageFiles", "images_in", "read_text", "subfolders"]
+__all__ = ["UNREADABLE", "ImageFiles", "images_in", "read_text", "subfolders"]
 
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that PIL recognises, and decodes with another program or not at all."""
 
 _SIZES = 100_000
-_HEADERS = 2000
 _CONTENTS = 300
 _MEGABYTE = 1 << 20
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""Exceptions that Pillow raises for files that are no images, or damaged ones."""
 
 
 class ImageFiles:
@@ -41,6 +41,9 @@ class ImageFiles:
     Raises:
         DownstreamError: a file is missing, is empty, or is no image; the first one, and how many more there are.
     """
+
+    checked = 2000
+    """Files whose headers are checked, at even distances."""
 
     def __init__(self, folder: Path, names: Sequence[str], known_as: Sequence[str] | None = None) -> None:
         self.folder = folder
@@ -58,7 +61,7 @@ class ImageFiles:
             # torchvision's decoder takes a quarter less time, and is deprecated.
             with Image.open(file) as image:
                 return to_rgb(image)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DownstreamError(f"{file}: cannot be decoded ({error}): replace or remove it") from None
 
     def content(self, indices: NDArray[np.int64]) -> bytes:
@@ -71,7 +74,7 @@ class ImageFiles:
         return b"\0".join(self.known_as[indices].tolist()) + sizes.tobytes() + pixels.digest()
 
     def _check(self) -> None:
-        """Look for empty files among 100,000 at even distances, and for unreadable headers among 2,000.
+        """Look for empty files among 100,000 at even distances, and for unreadable headers among ``checked``.
 
         An unreadable file that these miss is named when it is read.
         """
@@ -79,7 +82,7 @@ class ImageFiles:
         looked_at = spread_evenly(everything, _SIZES)
         empty = looked_at[self._sizes(looked_at) == 0]
         bad = [(int(index), "is empty (0 bytes)") for index in empty]
-        headers = np.setdiff1d(spread_evenly(everything, _HEADERS), empty)
+        headers = np.setdiff1d(spread_evenly(everything, self.checked), empty)
         bad += [(int(index), reason) for index in headers if (reason := self._wrong_with(index))]
         if bad:
             index, reason = min(bad)
@@ -107,7 +110,7 @@ class ImageFiles:
                 return why_not_rgb(image)
         except OSError as error:
             return error.strerror if error.strerror else "is not an image that can be read"
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return f"is not an image that can be read ({error})"
 
 

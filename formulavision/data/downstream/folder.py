@@ -31,6 +31,8 @@ def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
     """
     if not root.is_dir():
         raise DownstreamError(f"{root}: no such folder")
+    if {"images", "masks"} <= {*subfolders(root)} and SPLITS.keys() & map(str.lower, subfolders(root / "images")):
+        raise DownstreamError(f"{root}: holds images/ and masks/, each with the parts of a dataset: give masks:{root}")
     splits = _splits(root)
     train, test = splits.get("train"), _tested(root, splits, settings)
     trained = root if train is None else root / train

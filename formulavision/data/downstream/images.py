@@ -17,7 +17,16 @@ from formulavision.util.errors import DownstreamError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_TEST_SHARE", "ImageSource", "LabelledImages", "Labels", "Sides", "divide", "spread_evenly"]
+__all__ = [
+    "DEFAULT_TEST_SHARE",
+    "ImageSource",
+    "LabelledImages",
+    "Labels",
+    "Sides",
+    "as_pixels",
+    "divide",
+    "spread_evenly",
+]
 
 DEFAULT_TEST_SHARE = 0.2
 """Share of each class that is tested on where a dataset has no test images."""
@@ -75,6 +84,11 @@ class LabelledImages:
         """Whether an image has several labels."""
         return self.labels.ndim == 2
 
+    @property
+    def target(self) -> str:
+        """The target of an image: ``class``, ``labels`` (several), or ``semantic`` (a class a pixel)."""
+        return "labels" if self.multi_label else "class"
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -84,14 +98,7 @@ class LabelledImages:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         import torch
 
-        image = self.source(int(self.indices[index]))
-        if isinstance(image, Image.Image):
-            # Copied, because torch warns of memory that may not be written to.
-            image = np.array(image if image.mode == "RGB" else to_rgb(image))
-        elif image.ndim == 2:
-            image = np.repeat(image[:, :, None], 3, axis=2)
-        # A view: torchvision resizes bytes that lie pixel by pixel twice as fast, to the same values.
-        pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
+        pixels = as_pixels(self.source(int(self.indices[index])))
         return pixels, torch.from_numpy(self.labels[index]) if self.multi_label else int(self.labels[index])
 
     def part(self, chosen: NDArray[Any]) -> LabelledImages:
@@ -108,6 +115,19 @@ class LabelledImages:
         result.update(self.labels.tobytes())
         result.update(self.source.content(self.indices))
         return result.hexdigest()[:16]
+
+
+def as_pixels(image: Image.Image | NDArray[np.uint8]) -> torch.Tensor:
+    """An image of an :class:`ImageSource` as a uint8 tensor [3, h, w]."""
+    import torch
+
+    if isinstance(image, Image.Image):
+        # Copied, because torch warns of memory that may not be written to.
+        image = np.array(image if image.mode == "RGB" else to_rgb(image))
+    elif image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    # A view: torchvision resizes bytes that lie pixel by pixel twice as fast, to the same values.
+    return torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)

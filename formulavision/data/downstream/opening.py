@@ -17,9 +17,16 @@ from formulavision.data.downstream.files import ImageFiles
 from formulavision.data.downstream.folder import open_folder
 from formulavision.data.downstream.imagenet import open_imagenet
 from formulavision.data.downstream.images import LabelledImages, Sides
+from formulavision.data.downstream.masks import open_masks
+from formulavision.data.downstream.masks_published import (
+    open_ade20k,
+    open_cityscapes,
+    open_oxfordiiitpet_masks,
+    open_voc2012_masks,
+)
 from formulavision.data.downstream.omniglot import open_omniglot
 from formulavision.data.downstream.places365 import open_places365
-from formulavision.data.downstream.settings import PYTHON, SPLITS, DownstreamSettings
+from formulavision.data.downstream.settings import PYTHON, SEGMENTATION, SPLITS, DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import default_root, may_download, open_torchvision
 from formulavision.data.downstream.voc2012 import open_voc2012
 from formulavision.generators.streams import random_stream
@@ -28,8 +35,20 @@ from formulavision.util.errors import ConfigError, DownstreamError
 
 __all__ = ["Downstream", "DownstreamLike", "count_shared", "open_downstream", "open_for_run"]
 
-_LOCAL = {"folder": open_folder, "imagenet": open_imagenet}
-_DOWNLOADED = {"omniglot": open_omniglot, "places365": open_places365, "voc2012": open_voc2012}
+_LOCAL = {
+    "folder": open_folder,
+    "imagenet": open_imagenet,
+    "masks": open_masks,
+    "ade20k": open_ade20k,
+    "cityscapes": open_cityscapes,
+}
+_DOWNLOADED = {
+    "omniglot": open_omniglot,
+    "places365": open_places365,
+    "voc2012": open_voc2012,
+    "voc2012-masks": open_voc2012_masks,
+    "oxfordiiitpet-masks": open_oxfordiiitpet_masks,
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +82,12 @@ class Downstream:
         return len(self.classes)
 
     @property
+    def target(self) -> str:
+        """The target of an image: ``class``; ``labels`` (several); ``semantic`` (a class a pixel: uint8 [h, w], ignored
+        pixels are 255)."""
+        return self.train.target
+
+    @property
     def multi_label(self) -> bool:
         """Whether an image has several labels: int8 [classes], 1 present, 0 absent, -1 not counted."""
         return self.train.multi_label
@@ -74,7 +99,8 @@ class Downstream:
     def content(self) -> str:
         """The numbers of images and classes, in words."""
         sides = f"{len(self.train):,} training and {len(self.test):,} test images"
-        return f"{sides} of {self.num_classes} classes{', several an image' if self.multi_label else ''}"
+        several = {"labels": ", several an image", "semantic": ", with masks"}.get(self.target, "")
+        return f"{sides} of {self.num_classes} classes{several}"
 
     def identity(self) -> dict[str, Any]:
         """The dataset as a run records it, in plain values: which images and labels, wherever the files are."""
@@ -130,6 +156,8 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
         )
     name = settings.kind if settings.root is None else f"{settings.kind}:{settings.root}"
     whole = _open(settings)
+    if settings.kind in SEGMENTATION:
+        return Downstream(name, settings, whole.train, whole.test, whole.note)
     labels = _labels_of(settings, whole, name)
     train, test = (
         _reduce(side, labels, whole.numbers or range(side.num_classes), settings, setting)

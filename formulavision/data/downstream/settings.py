@@ -13,7 +13,7 @@ from formulavision.data.downstream.torchvision_sets import TORCHVISION
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
-__all__ = ["KINDS", "PYTHON", "SPLITS", "DownstreamSettings"]
+__all__ = ["KINDS", "PYTHON", "SEGMENTATION", "SPLITS", "DownstreamSettings", "read_classes"]
 
 
 SPLITS = {
@@ -23,11 +23,14 @@ SPLITS = {
 }
 """Usual names of the parts of a divided folder, in lower case -> the part."""
 
-KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION)
+SEGMENTATION = ("masks", "voc2012-masks", "ade20k", "cityscapes", "oxfordiiitpet-masks")
+"""Kinds of datasets whose images have masks: a class a pixel."""
+
+KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION, *SEGMENTATION)
 PYTHON = "python"
 """Kind of a dataset that is an object of a Python program."""
 
-_NEED_ROOT = ("folder", "imagenet")
+_NEED_ROOT = ("folder", "imagenet", "masks", "ade20k", "cityscapes")
 
 
 class DownstreamSettings(Config):
@@ -44,12 +47,20 @@ class DownstreamSettings(Config):
     classes: tuple[str, ...] | None = Field(
         default=None,
         min_length=2,
-        description="classes to keep, in the order of their labels: names (or wnids), or a text file with one a line",
+        description="classes to keep, in the order of their labels: names (or wnids), or a text file with one a line; "
+        "for kind masks the names of the values 0, 1, 2 ...",
     )
     exclude: tuple[str, ...] = Field(
         default=(),
         description="classes to leave out: names (or wnids), or a text file with one a line",
         json_schema_extra={"neutral": []},
+    )
+    ignored: int = Field(
+        default=255,
+        ge=0,
+        le=65535,
+        description="value of a mask's pixels that count neither in training nor in metrics, for kind masks",
+        json_schema_extra={"neutral": 255},
     )
     test_split: Literal["val", "test"] | None = Field(
         default=None,
@@ -114,7 +125,7 @@ class DownstreamSettings(Config):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str | Path):
-            return _read_classes(user_path(value))
+            return read_classes(user_path(value))
         if isinstance(value, list):  # YAML reads the names 1 and 2 as numbers
             return [str(name) if type(name) is int else name for name in value]
         return value
@@ -131,8 +142,16 @@ class DownstreamSettings(Config):
         if self.kind in _NEED_ROOT and self.root is None:
             raise ValueError(f"root: is missing: which folder? ({self.kind}:/path)")
         given = [name for name in ("test_split", "test_share", "test_seed") if getattr(self, name)]
+        if self.kind == "masks":
+            given = [name for name in given if name != "test_split"]
         if self.kind != "folder" and given:
             raise ValueError(f"{given[0]}: is for kind folder: {self.kind} has test images of its own")
+        if self.ignored != 255 and self.kind != "masks":
+            raise ValueError("ignored: is for kind masks: no other kind of dataset has values to choose")
+        if self.kind in SEGMENTATION:
+            parts = ["exclude", "train_per_class", "test_per_class", *(["classes"] if self.kind != "masks" else [])]
+            if given := [name for name in parts if getattr(self, name)]:
+                raise ValueError(f"{given[0]}: is not for masks, which have a class a pixel: leave it out")
         return self
 
     def keeps(self, name: str) -> bool:
@@ -142,7 +161,7 @@ class DownstreamSettings(Config):
     @classmethod
     def from_text(cls, text: str) -> DownstreamSettings:
         """Settings from text: a folder's path, ``folder:/path``, ``imagenet:/path``, ``digits``, ``cifar10``,
-        ``cifar10:/root``.
+        ``cifar10:/root``. A path whose folder holds ``images/`` and ``masks/`` is of kind ``masks``.
 
         Raises:
             ConfigError: there is no such dataset.
@@ -153,7 +172,8 @@ class DownstreamSettings(Config):
 def _parts(text: str) -> dict[str, Any]:
     kind, colon, root = text.partition(":")
     if kind not in KINDS and text and (folder := user_path(text)).is_dir():
-        return {"kind": "folder", "root": folder}
+        masked = (folder / "images").is_dir() and (folder / "masks").is_dir()
+        return {"kind": "masks" if masked else "folder", "root": folder}
     if kind not in KINDS:
         problem = "is a file: give a folder" if user_path(text).is_file() else "there is no such folder or dataset"
         raise ConfigError(
@@ -162,7 +182,12 @@ def _parts(text: str) -> dict[str, Any]:
     return {"kind": kind, **({"root": user_path(root)} if colon and root else {})}
 
 
-def _read_classes(file: Path) -> list[str]:
+def read_classes(file: Path) -> list[str]:
+    """The names in a text file with one class a line; ``#`` begins a comment.
+
+    Raises:
+        ValueError: the file cannot be read, or is not text.
+    """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

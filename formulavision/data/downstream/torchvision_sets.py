@@ -45,7 +45,8 @@ TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 _DOWNLOADS_MB = {
     "cifar10": 170, "cifar100": 169, "country211": 11_500, "dtd": 625, "fashionmnist": 31, "fgvcaircraft": 2_750,
     "flowers102": 345, "food101": 5_000, "gtsrb": 277, "kmnist": 21, "mnist": 12, "omniglot": 16, "oxfordiiitpet": 811,
-    "places365": 25_000, "stl10": 2_640, "svhn": 247, "voc2012": 2_000,
+    "oxfordiiitpet-masks": 811, "places365": 25_000, "stl10": 2_640, "svhn": 247, "voc2012": 2_000,
+    "voc2012-masks": 2_000,
 }  # fmt: skip
 """Megabytes that are downloaded, about, with the parts that are not used and come in the same archive."""
 

@@ -154,7 +154,7 @@ def test_headers_are_looked_at_in_a_sample_and_sizes_in_a_larger_one(
     tmp_path: Path, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder(tmp_path, images=9)
-    monkeypatch.setattr("formulavision.data.downstream.files._HEADERS", 2)
+    monkeypatch.setattr("formulavision.data.downstream.files.ImageFiles.checked", 2)
     (root / "train" / "cat" / "0004.png").write_bytes(b"no image")
     data = open_downstream(f"folder:{root}")
     with pytest.raises(DownstreamError, match=r"0004.png: cannot be decoded"):

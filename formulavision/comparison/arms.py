@@ -20,8 +20,11 @@ from formulavision.util.errors import ConfigError
 __all__ = ["REMOTE", "Arm", "Dataset", "Training", "Variant", "expand", "flatten_sweep", "swept_names"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
-_RECIPE = re.compile(r"(generator|canvas)\..+|categories(\..+)?|instances|seed")
-_SWEEPABLE = "generator.*, canvas.*, categories, instances, seed, labels.*, pretrain.*, finetune.*, or arms.NAME.*"
+_RECIPE = re.compile(r"(generator|canvas|scene)\..+|categories(\..+)?|instances|images|target|seed")
+_SWEEPABLE = (
+    "generator.*, canvas.*, categories, instances, scene.*, images, target, seed, labels.*, pretrain.*, finetune.*, "
+    "or arms.NAME.*"
+)
 _OF_AN_ARM = ("recipe.", "images.", "labels.", "pretrain.")
 _SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
 
@@ -105,8 +108,8 @@ class Arm(Config):
         """Plain values only, without settings that are not set.
 
         Args:
-            resolved: whether the recipe's numbers of categories and instances are included if they are not set, but
-                follow from the generator's parameters.
+            resolved: whether the recipe's numbers of categories, instances and scenes are included if they are not set,
+                but follow from the generator's parameters.
         """
         data = self.model_dump(mode="json", exclude={"recipe"}, exclude_none=True)
         data = {key: value for key, value in data.items() if value != {}}
@@ -114,8 +117,8 @@ class Arm(Config):
             return data
         recipe = self.recipe.to_dict()
         if not resolved:
-            for key in {"categories", "instances"} - self.recipe.model_fields_set:
-                del recipe[key]
+            for key in {"categories", "instances", "images"} - self.recipe.model_fields_set:
+                recipe.pop(key, None)
         return {"recipe": recipe, **data}
 
 

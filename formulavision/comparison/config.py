@@ -403,6 +403,8 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
             return _dataset_beside(folder, value)
         case (
             ("arms", _, "recipe", "categories", "folder")
+            | ("arms", _, "recipe", "parts", _, "categories", "folder")
+            | ("arms", _, "recipe", "scene", "background", "categories", "folder")
             | ("arms", _, "images", "root" | "classes" | "exclude")
             | ("downstreams", _, "root" | "classes" | "exclude"),
             str(),
@@ -410,6 +412,8 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
             return str(folder / user_path(value))
         case (_, dict()):
             return {key: _beside(folder, inner, (*keys, key)) for key, inner in value.items()}
+        case (("arms", _, "recipe", "parts"), list()):
+            return [_beside(folder, part, (*keys, str(number))) for number, part in enumerate(value)]
     return value
 
 

@@ -10,6 +10,8 @@ from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.plan import Datasets, ResultStage
 from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
 from formulavision.generators.registry import plugins
+from formulavision.recipes.recipe import Recipe
+from formulavision.recipes.scenes import SceneSettings
 from formulavision.util.machine import cores, processor, versions
 
 if TYPE_CHECKING:
@@ -52,11 +54,7 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
     if arm.checkpoint is not None:
         return f"checkpoint {arm.checkpoint}"
     if arm.recipe is not None:
-        recipe = arm.recipe
-        text = (
-            f"{recipe.num_categories:,} categories × {recipe.num_instances:,} instances ({len(recipe):,} images), "
-            f"drawn by {recipe.all_parts[0].generator.name} of {plugins()[recipe.all_parts[0].generator.name].origin}"
-        )
+        text = _drawn(arm.recipe)
     elif arm.images is not None:
         opened = datasets[arm.images]
         text = f"{len(opened.train):,} images of {opened.num_classes:,} classes of {opened.name}"
@@ -67,6 +65,25 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
     if arm.labels.noise is not None:
         return f"{text}, {100 * arm.labels.noise:g} % of the labels replaced"
     return f"{text}, labelled by {arm.labels.clusters:,} clusters of a network's features"
+
+
+def _drawn(recipe: Recipe) -> str:
+    """Number of a recipe's images, their target, and the generators that draw them, in words."""
+    drawn = " and ".join(f"{name} of {plugins()[name].origin}" for name in _generators(recipe))
+    if recipe.is_scene:
+        return f"{recipe.facts()}, target {recipe.target}, drawn by {drawn}"
+    if recipe.parts:
+        return f"{recipe.facts()} ({len(recipe):,} images), drawn by {drawn}"
+    sizes = f"{recipe.num_categories:,} categories × {recipe.num_instances:,} instances"
+    return f"{sizes} ({len(recipe):,} images), drawn by {drawn}"
+
+
+def _generators(recipe: Recipe) -> list[str]:
+    """Names of the generators of a recipe's parts and of its scenes' background, each once."""
+    parts = [*recipe.all_parts]
+    if isinstance(recipe.scene, SceneSettings) and recipe.scene.background is not None:
+        parts.append(recipe.scene.background)
+    return list(dict.fromkeys(part.generator.name for part in parts))
 
 
 def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
@@ -82,8 +99,9 @@ def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
 
     found = versions()
     if arm.recipe is not None:
-        origin = plugins()[arm.recipe.all_parts[0].generator.name]
-        found.setdefault(origin.package, origin.package_version)
+        for name in _generators(arm.recipe):
+            origin = plugins()[name]
+            found.setdefault(origin.package, origin.package_version)
     parts = [processor(), f"{cores()} cores", f"{torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -247,6 +247,8 @@ class _Planner:
         store = None
         if arm.recipe is not None:
             before["recipe"] = arm.recipe.id
+            if arm.recipe.target != "class":  # not part of the id: one store serves all targets
+                before["target"] = arm.recipe.target
             if self.settings.data == "stored":
                 store = Generation(arm=name, folder=self.runs / _STORES / arm.recipe.id, recipe=arm.recipe)
                 # A store holds the same images in every epoch.

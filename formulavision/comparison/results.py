@@ -146,7 +146,18 @@ class ArmFacts(BaseModel):
     @property
     def images(self) -> int | None:
         """Number of images of the recipe; None without one."""
-        return None if self.recipe is None else self.recipe["categories"]["count"] * self.recipe["instances"]
+        if self.recipe is None:
+            return None
+        scenes: int | None = self.recipe.get("images")
+        parts = self.recipe.get("parts", [self.recipe])
+        return scenes or sum(part["categories"]["count"] * part["instances"] for part in parts)
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of guessing a category of the recipe, 0 to 1; None without a recipe of a class an image."""
+        if self.recipe is None or self.recipe.get("target", "class") != "class":
+            return None
+        return 1 / sum(part["categories"]["count"] for part in self.recipe.get("parts", [self.recipe]))
 
 
 class Findings(BaseModel):

@@ -258,7 +258,7 @@ def _certainty(table: Table) -> Iterator[str]:
         yield "Arms are tested against their baseline, not against each other."
     for arm, facts in findings.arms.items():
         reached = [r.pretrain_accuracy for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
-        chance = None if facts.recipe is None else 1 / facts.recipe["categories"]["count"]
+        chance = facts.chance
         if chance is not None and reached and fmean(reached) < _LEARNED * chance:
             yield (
                 f"Pre-training on {arm} ended with {percent(fmean(reached))} % of its training images classified, and "

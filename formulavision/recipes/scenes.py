@@ -76,7 +76,10 @@ class SceneSettings(Config):
                 raise ConfigError(f"{given}: must be above 0 and at most 1, the side of the canvas")
             if name == "objects" and not least <= low <= high <= most:
                 raise ConfigError(f"{given}: must be from {least} to {most:,}")
-        if self.background is not None and (other := self.background.model_fields_set - {"generator", "categories"}):
+        # Not the fields that are set: a recipe that is read back has all of them.
+        fields = {"instances", "share", "object"}
+        other = [name for name in fields if self.background and getattr(self.background, name) not in (None, "shape")]
+        if other:
             raise ConfigError(f"background.{min(other)}: is not allowed: a background is a generator and categories")
         return self
 

@@ -45,6 +45,7 @@ from .generators.registry import plugins as plugins
 from .generators.registry import register as register
 from .generators.streams import random_stream as random_stream
 from .recipes.categories import find_categories as find_categories
+from .recipes.composition import SceneBatch as SceneBatch
 from .recipes.drawing import DeviceDrawer as DeviceDrawer
 from .recipes.drawing import Drawer as Drawer
 from .recipes.parts import Categories as Categories

@@ -56,6 +56,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         fv.ClassDifference("a", 4, 0.5, 0.25, 0.25, 0.5), fv.TrainSettings(epochs=3), fv.verify(store),
         fv.bench(RECIPE, seconds=0.001), fv.Loaded(["a"], [], [], []),
         drawer.recipe.all_parts[0], fv.SceneSettings(objects=(2, 3)),
+        fv.SceneBatch(np.zeros((1, 8, 8, 1), np.uint8), np.zeros((1, 8, 8), np.uint16), [np.array([3])]),
         fv.Scene(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.uint16), np.array([3, 4])),
     ]  # fmt: skip
     return {type(each).__name__: each for each in made}

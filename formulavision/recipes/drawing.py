@@ -1,26 +1,30 @@
-"""Drawing: the pure function (recipe, index) -> (image, label), on the CPU and on a GPU."""
+"""Drawing: the pure function (recipe, index) -> (image, target), on the CPU and on a GPU."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
-from formulavision.generators.contract import Category, DeviceRenderer
+from formulavision.generators.contract import Category, DeviceRenderer, DeviceScenes, Generator, Scene
 from formulavision.generators.failures import ask_for_names, blamed
 from formulavision.generators.registry import plugins
-from formulavision.recipes.categories import find_categories
+from formulavision.recipes.categories import find_categories, find_categories_of_part
+from formulavision.recipes.composition import SceneBatch, SceneComposer, draw_category, own_scenes
 from formulavision.recipes.device import current_device, find_device
-from formulavision.recipes.recipe import RecipeLike, as_recipe
+from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
+from formulavision.recipes.scenes import SceneSettings
+from formulavision.recipes.targets import Target, labels_target, objects_target, semantic_target
 from formulavision.util.errors import PluginError
 from formulavision.util.indices import Indices, positions
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeviceDrawer", "Drawer"]
+__all__ = ["DeviceDrawer", "Drawer", "scene_name", "target_of"]
 
 
 class Drawer:
@@ -53,25 +57,38 @@ class Drawer:
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe = as_recipe(recipe)
-        self.generator = self.recipe.build()
+        parts = self.recipe.all_parts
+        self.generators = [part.generator.build(self.recipe.canvas, self.recipe.seed) for part in parts]
         self.device_drawer: DeviceDrawer | None = None
         if device != "cpu":
             place = find_device(device)
         self.categories = categories or find_categories(self.recipe, workers=workers, progress=progress)
+        self.part_of = np.repeat(np.arange(len(parts)), [part.num_categories for part in parts])
+        self.composer: SceneComposer | None = None
+        if isinstance(self.recipe.scene, SceneSettings):
+            background = self.recipe.scene.background
+            behind = [] if background is None else find_categories_of_part(self.recipe, background, workers=workers)
+            self.composer = SceneComposer(self.recipe, [*self.categories, *behind])
         if device != "cpu":
             drawer = DeviceDrawer(self, place)
             if drawer.native:
                 self.device_drawer = drawer
             else:
-                name = self.generator.name
-                other = " with these settings" if plugins()[name].draws_on_devices else ""
-                note(f"{name} draws on the CPU only{other}")
+                names = {part.generator.name: plugins()[part.generator.name] for part in parts}
+                other = " with these settings" if all(plugin.draws_on_devices for plugin in names.values()) else ""
+                note(f"{self.recipe.generator_names} draws on the CPU only{other}")
 
     def __len__(self) -> int:
         return len(self.recipe)
 
     def __repr__(self) -> str:
         return f"Drawer({self.recipe!r}, on {self.device_drawer.device if self.device_drawer else 'cpu'})"
+
+    @property
+    def generator(self) -> Generator:
+        """The generator of a recipe of one part."""
+        (generator,) = self.generators
+        return generator
 
     @property
     def batch_size(self) -> int:
@@ -89,11 +106,19 @@ class Drawer:
             PluginError: the generator raised.
         """
         wanted = positions(indices, len(self))
-        labels, instances = np.divmod(wanted, self.recipe.num_instances)
-        with blamed(self.generator.name, "while sharing work"):
-            shared = np.asarray(self.generator.shared_work(instances), dtype=np.int64)
-            if shared.shape != instances.shape:
-                raise TypeError(f"shared_work() returned {list(shared.shape)} numbers, not {list(instances.shape)}")
+        if self.recipe.is_scene:
+            yield from (wanted[start : start + self.batch_size] for start in range(0, len(wanted), self.batch_size))
+            return
+        labels, instances = self.recipe.locate(wanted)
+        shared = np.empty_like(instances)
+        for part, generator in enumerate(self.generators):
+            own = self.part_of[labels] == part
+            with blamed(generator.name, "while sharing work"):
+                groups = np.asarray(generator.shared_work(instances[own]), dtype=np.int64)
+                if groups.shape != instances[own].shape:
+                    count = list(instances[own].shape)
+                    raise TypeError(f"shared_work() returned {list(groups.shape)} numbers, not {count}")
+            shared[own] = groups
         order = np.lexsort((instances, shared, labels))
         change = (np.diff(labels[order]) != 0) | (np.diff(shared[order]) != 0)
         cuts = np.append(np.flatnonzero(change) + 1, len(wanted))
@@ -108,43 +133,54 @@ class Drawer:
             start = stop
 
     def locate(self, index: SupportsIndex) -> tuple[Category, int]:
-        """Category and instance of an index; a negative one counts from the end.
+        """Category and instance of an index of a recipe without a scene; a negative one counts from the end.
 
         Raises:
             IndexError: there is no such index.
             TypeError: the index is no whole number.
         """
-        category, instance = divmod(int(positions([index], len(self))[0]), self.recipe.num_instances)
-        return self.categories[category], instance
+        labels, instances = self.recipe.locate(positions([index], len(self)))
+        return self.categories[labels[0]], int(instances[0])
 
     def name(self, index: SupportsIndex) -> str:
-        """Path of the image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``."""
-        category, instance = self.locate(index)
-        with blamed(self.generator.name, "in instance_name()"):
-            return f"{category.name}/{category.name}_{self.generator.instance_name(instance)}"
+        """Path of an image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``, or a scene's number."""
+        if self.recipe.is_scene:
+            return scene_name(int(positions([index], len(self))[0]))
+        labels, instances = self.recipe.locate(positions([index], len(self)))
+        category, generator = self.categories[labels[0]], self.generators[self.part_of[labels[0]]]
+        with blamed(generator.name, "in instance_name()"):
+            return f"{category.name}/{category.name}_{generator.instance_name(int(instances[0]))}"
 
-    def instance_names(self) -> list[str]:
-        """``instance_name`` of all instances of a category.
+    def instance_names(self) -> list[list[str]]:
+        """``instance_name`` of all instances of a category, for each part of a recipe without a scene.
 
         Raises:
             PluginError: the generator raised, or two names are the same, or one cannot be a part of a file's name.
         """
-        return ask_for_names(self.generator, self.recipe.num_instances)
+        pairs = zip(self.generators, self.recipe.all_parts, strict=True)
+        return [ask_for_names(generator, part.num_instances) for generator, part in pairs]
 
-    def draw(self, index: SupportsIndex) -> tuple[UInt8[np.ndarray, "size size channels"], int]:
-        """Image and label.
+    def draw(self, index: SupportsIndex) -> tuple[UInt8[np.ndarray, "size size channels"], Any]:
+        """Image and target.
+
+        Returns:
+            The image; and by the recipe's target the label, or what ``labels_target``, ``semantic_target`` or
+            ``objects_target`` (``recipes.targets``) give.
 
         Raises:
             IndexError: there is no such index.
             PluginError: the generator raised.
         """
+        if self.recipe.is_scene:
+            scene = self.draw_scenes(positions([index], len(self)))[0]
+            return scene.image, target_of(scene, self.recipe)
         images, labels = self.draw_batch([index])
         return images[0], int(labels[0])
 
     def draw_batch(
         self, indices: Indices, out: UInt8[np.ndarray, "n size size channels"] | None = None
     ) -> tuple[UInt8[np.ndarray, "n size size channels"], Int64[np.ndarray, " n"]]:
-        """Images and labels; negative indices count from the end.
+        """Images and labels of a recipe without a scene; negative indices count from the end.
 
         Indices of one category are drawn together, whatever their order, so that a generator can share work.
 
@@ -155,7 +191,7 @@ class Drawer:
             IndexError: there is no such index.
             PluginError: the generator raised.
         """
-        labels, instances = np.divmod(positions(indices, len(self)), self.recipe.num_instances)
+        labels, instances = self.recipe.locate(positions(indices, len(self)))
         return self.draw_instances(labels, instances, out), labels
 
     def draw_instances(
@@ -186,44 +222,71 @@ class Drawer:
             in_place = np.all(np.diff(where) == 1)
             shape = (len(where), *self.recipe.canvas.shape)
             target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
-            self._draw(self.categories[label], instances[where], target)
+            generator = self.generators[self.part_of[label]]
+            draw_category(generator, self.categories[label], instances[where], target)
             if not in_place:
                 images[where] = target
         return images
 
-    def _draw(
-        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
-    ) -> None:
-        """Draw instances of one category. If that fails, they are drawn one by one, to name the one that fails."""
-        which = str(instances[0]) if len(instances) == 1 else f"{instances.min()} to {instances.max()} in one batch"
-        try:
-            with blamed(self.generator.name, f"while drawing category {category.name}, instance {which}"):
-                render: Callable[..., object] = self.generator.render_batch
-                drawn = render(category, instances, out)
-                if isinstance(drawn, np.ndarray) and not np.may_share_memory(drawn, out):
-                    raise TypeError("render_batch() returned images, it must draw them into 'out'")
-        except PluginError:
-            if len(instances) > 1:
-                for instance in np.sort(instances):
-                    self._draw(category, np.array([instance]), np.zeros_like(out[:1]))
-            raise
+    def draw_scenes(self, numbers: Indices) -> SceneBatch:
+        """Scenes of a recipe with a scene, also beyond the recipe's.
+
+        Args:
+            numbers: of the scenes, from 0.
+
+        Raises:
+            PluginError: a generator raised.
+        """
+        numbers = np.atleast_1d(np.asarray(numbers, np.int64))
+        if self.device_drawer is not None:
+            images, object_maps, categories = self.device_drawer.draw_scenes(numbers)
+            return SceneBatch(images.cpu().numpy(), object_maps.cpu().numpy().astype(np.uint16), categories)
+        if self.composer is not None:
+            return self.composer.draw(numbers)
+        return own_scenes(self.generator, self.categories, numbers)
+
+
+def scene_name(number: int) -> str:
+    """Name of a scene in a store: ``00000042``."""
+    return f"{number:08d}"
+
+
+def target_of(scene: Scene, recipe: Recipe, target: Target | None = None) -> Any:
+    """What a model learns from a scene.
+
+    Args:
+        scene: a scene of the recipe.
+        recipe: has the number of categories, and the least number of visible pixels.
+        target: None: the recipe's.
+
+    Returns:
+        int (class), or what the target's function of ``recipes.targets`` returns.
+    """
+    target = target or recipe.target
+    if target == "class":
+        return int(scene.categories[0])
+    if target == "labels":
+        return labels_target(scene, recipe.num_categories, recipe.min_visible)
+    if target == "semantic":
+        return semantic_target(scene, recipe.num_categories, recipe.min_visible)
+    return objects_target(scene, recipe.min_visible)
 
 
 class DeviceDrawer:
-    """Draws instances of a recipe into tensors on a device.
+    """Draws instances and scenes of a recipe into tensors on a device.
 
-    The device's memory holds the categories as the generator needs them. A call also takes memory for its images, and
-    scratch memory of the generator, which it gives back.
+    The device's memory holds the categories as the generators need them. A call also takes memory for its images, and
+    scratch memory of the generators, which it gives back.
 
     Args:
         drawer: the recipe and its categories.
         device: the device that holds the images.
 
     Attributes:
-        native: whether the generator draws on the device itself.
+        native: whether the generators draw on the device themselves.
 
     Raises:
-        PluginError: the generator raised.
+        PluginError: a generator raised.
     """
 
     def __init__(self, drawer: Drawer, device: torch.device) -> None:
@@ -233,10 +296,27 @@ class DeviceDrawer:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())  # which may be another one later
         self.device = device
+        composer = drawer.composer
+        # Of each part, and of a scene's background: a generator for each canvas that it draws on.
+        self._generators = [[one] for one in drawer.generators] if composer is None else composer.generators
+        self._categories = drawer.categories if composer is None else composer.categories
+        self._part_of = drawer.part_of if composer is None else composer.part_of
+        self._first_labels = np.flatnonzero(np.diff(self._part_of, prepend=-1)).tolist()
+        self._renderers: list[list[DeviceRenderer | None]] = []
+        self._scenes: DeviceScenes | None = None
         # Kernels that a generator launches go to the current device, which need not be this one.
-        with blamed(drawer.generator.name, f"while preparing to draw on {device}"), current_device(device):
-            self._renderer = drawer.generator.device_renderer(drawer.categories, device)
-        self.native = self._renderer is not None
+        with current_device(device):
+            if drawer.recipe.scene == "own":
+                with blamed(drawer.generator.name, f"while preparing to draw on {device}"):
+                    self._scenes = drawer.generator.device_scenes(drawer.categories, device)
+            else:
+                ends = [*self._first_labels[1:], len(self._categories)]
+                for generators, first, end in zip(self._generators, self._first_labels, ends, strict=True):
+                    with blamed(generators[0].name, f"while preparing to draw on {device}"):
+                        own = self._categories[first:end]
+                        self._renderers.append([generator.device_renderer(own, device) for generator in generators])
+        renderers: list[object] = list(itertools.chain(*self._renderers)) or [self._scenes]
+        self.native = None not in renderers
 
     def __repr__(self) -> str:
         return f"DeviceDrawer({self.drawer.recipe!r}, on {self.device})"
@@ -252,39 +332,105 @@ class DeviceDrawer:
             labels, instances: category and number of each instance.
 
         Raises:
-            PluginError: the generator raised.
+            PluginError: a generator raised.
         """
         import torch
 
-        if self._renderer is None:
-            images = torch.from_numpy(self.drawer.draw_instances(labels, instances))
-            return images.to(self.device)
+        from formulavision.rendering.triton_support import upload
+
+        if not self.native:
+            return torch.from_numpy(self.drawer.draw_instances(labels, instances)).to(self.device)
         out = torch.empty((len(labels), *self.drawer.recipe.canvas.shape), dtype=torch.uint8, device=self.device)
-        if not len(labels):
+        if len(self._renderers) == 1:
+            self._draw(0, 0, labels, instances, out, None)
             return out
-        try:
-            with blamed(self.drawer.generator.name, f"while drawing on {self.device}"), current_device(self.device):
-                self._renderer(labels, instances, out)
-        except PluginError as error:
-            # After an error of the device itself, every image fails.
-            if not isinstance(error.__cause__, torch.AcceleratorError):
-                self._draw_one_by_one(self._renderer, labels, instances, out)
-            raise
+        for part in np.unique(self._part_of[labels]):
+            where = np.flatnonzero(self._part_of[labels] == part)
+            images = torch.empty((len(where), *out.shape[1:]), dtype=torch.uint8, device=self.device)
+            self._draw(part, 0, labels[where], instances[where], images, None)
+            out[upload(where, self.device)] = images
         return out
 
-    def _draw_one_by_one(
+    def draw_scenes(
+        self, numbers: Int64[np.ndarray, " n"]
+    ) -> tuple[
+        UInt8[torch.Tensor, "n size size channels"],
+        Int32[torch.Tensor, "n size size"],
+        list[Int64[np.ndarray, " objects"]],
+    ]:
+        """Scenes, also beyond the recipe's: images and object maps on the device, and the categories of the objects.
+
+        The kernels are queued on torch's current stream; the host does not wait for them.
+
+        Args:
+            numbers: of the scenes, from 0.
+
+        Raises:
+            PluginError: a generator raised.
+        """
+        import torch
+
+        if not self.native:
+            batch = self.drawer.draw_scenes(numbers)
+            maps = torch.from_numpy(batch.object_maps.astype(np.int32))
+            return torch.from_numpy(batch.images).to(self.device), maps.to(self.device), batch.categories
+        shape = (len(numbers), *self.drawer.recipe.canvas.shape)
+        if self._scenes is not None:
+            images = torch.empty(shape, dtype=torch.uint8, device=self.device)
+            maps = torch.empty(shape[:3], dtype=torch.int32, device=self.device)
+            name = self.drawer.generator.name
+            with blamed(name, f"while drawing scenes on {self.device}"), current_device(self.device):
+                return images, maps, list(self._scenes(numbers, images, maps))
+        from formulavision.rendering.compositing_triton import compose
+
+        images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        maps = torch.zeros(shape[:3], dtype=torch.int32, device=self.device)
+        composer = self.drawer.composer
+        assert composer is not None
+        planned = composer.planner.plan(numbers)
+        for chunk in composer.chunks(planned):
+            objects = chunk.objects
+            pixels = torch.empty(chunk.pixel_bytes, dtype=torch.uint8, device=self.device)
+            masks = torch.zeros(chunk.mask_bytes, dtype=torch.uint8, device=self.device)
+            for part, step, group, out, mask_out in composer.groups(chunk, pixels, masks):
+                self._draw(part, step, objects.labels[group], objects.instances[group], out, mask_out)
+            with current_device(self.device):
+                compose(pixels, masks, chunk.rows, objects.colors, images, maps)
+        return images, maps, composer.objects_categories(planned, len(numbers))
+
+    def _draw(
         self,
-        renderer: DeviceRenderer,
+        part: int,
+        step: int,
         labels: Int64[np.ndarray, " n"],
         instances: Int64[np.ndarray, " n"],
         out: UInt8[torch.Tensor, "n size size channels"],
+        masks: UInt8[torch.Tensor, "n size size"] | None,
     ) -> None:
-        """Draw each image alone, so that the error of one of them names it."""
-        name = self.drawer.generator.name
-        for i, (label, instance) in enumerate(zip(labels, instances, strict=True)):
-            image = f"category {self.drawer.categories[label].name}, instance {instance}"
-            with blamed(name, f"while drawing {image} on {self.device}"), current_device(self.device):
-                renderer(labels[i : i + 1], instances[i : i + 1], out[i : i + 1])
+        """Draw instances of one part; if that fails, one by one, so that the error of one of them names it."""
+        import torch
+
+        if not len(labels):
+            return
+        renderer: Any = self._renderers[part][step]
+        generator, within = self._generators[part][step], labels - self._first_labels[part]
+
+        def draw(some: slice) -> None:
+            more = () if not generator.draws_masks else (None if masks is None else masks[some],)
+            renderer(within[some], instances[some], out[some], *more)
+
+        try:
+            with blamed(generator.name, f"while drawing on {self.device}"), current_device(self.device):
+                draw(slice(None))
+        except PluginError as error:
+            # After an error of the device itself, every image fails.
+            if not isinstance(error.__cause__, torch.AcceleratorError):
+                for i, (label, instance) in enumerate(zip(labels, instances, strict=True)):
+                    image = f"category {self._categories[label].name}, instance {instance}"
+                    when = f"while drawing {image} on {self.device}"
+                    with blamed(generator.name, when), current_device(self.device):
+                        draw(slice(i, i + 1))
+            raise
 
     def wait(self) -> None:
         """Wait until the device has drawn all images that were asked for."""

@@ -18,7 +18,7 @@ from formulavision.recipes.parts import Part
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
-__all__ = ["MAX_OBJECTS", "SIZE_STEPS", "PlannedBackgrounds", "PlannedObjects", "ScenePlanner", "SceneSettings"]
+__all__ = ["MAX_OBJECTS", "SIZE_STEPS", "PlannedObjects", "ScenePlanner", "SceneSettings"]
 
 MAX_OBJECTS = 65_535
 """Largest number of objects in a scene: object maps have 16 bits."""
@@ -26,8 +26,8 @@ INSTANCES_A_SCENE = 65_536
 """Object k of scene i is instance 65,536 i + k of its category."""
 SIZE_STEPS = 8
 """Objects come in so many sizes, each a canvas of its own, because images are drawn at their size and not resampled."""
-_HEAD, _OBJECT = 6, 8
-"""How many random numbers a scene takes, and each of its objects."""
+_OBJECT = 8
+"""How many random numbers an object takes."""
 
 
 class SceneSettings(Config):
@@ -100,20 +100,25 @@ class SceneSettings(Config):
         return sides
 
     def canvases(self, canvas: Canvas) -> list[Canvas]:
-        """The canvas of each size of the objects: no padding; gray where ``colors`` colours them."""
-        channels = 1 if self.colors == "random" else canvas.channels
-        return [Canvas(size=side, padding=0, channels=channels) for side in self.sides(canvas)]
+        """The canvas of each size of the objects, without padding, then that of backgrounds; gray where ``colors``
+        colours them."""
+        channels: Literal[1, 3] = 1 if self.colors == "random" else canvas.channels
+        objects = [Canvas(size=side, padding=0, channels=channels) for side in self.sides(canvas)]
+        return [*objects, canvas.model_copy(update={"channels": channels})]
 
 
 @dataclass(frozen=True)
 class PlannedObjects:
     """The objects of several scenes, scene after scene, and in each from the lowest to the highest.
 
+    A scene's background is its object 0, at the recipe's size.
+
     Attributes:
         scenes: position of each object's scene in the list of scenes that was asked for.
-        numbers: its number in the scene, from 1.
-        labels, instances: its category, as a position in the list of all categories, and its instance.
-        steps: its size, as a position in the list of sizes.
+        numbers: its number in the scene: its value in the object map.
+        labels: its category, as a position in the list of all categories, which those of backgrounds follow.
+        instances: its instance.
+        steps: its size, as a position in the list of sizes, which the size of backgrounds follows.
         places: row and column of its top left corner, which may be outside of the canvas.
         turns: 0 to 7: 1 mirrors columns, 2 mirrors rows, then 4 exchanges rows and columns.
         colors: factor of each channel in 255ths; 255 leaves a level as it is.
@@ -125,24 +130,15 @@ class PlannedObjects:
     instances: Int64[np.ndarray, " objects"]
     steps: Int64[np.ndarray, " objects"]
     places: Int64[np.ndarray, "objects 2"]
-    turns: UInt8[np.ndarray, " objects"]
+    turns: Int64[np.ndarray, " objects"]
     colors: UInt8[np.ndarray, "objects channels"]
 
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def part(self, chosen: slice) -> PlannedObjects:
+    def chosen(self, which: slice | NDArray[Any]) -> PlannedObjects:
         """Some of the objects."""
-        return PlannedObjects(**{name: values[chosen] for name, values in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class PlannedBackgrounds:
-    """The background of each of several scenes: its category and instance, and the factors of its colours."""
-
-    labels: Int64[np.ndarray, " scenes"]
-    instances: Int64[np.ndarray, " scenes"]
-    colors: UInt8[np.ndarray, "scenes channels"]
+        return PlannedObjects(**{name: values[which] for name, values in vars(self).items()})
 
 
 class ScenePlanner:
@@ -156,64 +152,62 @@ class ScenePlanner:
 
     def __init__(self, settings: SceneSettings, parts: Sequence[Part], canvas: Canvas, seed: int) -> None:
         self.settings = settings
-        self.seed = seed
         self.canvas = canvas
+        self.seed = seed
         self.sides = np.array(settings.sides(canvas), np.int64)
-        counts = np.array([part.num_categories for part in parts], np.int64)
-        shares = np.array([part.share or 1.0 for part in parts])
-        self._counts, self._shares = counts, shares
-        self._first_label, self._first_share = np.cumsum(counts) - counts, np.cumsum(shares) - shares
-        generators = [part.generator.build(canvas, seed) for part in parts]
-        self._most = np.array([ask_for_number(generator, "max_instances") or 2**63 - 1 for generator in generators])
-        self._background_most = 2**32
-        if settings.background is not None:
-            behind = settings.background.generator.build(canvas, seed)
-            self._background_most = min(self._background_most, ask_for_number(behind, "max_instances") or 2**63 - 1)
+        self._counts = np.array([part.num_categories for part in parts], np.int64)
+        self._shares = np.array([part.share or 1.0 for part in parts])
+        self._first_labels = np.cumsum(self._counts) - self._counts
+        self._first_shares = np.cumsum(self._shares) - self._shares
+        behind = [] if settings.background is None else [settings.background]
+        generators = [part.generator.build(canvas, seed) for part in [*parts, *behind]]
+        self._most = np.array([ask_for_number(generator, "max_instances") or 2**62 for generator in generators])
 
-    def plan(self, numbers: Int64[np.ndarray, " scenes"]) -> tuple[PlannedBackgrounds, PlannedObjects]:
-        """The backgrounds and the objects of scenes.
+    def plan(self, numbers: Int64[np.ndarray, " scenes"]) -> PlannedObjects:
+        """The objects of scenes.
 
         Args:
             numbers: of the scenes, also beyond the recipe's ``images``.
         """
         from formulavision.rendering.random import uniform_streams
 
-        settings = self.settings
         key = (self.seed, Stream.SCENE)
         counters = np.stack([numbers, np.zeros_like(numbers), np.zeros_like(numbers)], axis=1)
-        head = uniform_streams(key, counters, _HEAD).reshape(-1, _HEAD)
-        low, high = settings.objects
-        counts = low + _whole(head[:, 0], high - low + 1)
-        background = settings.background
-        behind = PlannedBackgrounds(
-            labels=_whole(head[:, 1], 1 if background is None else background.num_categories),
-            instances=_whole(head[:, 2], self._background_most),
-            colors=self._colors(head[:, 3:]),
-        )
-        counters[:, 1] = 1
+        low, high = self.settings.objects
+        counts = 1 + low + _whole(uniform_streams(key, counters, 1), high - low + 1)
+        # A row for each object, the first for the background: its first number was the number of objects.
         random = uniform_streams(key, counters, counts * _OBJECT).reshape(-1, _OBJECT)
         scenes = np.repeat(np.arange(len(numbers)), counts)
-        in_scene = 1 + np.arange(len(scenes)) - np.repeat(np.cumsum(counts) - counts, counts)
-        part = np.searchsorted(self._first_share, random[:, 0], side="right") - 1
-        within = (random[:, 0] - self._first_share[part]) / self._shares[part]
+        in_scene = np.arange(len(scenes)) - np.repeat(np.cumsum(counts) - counts, counts)
+        part = np.searchsorted(self._first_shares, random[:, 0], side="right") - 1
+        within = (random[:, 0] - self._first_shares[part]) / self._shares[part]
         category = np.minimum(_whole(within, self._counts[part]), self._counts[part] - 1)
         steps = _whole(random[:, 1], SIZE_STEPS)
-        sides = self.sides[steps][:, None]
-        size = self.canvas.size
-        if settings.place == "inside":
+        sides, size = self.sides[steps][:, None], self.canvas.size
+        if self.settings.place == "inside":
             places = _whole(random[:, 2:4], size - sides + 1)
         else:
             places = _whole(random[:, 2:4], size) - sides // 2
-        return behind, PlannedObjects(
+        planned = PlannedObjects(
             scenes=scenes,
             numbers=in_scene,
-            labels=self._first_label[part] + category,
+            labels=self._first_labels[part] + category,
             instances=(INSTANCES_A_SCENE * numbers[scenes] + in_scene) % self._most[part],
             steps=steps,
             places=places,
-            turns=(_whole(random[:, 4], 8) if settings.rotate else np.zeros(len(scenes))).astype(np.uint8),
+            turns=_whole(random[:, 4], 8 if self.settings.rotate else 1),
             colors=self._colors(random[:, 5:]),
         )
+        background = self.settings.background
+        if background is None:
+            return planned.chosen(in_scene > 0)
+        first = in_scene == 0
+        planned.labels[first] = self._counts.sum() + _whole(random[first, 1], background.num_categories)
+        planned.instances[first] = _whole(random[first, 2], min(self._most[-1], 2**32))
+        planned.steps[first] = SIZE_STEPS
+        planned.places[first] = 0
+        planned.turns[first] = 0
+        return planned
 
     def _colors(self, random: Float64[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n channels"]:
         """Factors from 64 to 255 of 255 for each channel, or 255 where the colours are the generator's own."""

@@ -1,8 +1,8 @@
 """Drawing kernels that generators share, and ``kernel``, the decorator of every CPU kernel.
 
 ``__init__.pyi`` lists the public modules. They are imported on first use, so numba is imported only when something is
-drawn. ``points``, ``polylines``, ``noise_fields`` and ``random`` have twins for GPUs beside them (``points_triton`` and
-so on), which import torch.
+drawn. ``compositing``, ``points``, ``polylines``, ``noise_fields`` and ``random`` have twins for GPUs beside them
+(``points_triton`` and so on), which import torch.
 """
 
 import lazy_loader

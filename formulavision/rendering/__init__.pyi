@@ -1,4 +1,6 @@
 from . import color as color
+from . import compositing as compositing
+from . import compositing_triton as compositing_triton
 from . import noise_fields as noise_fields
 from . import noise_fields_triton as noise_fields_triton
 from . import points as points

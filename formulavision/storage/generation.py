@@ -185,7 +185,7 @@ def _fill(
     drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
     layout = StoreLayout(
         category_names=[category.name for category in categories],
-        instance_names=drawer.instance_names(),
+        instance_names=drawer.instance_names()[0],
         size=recipe.canvas.size,
         channels=recipe.canvas.channels,
     )

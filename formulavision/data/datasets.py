@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
+from formulavision.generators.contract import Scene
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import Recipe, RecipeLike
+from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe, locate
+from formulavision.recipes.targets import Objects, Target, scene_target
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 from formulavision.util.indices import positions
@@ -23,42 +25,58 @@ from formulavision.util.indices import positions
 __all__ = ["FormulaDataset", "InstanceNumbers", "RecipeDataset", "StoredDataset"]
 
 Item = tuple[Any, Any]
-"""An image and its label."""
+"""An image and its target."""
 InstanceNumbers = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Of images to be drawn: the label in training, the category, and the instance of that category; int64 [n] each."""
 
 _OWN = -1
-"""Stands for an epoch where a dataset has the recipe's own instances."""
+"""Stands for an epoch where a dataset has the recipe's own images."""
 
 
 class RecipeDataset(Dataset[Item]):
-    """A recipe's images, map-style, with the attributes of torchvision's datasets: index -> (image, label).
+    """A recipe's images, map-style, with the attributes of torchvision's datasets: index -> (image, target).
 
-    The image is a uint8 tensor [channels, size, size], or what ``transform`` makes of it; the label is an int, or what
-    ``target_transform`` makes of it. Any sampler and any number of workers can be used. Indices are those of a list:
-    negative ones count from the end, others that are not there raise IndexError, and an index that is no whole number
-    raises TypeError.
+    The image is a uint8 tensor [channels, size, size], or what ``transform`` makes of it. The target is, or
+    ``target_transform`` makes of it:
+
+    - ``class``: the label, an int;
+    - ``labels``: int8 tensor [categories], 1 where the scene shows an object of the category;
+    - ``semantic``: the class of each pixel [size, size], 0 for background and category + 1 elsewhere: uint8 up to 254
+      categories, else int32;
+    - ``objects``: what torchvision's detection models learn from: a mapping of ``boxes``, float32 [n, 4] (left, top,
+      right, bottom), ``labels``, int64 [n] (category + 1), and ``masks``, uint8 [n, size, size].
+
+    Any sampler and any number of workers can be used. Indices are those of a list: negative ones count from the end,
+    others that are not there raise IndexError, and an index that is no whole number raises TypeError.
 
     Args:
-        classes: names of the categories, in the order of the labels.
+        categories: names of the categories, in the order of the labels.
+        target: class, labels, semantic or objects.
+        min_visible: least number of visible pixels of an object that has a box, mask and label.
         transform: called with each image. It may be replaced later, as by timm's ``create_loader``.
-        target_transform: called with each label.
+        target_transform: called with each target.
         pil: whether images are PIL images in RGB, as of torchvision's ``ImageFolder``, and not tensors: for transforms
             that take no tensors, such as torchvision's ``ToTensor`` and those of timm's ``create_transform``.
 
     Attributes:
-        classes: names of the categories, in the order of the labels.
-        transform, target_transform, pil: as above.
+        classes: names of the categories, in the order of the labels; after ``background`` where the target is semantic
+            or objects.
+        target, transform, target_transform, pil: as above.
     """
 
     def __init__(
         self,
-        classes: Sequence[str],
+        categories: Sequence[str],
+        target: Target,
+        min_visible: int,
         transform: Callable[[Any], Any] | None,
         target_transform: Callable[[Any], Any] | None,
         pil: bool,
     ) -> None:
-        self.classes = list(classes)
+        self.target = target
+        self.classes = [*(["background"] if target in ("semantic", "objects") else []), *categories]
+        self.num_categories = len(categories)
+        self.min_visible = min_visible
         self.transform = transform
         self.target_transform = target_transform
         self.pil = pil
@@ -79,14 +97,21 @@ class RecipeDataset(Dataset[Item]):
 
     @cached_property
     def targets(self) -> list[int]:
-        """The labels of all images, before ``target_transform``."""
-        return np.repeat(np.arange(len(self.classes)), len(self) // len(self.classes)).tolist()
+        """The labels of all images, before ``target_transform``; not of scenes, whose targets are drawn with them.
+
+        Raises:
+            AttributeError: the images are scenes.
+        """
+        return self._labels().tolist()
+
+    def _labels(self) -> NDArray[np.int64]:
+        raise NotImplementedError
 
     def for_training(self) -> Self:
         """The dataset as ``pretrain`` takes it: the recipe's own instances, whatever epoch was set.
 
         Raises:
-            ConfigError: items are not (uint8 tensor, int).
+            ConfigError: items are not (uint8 tensor, target of the recipe).
         """
         if self.pil or self.transform or self.target_transform:
             raise ConfigError(
@@ -105,11 +130,29 @@ class RecipeDataset(Dataset[Item]):
         """The items of a batch, which a DataLoader asks for at once."""
         raise NotImplementedError
 
-    def _sizes(self) -> str:
-        return f"{len(self.classes):,} classes x {len(self) // len(self.classes):,} images"
+    def _sizes(self, *, scenes: bool) -> str:
+        if scenes:
+            return f"{len(self):,} scenes of {self.num_categories:,} categories, target {self.target}"
+        if len(self) % self.num_categories:
+            return f"{len(self):,} images of {self.num_categories:,} classes"
+        return f"{self.num_categories:,} classes x {len(self) // self.num_categories:,} images"
 
-    def _items(self, images: NDArray[np.uint8], labels: list[int]) -> list[Item]:
-        """Items from images, uint8 [n, h, w, c]; tensors share the images' memory."""
+    def _target(self, scene: Scene) -> Any:
+        """The target of a scene, as tensors."""
+        target = scene_target(scene, self.target, self.num_categories, self.min_visible)
+        if self.target == "class":
+            return target
+        if isinstance(target, Objects):
+            numbers = target.numbers[:, None, None]
+            return {
+                "boxes": torch.from_numpy(target.boxes.astype(np.float32)),
+                "labels": torch.from_numpy(target.categories + 1),
+                "masks": torch.from_numpy((scene.object_map == numbers).astype(np.uint8)),
+            }
+        return torch.from_numpy(target.astype(np.int32) if target.dtype == np.uint16 else target)
+
+    def _items(self, images: NDArray[np.uint8], labels: Sequence[Any]) -> list[Item]:
+        """Items from images, uint8 [n, h, w, c], and their targets; tensors share the images' memory."""
         made: Iterable[Any]
         if self.pil:
             made = (Image.fromarray(image.repeat(3 // image.shape[2], axis=2)) for image in images)
@@ -131,24 +174,26 @@ class RecipeDataset(Dataset[Item]):
 
 
 class FormulaDataset(RecipeDataset):
-    """Draws images on demand, without storage: the same pixels as a store of the recipe.
+    """Draws images on demand, without storage: the same pixels and targets as a store of the recipe.
 
-    An item is (uint8 tensor [channels, size, size], label), or what ``transform`` and ``target_transform`` make of it::
+    An item is (uint8 tensor [channels, size, size], target), or what ``transform`` and ``target_transform`` make of
+    it; see :class:`RecipeDataset` for the targets of scenes::
 
         to_float = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.2], [0.2])])
         loader = DataLoader(FormulaDataset("ifs", transform=to_float), batch_size=64, shuffle=True, num_workers=2)
 
     Args:
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
+        target: class, labels, semantic or objects; None: the recipe's.
         transform: called with each image. It may be replaced later, as by timm's ``create_loader``.
-        target_transform: called with each label.
+        target_transform: called with each target.
         pil: whether images are PIL images in RGB, as of torchvision's ``ImageFolder``, and not tensors: for transforms
             that take no tensors, such as torchvision's ``ToTensor`` and those of timm's ``create_transform``.
         workers: processes to search categories with.
         progress: called with the number of categories found so far.
 
     Raises:
-        ConfigError: the file holds no valid recipe.
+        ConfigError: the file holds no valid recipe, or the recipe has no such target.
         PluginError: the generator raised.
     """
 
@@ -156,18 +201,35 @@ class FormulaDataset(RecipeDataset):
         self,
         recipe: RecipeLike,
         *,
+        target: Target | None = None,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         pil: bool = False,
         workers: int = 1,
         progress: Callable[[int], None] = lambda found: None,
     ) -> None:
+        recipe = as_recipe(recipe, [] if target is None else [f"target={target}"])
+        assert recipe.target is not None
         self.drawer = Drawer(recipe, workers=workers, progress=progress)
-        super().__init__([category.name for category in self.drawer.categories], transform, target_transform, pil)
-        # Of each category, the dataset has ``_count`` instances from ``_first`` on.
-        self._first, self._count = 0, self.recipe.num_instances
-        self._endless = self.drawer.generator.max_instances() is None
+        names = [category.name for category in self.drawer.categories]
+        super().__init__(names, recipe.target, recipe.min_visible, transform, target_transform, pil)
+        # Of each category of a part, the dataset has ``_count`` instances from ``_first`` on; of scenes, so many.
+        if recipe.is_scene:
+            self._counts = np.array([len(recipe)], np.int64)
+        else:
+            self._counts = np.array([part.num_instances for part in recipe.all_parts], np.int64)
+        self._firsts = np.zeros_like(self._counts)
+        self._most = self._largest_numbers()
+        self._endless = not self._most
         self._epoch = torch.tensor(_OWN).share_memory_()
+
+    def _largest_numbers(self) -> dict[int, int]:
+        """The number of instances of a part, or of scenes, where that is finite."""
+        if self.recipe.is_scene:
+            own = self.drawer.generator.max_scenes() if self.recipe.scene == "own" else None
+            return {} if own is None else {0: own}
+        numbers = [generator.max_instances() for generator in self.drawer.generators]
+        return {part: number for part, number in enumerate(numbers) if number is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -180,7 +242,7 @@ class FormulaDataset(RecipeDataset):
 
     def __repr__(self) -> str:
         size = self.recipe.canvas.size
-        facts = f"{self._sizes()} of {size} x {size}, recipe {self.recipe.id}"
+        facts = f"{self._sizes(scenes=self.recipe.is_scene)} of {size} x {size}, recipe {self.recipe.id}"
         return f"FormulaDataset({self.recipe.generator_names}: {facts})"
 
     @property
@@ -188,18 +250,28 @@ class FormulaDataset(RecipeDataset):
         return self.drawer.recipe
 
     def __len__(self) -> int:
-        return len(self.classes) * self._count
+        return int(self._counts @ self._multiples)
+
+    @property
+    def _multiples(self) -> NDArray[np.int64]:
+        """How many categories have the images of each part; scenes have theirs once."""
+        return np.ones(1, np.int64) if self.recipe.is_scene else self.recipe.categories_of_parts
+
+    def _labels(self) -> NDArray[np.int64]:
+        if self.recipe.is_scene:
+            raise AttributeError("targets: the targets of scenes are drawn with their images: dataset[i][1]")
+        return locate(np.arange(len(self)), self._multiples, self._counts)[0]
 
     def set_epoch(self, epoch: int | None) -> None:
-        """Draw new instances, those that pre-training draws in this epoch with ``settings.fresh``.
+        """Draw new images, those that pre-training draws in this epoch with ``settings.fresh``.
 
-        If the recipe has n instances of each category, its instance i becomes instance (1 + epoch) n + i. Call it
-        before the loader is iterated over, as ``set_epoch`` of a ``DistributedSampler``. The epoch is in shared memory,
-        so that a loader's workers see it, also persistent ones. Where a category has a finite number of instances, the
-        images stay the recipe's own.
+        If the recipe has n instances of each category, its instance i becomes instance (1 + epoch) n + i; likewise the
+        n scenes of a recipe. Call it before the loader is iterated over, as ``set_epoch`` of a ``DistributedSampler``.
+        The epoch is in shared memory, so that a loader's workers see it, also persistent ones. Where a category has a
+        finite number of instances, or a published set of scenes ends, the images stay the recipe's own.
 
         Args:
-            epoch: from 0; None: the recipe's own instances again.
+            epoch: from 0; None: the recipe's own images again.
 
         Raises:
             ConfigError: the epoch is below 0.
@@ -212,91 +284,107 @@ class FormulaDataset(RecipeDataset):
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         epoch = int(self._epoch)
         keys = [(epoch, index) for index in positions(indices, len(self)).tolist()]
-        return self._draw(self.find_instances(keys, fresh=epoch != _OWN))
+        return self._draw(keys, fresh=epoch != _OWN)
 
     @property
     def endless(self) -> bool:
-        """Whether each epoch can have new images: a category has no limit of instances, and none are held out."""
+        """Whether each epoch can have new images: they have no limit, and none are held out."""
         return self._endless
 
     def for_training(self) -> Self:
-        return super().for_training()._part(self._first, self._count, endless=self._endless)
+        return super().for_training()._part(self._firsts, self._counts, endless=self._endless)
 
-    def _part(self, first: int, count: int, *, endless: bool) -> Self:
+    def _part(self, firsts: NDArray[np.int64], counts: NDArray[np.int64], *, endless: bool) -> Self:
         part = copy.copy(self)
         part.__dict__.pop("targets", None)
-        part._first, part._count, part._endless = first, count, endless
+        part._firsts, part._counts, part._endless = firsts, counts, endless
         part._epoch.fill_(_OWN)
         return part
 
     def held_out(self, count: int, *, fresh: bool) -> FormulaDataset:
-        """A dataset of instances that training does not draw.
+        """A dataset of images that training does not draw.
 
         Args:
-            count: number of instances of each category.
-            fresh: whether training draws new instances in every epoch; then the recipe's own are held out.
+            count: number of instances of each category, or of scenes.
+            fresh: whether training draws new images in every epoch; then the recipe's own are held out.
 
         Raises:
-            ConfigError: a category has fewer instances.
+            ConfigError: there are fewer.
         """
-        own, most = self.recipe.num_instances, self.drawer.generator.max_instances()
-        first = 0 if fresh else own
-        if fresh and count > own:
-            raise ConfigError(f"held_out: is {count}, and must be at most the recipe's number of instances, {own}")
-        if most is not None and first + count > most:
+        what = "scenes" if self.recipe.is_scene else "instances"
+        if fresh and count > self._counts.min():
             raise ConfigError(
-                f"held_out: is {count}: a category of '{self.recipe.generator_names}' has {most} different instances, "
-                f"of which the recipe takes {own}"
+                f"held_out: is {count}, and must be at most the recipe's number of {what}, {self._counts.min()}"
             )
-        return self._part(first, count, endless=False)
+        firsts = np.zeros_like(self._counts) if fresh else self._counts
+        for part, most in self._most.items():
+            if firsts[part] + count > most:
+                name, own = self.recipe.all_parts[part].generator.name, self._counts[part]
+                each = "" if self.recipe.is_scene else "a category of "
+                raise ConfigError(
+                    f"held_out: is {count}: {each}'{name}' has {most} different {what}, of which the recipe takes {own}"
+                )
+        return self._part(firsts, np.full_like(self._counts, count), endless=False)
 
     def fresh_items(self, keys: Sequence[tuple[int, int]]) -> list[Item]:
         """New items for each (epoch, index), which neither the recipe nor another epoch has.
 
-        If the recipe has n instances of each category, its instance i becomes instance (1 + epoch) n + i.
+        If the recipe has n instances of each category, its instance i becomes instance (1 + epoch) n + i; likewise the
+        n scenes of a recipe.
         """
-        return self._draw(self.find_instances(keys, fresh=True))
+        return self._draw(keys, fresh=True)
 
     def find_instances(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> InstanceNumbers:
         """The numbers of the items for each (epoch, index): of ``__getitems__``, or of ``fresh_items``."""
         epochs, indices = np.array(keys, dtype=np.int64).reshape(-1, 2).T
-        labels, instances = np.divmod(positions(indices, len(self)), self._count)
-        instances += self._first
-        return labels, labels, instances + (1 + epochs) * self._count if fresh else instances
+        labels, instances, part = locate(positions(indices, len(self)), self._multiples, self._counts)
+        instances += self._firsts[part]
+        return labels, labels, instances + (1 + epochs) * self._counts[part] if fresh else instances
 
-    def _draw(self, numbers: InstanceNumbers) -> list[Item]:
-        labels, categories, instances = numbers
+    def find_scenes(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> NDArray[np.int64]:
+        """The numbers of the scenes for each (epoch, index): of ``__getitems__``, or of ``fresh_items``."""
+        return self.find_instances(keys, fresh=fresh)[2]
+
+    def _draw(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> list[Item]:
+        if self.recipe.is_scene:
+            batch = self.drawer.draw_scenes(self.find_scenes(keys, fresh=fresh))
+            return self._items(batch.images, [self._target(scene) for scene in batch])
+        labels, categories, instances = self.find_instances(keys, fresh=fresh)
         return self._items(self.drawer.draw_instances(categories, instances), labels.tolist())
 
 
 class StoredDataset(RecipeDataset):
     """Reads the images of a store.
 
-    An item is (uint8 tensor [channels, size, size], label), or what ``transform`` and ``target_transform`` make of it.
+    An item is (uint8 tensor [channels, size, size], target), or what ``transform`` and ``target_transform`` make of
+    it; see :class:`RecipeDataset` for the targets of scenes.
 
     Args:
         path: the store, or its folder.
+        target: class, labels, semantic or objects; None: that of the store's recipe. A store of scenes has them all.
         transform, target_transform, pil: as of :class:`FormulaDataset`.
 
     Raises:
         StoreError: there is no store at ``path``, it is not complete, or (while reading) an image is damaged.
+        ConfigError: the store has no such target.
     """
 
     def __init__(
         self,
         path: str | PathLike[str],
         *,
+        target: Target | None = None,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         pil: bool = False,
     ) -> None:
         self.store = Store(path)
-        super().__init__(self.store.layout.category_names, transform, target_transform, pil)
+        super().__init__(self.store.layout.category_names, "class", 1, transform, target_transform, pil)
 
     def __repr__(self) -> str:
         # The recipe may be of a generator that is not installed here.
         size = self.store.layout.size
-        return f"StoredDataset({str(self.store.path)!r}: {self._sizes()} of {size} x {size})"
+        return f"StoredDataset({str(self.store.path)!r}: {self._sizes(scenes=False)} of {size} x {size})"
 
     @property
     def recipe(self) -> Recipe:
@@ -304,6 +392,9 @@ class StoredDataset(RecipeDataset):
 
     def __len__(self) -> int:
         return len(self.store)
+
+    def _labels(self) -> NDArray[np.int64]:
+        return np.array([self.store.label(index) for index in range(len(self))])
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         layout = self.store.layout

@@ -194,7 +194,7 @@ def own_scenes(generator: Generator, categories: Sequence[Category], numbers: In
             image, object_map, labels = (np.asarray(array) for array in drawn)
             if image.dtype != np.uint8 or image.shape not in (canvas.shape, canvas.shape[:2]):
                 raise TypeError(
-                    f"scene() returned an image {image.dtype} {list(image.shape)}, not uint8 {canvas.shape}"
+                    f"scene() returned an image {image.dtype} {list(image.shape)}, not uint8 {list(canvas.shape)}"
                 )
             if object_map.dtype != np.uint16 or object_map.shape != canvas.shape[:2]:
                 raise TypeError(

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from formulavision.generators.contract import Category, DeviceRenderer, DeviceScenes, Generator, Scene
+from formulavision.generators.contract import Category, DeviceRenderer, DeviceScenes, Generator
 from formulavision.generators.failures import ask_for_names, blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories, find_categories_of_part
 from formulavision.recipes.composition import SceneBatch, SceneComposer, draw_category, own_scenes
 from formulavision.recipes.device import current_device, find_device
-from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
+from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.recipes.scenes import SceneSettings
-from formulavision.recipes.targets import Target, labels_target, objects_target, semantic_target
+from formulavision.recipes.targets import scene_target
 from formulavision.util.errors import PluginError
 from formulavision.util.indices import Indices, positions
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeviceDrawer", "Drawer", "scene_name", "target_of"]
+__all__ = ["DeviceDrawer", "Drawer", "scene_name"]
 
 
 class Drawer:
@@ -173,7 +173,9 @@ class Drawer:
         """
         if self.recipe.is_scene:
             scene = self.draw_scenes(positions([index], len(self)))[0]
-            return scene.image, target_of(scene, self.recipe)
+            assert self.recipe.target is not None
+            target = scene_target(scene, self.recipe.target, self.recipe.num_categories, self.recipe.min_visible)
+            return scene.image, target
         images, labels = self.draw_batch([index])
         return images[0], int(labels[0])
 
@@ -249,27 +251,6 @@ class Drawer:
 def scene_name(number: int) -> str:
     """Name of a scene in a store: ``00000042``."""
     return f"{number:08d}"
-
-
-def target_of(scene: Scene, recipe: Recipe, target: Target | None = None) -> Any:
-    """What a model learns from a scene.
-
-    Args:
-        scene: a scene of the recipe.
-        recipe: has the number of categories, and the least number of visible pixels.
-        target: None: the recipe's.
-
-    Returns:
-        int (class), or what the target's function of ``recipes.targets`` returns.
-    """
-    target = target or recipe.target
-    if target == "class":
-        return int(scene.categories[0])
-    if target == "labels":
-        return labels_target(scene, recipe.num_categories, recipe.min_visible)
-    if target == "semantic":
-        return semantic_target(scene, recipe.num_categories, recipe.min_visible)
-    return objects_target(scene, recipe.min_visible)
 
 
 class DeviceDrawer:

@@ -34,7 +34,7 @@ from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
 from formulavision.util.text import counted
 
-__all__ = ["Recipe", "RecipeLike", "as_recipe"]
+__all__ = ["Recipe", "RecipeLike", "as_recipe", "locate"]
 
 _SHORT = ("generator", "categories", "instances")
 """Settings of the only part of a recipe, which stand side by side with the recipe's."""
@@ -147,6 +147,8 @@ class Recipe(Config):
         parts, in_scene = [], self.scene is not None
         for number, part in enumerate(self.all_parts):
             try:
+                if self.scene != "own" and not part.draws_single_images:
+                    raise ConfigError(f"generator: '{part.generator.name}' draws scenes of its own only: scene: own")
                 parts.append(part.resolved(self.canvas, self.seed, in_scene=in_scene))
                 if not in_scene and (part.share is not None or part.object != "shape"):
                     raise ConfigError(f"{'object' if part.share is None else 'share'}: is not allowed without a scene")
@@ -284,18 +286,14 @@ class Recipe(Config):
         Returns:
             The labels and the instances, int64 [n] each.
         """
-        counts = np.array([part.num_instances for part in self.all_parts])
-        sizes = counts * [part.num_categories for part in self.all_parts]
-        part = np.searchsorted(np.cumsum(sizes), indices, side="right")
-        first = np.cumsum(sizes) - sizes
-        labels, instances = np.divmod(indices - first[part], counts[part])
-        return labels + self.first_labels[part], instances
+        counts = np.array([part.num_instances for part in self.all_parts], np.int64)
+        labels, instances, _ = locate(indices, self.categories_of_parts, counts)
+        return labels, instances
 
     @property
-    def first_labels(self) -> Int64[np.ndarray, " parts"]:
-        """The label of each part's first category."""
-        counts = np.array([part.num_categories for part in self.all_parts], np.int64)
-        return np.cumsum(counts) - counts
+    def categories_of_parts(self) -> Int64[np.ndarray, " parts"]:
+        """The number of categories of each part."""
+        return np.array([part.num_categories for part in self.all_parts], np.int64)
 
     @property
     def id(self) -> str:
@@ -432,6 +430,22 @@ def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
         f"recipe: a {type(recipe).__name__} is not allowed: must be a Recipe, the path of its file, a mapping, or the "
         "name of a generator"
     )
+
+
+def locate(
+    indices: Int64[np.ndarray, " n"], categories: Int64[np.ndarray, " parts"], counts: Int64[np.ndarray, " parts"]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Label, position among the label's images, and part of each index, where parts stand one after the other.
+
+    Args:
+        indices: from 0.
+        categories: number of categories of each part.
+        counts: number of images of each of the part's categories.
+    """
+    sizes = categories * counts
+    part = np.searchsorted(np.cumsum(sizes), indices, side="right")
+    labels, positions = np.divmod(indices - (np.cumsum(sizes) - sizes)[part], counts[part])
+    return labels + (np.cumsum(categories) - categories)[part], positions, part
 
 
 def _mappings_of_parts(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt8, UInt16
@@ -19,6 +19,7 @@ __all__ = [
     "has_label",
     "labels_target",
     "objects_target",
+    "scene_target",
     "semantic_target",
     "visible_pixels",
 ]
@@ -91,3 +92,14 @@ def objects_target(scene: Scene, min_visible: int) -> Objects:
     np.maximum.at(boxes[:, 3], numbers, rows + 1)
     chosen = np.flatnonzero(has_label(scene, min_visible))
     return Objects(boxes[chosen + 1], scene.categories[chosen], chosen + 1)
+
+
+def scene_target(scene: Scene, target: Target, num_categories: int, min_visible: int) -> Any:
+    """What a model learns from a scene: the label of its only object (class), or what the target's function gives."""
+    if target == "class":
+        return int(scene.categories[0])
+    if target == "labels":
+        return labels_target(scene, num_categories, min_visible)
+    if target == "semantic":
+        return semantic_target(scene, num_categories, min_visible)
+    return objects_target(scene, min_visible)

@@ -90,9 +90,7 @@ def test_timms_training_script_makes_its_loaders(dataset: Any, prefetcher: bool)
     picture = Image.fromarray(dataset()[5][0][0].numpy()).convert("RGB")
     same: Any = create_transform((3, 24, 24), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), crop_pct=0.875)
     assert torch.allclose(images[5], same(picture), atol=1e-5)
-    train = create_loader(
-        dataset(pil=True), is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, **arguments
-    )
+    train = create_loader(dataset(pil=True), is_training=True, auto_augment="rand-m9-inc1", re_prob=0.25, **arguments)
     assert images_of(train).shape == (24, 3, 24, 24)
 
 

@@ -44,6 +44,7 @@ from .generators.registry import Registry as Registry
 from .generators.registry import plugins as plugins
 from .generators.registry import register as register
 from .generators.streams import random_stream as random_stream
+from .generators.walked_streams import WalkedStreams as WalkedStreams
 from .recipes.categories import find_categories as find_categories
 from .recipes.composition import SceneBatch as SceneBatch
 from .recipes.drawing import DeviceDrawer as DeviceDrawer

@@ -1,12 +1,15 @@
 from . import color as color
 from . import compositing as compositing
 from . import compositing_triton as compositing_triton
+from . import mersenne as mersenne
 from . import noise_fields as noise_fields
 from . import noise_fields_triton as noise_fields_triton
+from . import pixel_lines as pixel_lines
 from . import points as points
 from . import points_triton as points_triton
 from . import polylines as polylines
 from . import polylines_triton as polylines_triton
+from . import python_random as python_random
 from . import random as random
 from . import random_triton as random_triton
 from . import triton_support as triton_support

@@ -1,7 +1,7 @@
-"""Perlin noise in two dimensions (Perlin 2002, "Improving Noise"): at single points, and as a field on a pixel grid.
+"""Perlin noise (Perlin 2002, "Improving Noise"): in two dimensions at points and on pixel grids, in one at points.
 
-It is the noise of ``pnoise2`` in the ``noise`` package. All arithmetic is float32: additions, multiplications and
-divisions without fused multiply-add, so every machine gives the same bits.
+It is the noise of ``pnoise2`` and ``pnoise1`` in the ``noise`` package. All arithmetic is float32: additions,
+multiplications and divisions without fused multiply-add, so every machine gives the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from numpy.typing import ArrayLike
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["grid_coordinates", "lattice_tables", "perlin2", "perlin_field", "to_gray"]
+__all__ = [
+    "GRADIENTS_1D",
+    "REACH_1D",
+    "blend_1d",
+    "grid_coordinates",
+    "lattice_tables",
+    "perlin1",
+    "perlin2",
+    "perlin_field",
+    "to_gray",
+]
 
 # Perlin's permutation of 0..255.
 _PERMUTATION = np.frombuffer(
@@ -40,6 +50,11 @@ _GRADIENTS = np.array(
 # The gradient that the last of the three table lookups of a lattice point leads to.
 _GRADIENT_X = np.ascontiguousarray(_GRADIENTS[_PERMUTATION & 15, 0])
 _GRADIENT_Y = np.ascontiguousarray(_GRADIENTS[_PERMUTATION & 15, 1])
+
+GRADIENTS_1D = np.where(_PERMUTATION & 8, -1, (_PERMUTATION & 7) + 1.0).astype(np.float32)
+"""Gradients of ``perlin1`` at the 256 lattice points. Negative ones are all -1, as in ``pnoise1`` of the package."""
+REACH_1D = np.float32(0.4)
+"""The factor by which ``perlin1`` multiplies interpolated gradients."""
 
 _ONE = np.float32(1)
 _SIX = np.float32(6)
@@ -102,6 +117,31 @@ def _perlin2_one_octave(
     near = _lerp(fade_u, u * _GRADIENT_X[h00] + v * _GRADIENT_Y[h00], u1 * _GRADIENT_X[h10] + v * _GRADIENT_Y[h10])
     far = _lerp(fade_u, u * _GRADIENT_X[h01] + v1 * _GRADIENT_Y[h01], u1 * _GRADIENT_X[h11] + v1 * _GRADIENT_Y[h11])
     return _lerp(_fade(v), near, far)
+
+
+@kernel
+def blend_1d(near: np.float32, far: np.float32, t: np.float32) -> np.float32:
+    """Noise in one dimension before the factor ``REACH_1D``, from -2.5 to 2.5.
+
+    Args:
+        near, far: gradients at both ends of the lattice cell.
+        t: position in the cell, from 0 to 1.
+    """
+    return _lerp(_fade(t), t * near, (t - _ONE) * far)
+
+
+@kernel
+def perlin1(x: float) -> float:
+    """Perlin noise in one dimension, ``noise.pnoise1(x)``, bit for bit; it repeats after 1024 cells.
+
+    Args:
+        x: coordinate in lattice cells, of a magnitude below 2^24; rounded to float32.
+    """
+    coordinate = np.float32(x)
+    floor = np.floor(coordinate)
+    cell = np.int64(floor)
+    value = blend_1d(GRADIENTS_1D[cell & 255], GRADIENTS_1D[(cell + 1) & 255], coordinate - floor)
+    return float(value * REACH_1D)
 
 
 @kernel(error_model="numpy")

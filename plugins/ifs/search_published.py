@@ -18,9 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt16, UInt32, UInt64
 from numba import uint64
 
-from formulavision.rendering import kernel, points
+from formulavision.rendering import kernel, mersenne, points
 
-from . import mersenne
 from .systems import add_identities
 
 __all__ = ["SEARCH_PADDING", "SEARCH_POINTS", "SEARCH_SIZE", "needed_pixels", "published_search"]

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from formulavision_plugins.ifs import mersenne, search_published
+from formulavision_plugins.ifs import search_published
 from formulavision_plugins.ifs.orbits import published_orbit, select
 from formulavision_plugins.ifs.systems import add_identity, cumulative_probabilities, with_probabilities
 from numpy.typing import NDArray
 
-from formulavision.rendering import points
+from formulavision.rendering import mersenne, points
 
 POINTS = 100_000
 Trials = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint32]]

@@ -10,9 +10,12 @@ import numpy as np
 from jaxtyping import UInt32, UInt64
 from numba import uint32, uint64
 
-from formulavision.rendering import kernel
+from formulavision.rendering.kernels import kernel
+
+__all__ = ["WORDS", "fractions", "next_words", "randint", "skip", "stream", "tempered", "uniform"]
 
 WORDS = 624
+"""Number of words of the generator's state."""
 
 
 def stream(seed: int) -> UInt32[np.ndarray, " 624"]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from formulavision_plugins.ifs import mersenne
 from numpy.typing import NDArray
+
+from formulavision.rendering import mersenne
 
 SEEDS = [0, 1, 100, 20_220_401, 2**32 - 1]
 

@@ -1,0 +1,227 @@
+"""The parameters of the generators ``rcdb`` and ``segrcdb``. Lengths are in pixels of an image of ``image_size``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from formulavision import ConfigError, Params
+
+__all__ = ["ContourParams", "Ranges", "RcdbParams", "SegRcdbParams"]
+
+Ranges = tuple[int, float, int, int, float, float, float, int, int, float, int, int]
+"""What :meth:`ContourParams.ranges` gives, for kernels."""
+
+
+class ContourParams(Params):
+    """What both generators have in common."""
+
+    published_only: ClassVar[tuple[str, ...]] = ("threads",)
+    """Names of the parameters that have an effect with ``random: published`` alone."""
+
+    random: Literal["independent", "published"] = Field(
+        "independent",
+        description="source of the random numbers. independent: a counter-based stream for each category and instance, "
+        "keyed by the seed; published: the streams of the published program, exact to the pixel, with fixed seeds: "
+        "the recipe's seed changes nothing",
+    )
+    image_size: int = Field(
+        512,
+        ge=8,
+        le=4096,
+        description="size of the image that all lengths below are meant for; on a canvas of another size the same "
+        "contours are drawn scaled",
+        json_schema_extra={"unit": "pixels"},
+    )
+    vertices_max: int = Field(
+        200,
+        ge=3,
+        le=2000,
+        description="largest number of vertices of a contour; the smallest is 3",
+        json_schema_extra={"unit": "vertices"},
+    )
+    vertices_mean: float = Field(
+        100.0,
+        ge=1,
+        le=10_000,
+        description="mean of the exponential distribution that numbers of vertices are drawn from, before those out of "
+        "range are drawn again",
+        json_schema_extra={"unit": "vertices"},
+    )
+    lines_min: int = Field(
+        1, ge=1, le=1000, description="smallest number of lines of a contour", json_schema_extra={"unit": "lines"}
+    )
+    lines_max: int = Field(
+        200, ge=1, le=1000, description="largest number of lines of a contour", json_schema_extra={"unit": "lines"}
+    )
+    perlin_min: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="smallest coefficient P of the noise: from a line to the next, a vertex moves by P (1 - 2 noise)",
+        json_schema_extra={"unit": "pixels"},
+    )
+    perlin_max: float = Field(
+        4.0, ge=0, le=100, description="largest coefficient of the noise", json_schema_extra={"unit": "pixels"}
+    )
+    line_width: float = Field(
+        0.1,
+        ge=0,
+        le=100,
+        description="largest distance that is added between a line and the next",
+        json_schema_extra={"unit": "pixels"},
+    )
+    radius_min: int = Field(
+        0, ge=0, le=4096, description="smallest radius of the first line", json_schema_extra={"unit": "pixels"}
+    )
+    radius_max: int = Field(
+        100, ge=0, le=4096, description="largest radius of the first line", json_schema_extra={"unit": "pixels"}
+    )
+    oval_rate: float = Field(
+        2.0,
+        ge=1,
+        le=10,
+        description="largest factor by which the first line is stretched along x, and along y; the smallest is 1",
+        json_schema_extra={"unit": "factor"},
+    )
+    start_pos: int = Field(
+        400,
+        ge=0,
+        le=8192,
+        description="range of the centre: it is at most start_pos / 2 away from the image's, along x and along y",
+        json_schema_extra={"unit": "pixels"},
+    )
+    threads: int = Field(
+        40,
+        ge=1,
+        le=10_000,
+        description="number of processes of the published program, each with a random stream of its own: other numbers "
+        "give other images",
+        json_schema_extra={"unit": "processes"},
+    )
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> ContourParams:
+        for name in ("lines", "perlin", "radius"):
+            smallest, largest = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if smallest > largest:
+                raise ConfigError(f"{name}_min: {smallest} is not allowed: must not be above {name}_max {largest}")
+        for name in self.published_only if self.random == "independent" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ConfigError(f"{name}: has an effect with random: published only, and random is independent")
+        return self
+
+    def divisible_by_threads(self, name: str) -> None:
+        """Refuse a number of the published set that its processes cannot share evenly.
+
+        Raises:
+            ConfigError: it is not a multiple of ``threads``.
+        """
+        if self.random == "published" and getattr(self, name) % self.threads:
+            raise ConfigError(
+                f"{name}: {getattr(self, name)} is not allowed: must be a multiple of threads {self.threads}"
+            )
+
+    def ranges(self) -> Ranges:
+        """The ranges of random numbers, as kernels take them."""
+        return (
+            self.vertices_max,
+            1 / self.vertices_mean,
+            self.lines_min,
+            self.lines_max,
+            float(self.perlin_min),
+            float(self.perlin_max),
+            float(self.line_width),
+            self.radius_min,
+            self.radius_max,
+            float(self.oval_rate),
+            self.start_pos,
+            self.image_size,
+        )
+
+
+class RcdbParams(ContourParams):
+    published_only: ClassVar[tuple[str, ...]] = ("published_categories", "published_instances", "threads")
+
+    outline: Literal["lines", "ring", "filled"] = Field(
+        "lines",
+        description="what is drawn. lines: all lines of a contour; ring: also the area between the first and the last "
+        "line, in the last one's gray; filled: also the area inside of the last line",
+    )
+    gray: Literal["dark-on-white", "light-on-black"] = Field(
+        "dark-on-white",
+        description="gray levels: dark lines on white, as the published program draws, or light ones on black, as the "
+        "papers' figures show",
+    )
+    published_categories: int = Field(
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="number of categories of the published set: 1000, 21000 or 50000",
+        json_schema_extra={"unit": "categories"},
+    )
+    published_instances: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="number of instances per category of the published set",
+        json_schema_extra={"unit": "instances"},
+    )
+
+    @model_validator(mode="after")
+    def _threads_share_the_categories(self) -> RcdbParams:
+        self.divisible_by_threads("published_categories")
+        return self
+
+
+class SegRcdbParams(ContourParams):
+    published_only: ClassVar[tuple[str, ...]] = ("published_categories", "published_images", "threads")
+
+    vertices_max: int = Field(
+        500,
+        ge=3,
+        le=2000,
+        description="largest number of vertices of a contour; the smallest is 3",
+        json_schema_extra={"unit": "vertices"},
+    )
+    lines_max: int = Field(
+        50, ge=1, le=1000, description="largest number of lines of a contour", json_schema_extra={"unit": "lines"}
+    )
+    radius_max: int = Field(
+        50, ge=0, le=4096, description="largest radius of the first line", json_schema_extra={"unit": "pixels"}
+    )
+    start_pos: int = Field(
+        512,
+        ge=0,
+        le=8192,
+        description="range of the centre: it is at most start_pos / 2 away from the image's, along x and along y",
+        json_schema_extra={"unit": "pixels"},
+    )
+    mask: Literal["M1", "M2", "M3"] = Field(
+        "M1",
+        description="the pixels that belong to an object. M1: its lines, which the paper found best; M2: the area "
+        "between its first and its last line; M3: the area inside of its last line",
+    )
+    objects: int = Field(
+        32, ge=1, le=65_535, description="number of objects of a scene", json_schema_extra={"unit": "objects"}
+    )
+    published_categories: int = Field(
+        254,
+        ge=1,
+        le=100_000,
+        description="number of categories of the published set",
+        json_schema_extra={"unit": "categories"},
+    )
+    published_images: int = Field(
+        20_000,
+        ge=1,
+        le=100_000_000,
+        description="number of images of the published set: 20000, or 118000 for the paper's best result",
+        json_schema_extra={"unit": "images"},
+    )
+
+    @model_validator(mode="after")
+    def _threads_share_the_images(self) -> SegRcdbParams:
+        self.divisible_by_threads("published_images")
+        return self

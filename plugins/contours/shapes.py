@@ -1,0 +1,232 @@
+"""From random numbers to the polygons of a contour, and from polygons to pixels, on the CPU.
+
+A contour has L lines through V vertices. Vertex v lies in the direction c_v = cos(2 pi v / V), s_v = sin(2 pi v / V),
+at first at x_v = c_v R o_x, y_v = s_v R o_y. Before each line is drawn, noise N from -1 to 1, fresh for every vertex
+and axis, moves it: with N' = 2 P N - P
+
+    x_v -= c_v (N'_x - w),   y_v -= s_v (N'_y - w)
+
+``published_vertices`` takes the noise from the published program's random stream, in float64. ``independent_polygons``
+takes it from counter-based words, in float32; its twin on a GPU is in ``shapes_triton.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int32, Integer, UInt8, UInt32
+from numba import uint32, uint64
+
+from formulavision.rendering import kernel, noise_fields, pixel_lines, python_random
+from formulavision.rendering.random import philox_blocks
+
+__all__ = [
+    "AREAS",
+    "Outline",
+    "angles",
+    "draw_lines",
+    "fill_area",
+    "fill_published_area",
+    "independent_polygons",
+    "kernel_key",
+    "published_vertices",
+    "to_polygons",
+]
+
+Outline = Literal["lines", "ring", "filled"]
+AREAS: dict[str, int] = {"lines": 0, "ring": 1, "filled": 2}
+"""Numbers of the outlines, for kernels."""
+
+_NEAR = noise_fields.GRADIENTS_1D
+_FAR = np.roll(_NEAR, -1)
+_TO_UNIT = np.float32(2.0**-24)
+
+
+def kernel_key(seed: int, use: bytes) -> tuple[int, int]:
+    """Key of the random numbers inside kernels, for the use b"inst" (single contours) or b"scen" (those of scenes)."""
+    return seed & 0xFFFF_FFFF, (seed >> 32) ^ int.from_bytes(use, "little")
+
+
+@lru_cache(maxsize=4096)
+def angles(vertices: int) -> Float64[np.ndarray, "2 {vertices}"]:
+    """Cosines and sines of the vertices' directions, by the C library: vectorised ones differ in the last bit."""
+    step = 2 * math.pi / vertices
+    return np.array([[math.cos(step * v) for v in range(vertices)], [math.sin(step * v) for v in range(vertices)]])
+
+
+# Vertices ------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def published_vertices(
+    state: UInt32[np.ndarray, " 625"],
+    directions: Float64[np.ndarray, "2 vertices"],
+    coefficient: float,
+    width: float,
+    shape: Float64[np.ndarray, " 3"],
+    centre: Float64[np.ndarray, " 2"],
+    brightest: int,
+    grays: UInt8[np.ndarray, " lines"],
+    vertices: Float64[np.ndarray, "lines 2 vertices"],
+) -> None:
+    """Vertices of the lines of a published contour, and their gray levels.
+
+    Args:
+        state: where the contour begins, is moved on behind it.
+        directions: cosines and sines.
+        coefficient, width: P and w.
+        shape: R, o_x and o_y.
+        centre: y and x that the vertices are moved by at first.
+        brightest: largest gray level that is drawn; above 255 it counts as 255.
+        grays, vertices: are filled; x, then y.
+    """
+    radius, oval_x, oval_y = shape
+    x = directions[0] * radius * oval_x + centre[1]
+    y = directions[1] * radius * oval_y + centre[0]
+    for line in range(len(grays)):
+        grays[line] = min(python_random.randint(state, 0, brightest), 255)
+        for v in range(x.size):
+            noise = noise_fields.perlin1(python_random.uniform(state, 0.0, 10000.0)) * coefficient * 2.0 - coefficient
+            x[v] -= directions[0, v] * (noise - width)
+        for v in range(x.size):
+            noise = noise_fields.perlin1(python_random.uniform(state, 0.0, 10000.0)) * coefficient * 2.0 - coefficient
+            y[v] -= directions[1, v] * (noise - width)
+        vertices[line, 0] = x
+        vertices[line, 1] = y
+
+
+@kernel
+def to_polygons(
+    vertices: Float64[np.ndarray, "lines 2 vertices"], centre: Float64[np.ndarray, " 2"], scale: float
+) -> Int32[np.ndarray, "lines 2 vertices"]:
+    """Corners in pixels: vertices moved by ``centre`` (y, x), scaled, and cut to whole numbers towards zero."""
+    polygons = np.empty(vertices.shape, np.int32)
+    for line in range(vertices.shape[0]):
+        for axis in range(2):
+            for v in range(vertices.shape[2]):
+                polygons[line, axis, v] = int((vertices[line, axis, v] + centre[1 - axis]) * scale)
+    return polygons
+
+
+@kernel(inline="always")
+def _noise(word: np.uint32) -> np.float32:
+    """Noise in one dimension at a random point, before the factor 0.4: the lattice cell is the word's upper byte."""
+    cell = word >> uint32(24)
+    return noise_fields.blend_1d(_NEAR[cell], _FAR[cell], np.float32(word & uint32(0xFFFFFF)) * _TO_UNIT)
+
+
+@kernel
+def independent_polygons(
+    directions: Float32[np.ndarray, "2 vertices"],
+    frame: Float32[np.ndarray, " 6"],
+    counter: tuple[int, int, int],
+    key: tuple[int, int],
+    polygons: Int32[np.ndarray, "lines 2 vertices"],
+) -> None:
+    """Corners in pixels of the lines of a contour with counter-based random numbers.
+
+    Block 65,536 l + b of Philox4x32 has the noise of vertices b and b + ceil(V / 2) of line l: x and y of each.
+
+    Args:
+        directions: cosines and sines.
+        frame: in pixels: R o_x, R o_y, centre x and y, the factor 0.8 P of noise before its own factor, and P + w.
+        counter: the last three words of the counter.
+        key: of the random numbers.
+        polygons: is filled.
+    """
+    lines, _, vertices = polygons.shape
+    half = (vertices + 1) // 2
+    words = np.empty((4, half), np.uint32)
+    x, y = directions[0] * frame[0], directions[1] * frame[1]
+    cosines, sines = directions[0], directions[1]
+    centre_x, centre_y, factor, shift = frame[2], frame[3], frame[4], frame[5]
+    for line in range(lines):
+        philox_blocks(line << 16, counter[0], counter[1], counter[2], key[0], key[1], words)
+        corners_x, corners_y = polygons[line, 0], polygons[line, 1]
+        for part in range(2):
+            start = part * half
+            words_x, words_y = words[2 * part], words[2 * part + 1]
+            for n in range(uint64(min(half, vertices - start))):
+                v = uint64(start) + n
+                x[v] -= cosines[v] * (_noise(words_x[n]) * factor - shift)
+                y[v] -= sines[v] * (_noise(words_y[n]) * factor - shift)
+                corners_x[v] = np.int32(x[v] + centre_x)
+                corners_y[v] = np.int32(y[v] + centre_y)
+
+
+# Pixels --------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def draw_lines(
+    image: Integer[np.ndarray, "size size"],
+    polygons: Int32[np.ndarray, "lines 2 vertices"],
+    values: Integer[np.ndarray, " lines"],
+) -> None:
+    """Draw the lines of a contour one after the other, each with its value."""
+    for line in range(len(values)):
+        pixel_lines.draw_polygon(image, polygons[line, 0], polygons[line, 1], values[line])
+
+
+@kernel
+def fill_area(
+    image: Integer[np.ndarray, "size size"],
+    polygons: Int32[np.ndarray, "lines 2 vertices"],
+    area: int,
+    value: int,
+    erased: int,
+    odd: UInt8[np.ndarray, "size size"],
+) -> None:
+    """Fill the area of a contour.
+
+    Args:
+        image: is drawn on.
+        polygons: the contour.
+        area: 0 nothing, 1 between the first and the last line, 2 inside of the last line.
+        value: of the pixels.
+        erased: value of the pixels inside of the first line where ``area`` is 1.
+        odd: scratch memory: zeros, and zeros afterwards.
+    """
+    last = polygons.shape[0] - 1
+    if area > 0:
+        pixel_lines.fill_even_odd(image, polygons[last, 0], polygons[last, 1], value, odd)
+    if area == 1:
+        pixel_lines.fill_even_odd(image, polygons[0, 0], polygons[0, 1], erased, odd)
+
+
+@kernel
+def fill_published_area(
+    mask: Integer[np.ndarray, "size size"], polygons: Int32[np.ndarray, "lines 2 vertices"], area: int, value: int
+) -> None:
+    """Mark the area of a contour as SegRCDB's masks M2 (``area`` 1) and M3 (2) do, with the rule of Pillow 9.0.0.
+
+    M2 sets the inside of the first line to 0, also where other objects lie, and then draws the first and the last line.
+    A contour of one line has no area in M2.
+    """
+    last = polygons.shape[0] - 1
+    if area == 1 and last == 0:
+        return
+    x, y = _with_both_ends(polygons[last])
+    pixel_lines.fill_polygon(mask, x, y, value)
+    if area == 1:
+        x, y = _with_both_ends(polygons[0])
+        pixel_lines.fill_polygon(mask, x, y, 0)
+        pixel_lines.draw_polygon(mask, polygons[last, 0], polygons[last, 1], value)
+        pixel_lines.draw_polygon(mask, polygons[0, 0], polygons[0, 1], value)
+
+
+@kernel
+def _with_both_ends(
+    polygon: Int32[np.ndarray, "2 vertices"],
+) -> tuple[Int32[np.ndarray, " corners"], Int32[np.ndarray, " corners"]]:
+    """Corners x and y, with each but the first as the end of a side and the start of the next: 2 V corners."""
+    vertices = polygon.shape[1]
+    corners = np.empty((2, 2 * vertices), np.int32)
+    for v in range(vertices):
+        for axis in range(2):
+            corners[axis, 2 * v] = polygon[axis, v]
+            corners[axis, 2 * v + 1] = polygon[axis, (v + 1) % vertices]
+    return corners[0], corners[1]

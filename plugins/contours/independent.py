@@ -97,6 +97,6 @@ def frames(
     return (lengths * (size / params.image_size)).astype(np.float32)
 
 
-def gray_levels(uniform: Float64[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+def gray_levels(uniform: Float64[np.ndarray, " ..."]) -> UInt8[np.ndarray, " ..."]:
     """Gray levels of lines, 0 to 255, from numbers from 0 to below 1."""
     return (256 * uniform).astype(np.uint8)

@@ -21,7 +21,7 @@ AT_MOST = {
     "data": 2_500,
     "evaluation": 1_200,
     "formulavision": 150,
-    "generators": 500,
+    "generators": 550,
     "plugins": 2_600,
     "recipes": 1_600,
     "rendering": 1_700,

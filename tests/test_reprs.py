@@ -58,6 +58,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         drawer.recipe.all_parts[0], fv.SceneSettings(objects=(2, 3)),
         fv.SceneBatch(np.zeros((1, 8, 8, 1), np.uint8), np.zeros((1, 8, 8), np.uint16), [np.array([3])]),
         fv.Scene(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.uint16), np.array([3, 4])),
+        fv.WalkedStreams("rcdb", {}, streams=2, length=9, stretch=3, start=np.zeros, walk=lambda state, images: state),
     ]  # fmt: skip
     return {type(each).__name__: each for each in made}
 

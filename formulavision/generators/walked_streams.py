@@ -69,6 +69,9 @@ class WalkedStreams:
         self.walk = walk
         self._held: dict[tuple[int, int], NDArray[Any]] = {}
 
+    def __repr__(self) -> str:
+        return f"WalkedStreams({self.name}, {self.streams} x {self.length} images)"
+
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_held": {}}
 

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category
-from formulavision.generators.registry import plugins
-from formulavision.recipes.categories import find_categories
-from formulavision.recipes.category_files import CATEGORIES, holds_categories, write_file
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
@@ -35,7 +33,18 @@ from formulavision.storage.manifest import (
     PieceRecord,
     StoreLayout,
     file_checksums,
+    layout_of,
+    origins,
     write_manifest,
+)
+from formulavision.storage.objects import EncodedObjects
+from formulavision.storage.own_categories import (
+    category_files,
+    category_folders,
+    find_all_categories,
+    from_own_folders,
+    with_own_folders,
+    write_categories,
 )
 from formulavision.storage.pieces import files_of_piece, write_piece
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
@@ -121,6 +130,8 @@ def generate(
     if not 1 <= workers <= _MAX_WORKERS:
         raise ConfigError(f"workers: {workers} is not allowed: must be from 1 to {_MAX_WORKERS}")
     store_format = find_format(format)
+    if recipe.is_scene and not store_format.holds_scenes:
+        raise StoreError(f"--format {format}: holds no scenes")
     check_device(device)
     check_encoding(png)
     root = Path(out)
@@ -129,8 +140,10 @@ def generate(
     if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
         return Store(root)
     # The categories are read before anything is overwritten: their folder may be the store itself.
-    given = _given_categories(recipe, root)
-    files = (RECIPE, CATEGORIES, MANIFEST, f"{INCOMPLETE}/")
+    recipe = from_own_folders(recipe, root)
+    from_files = any(part.categories.sha256 is not None for _, part in category_folders(recipe))
+    given = find_all_categories(recipe, workers=workers) if from_files else None
+    files = (RECIPE, *category_files(recipe), MANIFEST, f"{INCOMPLETE}/")
     bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
     try:
         with bars as shown, folder.writing(identity, files, overwrite=overwrite) as state:
@@ -148,21 +161,6 @@ def generate(
     return Store(root)
 
 
-def _given_categories(recipe: Recipe, root: Path) -> list[Category] | None:
-    """Categories that a recipe reads from files: from their folder, or from the store where that folder is missing.
-
-    None where the generator finds the categories.
-    """
-    own = recipe.categories
-    if own.sha256 is None:
-        return None
-    if (own.folder is None or not holds_categories(own.folder)) and (root / CATEGORIES).is_file():
-        content = recipe.portable()
-        content["categories"]["folder"] = str(root)
-        recipe = Recipe.from_dict(content)
-    return find_categories(recipe)
-
-
 def _fill(
     folder: OwnedFolder,
     recipe: Recipe,
@@ -178,17 +176,13 @@ def _fill(
     (root / INCOMPLETE).mkdir(exist_ok=True)
     for leftover in (root / INCOMPLETE).glob("*.partial"):  # of writers that were killed
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    categories = given or find_categories(
+    found = given or find_all_categories(
         recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
     )
-    _write_recipe(root, recipe, categories)
+    _write_recipe(root, recipe, found)
+    categories = found[: recipe.num_categories]
     drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
-    layout = StoreLayout(
-        category_names=[category.name for category in categories],
-        instance_names=drawer.instance_names()[0],
-        size=recipe.canvas.size,
-        channels=recipe.canvas.channels,
-    )
+    layout = layout_of(recipe, categories)
     pieces = store_format.plan(layout)
     folder.add(name for piece in pieces for name in store_format.patterns(piece, layout))
     job = _Job(root, format, layout, png, "cpu" if drawer.device_drawer is None else device)
@@ -201,25 +195,23 @@ def _fill(
         root,
         Manifest(
             formulavision=__version__,
-            generator_package=plugins()[recipe.all_parts[0].generator.name].origin,
+            generator_package=origins(recipe),
             format=format,
             recipe_id=recipe.id,
             recipe=recipe.portable(),
             png=png,
             layout=layout,
             pieces=[records[piece] for piece in pieces],
-            files=file_checksums(root, (RECIPE, CATEGORIES)),
+            files=file_checksums(root, (RECIPE, *category_files(recipe))),
         ),
     )
 
 
-def _write_recipe(root: Path, recipe: Recipe, categories: list[Category]) -> None:
+def _write_recipe(root: Path, recipe: Recipe, found: list[Category]) -> None:
     """Write the recipe and its categories, so that the store depends on no file outside of it."""
-    content = recipe.portable()
-    if recipe.categories.sha256 is not None:
-        content["categories"]["folder"] = "."  # the store itself, wherever it is moved
-    write_file(categories, recipe.build(), root)
-    write_text(root / RECIPE, dump_yaml(content))
+    write_categories(recipe, found, root)
+    # Relative to the recipe's file: the store itself, wherever it is moved.
+    write_text(root / RECIPE, dump_yaml(with_own_folders(recipe.portable(), Path())))
 
 
 # Pieces --------------------------------------------------------------------------------------------------------------
@@ -281,17 +273,29 @@ class _PieceWriter:
     def _samples(self, piece: Piece) -> Iterator[Sample]:
         """The samples of a piece in order. A window of them at a time is drawn in the order that shares most work."""
         layout = self.job.layout
-        window = min(layout.instances, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
+        together = _WINDOW_IMAGES if layout.scenes is not None else layout.instances
+        window = min(together, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
         for start in range(0, piece.count, window):
             indices = piece.indices[start : start + window]
-            pngs = [b""] * len(indices)
+            samples: dict[int, Sample] = {}
             for batch in self.drawer.batches(indices):
-                images, _ = self.drawer.draw_batch(batch, self.images[: len(batch)])
-                for index, image in zip(batch.tolist(), images, strict=True):
-                    pngs[index - indices[0]] = encode_png(image, self.job.png)
+                samples.update(zip(batch.tolist(), self._draw(batch), strict=True))
                 self.report(len(batch))
-            for index, png in zip(indices, pngs, strict=True):
-                yield Sample(layout.name(index), index // layout.instances, png)
+            yield from (samples[index] for index in indices)
+
+    def _draw(self, batch: NDArray[np.int64]) -> Iterator[Sample]:
+        """Draw and encode the images of a batch."""
+        layout, png = self.job.layout, self.job.png
+        names = [layout.name(index) for index in batch.tolist()]
+        if layout.min_visible is None:
+            images, labels = self.drawer.draw_batch(batch, self.images[: len(batch)])
+            for name, label, image in zip(names, labels.tolist(), images, strict=True):
+                yield Sample(name, label, encode_png(image, png))
+            return
+        scenes = self.drawer.draw_scenes(batch)
+        for position, name in enumerate(names):
+            scene = scenes[position]
+            yield Sample(name, -1, encode_png(scene.image, png), EncodedObjects.of(scene, layout.min_visible))
 
 
 def _write_pieces(
@@ -316,7 +320,8 @@ def _write_pieces(
         return
     # ``stop`` has no lock: if a worker were killed while it held the lock, all others would wait for ever.
     drawn, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.RawValue("b", 0), CONTEXT.Event()
-    start = (drawer.recipe.portable(), drawer.categories, job, drawn, stop, compiled)
+    recipe = with_own_folders(drawer.recipe.portable(), job.root.absolute())
+    start = (recipe, drawer.categories, job, drawn, stop, compiled)
     pool = worker_pool(min(workers, len(pieces)), _start_worker, *start)
     try:
         futures = {pool.submit(_write_in_worker, piece): piece for piece in pieces}

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from formulavision.generators.contract import Category
+from formulavision.generators.failures import ask_for_names
+from formulavision.generators.registry import plugins
+from formulavision.recipes.drawing import scene_name
+from formulavision.recipes.recipe import Recipe
+from formulavision.storage.own_categories import category_folders
 from formulavision.util.config import Config, parse
 from formulavision.util.errors import DamagedStoreError, StoreError, one_line
 from formulavision.util.files import write_text
@@ -22,9 +31,12 @@ __all__ = [
     "MANIFEST",
     "RECIPE",
     "Manifest",
+    "PartLayout",
     "PieceRecord",
     "StoreLayout",
     "file_checksums",
+    "layout_of",
+    "origins",
     "read_manifest",
     "write_manifest",
 ]
@@ -38,38 +50,138 @@ CHECKSUM = "sha256"
 _ZEROS = "0" * 64
 
 
-class StoreLayout(Config):
-    """Names, size and channels of a store's images: enough to find and read them without the generator."""
+def _check_names(names: list[str]) -> list[str]:
+    """Refuse names that cannot stand in the names of files."""
+    bad = next((name for name in names if not name or name.startswith(".") or set(name) & set("/\\\0")), None)
+    if bad is not None:
+        raise ValueError(f"{bad!r} cannot be the name of a file")
+    if len(set(names)) < len(names):
+        raise ValueError("two names are the same")
+    return names
 
-    category_names: list[str] = Field(min_length=1)
-    instance_names: list[str] = Field(min_length=1)
-    size: int = Field(ge=1)
-    channels: Literal[1, 3]
 
-    @field_validator("category_names", "instance_names")
-    @classmethod
-    def _are_names(cls, names: list[str]) -> list[str]:
-        bad = next((name for name in names if not name or name.startswith(".") or set(name) & set("/\\\0")), None)
-        if bad is not None:
-            raise ValueError(f"{bad!r} cannot be the name of a file")
-        if len(set(names)) < len(names):
-            raise ValueError("two names are the same")
-        return names
+_Names = Annotated[list[str], Field(min_length=1), AfterValidator(_check_names)]
 
-    @property
-    def instances(self) -> int:
-        """Images per category."""
-        return len(self.instance_names)
+
+class PartLayout(Config):
+    """Images of one part of a recipe of several: its number of categories, and the instances that each of them has."""
+
+    categories: int = Field(ge=1)
+    instance_names: _Names
 
     @property
     def images(self) -> int:
-        return len(self.category_names) * len(self.instance_names)
+        return self.categories * len(self.instance_names)
+
+
+class StoreLayout(Config):
+    """Names, size and channels of a store's images: enough to find and read them without the generator.
+
+    A layout has one of three: ``instance_names``, the instances of each category; ``parts``, where each part of the
+    recipe has instances of its own; or ``scenes``, their number, with the recipe's ``min_visible``.
+    """
+
+    category_names: _Names
+    instance_names: _Names | None = None
+    size: int = Field(ge=1)
+    channels: Literal[1, 3]
+    parts: list[PartLayout] | None = Field(default=None, min_length=1)
+    scenes: int | None = Field(default=None, ge=1)
+    min_visible: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> StoreLayout:
+        if sum(given is not None for given in (self.instance_names, self.parts, self.scenes)) != 1:
+            raise ValueError("has not exactly one of instance_names, parts and scenes")
+        if (self.scenes is None) != (self.min_visible is None):
+            raise ValueError("min_visible belongs to scenes")
+        if self.parts is not None and sum(part.categories for part in self.parts) != len(self.category_names):
+            raise ValueError("parts do not have all categories")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what the layout does not have, so that manifests of one part have the bytes that they always had."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+    @property
+    def images(self) -> int:
+        return self.scenes or self._starts[-1][0]
+
+    @property
+    def instances(self) -> int:
+        """Images per category; the largest number where the parts differ. Not for scenes."""
+        return max(len(part.instance_names) for part in self._parts)
+
+    def label(self, index: int) -> int:
+        """The label of an image: the position of its category in ``category_names``. Not for scenes."""
+        return self._locate(index)[0]
 
     def name(self, index: int) -> str:
-        """Path of an image in the store without its suffix: ``CATEGORY/CATEGORY_INSTANCE``."""
-        category, instance = divmod(index, len(self.instance_names))
-        folder = self.category_names[category]
-        return f"{folder}/{folder}_{self.instance_names[instance]}"
+        """Path of an image in the store without its suffix: ``CATEGORY/CATEGORY_INSTANCE``; of a scene, its number."""
+        if self.scenes is not None:
+            return scene_name(index)
+        label, instance = self._locate(index)
+        folder = self.category_names[label]
+        return f"{folder}/{folder}_{instance}"
+
+    def first_of_categories(self) -> list[int]:
+        """The index of the first image of each category. Not for scenes."""
+        starts = zip(self._starts, self._parts, strict=False)
+        return [first + k * len(part.instance_names) for (first, _), part in starts for k in range(part.categories)]
+
+    @cached_property
+    def _parts(self) -> list[PartLayout]:
+        if self.instance_names is None:
+            assert self.parts is not None, "scenes have no parts"
+            return self.parts
+        return [PartLayout(categories=len(self.category_names), instance_names=self.instance_names)]
+
+    @cached_property
+    def _starts(self) -> list[tuple[int, int]]:
+        """The first index and the first label of each part; at the end, the numbers of all images and categories."""
+        images = accumulate((part.images for part in self._parts), initial=0)
+        categories = accumulate((part.categories for part in self._parts), initial=0)
+        return list(zip(images, categories, strict=True))
+
+    def _locate(self, index: int) -> tuple[int, str]:
+        """The label and the instance's name of an image."""
+        number = bisect_right(self._starts, index, key=lambda start: start[0]) - 1
+        (first, label), part = self._starts[number], self._parts[number]
+        category, instance = divmod(index - first, len(part.instance_names))
+        return label + category, part.instance_names[instance]
+
+
+def origins(recipe: Recipe) -> str:
+    """Package and version of each generator that draws the recipe's images."""
+    names = [part.generator.name for _, part in category_folders(recipe)]
+    return ", ".join(dict.fromkeys(plugins()[name].origin for name in names))
+
+
+def layout_of(recipe: Recipe, categories: Sequence[Category]) -> StoreLayout:
+    """The layout of a store of the recipe.
+
+    Raises:
+        PluginError: a generator raised, or two names of instances are the same, or one cannot be a part of a file's
+            name.
+    """
+    common = {
+        "category_names": [category.name for category in categories],
+        "size": recipe.canvas.size,
+        "channels": recipe.canvas.channels,
+    }
+    if recipe.is_scene:
+        return StoreLayout(**common, scenes=len(recipe), min_visible=recipe.min_visible)
+    parts = [
+        PartLayout(
+            categories=part.num_categories,
+            instance_names=ask_for_names(part.generator.build(recipe.canvas, recipe.seed), part.num_instances),
+        )
+        for part in recipe.all_parts
+    ]
+    if len(parts) == 1:
+        return StoreLayout(**common, instance_names=parts[0].instance_names)
+    return StoreLayout(**common, parts=parts)
 
 
 class PieceRecord(Config):
@@ -86,7 +198,7 @@ class Manifest(Config):
     """The content of ``manifest.json``."""
 
     formulavision: str = Field(description="version that wrote the store")
-    generator_package: str = Field(description="package and version that the generator came from")
+    generator_package: str = Field(description="package and version that each generator came from")
     format: str
     png: Literal["plain", "compact"] = Field(
         default="compact",
@@ -103,9 +215,9 @@ class Manifest(Config):
 
     @model_validator(mode="after")
     def _pieces_hold_all_images(self) -> Manifest:
-        count, total = self.pieces[0].count, self.layout.images
-        expected = [(first, min(count, total - first)) for first in range(0, total, count)]
-        if [(piece.first, piece.count) for piece in self.pieces] != expected:
+        total = self.layout.images
+        ends = list(accumulate(piece.count for piece in self.pieces))
+        if ends[-1] != total or [piece.first for piece in self.pieces] != [0, *ends[:-1]]:
             raise ValueError(f"its pieces are not those of {total} images")
         return self
 

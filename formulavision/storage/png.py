@@ -1,9 +1,9 @@
 """The PNG encoder and decoder.
 
-Files are 8-bit gray or RGB, which all readers read alike. ``deflate.py`` compresses gray images of two values, 0 and
-another. All other images are filtered here and compressed by ISA-L (``isal``), the fastest library whose bytes are the
-same in every process (``benchmarks/encoding.py`` has the figures). Files that this encoder does not write, such as
-16-bit or interlaced PNGs, are decoded by Pillow.
+Images are 8-bit gray or RGB, which all readers read alike; object maps of more than 255 objects are 16-bit gray.
+``deflate.py`` compresses gray images of two values, 0 and another. All other images are filtered here and compressed by
+ISA-L (``isal``), the fastest library whose bytes are the same in every process (``benchmarks/encoding.py`` has the
+figures). Files that this encoder does not write, such as interlaced PNGs, are decoded by Pillow.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from isal import isal_zlib
+from jaxtyping import UInt16
 from numba import uint8, uint32, uint64
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +24,15 @@ from formulavision.storage.deflate import GATHER, ONES, SPREAD, compress_two_val
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError
 
-__all__ = ["DEFAULT_ENCODING", "ENCODINGS", "check_encoding", "decode_image", "encode_png"]
+__all__ = [
+    "DEFAULT_ENCODING",
+    "ENCODINGS",
+    "check_encoding",
+    "decode_image",
+    "decode_object_map",
+    "encode_object_map",
+    "encode_png",
+]
 
 ENCODINGS = ("plain", "compact")
 DEFAULT_ENCODING = "plain"
@@ -76,6 +85,19 @@ def encode_png(image: NDArray[np.uint8], encoding: str = DEFAULT_ENCODING) -> by
         if stream is not None:
             return _png(_head(width, height, 8, _GRAY), stream)
     return _png(_head(width, height, 8, _GRAY), _deflate(_filter(pixels, height, 1)))
+
+
+def encode_object_map(object_map: UInt16[np.ndarray, "h w"], objects: int) -> bytes:
+    """Encode an object map as PNG, lossless: 8-bit gray up to 255 objects, 16-bit gray above.
+
+    Args:
+        objects: number of objects in the image, also of those that others hide.
+    """
+    if objects <= 255:
+        return encode_png(object_map.astype(np.uint8)[:, :, None])
+    height, width = object_map.shape
+    lines = object_map.astype(">u2").reshape(-1).view(np.uint8)  # the highest byte comes first (section 7.1)
+    return _png(_head(width, height, 16, _GRAY), _deflate(_filter(lines, height, 2)))
 
 
 @lru_cache(maxsize=64)
@@ -243,8 +265,28 @@ def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("L"))[:, :, None]
 
 
+def decode_object_map(data: bytes) -> UInt16[np.ndarray, "h w"]:
+    """Decode an object map: a gray PNG of 8 or 16 bits.
+
+    Raises:
+        OSError: the data is no such PNG, is cut short or is damaged.
+    """
+    if data.startswith(_SIGNATURE):
+        for size in (1, 2):
+            pixels = _decode_png(data, size)
+            if pixels is not None:
+                return pixels[:, :, 0].astype(np.uint16) if size == 1 else pixels.view(">u2")[:, :, 0].astype(np.uint16)
+    with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode not in ("L", "I;16"):
+            raise OSError(f"no object map: its pixels are {picture.mode}, not gray of 8 or 16 bits")
+        return np.asarray(picture).astype(np.uint16)
+
+
 def _decode_png(data: bytes, channels: int) -> NDArray[np.uint8] | None:
-    """Decode a PNG of a kind that ``encode_png`` writes; None for other kinds, which Pillow decodes.
+    """Decode a PNG of a kind that this module writes, uint8 [h, w, channels]; None for other kinds.
+
+    Args:
+        channels: bytes of a pixel: 1 for gray, 2 for gray of 16 bits, 3 for RGB.
 
     Raises:
         OSError: the data is cut short or is damaged.
@@ -256,10 +298,10 @@ def _decode_png(data: bytes, channels: int) -> NDArray[np.uint8] | None:
         return None
     width, height, depth, color, *methods = struct.unpack(">IIBBBBB", header)
     values = _two_values(color, palette) if depth == channels == 1 else None
-    in_bytes = depth == 8 and (color, channels) in ((_GRAY, 1), (_RGB, 3))
+    in_bytes = (color, depth, channels) in ((_GRAY, 8, 1), (_GRAY, 16, 2), (_RGB, 8, 3))
     if not (values or in_bytes) or any(methods) or not 0 < width * height <= _MOST_PIXELS:
         return None
-    size = height * (1 + (width * depth * channels + 7) // 8)
+    size = height * (1 + ((width + 7) // 8 if values else width * channels))
     lines = _undo(_inflate(b"".join(chunks[b"IDAT"]), size), height, channels)
     if len(lines) == 0:
         return None

@@ -13,7 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.generators.contract import Category
+from formulavision.generators.contract import Category, Generator, Scene
 from formulavision.generators.registry import plugins
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
+from formulavision.storage.manifest import origins
+from formulavision.storage.objects import EncodedObjects
+from formulavision.storage.own_categories import category_folders
 from formulavision.storage.store import Store
 from formulavision.util.errors import FormulaVisionError, PluginError, StoreError
 
@@ -57,14 +60,13 @@ def redraw(
     """
     if len(indices) == 0:
         return
-    generator = plugins()[store.recipe.all_parts[0].generator.name].generator
-    file = getattr(sys.modules.get(generator.__module__), "__file__", None)
-    source = _Source(generator.name, generator.__module__, file, generator.__qualname__)
+    parts = [part for _, part in category_folders(store.recipe)]
+    sources = [_Source.of(part.generator.generator) for part in parts]
     comparison = _Comparison(store.path, categories, indices, damaged_pieces)
-    if source.module == "__main__" or file is None:
+    if any(source.module == "__main__" or source.file is None for source in sources):
         yield from comparison.run()  # no other process can import the generator
     else:
-        yield from _in_new_process(source, comparison)
+        yield from _in_new_process(sources, comparison)
 
 
 # Another process -----------------------------------------------------------------------------------------------------
@@ -82,6 +84,11 @@ class _Source:
     file: str | None
     qualname: str
 
+    @classmethod
+    def of(cls, generator: type[Generator]) -> _Source:
+        file = getattr(sys.modules.get(generator.__module__), "__file__", None)
+        return cls(generator.name, generator.__module__, file, generator.__qualname__)
+
     def register(self) -> bool:
         """Make the generator known to this process; False where it cannot be imported here."""
         if self.name in plugins().generators:
@@ -97,7 +104,7 @@ class _Source:
         return True
 
 
-def _in_new_process(source: _Source, comparison: _Comparison) -> Iterator[Found]:
+def _in_new_process(sources: list[_Source], comparison: _Comparison) -> Iterator[Found]:
     # Not by multiprocessing, which would run the user's script again, up to its call of verify.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     process = subprocess.Popen(
@@ -111,7 +118,7 @@ def _in_new_process(source: _Source, comparison: _Comparison) -> Iterator[Found]
     message: dict[str, Any] = {}
     with process:
         try:
-            process.stdin.write(pickle.dumps((source, comparison)))
+            process.stdin.write(pickle.dumps((sources, comparison)))
             process.stdin.close()
             for line in process.stdout:
                 message = json.loads(line)
@@ -134,7 +141,7 @@ def _in_new_process(source: _Source, comparison: _Comparison) -> Iterator[Found]
 def main() -> None:
     """The process that draws: reads its work from standard input and writes a line of JSON for each message."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides about Ctrl-C
-    source, comparison = pickle.load(sys.stdin.buffer)
+    sources, comparison = pickle.load(sys.stdin.buffer)
     # Text that a plugin prints goes to standard error, and does not mix with the messages.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
@@ -143,7 +150,7 @@ def main() -> None:
             print(json.dumps(message), file=out, flush=True)
 
         try:
-            known = source.register()
+            known = all(source.register() for source in sources)
             for drawn, problems in comparison.run() if known else ():
                 send(drawn=drawn, problems=problems)
             send(end=DONE if known else UNKNOWN_GENERATOR)
@@ -170,48 +177,87 @@ class _Comparison:
         shuffled = random_stream(0, Stream.VERIFIED, 1).permutation(self.indices)
         alone = shuffled[:_ALONE].tolist()
         for index in alone:
-            yield 1, self.problems(index, drawer.draw(index)[0])
+            yield 1, self.problems(index, self.draw(drawer, [index])[0])
         for batch in reversed(list(drawer.batches(np.sort(shuffled[_ALONE:])))):
-            images, _ = drawer.draw_batch(batch[::-1])
-            pairs = zip(batch[::-1].tolist(), images, strict=True)
-            yield len(batch), [problem for index, image in pairs for problem in self.problems(index, image)]
+            pairs = zip(batch[::-1].tolist(), self.draw(drawer, batch[::-1]), strict=True)
+            yield len(batch), [problem for index, drawn in pairs for problem in self.problems(index, drawn)]
         # The first image once more, now after others: in a store of one image it was the first drawn image, too.
-        yield 0, self.problems(alone[0], drawer.draw(alone[0])[0])
+        yield 0, self.problems(alone[0], self.draw(drawer, [alone[0]])[0])
 
     def new_drawer(self) -> Drawer:
         return Drawer(self.store.recipe, categories=self.categories)
 
-    def problems(self, index: int, drawn: NDArray[np.uint8]) -> list[str]:
+    def draw(self, drawer: Drawer, indices: Sequence[int] | NDArray[np.int64]) -> list[_Drawn]:
+        """What the store must hold of each image."""
+        least = self.store.layout.min_visible
+        if least is None:
+            images, _ = drawer.draw_batch(indices)
+            return [_Drawn(image) for image in images]
+        scenes = drawer.draw_scenes(np.asarray(indices))
+        return [_Drawn.of_scene(scenes[i], EncodedObjects.of(scenes[i], least).boxes) for i in range(len(indices))]
+
+    def stored(self, index: int) -> _Drawn:
+        if self.store.layout.scenes is None:
+            return _Drawn(self.store.read(index))
+        return _Drawn.of_scene(self.store.scene(index), self.store.objects(index).boxes)
+
+    def problems(self, index: int, drawn: _Drawn) -> list[str]:
         """The difference between an image and the stored one, in one line; nothing where they are equal."""
         try:
-            stored = self.store.read(index)
+            stored = self.stored(index)
         except StoreError as error:
             return [str(error)]
-        if np.array_equal(stored, drawn):
+        difference = stored.difference(drawn)
+        if not difference:
             return []
-        pixels = int(np.any(stored != drawn, axis=-1).sum())
         self.explained += 1
         cause = f": {self.cause(index, stored, drawn)}" if self.explained <= _EXPLAINED else ""
-        return [f"{self.store.layout.name(index)}: {pixels} pixels differ from the formula's{cause}"]
+        return [f"{self.store.layout.name(index)}: {difference} differ from the formula's{cause}"]
 
-    def cause(self, index: int, stored: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> str:
+    def cause(self, index: int, stored: _Drawn, drawn: _Drawn) -> str:
         """The most likely reason for a difference, found by drawing the image alone, again, and after others."""
-        if index // self.store.pieces[0].count in self.damaged_pieces:
+        if any(piece.number in self.damaged_pieces for piece in self.store.pieces if index in piece.indices):
             return "its file is damaged"
-        first, *again = (self.new_drawer().draw(index)[0] for _ in range(3))  # two may be equal by chance
+        first, *again = (self.draw(self.new_drawer(), [index])[0] for _ in range(3))  # two may be equal by chance
         after_others = self.new_drawer()
         for other in {0, max(index - 1, 0), min(index + 1, len(self.store) - 1), len(self.store) - 1} - {index}:
-            after_others.draw(other)
-        later = after_others.draw(index)[0]
-        if not all(np.array_equal(first, other) for other in again):
+            self.draw(after_others, [other])
+        later = self.draw(after_others, [index])[0]
+        if any(first.difference(other) for other in again):
             return "it is drawn otherwise each time: by a clock, global random numbers, or by what was drawn before it"
-        if np.array_equal(first, stored) or not np.array_equal(first, drawn) or not np.array_equal(first, later):
+        if not first.difference(stored) or first.difference(drawn) or first.difference(later):
             return "it is drawn otherwise after other images: a generator must keep nothing that changes its images"
-        name = self.store.recipe.all_parts[0].generator.name
-        origin, written = plugins()[name].origin, self.store.manifest.generator_package
+        origin, written = origins(self.store.recipe), self.store.manifest.generator_package
         if origin != written:
             return f"{written} wrote the store, and {origin}, which is installed, draws other pixels"
         return (
             f"{origin} drew other pixels then: they changed without a new version of the generator, or they depend on "
             "the day, the machine or the process"
         )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """An image; for a scene also its object map, and its objects' categories and boxes."""
+
+    image: NDArray[np.uint8]
+    object_map: NDArray[np.uint16] | None = None
+    categories: tuple[int, ...] = ()
+    boxes: tuple[int, ...] = ()
+
+    @classmethod
+    def of_scene(cls, scene: Scene, boxes: NDArray[np.int64]) -> _Drawn:
+        return cls(scene.image, scene.object_map, tuple(scene.categories.tolist()), tuple(boxes.ravel().tolist()))
+
+    def difference(self, other: _Drawn) -> str:
+        """What differs from another drawing, such as ``3 pixels``; empty where nothing does."""
+        found = []
+        if pixels := int(np.any(self.image != other.image, axis=-1).sum()):
+            found.append(f"{pixels} pixels")
+        if self.object_map is not None and (pixels := int((self.object_map != other.object_map).sum())):
+            found.append(f"{pixels} pixels of its object map")
+        if self.categories != other.categories:
+            found.append("its objects' categories")
+        elif self.boxes != other.boxes:
+            found.append("its objects' boxes")
+        return " and ".join(found)

@@ -1,8 +1,10 @@
-"""A complete store: its recipe, and its images by index."""
+"""A complete store: its recipe, and its images or scenes by index."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from formulavision.generators.contract import Scene
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
-from formulavision.storage.formats.format import Piece
+from formulavision.storage.formats.format import Piece, PieceReader
 from formulavision.storage.manifest import Manifest, read_manifest
-from formulavision.storage.png import decode_image
+from formulavision.storage.objects import EncodedObjects
+from formulavision.storage.own_categories import with_own_folders
+from formulavision.storage.png import decode_image, decode_object_map
 from formulavision.util.errors import StoreError, one_line
 from formulavision.util.indices import positions
 
@@ -42,13 +47,14 @@ class Store:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(self.path)
         self.layout = self.manifest.layout
-        self._open: dict[int, Callable[[int], bytes]] = {}
+        self._open: dict[int, PieceReader] = {}
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __repr__(self) -> str:
-        images = f"{len(self):,} images of {self.layout.size} x {self.layout.size}"
+        what = "images" if self.layout.scenes is None else "scenes"
+        images = f"{len(self):,} {what} of {self.layout.size} x {self.layout.size}"
         return f"Store({str(self.path)!r}: {images}, {self.manifest.format}, recipe {self.manifest.recipe_id})"
 
     @cached_property
@@ -58,11 +64,7 @@ class Store:
         Raises:
             ConfigError: its generator is not installed, or in another version; or the store's categories are damaged.
         """
-        data = self.manifest.recipe
-        categories = data.get("categories")
-        if isinstance(categories, dict) and "sha256" in categories and "folder" not in categories:
-            data = {**data, "categories": {**categories, "folder": str(self.path.absolute())}}
-        return Recipe.from_dict(data)
+        return Recipe.from_dict(with_own_folders(self.manifest.recipe, self.path.absolute()))
 
     def __len__(self) -> int:
         return self.layout.images
@@ -73,14 +75,21 @@ class Store:
         records = enumerate(self.manifest.pieces)
         return [Piece(number, record.first, record.count, record.path) for number, record in records]
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [record.first for record in self.manifest.pieces]
+
     def label(self, index: int) -> int:
         """The label of an image; a negative index counts from the end.
 
         Raises:
             IndexError: there is no such index.
             TypeError: the index is no whole number.
+            StoreError: the store holds scenes, whose objects have labels (:meth:`scene`).
         """
-        return int(positions([index], len(self))[0]) // self.layout.instances
+        if self.layout.scenes is not None:
+            raise StoreError(f"{self.path}: holds scenes, which have no label: read them by scene()")
+        return self.layout.label(int(positions([index], len(self))[0]))
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The image, uint8 [size, size, channels]; a negative index counts from the end.
@@ -93,13 +102,31 @@ class Store:
         index = int(positions([index], len(self))[0])
         data = self.encoded(index)
         layout = self.layout
-        try:
+        with self._damaged("image", index):
             image = decode_image(data, layout.channels)
             if image.shape != (layout.size, layout.size, layout.channels):
                 raise ValueError(f"it has shape {list(image.shape)}, not {[layout.size, layout.size, layout.channels]}")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise StoreError(f"{self.path}: image {layout.name(index)} is damaged: {one_line(error)}") from None
         return image
+
+    def scene(self, index: int) -> Scene:
+        """The scene: its image, its object map and its objects' categories; a negative index counts from the end.
+
+        Raises:
+            IndexError: there is no such index.
+            TypeError: the index is no whole number.
+            StoreError: the scene is missing or damaged, or the store holds none.
+        """
+        index = int(positions([index], len(self))[0])
+        image, objects, size = self.read(index), self.objects(index), self.layout.size
+        with self._damaged("object map", index):
+            object_map = decode_object_map(objects.png)
+            if object_map.shape != (size, size):
+                raise ValueError(f"it has shape {list(object_map.shape)}, not {[size, size]}")
+            if object_map.max() > len(objects.categories):
+                raise ValueError(f"it shows object {object_map.max()} of {len(objects.categories)}")
+            if not np.all((objects.categories >= 0) & (objects.categories < len(self.layout.category_names))):
+                raise ValueError(f"an object's category is none of {len(self.layout.category_names)}")
+        return Scene(image, object_map, objects.categories)
 
     def encoded(self, index: int) -> bytes:
         """The encoded image (PNG) at an index from 0.
@@ -107,15 +134,44 @@ class Store:
         Raises:
             StoreError: the image is missing or damaged.
         """
-        # All pieces but the last hold the same number of images.
-        number, position = divmod(index, self.pieces[0].count)
-        read = self._open.get(number)
-        if read is None:
+        reader, position = self._reader(index)
+        return reader.image(position)
+
+    def objects(self, index: int) -> EncodedObjects:
+        """The encoded object map, the categories and the boxes of a scene's objects, at an index from 0.
+
+        Raises:
+            StoreError: they are missing or damaged, or the store holds no scenes.
+        """
+        reader, position = self._reader(index)
+        if reader.objects is None:
+            raise StoreError(f"{self.path}: holds images with a label each, no scenes: its recipe has no 'scene'")
+        return reader.objects(position)
+
+    def _reader(self, index: int) -> tuple[PieceReader, int]:
+        """The reader of an image's piece, and the image's position in the piece."""
+        number = bisect_right(self._starts, index) - 1
+        piece = self.pieces[number]
+        reader = self._open.get(number)
+        if reader is None:
             if len(self._open) >= self.OPEN_PIECES:
                 self._open.pop(next(iter(self._open)), None)
             store_format = find_format(self.manifest.format)
-            read = self._open[number] = store_format.open_piece(self.path, self.pieces[number], self.layout)
-        return read(position)
+            if self.layout.scenes is None:
+                reader = PieceReader(store_format.open_piece(self.path, piece, self.layout))
+            else:
+                reader = store_format.open_scenes(self.path, piece, self.layout)
+            self._open[number] = reader
+        return reader, index - piece.first
+
+    @contextmanager
+    def _damaged(self, what: str, index: int) -> Iterator[None]:
+        """Tell in one line why what was read cannot be decoded."""
+        try:
+            yield
+        except (OSError, SyntaxError, ValueError) as error:
+            message = f"{self.path}: {what} {self.layout.name(index)} is damaged: {one_line(error)}"
+            raise StoreError(message) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}

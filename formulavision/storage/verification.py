@@ -6,19 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from formulavision.generators.contract import Category
-from formulavision.generators.failures import ask_for_names
 from formulavision.generators.streams import Stream, random_stream
-from formulavision.recipes.categories import find_categories
 from formulavision.recipes.category_files import CATEGORIES, read_folder
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Format, Piece
-from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums
+from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums, layout_of
+from formulavision.storage.own_categories import find_all_categories, part_categories
 from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.storage.redrawing import redraw
 from formulavision.storage.store import Store
@@ -79,7 +78,7 @@ def verify(
     result.problems += damaged.values()
     result.problems += _foreign_files(store, store_format)
     # Damaged categories may leave no recipe that can be drawn.
-    drawable = CATEGORIES not in damaged
+    drawable = not any(Path(name).name == CATEGORIES for name in damaged)
     if drawable and store.recipe.id != store.manifest.recipe_id:
         raise DamagedStoreError(
             f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}"
@@ -95,8 +94,9 @@ def verify(
             damaged_pieces.add(piece.number)
     if not drawable:
         return result
-    categories = find_categories(store.recipe)
-    problems = [*_categories(store, categories), *_structure(store, categories, store_format)]
+    found = find_all_categories(store.recipe)
+    categories = found[: store.recipe.num_categories]
+    problems = [*_categories(store, found), *_structure(store, categories, store_format)]
     result.problems += problems
     if problems:
         return result  # images of another recipe would be compared
@@ -130,7 +130,8 @@ def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
     """Files and folders in the store's folder that do not belong to the store."""
     known = {MANIFEST, RECIPE, MARKER, LOCK, *(store.manifest.files or ())}
     known.update(name for piece in store.pieces for name in store_format.files(piece, store.layout))
-    folders = {"", *(name.rpartition("/")[0] for name in known)}
+    innermost = {PurePosixPath(name.rpartition("/")[0]) for name in known}
+    folders = {folder.as_posix() for inner in innermost for folder in (inner, *inner.parents)}
     for folder, inner, files in os.walk(store.path):
         inside = Path(folder).relative_to(store.path).as_posix()
         names = {name: name if inside == "." else f"{inside}/{name}" for name in sorted([*inner, *files])}
@@ -161,23 +162,26 @@ def _piece(store: Store, store_format: Format, piece: Piece, result: Verificatio
 
 
 def _categories(store: Store, found: list[Category]) -> Iterator[str]:
-    """Differences between the categories in the store and those that the generator finds."""
-    if CATEGORIES not in (store.manifest.files or ()):
-        return
-    try:
-        own = read_folder(store.path, store.recipe.build())
-    except ConfigError as error:
-        yield str(error)
-        return
-    for name, category in zip(own, found, strict=False):
-        if name != category.name or own[name].tobytes() != category.parameters.tobytes():
-            yield (
-                f"{store.path / CATEGORIES}: category {name} is not the one that '{store.recipe.generator_names}' "
-                "finds here: another version of it, or of the libraries that it needs, found it"
-            )
-            return
-    if len(own) != len(found):
-        yield f"{store.path / CATEGORIES}: holds {len(own)} categories, not {len(found)}"
+    """Differences between the categories in the store and those that the generators find."""
+    recipe = store.recipe
+    for folder, part, expected in part_categories(recipe, found):
+        file = store.path / folder / CATEGORIES
+        if file.relative_to(store.path).as_posix() not in (store.manifest.files or ()):
+            continue
+        try:
+            own = read_folder(file.parent, part.generator.build(recipe.canvas, recipe.seed))
+        except ConfigError as error:
+            yield str(error)
+            continue
+        if len(own) != len(expected):
+            yield f"{file}: holds {len(own)} categories, not {len(expected)}"
+        for name, category in zip(own, expected, strict=False):
+            if name != category.name or own[name].tobytes() != category.parameters.tobytes():
+                yield (
+                    f"{file}: category {name} is not the one that '{part.generator.name}' finds here: another version "
+                    "of it, or of the libraries that it needs, found it"
+                )
+                break
 
 
 def _structure(store: Store, categories: list[Category], store_format: Format) -> Iterator[str]:
@@ -189,15 +193,18 @@ def _structure(store: Store, categories: list[Category], store_format: Format) -
             yield f"{path / RECIPE}: is not the recipe of {MANIFEST}"
     except ConfigError as error:
         yield str(error)
-    if (layout.size, layout.channels) != (recipe.canvas.size, recipe.canvas.channels):
+    expected = layout_of(recipe, categories)
+    if (layout.size, layout.channels) != (expected.size, expected.channels):
         yield (
             f"{path}: its layout says {layout.size} pixels and {layout.channels} channels, its recipe "
-            f"{recipe.canvas.size} and {recipe.canvas.channels}"
+            f"{expected.size} and {expected.channels}"
         )
-    if layout.category_names != [category.name for category in categories]:
+    if layout.category_names != expected.category_names:
         yield f"{path}: the names of its categories differ from the recipe's"
-    if layout.instance_names != ask_for_names(recipe.build(), recipe.num_instances):
+    if (layout.instance_names, layout.parts) != (expected.instance_names, expected.parts):
         yield f"{path}: the names of its instances differ from the recipe's"
+    if (layout.scenes, layout.min_visible) != (expected.scenes, expected.min_visible):
+        yield f"{path}: its layout says other numbers of scenes and of visible pixels than its recipe"
     planned = store_format.plan(layout)
     if store.pieces != planned:
         different = next((piece.path for piece in store.pieces if piece not in planned), "the number of pieces")

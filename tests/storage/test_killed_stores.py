@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crash_points import contents, kill_everywhere, killed_before
@@ -16,6 +17,7 @@ from crash_points import contents, kill_everywhere, killed_before
 from formulavision import Recipe, generate, verify
 from formulavision.storage import FORMATS
 from formulavision.storage.formats import format as format_module
+from formulavision.storage.formats import imagefolder
 from formulavision.util.errors import FolderError
 
 RECIPE = Recipe.from_dict(
@@ -27,42 +29,84 @@ RECIPE = Recipe.from_dict(
     }
 )
 OTHER = Recipe.from_dict({**RECIPE.to_dict(), "seed": 9})
+PART = {"generator": {"name": "perlin", "grid": 2}, "categories": 1}
+SCENES = Recipe.from_dict(
+    {
+        "parts": [{**PART, "object": "fill"}] * 2,
+        "scene": {"objects": [1, 3], "size": [0.4, 0.6], "background": PART},
+        "images": 4,
+        "canvas": {"size": 24, "padding": 0},
+    }
+)
+PARTS = Recipe.from_dict({"parts": [{**PART, "instances": n} for n in (1, 3)], "canvas": {"size": 8, "padding": 0}})
 FOREIGN = ("thesis.tex", "data/thesis.tex", "00000/thesis.tex", ".incomplete.txt")
+FOREIGN_IN_SCENES = ("images/holiday.png", "images/00000/holiday.png", "objects/thesis.tex", "parts/0/thesis.tex")
+
+
+def repeated(state: str) -> Any:
+    """A state that is tried for other stores already."""
+    return pytest.param(state, marks=pytest.mark.slow)
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(format_module, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(imagefolder, "FOLDER_SCENES", 2)
 
 
-def add_foreign(root: Path) -> dict[str, bytes]:
-    for name in FOREIGN:
-        (root / name).parent.mkdir(exist_ok=True)
+def add_foreign(root: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    for name in names:
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_text(name)
-    return {name: name.encode() for name in FOREIGN}
+    return {name: name.encode() for name in names}
 
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("state", ["new", "resumed", "overwritten", "overwritten unfinished"])
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_store_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
-    generate(RECIPE, tmp_path / "whole", format=format)
+    kill_stores(tmp_path, format, state, RECIPE, OTHER, FOREIGN)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize(
+    "state",
+    ["resumed", "overwritten unfinished", *(pytest.param(s, marks=pytest.mark.slow) for s in ("new", "overwritten"))],
+)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_store_of_scenes_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
+    other = OTHER if state == "overwritten" else PARTS
+    kill_stores(tmp_path, format, state, SCENES, other, (*FOREIGN, *FOREIGN_IN_SCENES))
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("state", ["overwritten", repeated("resumed")])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_store_of_several_parts_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
+    kill_stores(tmp_path, format, state, PARTS, SCENES, (*FOREIGN, *FOREIGN_IN_SCENES))
+
+
+def kill_stores(
+    tmp_path: Path, format: str, state: str, recipe: Recipe, other: Recipe, foreign: tuple[str, ...]
+) -> None:
+    """Kill the writer of a store everywhere; ``other`` is in the folder before, where it is overwritten."""
+    generate(recipe, tmp_path / "whole", format=format)
     root, overwrite = tmp_path / "store", state.startswith("overwritten")
     whole = contents(tmp_path / "whole")
     before: dict[str, bytes] = {}
 
     def fresh() -> None:
-        first = OTHER if overwrite else RECIPE
+        first = other if overwrite else recipe
         if state == "overwritten":
             generate(first, root, format=format)
         elif state != "new":
             assert killed_before(30, lambda: generate(first, root, format=format), root)
         if state != "new":
-            whole.update(add_foreign(root))
+            whole.update(add_foreign(root, foreign))
         before.update(contents(root))
 
     def write(overwrite: bool) -> None:
-        generate(RECIPE, root, format=format, overwrite=overwrite)
+        generate(recipe, root, format=format, overwrite=overwrite)
 
     def plain_start() -> None:
         if overwrite and before.items() <= contents(root).items():

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import mmap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.storage.manifest import StoreLayout
+from formulavision.storage.objects import EncodedObjects
 from formulavision.util.errors import StoreError, one_line
 
-__all__ = ["SHARD_IMAGES", "Create", "Format", "Piece", "Sample", "ShardFormat"]
+__all__ = ["SHARD_IMAGES", "Create", "Format", "Piece", "PieceReader", "Sample", "ShardFormat", "reading"]
 
 SHARD_IMAGES = 4096
-"""Maximum number of images in a shard: about 33 MB of FractalDB, a few seconds of work."""
+"""Maximum number of images in a shard: about 33 MB of FractalDB, a few seconds of work. A million scenes are 245
+shards, which ``Store`` keeps open, so that it reads them quickly in any order."""
 
 Create = Callable[[str], AbstractContextManager[BinaryIO]]
 """Opens a file of a piece for writing, by its name in the store. Files are written from start to end."""
@@ -46,17 +50,31 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sample:
-    """One encoded image and its label.
+    """One encoded image and its label, or one encoded scene and its objects.
 
     Attributes:
-        name: path of the image in the store without its suffix, ``CATEGORY/CATEGORY_INSTANCE``.
-        label: the number of its category.
+        name: path of the image in the store without its suffix, ``CATEGORY/CATEGORY_INSTANCE``, or a scene's number.
+        label: the number of its category; -1 for a scene.
         png: the encoded image.
+        objects: of a scene.
     """
 
     name: str
     label: int
     png: bytes
+    objects: EncodedObjects | None = None
+
+
+class PieceReader(NamedTuple):
+    """Reads a piece by positions in it, 0 to ``piece.count - 1``.
+
+    Attributes:
+        image: gives an encoded image.
+        objects: gives the objects of a scene; None in a store without scenes.
+    """
+
+    image: Callable[[int], bytes]
+    objects: Callable[[int], EncodedObjects] | None = None
 
 
 class Format(ABC):
@@ -64,26 +82,33 @@ class Format(ABC):
 
     To add a format: write a module beside this one, with a subclass that sets ``name`` and implements ``path``,
     ``write``, ``open_piece`` and ``check`` (and ``files``, where a piece has several), and enter the subclass in
-    ``_CLASSES`` of ``formats/__init__.py``; ``tests/storage/test_new_format.py`` is an example. A format defines only
-    the content of the files. Folders, temporary names, checksums, locks, the manifest and resuming are the same for all
+    ``_CLASSES`` of ``formats/__init__.py``; ``tests/storage/test_new_format.py`` is an example. A format that also
+    holds scenes (``layout.scenes``) sets ``holds_scenes`` and implements ``open_scenes``. A format defines only the
+    content of the files. Folders, temporary names, checksums, locks, the manifest and resuming are the same for all
     formats (``pieces.py``, ``generation.py``), and the tests in ``tests/storage`` run over the whole table.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when pieces of the new version cannot stand in one store with those of the old one."""
+    holds_scenes: ClassVar[bool] = False
 
     def images_per_piece(self, layout: StoreLayout) -> int:
         """Number of images in each piece but the last: whole categories up to SHARD_IMAGES, or SHARD_IMAGES."""
+        if layout.scenes is not None:
+            return SHARD_IMAGES
         return layout.instances * (SHARD_IMAGES // layout.instances) or SHARD_IMAGES
+
+    def starts(self, layout: StoreLayout) -> Sequence[int]:
+        """The index of the first image of each piece."""
+        return range(0, layout.images, self.images_per_piece(layout))
 
     def plan(self, layout: StoreLayout) -> list[Piece]:
         """All pieces of a store, in order."""
-        size, total = self.images_per_piece(layout), layout.images
-        starts = range(0, total, size)
+        starts = self.starts(layout)
         return [
-            Piece(number, first, min(size, total - first), self.path(number, len(starts), layout))
-            for number, first in enumerate(starts)
+            Piece(number, first, end - first, self.path(number, len(starts), layout))
+            for number, (first, end) in enumerate(pairwise([*starts, layout.images]))
         ]
 
     @abstractmethod
@@ -117,6 +142,14 @@ class Format(ABC):
             StoreError: a file is missing or damaged; here, or from the returned function.
         """
 
+    def open_scenes(self, root: Path, piece: Piece, layout: StoreLayout) -> PieceReader:
+        """Open a piece of scenes for reading, as :meth:`open_piece` opens one of images.
+
+        Raises:
+            StoreError: a file is missing or damaged; here, or from the functions of the reader.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
         """Problems with the names and labels inside of a written piece, as other readers see them, one line each.
@@ -133,29 +166,64 @@ class ShardFormat(Format):
     a process that reads mapped memory which is no longer there.
     """
 
+    holds_scenes = True
+
     @abstractmethod
-    def byte_ranges(self, content: mmap.mmap) -> NDArray[np.int64]:
-        """Offset and size of each image in a shard, in bytes, in order: int64 [images, 2].
+    def byte_ranges(self, content: mmap.mmap) -> dict[str, NDArray[np.int64]]:
+        """Offset and size in bytes of each image in a shard, in order: int64 [images, 2], as ``image``.
+
+        In a shard of scenes also those of the object maps, as ``objects``, and of what ``read_facts`` needs.
+
+        Raises:
+            ValueError: the shard is not of this format.
+        """
+
+    @abstractmethod
+    def read_facts(self, content: mmap.mmap, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
+        """A function from a scene's position to the facts of its objects (:meth:`EncodedObjects.facts`).
 
         Raises:
             ValueError: the shard is not of this format.
         """
 
     def open_piece(self, root: Path, piece: Piece, layout: StoreLayout) -> Callable[[int], bytes]:
-        path = root / piece.path
-        try:
+        return self._open(root / piece.path, piece, scenes=False).image
+
+    def open_scenes(self, root: Path, piece: Piece, layout: StoreLayout) -> PieceReader:
+        return self._open(root / piece.path, piece, scenes=True)
+
+    def _open(self, path: Path, piece: Piece, *, scenes: bool) -> PieceReader:
+        with reading(path):
             with path.open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             ranges = self.byte_ranges(content)
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror or one_line(error)}") from None
-        except ValueError as error:
-            raise StoreError(f"{path}: cannot be read: {one_line(error)}") from None
-        if len(ranges) != piece.count or ranges[-1].sum() > len(content):
-            raise StoreError(f"{path}: is cut short: holds {len(ranges)} of {piece.count} images")
+            for found in ranges.values():
+                if len(found) != piece.count or found[-1].sum() > len(content):
+                    raise StoreError(f"{path}: is cut short: holds {len(found)} of {piece.count} images")
+            facts = self.read_facts(content, ranges) if scenes else None
 
-        def read(position: int) -> bytes:
-            offset, size = ranges[position].tolist()
+        def read(what: str, position: int) -> bytes:
+            offset, size = ranges[what][position].tolist()
             return content[offset : offset + size]
 
-        return read
+        def objects(position: int) -> EncodedObjects:
+            assert facts is not None
+            with reading(path):
+                return EncodedObjects.from_facts(read("objects", position), facts(position))
+
+        return PieceReader(partial(read, "image"), objects if scenes else None)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tell the errors of reading a file in one line.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or one_line(error)}") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise StoreError(f"{path}: cannot be read: {one_line(error)}") from None

@@ -1,5 +1,7 @@
 """Tar shards in the layout of the webdataset package: ``NAME.png`` and ``NAME.cls`` (the label in digits) per image.
 
+A scene is ``NAME.png``, ``NAME.objects.png`` (its object map) and ``NAME.json`` (``object_categories`` and ``boxes``).
+
 The standard library's tarfile writes them, because ``webdataset.TarWriter`` imports torch. The tests read them with the
 webdataset package and with timm.
 """
@@ -7,10 +9,12 @@ webdataset package and with timm.
 from __future__ import annotations
 
 import io
+import json
 import mmap
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,10 @@ from formulavision.storage.manifest import StoreLayout
 from formulavision.util.errors import StoreError
 
 _BLOCK = 512
+_SCENE = (".png", ".objects.png", ".json")
+"""The files of a scene."""
+_PARTS = {".objects.png": "objects", ".png": "image", ".json": "facts"}
+"""What a file is, by the end of its name; the first that fits."""
 
 
 class WebDataset(ShardFormat):
@@ -32,21 +40,40 @@ class WebDataset(ShardFormat):
         with create(piece.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for sample in samples:
                 _add(tar, f"{sample.name}.png", sample.png)
-                _add(tar, f"{sample.name}.cls", str(sample.label).encode())
+                if sample.objects is None:
+                    _add(tar, f"{sample.name}.cls", str(sample.label).encode())
+                else:
+                    _add(tar, f"{sample.name}.objects.png", sample.objects.png)
+                    _add(tar, f"{sample.name}.json", json.dumps(sample.objects.facts()).encode())
 
-    def byte_ranges(self, content: mmap.mmap) -> NDArray[np.int64]:
-        ranges = [(start, size) for name, start, size in _members(content) if name.endswith(".png")]
-        return np.array(ranges, np.int64).reshape(-1, 2)
+    def byte_ranges(self, content: mmap.mmap) -> dict[str, NDArray[np.int64]]:
+        ranges: dict[str, list[tuple[int, int]]] = {"image": []}
+        for name, start, size in _members(content):
+            what = next((what for suffix, what in _PARTS.items() if name.endswith(suffix)), None)
+            if what is not None:
+                ranges.setdefault(what, []).append((start, size))
+        return {what: np.array(found, np.int64).reshape(-1, 2) for what, found in ranges.items()}
+
+    def read_facts(self, content: mmap.mmap, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
+        def read(position: int) -> Any:
+            start, size = ranges["facts"][position].tolist()
+            return json.loads(content[start : start + size])
+
+        return read
 
     def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
         path = root / piece.path
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             members = [(name, content[start : start + size]) for name, start, size in _members(content)]
-        images, labels = members[::2], members[1::2]
         names = [layout.name(index) for index in piece.indices]
+        if layout.scenes is not None:
+            if [name for name, _ in members] != [f"{name}{suffix}" for name in names for suffix in _SCENE]:
+                yield f"{path}: its scenes are not those of the recipe, in its order"
+            return
+        images, labels = members[::2], members[1::2]
         if [name for name, _ in images] != [f"{name}.png" for name in names]:
             yield f"{path}: its images are not those of the recipe, in its order"
-        expected = [b"%d" % (index // layout.instances) for index in piece.indices]
+        expected = [b"%d" % layout.label(index) for index in piece.indices]
         if labels != [(f"{name}.cls", label) for name, label in zip(names, expected, strict=True)]:
             yield f"{path}: its labels are not the recipe's"
 

@@ -36,40 +36,47 @@ def compose(
         images, object_maps: the scenes, changed where an object is.
     """
     size, channels = images.shape[1], images.shape[3]
+    line = np.empty((channels, size), np.uint8)
+    covered = np.empty(size, np.bool_)
     for n in range(objects.shape[0]):
         scene, number, start, mask_start, side, top, left, turn, where, kind = objects[n]
-        background, depth = kind >> 1, channels if kind & 1 else 1
+        background, depth = np.uint8(kind >> 1), channels if kind & 1 else 1
         # Steps in the object's image for a row and a column of the scene.
-        row_step = column_step = origin = 0
-        if turn & 4:
-            row_step, column_step = 1, side
-        else:
-            row_step, column_step = side, 1
-        if turn & 1:  # mirrors columns of the object's image
-            if turn & 4:
-                row_step, origin = -1, origin + side - 1
-            else:
-                column_step, origin = -1, origin + side - 1
+        along_rows, along_columns, origin = side, 1, 0
+        if turn & 1:
+            along_columns, origin = -1, side - 1
         if turn & 2:
-            if turn & 4:
-                column_step, origin = -side, origin + side * (side - 1)
-            else:
-                row_step, origin = -side, origin + side * (side - 1)
+            along_rows, origin = -side, origin + side * (side - 1)
+        row_step, column_step = (along_columns, along_rows) if turn & 4 else (along_rows, along_columns)
+        first, end = max(left, 0), min(left + side, size)
+        width = end - first
         image, object_map = images[scene], object_maps[scene]
         for row in range(max(top, 0), min(top + side, size)):
-            place = origin + (row - top) * row_step + (max(left, 0) - left) * column_step
-            for column in range(max(left, 0), min(left + side, size)):
-                first = start + place * depth
-                if where == BY_MASK:
-                    covered = masks[mask_start + place] != 0
-                else:
-                    covered = where == WHOLE
-                    if not covered:
-                        for channel in range(depth):
-                            covered |= pixels[first + channel] != background
-                if covered:
-                    for channel in range(channels):
-                        level = np.int64(pixels[first + (channel if depth > 1 else 0)])
-                        image[row, column, channel] = (level * colors[n, channel] + 127) // 255
-                    object_map[row, column] = number
-                place += column_step
+            place = origin + (row - top) * row_step + (first - left) * column_step
+            # Each step is a loop of its own over neighbours in memory, which the compiler turns into vector operations.
+            for channel in range(depth):
+                source = start + place * depth + channel
+                for k in range(width):
+                    line[channel, k] = pixels[source + k * column_step * depth]
+            if where == WHOLE:
+                covered[:width] = True
+            elif where == BY_MASK:
+                for k in range(width):
+                    covered[k] = masks[mask_start + place + k * column_step] != 0
+            else:
+                for k in range(width):
+                    covered[k] = line[0, k] != background
+                for channel in range(1, depth):
+                    for k in range(width):
+                        covered[k] |= line[channel, k] != background
+            owner, value = object_map[row, first:end], np.uint16(number)
+            for k in range(width):
+                owner[k] = value if covered[k] else owner[k]
+            for channel in range(channels):
+                levels, drawn = line[channel if depth > 1 else 0], image[row, first:end, channel]
+                factor = np.uint32(colors[n, channel])
+                for k in range(width):
+                    # A level times the factor over 255, rounded to the nearest.
+                    product = np.uint32(levels[k]) * factor + np.uint32(128)
+                    level = np.uint8((product + (product >> np.uint32(8))) >> np.uint32(8))
+                    drawn[k] = level if covered[k] else drawn[k]

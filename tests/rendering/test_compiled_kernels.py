@@ -28,7 +28,15 @@ TESTS = Path(__file__).parents[1]
     ],
 )
 def test_what_is_compiled_draws_what_the_cpu_draws(architecture: str, chosen: str) -> None:
-    tests = [str(TESTS / "plugins" / "test_on_device.py"), str(TESTS / "rendering" / "test_random.py")]
+    tests = [
+        str(TESTS / name)
+        for name in (
+            "plugins/test_on_device.py",
+            "rendering/test_random.py",
+            "rendering/test_compositing.py",
+            "recipes/test_composition.py::test_a_device_draws_the_same_scenes",
+        )
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", chosen, *tests]
     environment = {
         name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "PYTEST_ADDOPTS")

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from formulavision.generators.contract import Scene
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe, locate
-from formulavision.recipes.targets import Objects, Target, scene_target
+from formulavision.recipes.targets import TARGETS, Objects, Target, scene_target
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 from formulavision.util.indices import positions
@@ -379,12 +379,22 @@ class StoredDataset(RecipeDataset):
         pil: bool = False,
     ) -> None:
         self.store = Store(path)
-        super().__init__(self.store.layout.category_names, "class", 1, transform, target_transform, pil)
+        layout, written = self.store.layout, self.store.manifest.recipe
+        self._scenes = layout.scenes is not None
+        if target is not None:
+            # The recipe may be of a generator that is not installed here, so it is not built to check the target.
+            scene = written.get("scene")
+            single = isinstance(scene, dict) and scene.get("objects") == [1, 1]
+            allowed = (TARGETS if single else TARGETS[1:]) if self._scenes else TARGETS[:1]
+            if target not in allowed:
+                raise ConfigError(f"target: '{target}' is not allowed for this store: must be {', '.join(allowed)}")
+        own: Target = target or written.get("target", "class")
+        super().__init__(layout.category_names, own, layout.min_visible or 1, transform, target_transform, pil)
 
     def __repr__(self) -> str:
         # The recipe may be of a generator that is not installed here.
         size = self.store.layout.size
-        return f"StoredDataset({str(self.store.path)!r}: {self._sizes(scenes=False)} of {size} x {size})"
+        return f"StoredDataset({str(self.store.path)!r}: {self._sizes(scenes=self._scenes)} of {size} x {size})"
 
     @property
     def recipe(self) -> Recipe:
@@ -394,12 +404,22 @@ class StoredDataset(RecipeDataset):
         return len(self.store)
 
     def _labels(self) -> NDArray[np.int64]:
-        return np.array([self.store.label(index) for index in range(len(self))])
+        if self._scenes:
+            raise AttributeError("targets: the targets of scenes are read with their images: dataset[i][1]")
+        firsts = self.store.layout.first_of_categories()
+        return np.searchsorted(firsts, np.arange(len(self)), side="right") - 1
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         layout = self.store.layout
         indices = positions(indices, len(self)).tolist()
         images = np.empty((len(indices), layout.size, layout.size, layout.channels), np.uint8)
+        targets = []
         for image, index in zip(images, indices, strict=True):
-            image[:] = self.store.read(index)
-        return self._items(images, [self.store.label(index) for index in indices])
+            if self._scenes:
+                scene = self.store.scene(index)
+                image[:] = scene.image
+                targets.append(self._target(scene))
+            else:
+                image[:] = self.store.read(index)
+                targets.append(self.store.label(index))
+        return self._items(images, targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from formulavision import ConfigError, FormulaDataset
-from formulavision.recipes.targets import semantic_target
+from formulavision import ConfigError, FormulaDataset, StoredDataset, generate
+from formulavision.recipes.targets import Target, semantic_target
 
 DATA: dict[str, Any] = {
     "parts": [
@@ -91,6 +92,41 @@ def test_a_finite_set_of_scenes_has_neither(monkeypatch: pytest.MonkeyPatch) -> 
         ConfigError, match="held_out: is 3: 'bezier' has 20 different scenes, of which the recipe takes 18"
     ):
         dataset.held_out(3, fresh=False)
+
+
+@pytest.mark.parametrize("format", ["parquet", "webdataset", "imagefolder"])
+def test_a_store_gives_the_same_targets_as_drawing(format: str, tmp_path: Path) -> None:
+    store = generate(DATA, tmp_path / "store", format=format)
+    assert StoredDataset(store).target == "semantic"
+    targets: list[Target] = ["labels", "semantic", "objects"]
+    for target in targets:
+        drawn, stored = FormulaDataset(DATA, target=target), StoredDataset(store, target=target)
+        assert stored.classes == drawn.classes and len(stored) == 12
+        for index in (0, 7, -1):
+            (image, one), (other_image, other) = drawn[index], stored[index]
+            assert torch.equal(image, other_image)
+            pairs = [(one[name], other[name]) for name in one] if target == "objects" else [(one, other)]
+            assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    with pytest.raises(
+        ConfigError, match="target: 'class' is not allowed for this store: must be labels, semantic, obj"
+    ):
+        StoredDataset(store, target="class")
+
+
+def test_a_store_of_single_images_has_labels_only(tmp_path: Path) -> None:
+    store = generate({"generator": "bezier", "categories": 2, "instances": 3, "canvas": {"size": 16}}, tmp_path / "s")
+    assert StoredDataset(store).targets == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(ConfigError, match="target: 'semantic' is not allowed for this store: must be class"):
+        StoredDataset(store, target="semantic")
+
+
+def test_a_store_of_several_parts_has_their_labels(tmp_path: Path) -> None:
+    parts = [{**DATA["parts"][0], "instances": 3}, {**DATA["parts"][1], "instances": 2}]
+    recipe = {"parts": parts, "canvas": {"size": 32}}
+    stored, drawn = StoredDataset(generate(recipe, tmp_path / "store")), FormulaDataset(recipe)
+    assert stored.targets == drawn.targets and stored.classes == drawn.classes
+    for index in (0, 11, 12, 17):
+        assert torch.equal(stored[index][0], drawn[index][0]) and stored[index][1] == drawn[index][1]
 
 
 def test_targets_of_scenes_are_not_listed() -> None:

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import PILToTensor
@@ -42,7 +43,6 @@ from torchvision.transforms.v2 import PILToTensor
 from formulavision import Drawer, FormulaDataset, Recipe, StoredDataset, generate
 from formulavision.data.loading import Batch, ImageDataset, Prepared, make_loader
 from formulavision.training.models import build_model, to_input
-from formulavision.training.module import classification_loss
 from formulavision.training.optimization import make_optimizer
 from formulavision.training.settings import TrainSettings
 
@@ -112,7 +112,7 @@ def train(batches: Iterator[Batch], steps: int) -> tuple[float, float]:
         images, labels = next(batches)
         waits.append(time.perf_counter() - started)
         optimizer.zero_grad()
-        classification_loss(model(to_input(images, mean, std)), labels).backward()
+        cross_entropy(model(to_input(images, mean, std)), labels).backward()
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[WARM_UP:]), sum(waits[WARM_UP:]) / sum(seconds[WARM_UP:])

@@ -98,7 +98,7 @@ class Relabelled:
         settings: noise or clusters.
 
     Raises:
-        ConfigError: noise, and the images have several labels each; or more clusters than images.
+        ConfigError: the images have another target than one class; or there are more clusters than images.
 
     Attributes:
         clusters: the number of clusters; None where labels are noisy.
@@ -106,6 +106,12 @@ class Relabelled:
     """
 
     def __init__(self, source: ImageDataset, settings: LabelSettings) -> None:
+        from formulavision.data.loading import target_of
+
+        target = target_of(source)
+        if target != "class":
+            what = "noise" if settings.noise is not None else "clusters"
+            raise ConfigError(f"labels.{what}: the images have the target '{target}': they must have one class each")
         self.source = source
         self.settings = settings
         self.clusters = settings.clusters
@@ -122,8 +128,6 @@ class Relabelled:
             self._labels: torch.Tensor = torch.full((len(source),), KEPT).share_memory_()
         else:
             self.classes = source.classes
-            if np.ndim(source[0][1]):
-                raise ConfigError("labels.noise: the images have several labels each: there must be one to be replaced")
             self._noise = self._replacements(_SAME_IN_EVERY_EPOCH)
             self._fresh = (_SAME_IN_EVERY_EPOCH, self._noise)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
@@ -14,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from formulavision.data.datasets import InstanceNumbers
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
+from formulavision.recipes.targets import IGNORED, IGNORED_16
 from formulavision.rendering.random import uniform_streams
 from formulavision.util.errors import ConfigError
 from formulavision.util.interrupts import held_back
@@ -34,11 +37,16 @@ __all__ = [
     "Prepared",
     "Transform",
     "apply_transform",
+    "as_mask",
     "centre",
+    "check_mask",
+    "check_masks",
     "image_cache",
     "make_batches",
     "make_loader",
+    "mask_to_square",
     "random_windows",
+    "target_of",
     "to_square",
 ]
 
@@ -46,28 +54,50 @@ Key = tuple[int, int]
 """(epoch, index). An image's augmentation depends on these and the seed alone."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images, uint8 [b, c, crop, crop], and labels: int64 [b], or int8 [b, classes] of a dataset of several labels an image
-(1 present, 0 absent, -1 not counted)."""
+"""Images, uint8 [b, c, crop, crop], and targets by the dataset's target (see :func:`target_of`): of ``class`` labels,
+int64 [b]; of ``labels`` int8 [b, classes], 1 present, 0 absent, -1 not counted; of ``semantic`` masks [b, crop, crop],
+uint8 with 255 for ignored pixels, or int32 with 65535."""
 
-Transform = Callable[[torch.Tensor], torch.Tensor]
-"""A user's transform of a training image: uint8 [c, h, w] -> uint8 [c, h', w']."""
+Transform = Callable[..., Any]
+"""A user's transform of a training image: uint8 [c, h, w] -> uint8 [c, h', w']. Of an image with a mask: (image, mask),
+torchvision's ``tv_tensors.Image`` and ``tv_tensors.Mask`` -> (image, mask), so that its transforms move both alike."""
 
 ResizeMode = Literal["squash", "center", "border"]
 Interpolation = Literal["bilinear", "bicubic"]
+
+_CHECKED_MASKS = 32
 
 CACHE_BYTES = 1 << 30
 """Resized images are kept in memory where all of them take less memory than this."""
 
 
 class ImageDataset(Protocol):
-    """A dataset to train on: index -> (uint8 tensor [c, h, w], label); c is 1 or 3 and the same for all images."""
+    """A dataset to train on: index -> (uint8 tensor [c, h, w], target); c is 1 or 3 and the same for all images.
+
+    The target is a label (int), several labels (int8 tensor [classes]) or a mask (tensor [h, w], see
+    :func:`target_of`).
+    """
 
     @property
     def num_classes(self) -> int: ...
     @property
     def classes(self) -> Sequence[str]: ...
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> tuple[torch.Tensor, int]: ...
+    def __getitem__(self, index: int, /) -> tuple[torch.Tensor, Any]: ...
+
+
+def target_of(dataset: ImageDataset) -> str:
+    """The target of a dataset: its attribute ``target``, or that of its first item.
+
+    A number is one class (``class``), a tensor [classes] several labels (``labels``), a tensor [h, w] a mask
+    (``semantic``): the class of each pixel, of which 255 is ignored where the tensor is uint8, and 65535 where it is
+    int32 or int64. A mapping has boxes (``objects``).
+    """
+    named = getattr(dataset, "target", None)
+    if isinstance(named, str):
+        return named
+    target = dataset[0][1]
+    return "objects" if isinstance(target, Mapping) else ("class", "labels", "semantic")[np.ndim(target)]
 
 
 @runtime_checkable
@@ -174,7 +204,7 @@ class ImageCache:
 def image_cache(
     dataset: ImageDataset, resize: int, *, workers: int, ranks: int = 1, mode: ResizeMode = "squash"
 ) -> ImageCache | None:
-    """A cache for the dataset's resized images; None where they take too much memory.
+    """A cache for the dataset's resized images, with their masks; None where they take too much memory.
 
     Args:
         resize: side of the images in pixels.
@@ -184,14 +214,16 @@ def image_cache(
     """
     image, label = dataset[0]
     channels = 3 if mode == "border" else int(image.shape[0])
-    needed = len(dataset) * channels * resize * resize * ranks
+    kind = label if isinstance(label, torch.Tensor) else torch.tensor(label)
+    if kind.ndim == 2:
+        kind = as_mask(kind).new_empty(resize, resize)
+    needed = len(dataset) * (channels * resize * resize + kind.nbytes) * ranks
     if needed > CACHE_BYTES:
         return None
     shared = Path("/dev/shm")
     # Containers often have only 64 MB of shared memory, and writing past its end kills the process.
     if workers and not (shared.is_dir() and shutil.disk_usage(shared).free > 2 * needed):
         return None
-    kind = label if isinstance(label, torch.Tensor) else torch.tensor(label)
     return ImageCache(len(dataset), (channels, resize, resize), kind, shared=workers > 0)
 
 
@@ -207,8 +239,9 @@ class Prepared(Dataset[Any]):
         cache: keeps the resized images; None: they are resized each time.
         fresh: take the source's ``fresh_items``, which are new in every epoch.
         mode, interpolation, fill: as of :func:`to_square`.
-        transform: applied to each image before it is resized, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3. Its
-            random numbers depend on (seed, epoch, index) alone. With it there is no cache.
+        transform: applied to each image before it is resized, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3; of
+            images with masks, to both (see :data:`Transform`). Its random numbers depend on (seed, epoch, index) alone.
+            With it there is no cache.
     """
 
     def __init__(
@@ -247,14 +280,18 @@ class Prepared(Dataset[Any]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: list[Key]) -> Batch:
-        """Images, uint8 [b, c, crop, crop], and labels, int64 [b]."""
-        images, labels = self._resized(keys)
+        """Images, uint8 [b, c, crop, crop], and their targets."""
+        images, targets = self._resized(keys)
         margin = self.resize - self.crop
         if not self.augment:
-            return centre(images, self.crop), labels
-        if margin == 0 and not self.flip:
-            return images, labels
-        return self._cut(images, random_windows(keys, margin, seed=self.seed, flip=self.flip)), labels
+            cut = functools.partial(centre, crop=self.crop)
+        elif margin == 0 and not self.flip:
+            return images, targets
+        else:
+            windows = random_windows(keys, margin, seed=self.seed, flip=self.flip)
+            cut = functools.partial(self._cut, windows=windows)
+        # Masks are cut as their images are.
+        return cut(images), cut(targets[:, None])[:, 0] if targets.ndim == 3 else targets
 
     def plain(self) -> Self:
         """The source's own images (not fresh ones), cropped centrally."""
@@ -264,10 +301,11 @@ class Prepared(Dataset[Any]):
         return plain
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
-        """A window of each image: uint8 [b, c, crop, crop]. Windows are as of :func:`random_windows`."""
-        out = np.empty((*images.shape[:2], self.crop, self.crop), np.uint8)
+        """A window of each image: [b, c, crop, crop]. Windows are as of :func:`random_windows`."""
         # numpy's views cost a fraction of torch's, and each image takes several.
-        for cropped, image, (top, left, mirrored) in zip(out, images.numpy(), windows.T.tolist(), strict=True):
+        whole = images.numpy()
+        out = np.empty((*images.shape[:2], self.crop, self.crop), whole.dtype)
+        for cropped, image, (top, left, mirrored) in zip(out, whole, windows.T.tolist(), strict=True):
             window = image[:, top : top + self.crop, left : left + self.crop]
             cropped[:] = window[:, :, ::-1] if mirrored else window
         return torch.from_numpy(out)
@@ -286,21 +324,21 @@ class Prepared(Dataset[Any]):
             self.cache.filled[missing] = True
         return self.cache.images[wanted], self.cache.labels[wanted]
 
-    def _items(self, indices: list[int]) -> list[tuple[torch.Tensor, int]]:
+    def _items(self, indices: list[int]) -> list[tuple[torch.Tensor, Any]]:
         fetch = getattr(self.source, "__getitems__", None)
         return fetch(indices) if fetch else [self.source[index] for index in indices]
 
-    def _transformed(self, items: list[tuple[torch.Tensor, int]], keys: list[Key]) -> list[tuple[torch.Tensor, int]]:
+    def _transformed(self, items: list[tuple[torch.Tensor, Any]], keys: list[Key]) -> list[tuple[torch.Tensor, Any]]:
         assert self.transform is not None
         python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         found = []
         try:
-            for (image, label), key in zip(items, keys, strict=True):
+            for item, key in zip(items, keys, strict=True):
                 seed = int(random_stream(self.seed, Stream.TRANSFORM, *key).integers(2**63))
                 random.seed(seed)
                 np.random.seed(seed % 2**32)  # noqa: NPY002
                 torch.default_generator.manual_seed(seed)
-                found.append((apply_transform(self.transform, image), label))
+                found.append(apply_transform(self.transform, *item))
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
@@ -309,34 +347,106 @@ class Prepared(Dataset[Any]):
             raise ConfigError("transform: must give images with the same number of channels, gave gray and RGB ones")
         return found
 
-    def _stacked(self, items: list[tuple[torch.Tensor, int]]) -> Batch:
-        images = [image for image, _ in items]
+    def _stacked(self, items: list[tuple[torch.Tensor, Any]]) -> Batch:
+        images, targets = [image for image, _ in items], [target for _, target in items]
+        batch = self._together(images, self._at_size)
+        if not isinstance(targets[0], torch.Tensor):
+            return batch, torch.tensor(targets, dtype=torch.int64)
+        if targets[0].ndim < 2:
+            return batch, torch.stack(targets)
+        masks = [check_mask(image, mask, len(self.source.classes)) for image, mask in items]
+        return batch, self._together([mask[None] for mask in masks], self._mask_at_size)[:, 0]
+
+    @staticmethod
+    def _together(images: list[torch.Tensor], resized: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Resized images in one tensor; images of one size are resized at once."""
         if len({image.shape for image in images}) == 1:
-            batch = self._at_size(torch.stack(images))
-        else:
-            batch = torch.stack([self._at_size(image) for image in images])
-        labels = [label for _, label in items]
-        if isinstance(labels[0], torch.Tensor):
-            return batch, torch.stack(labels)
-        return batch, torch.tensor(labels, dtype=torch.int64)
+            return resized(torch.stack(images))
+        return torch.stack([resized(image) for image in images])
 
     def _at_size(self, images: torch.Tensor) -> torch.Tensor:
         return to_square(images, self.resize, self.crop, self.mode, self.interpolation, self.fill)
 
+    def _mask_at_size(self, masks: torch.Tensor) -> torch.Tensor:
+        return mask_to_square(masks, self.resize, self.crop, self.mode)
 
-def apply_transform(transform: Transform, image: torch.Tensor) -> torch.Tensor:
-    """A user's transform of an image, uint8 [c, h, w]; the image itself is not changed.
+
+def as_mask(mask: torch.Tensor) -> torch.Tensor:
+    """A mask as uint8, if it is, otherwise as int32."""
+    return mask if mask.dtype == torch.uint8 else mask.to(torch.int32)
+
+
+def check_mask(image: torch.Tensor, mask: Any, classes: int) -> torch.Tensor:
+    """The mask of an image, uint8 [h, w] with 255 for ignored pixels, or int32 with 65535.
+
+    Args:
+        image: uint8 [c, h, w].
+        mask: integers [h, w].
+        classes: number of classes.
 
     Raises:
-        ConfigError: the result is no uint8 tensor [c, h', w'] with c 1 or 3.
+        ConfigError: the mask has another size or type, or a value that is no class.
     """
-    result: Any = transform(image.clone())
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 2 or mask.is_floating_point() or mask.dtype == torch.bool:
+        raise ConfigError(f"masks: must be tensors of integers [h, w], found {_kind(mask)}")
+    if mask.shape != image.shape[1:]:
+        raise ConfigError(f"masks: a mask is {_size(mask)} pixels, and its image {_size(image)}: sizes must be equal")
+    ignored = IGNORED if mask.dtype == torch.uint8 else IGNORED_16
+    values = mask.numpy()
+    wrong = values[((values < 0) | (values >= classes)) & (values != ignored)]
+    if wrong.size:
+        raise ConfigError(
+            f"masks: a pixel has the value {wrong.flat[0]}, and there are {classes} classes: must be 0 to "
+            f"{classes - 1}, or {ignored} for ignored pixels"
+        )
+    return as_mask(mask)
+
+
+def check_masks(dataset: ImageDataset) -> None:
+    """Check some of a dataset's masks, at even distances; nothing where it has another target.
+
+    Raises:
+        ConfigError: as of :func:`check_mask`.
+    """
+    if target_of(dataset) == "semantic":
+        for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED_MASKS).astype(int)):
+            check_mask(*dataset[int(index)], len(dataset.classes))
+
+
+def _size(image: torch.Tensor) -> str:
+    return " x ".join(str(side) for side in image.shape[-2:])
+
+
+def apply_transform(transform: Transform, image: torch.Tensor, target: Any) -> tuple[torch.Tensor, Any]:
+    """A user's transform of an image, uint8 [c, h, w], and of its mask, if the target is one; both are not changed.
+
+    Raises:
+        ConfigError: the result is no uint8 tensor [c, h', w'] with c 1 or 3, or no mask of this size.
+    """
+    has_mask = isinstance(target, torch.Tensor) and target.ndim == 2
+    if has_mask:
+        result: Any = transform(tv_tensors.Image(image.clone()), tv_tensors.Mask(target.clone()))
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise ConfigError(f"transform: must give (image, mask) for an image and its mask, gave {_kind(result)}")
+        result, target = result
+        if not isinstance(target, torch.Tensor) or target.ndim != 2 or target.is_floating_point():
+            raise ConfigError(f"transform: must give a mask [h, w] of integers, gave {_kind(target)}")
+        target = target.as_subclass(torch.Tensor)
+    else:
+        result = transform(image.clone())
     if not isinstance(result, torch.Tensor):
-        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], gave a {type(result).__name__}")
+        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], gave {_kind(result)}")
     if result.dtype != torch.uint8 or result.ndim != 3 or len(result) not in (1, 3) or 0 in result.shape:
-        kind = f"{str(result.dtype).removeprefix('torch.')} {list(result.shape)}"
-        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], c being 1 or 3, gave {kind}")
-    return result.as_subclass(torch.Tensor)  # torchvision's transforms may give a tv_tensors.Image
+        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], c being 1 or 3, gave {_kind(result)}")
+    if has_mask and target.shape != result.shape[1:]:
+        raise ConfigError(f"transform: gives an image of {_size(result)} pixels with a mask of {_size(target)}")
+    return result.as_subclass(torch.Tensor), target  # torchvision's transforms may give a tv_tensors.Image
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"a {type(value).__name__}"
 
 
 def to_square(
@@ -373,18 +483,54 @@ def to_square(
         return functional.resize(images, size, InterpolationMode(interpolation), antialias=True)
     if images.ndim == 4:
         return torch.stack([to_square(image, resize, crop, mode, interpolation, fill) for image in images])
+    size = _resized_sides(images, resize, mode)
+    resized = _resized_by_pillow(images, size, interpolation)
+    border = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1) if mode == "border" else None
+    return _cut_square(resized, resize, crop, border)
+
+
+def mask_to_square(masks: torch.Tensor, resize: int, crop: int, mode: ResizeMode) -> torch.Tensor:
+    """Masks at the size from which crops are cut, moved as their images are by :func:`to_square`.
+
+    A pixel has the value of the pixel at its centre (nearest neighbour). Pixels of a border are ignored.
+
+    Args:
+        masks: uint8 or int32 [n, 1, h, w] or [1, h, w].
+        resize, crop, mode: as of :func:`to_square`.
+
+    Returns:
+        Of the same type and dimensions, ``resize`` x ``resize``.
+    """
+    resized = masks
+    for dim, side in zip((-2, -1), _resized_sides(masks, resize, mode), strict=True):
+        # In whole numbers: torchvision's "nearest" is half a pixel beside the image's grid, and its "nearest-exact"
+        # rounds a centre that lies between two pixels by chance.
+        places = (2 * torch.arange(side, device=masks.device) + 1) * masks.shape[dim] // (2 * side)
+        resized = resized.index_select(dim, places)
+    ignored = torch.tensor(IGNORED if masks.dtype == torch.uint8 else IGNORED_16, dtype=masks.dtype)
+    return _cut_square(resized, resize, crop, ignored if mode == "border" else None)
+
+
+def _resized_sides(images: torch.Tensor, resize: int, mode: ResizeMode) -> list[int]:
+    """Height and width of images before a square is cut out of them, or put around them."""
     height, width = images.shape[-2:]
     if mode == "center":
         # As torchvision's Resize(int) rounds.
-        size = [max(resize, int(resize * side / min(height, width))) for side in (height, width)]
-    elif mode == "border":
-        size = [max(1, round(side / (max(height, width) / resize))) for side in (height, width)]
-    images = _resized_by_pillow(images, size, interpolation)
-    top, left = (_start_of_square(side, resize, crop) for side in size)
-    if mode != "border":
-        return images[:, top : top + resize, left : left + resize]
-    square = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, resize, resize)
-    square[:, -top : size[0] - top, -left : size[1] - left] = images
+        return [max(resize, int(resize * side / min(height, width))) for side in (height, width)]
+    if mode == "border":
+        return [max(1, round(side / (max(height, width) / resize))) for side in (height, width)]
+    return [resize, resize]
+
+
+def _cut_square(images: torch.Tensor, resize: int, crop: int, border: torch.Tensor | None) -> torch.Tensor:
+    """The square from which crops are cut; larger than the images where there is a ``border``, its value."""
+    height, width = images.shape[-2:]
+    top, left = (_start_of_square(side, resize, crop) for side in (height, width))
+    if border is None:
+        return images[..., top : top + resize, left : left + resize]
+    channels = max(images.shape[-3], border.numel())
+    square = border.expand(*images.shape[:-3], channels, resize, resize).clone()
+    square[..., -top : height - top, -left : width - left] = images
     return square
 
 

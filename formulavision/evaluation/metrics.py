@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from formulavision.training.average_precision import average_precision
 from formulavision.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,28 +126,3 @@ def _of_several_labels(predictions: Predictions) -> Metrics:
         loss = float(binary_cross_entropy_with_logits(scores[counted].double(), labels[counted].double()))
     nothing: dict[str, Any] = dict.fromkeys(("top1", "topk", "k", "confusion"))
     return Metrics(MEAN_AVERAGE_PRECISION, float(np.mean(found)), loss=loss, per_class=per_class, **nothing)
-
-
-def average_precision(labels: NDArray[np.int8], scores: NDArray[np.float32]) -> float | None:
-    """Average precision of one class, as Pascal VOC defines it since 2010.
-
-    The area under precision over recall, where the precision at a recall is the highest at this or any higher recall
-    (Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 2.2, and the
-    development kit). Without that "highest", it is scikit-learn's ``average_precision_score``, which is a little lower.
-    The curve is scikit-learn's: torchmetrics passes logits through a sigmoid in float32, which makes large ones equal.
-
-    Args:
-        labels: int8 [n], 1 present, 0 absent, -1 not counted.
-        scores: float32 [n], higher where the class is more likely. Images of the same score rank together.
-
-    Returns:
-        0..1; None where the class is in no image.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    counted = labels >= 0
-    if not (labels == 1).any():
-        return None
-    # From the lowest threshold, at which recall is 1, to the highest.
-    precision, recall, _ = precision_recall_curve(labels[counted], scores[counted])
-    return float(-np.sum(np.diff(recall) * np.maximum.accumulate(precision)[:-1]))

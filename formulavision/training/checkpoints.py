@@ -19,6 +19,7 @@ from formulavision.data.loading import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.matching import Match, best_match
 from formulavision.training.runs import BEST_WEIGHTS, WEIGHTS, Run, file_digest, own_class
+from formulavision.training.segmentation import encoder_of
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, REMOTE, TrainSettings
 from formulavision.training.weight_files import Tensors, load_tensors
 from formulavision.util.config import did_you_mean, load_yaml, parse
@@ -160,15 +161,17 @@ class Checkpoint:
         image size, or torchvision's names). A first convolution with another number of input channels is adapted as in
         timm: its channels are repeated and scaled, so that an image with equal channels gives the same output.
 
-        The classification head of a timm model is known. In any other module it is the one layer, if there is one,
+        Into a segmentation model, the weights of the encoder are loaded; decoder and head keep their own. The
+        classification head of a timm model is known. In any other module it is the one layer, if there is one,
         whose tensors have other shapes than in the file.
 
         Args:
-            head: also load the classification head; otherwise the model keeps its own.
+            head: also load the classification head, or decoder and head; otherwise the model keeps its own.
 
         Raises:
             CheckpointError: the weights are those of another architecture. The model is then unchanged.
         """
+        model = model if head else encoder_of(model)
         own = model.state_dict()
         prefixes = head_prefixes(model)
         wanted = {name: tensor for name, tensor in own.items() if head or not is_head(name, prefixes)}

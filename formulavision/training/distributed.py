@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["sum_over_processes", "synchronise_batch_norm"]
+__all__ = ["join_over_processes", "sum_over_processes", "synchronise_batch_norm"]
 
 
 def synchronise_batch_norm(model: torch.nn.Module, device: torch.device) -> None:
@@ -85,8 +86,19 @@ class _Sum(torch.autograd.Function):
 
 def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes; the tensor itself where there is one."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not _are_several():
         return value
     value = value.clone()
     dist.all_reduce(value)
     return value
+
+
+def join_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, of which each may have another number; the tensor itself where there is one."""
+    if not _are_several():
+        return value
+    return torch.cat(gather_all_tensors(value))
+
+
+def _are_several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -14,7 +14,8 @@ import torchvision
 from jinja2 import Environment, StrictUndefined, Template
 
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
-from formulavision.training.runs import WEIGHTS, Run, file_digest, is_complete, own_class, recipe_id
+from formulavision.training.models import build_model, save_timm_model
+from formulavision.training.runs import METRICS, WEIGHTS, Run, file_digest, is_complete, own_class, recipe_id, score_of
 from formulavision.training.settings import PREPROCESSING, TrainSettings
 from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
 from formulavision.util.errors import ConfigError, FolderError
@@ -30,6 +31,9 @@ _CARD = "README.md"
 _CLASSES = "classes.json"
 _CLASS_MAP = "class_map.txt"
 _WEIGHTS: dict[ExportLayout, str] = {"timm": "model.safetensors", "torchvision": "model.pth"}
+_PIPELINE = {"class": "image-classification", "labels": "image-classification", "semantic": "image-segmentation"}
+_SEGMENTED_BY = {"fpn": "FPN", "unet": "Unet", "upernet": "UPerNet", "dpt": "DPT"}
+"""Models of segmentation-models-pytorch by their decoders."""
 WRITTEN = {_CARD, _CLASSES, _CLASS_MAP, "config.json", *_WEIGHTS.values()}
 """Names of all files that an export may hold."""
 
@@ -50,8 +54,9 @@ def export_model(
         layout: ``timm``: ``model.safetensors`` and ``config.json``, which
             ``timm.create_model("local-dir:OUT", pretrained=True)`` loads, and ``class_map.txt``, a class a line, for
             ``--class-map`` of timm's scripts; ``torchvision``: ``model.pth``, the state
-            dict of torchvision's ResNet of the same name, and ``classes.json``, the names of its outputs.
-        best: export the weights of the epoch with the highest validation accuracy, not the last ones.
+            dict of torchvision's ResNet of the same name, and ``classes.json``, the names of its outputs. Of a
+            segmentation model, timm's files hold the encoder, without a head.
+        best: export the weights of the epoch with the highest score on validation images, not the last ones.
         overwrite: remove the files of an earlier export in ``out`` first; other files stay.
 
     Returns:
@@ -87,7 +92,7 @@ def export_model(
     with owned.writing({}, sorted(WRITTEN), overwrite=overwrite):
         try:
             _write_weights(run, out, layout, weights)
-            write_text(out / _CARD, _card(run, layout, weights, best=best))
+            write_text(out / _CARD, _card(run, layout, weights, exported=True, best=best))
         except OSError as error:
             raise ConfigError(f"out: {error.filename or out}: cannot be written: {error.strerror}") from None
     return out
@@ -98,6 +103,12 @@ def _write_weights(run: Run, out: Path, layout: ExportLayout, weights: Checkpoin
         with atomic_write(out / _WEIGHTS[layout]) as file:
             torch.save(weights.state, file)
         write_text(out / _CLASSES, json.dumps(run.classes, indent=2) + "\n")
+        return
+    if run.target == "semantic":
+        settings = TrainSettings.model_validate(run.settings["settings"])
+        model: Any = build_model(settings, len(run.classes))
+        weights.load_into(model, head=True)
+        save_timm_model(model.encoder, out, settings=settings, class_names=())
         return
     kept = weights.path if weights.path is not None and weights.path.is_file() else run.folder / WEIGHTS
     for name, source in ((_WEIGHTS[layout], kept), ("config.json", run.folder / "config.json")):
@@ -115,7 +126,7 @@ def write_card(run: Run | str | Path) -> Path:
         CheckpointError: the run's weights are missing or damaged.
     """
     run = run if isinstance(run, Run) else Run.load(run)
-    write_text(run.folder / _CARD, _card(run, "timm", load_checkpoint(run.folder)))
+    write_text(run.folder / _CARD, _card(run, "timm", load_checkpoint(run.folder), exported=False))
     return run.folder / _CARD
 
 
@@ -131,6 +142,8 @@ def _model(run: Run) -> str:
 
 def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
     """Whether torchvision has a ResNet of this name with the same tensors in the same shapes."""
+    if run.target == "semantic":
+        return False
     models = torchvision.models
     name = _model(run)
     if name not in models.list_models(module=models):
@@ -146,8 +159,12 @@ def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
 # The model card ------------------------------------------------------------------------------------------------------
 
 
-def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, best: bool = False) -> str:
-    """The text of README.md."""
+def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool, best: bool = False) -> str:
+    """The text of README.md.
+
+    Args:
+        exported: whether it lies beside an export, which of a segmentation model holds the encoder alone.
+    """
     settings = TrainSettings.model_validate(run.settings["settings"])
     pretrained = run.kind == "pretrain"
     recipe = _recipe(run)
@@ -163,15 +180,19 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, best: bool = F
         layout=layout,
         own_class=own_class(run.settings),
         settings=settings,
+        segmented_by=_SEGMENTED_BY.get(settings.decoder or ""),
         model=_model(run),
         title=_title(run, *generator),
         header={
             "library_name": "pytorch" if own_class(run.settings) else layout,
-            "pipeline_tag": "image-feature-extraction" if pretrained else "image-classification",
+            "pipeline_tag": "image-feature-extraction" if pretrained else _PIPELINE[run.target],
             "tags": ["formula-driven-supervised-learning", "formulavision", *generator],
         },
         pretrained=pretrained,
-        validated=run.final.get("validation_accuracy") is not None,
+        validated=run.final.get("validation_loss") is not None,
+        metrics=METRICS,
+        score=score_of(run.final)[0],
+        whole=run.target == "semantic" and not exported,
         inputs=inputs,
         recipe=recipe,
         recipe_id=recipe and recipe_id(recipe),

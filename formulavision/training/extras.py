@@ -185,10 +185,10 @@ def describe_transform(transform: Any, images: ImageDataset) -> dict[str, str]:
         return {}
     if not callable(transform):
         raise ConfigError(f"transform: a {type(transform).__name__} is not allowed: must be a function of an image")
-    image = images[0][0]
+    image, target = images[0]
     try:
         with own_randomness():
-            apply_transform(transform, image)
+            apply_transform(transform, image, target)
     except ConfigError:
         raise
     except Exception as error:  # the user's own code

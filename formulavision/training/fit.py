@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from formulavision.data.labels import Relabelled
-from formulavision.data.loading import ImageDataset, Transform
+from formulavision.data.loading import ImageDataset, Transform, check_masks, target_of
 from formulavision.recipes.device import device_name, find_device
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
@@ -43,6 +43,7 @@ from formulavision.training.runs import (
     write_result,
 )
 from formulavision.training.settings import Precision, TrainSettings
+from formulavision.training.tasks import TASKS, make_task
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.interrupts import interrupt, stoppable
 from formulavision.util.logs import LOG, logged, note
@@ -168,9 +169,11 @@ def _check(plan: Plan, ranks: int) -> None:
     resolve_precision(settings.precision, device)
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
-    if (settings.mixup or settings.cutmix) and isinstance(train[0][1], torch.Tensor):
-        raise ConfigError(f"{'mixup' if settings.mixup else 'cutmix'}: must be 0 for images of several labels each")
-    check_training(plan.model, settings, len(train.classes), processes=ranks)
+    check_masks(train)
+    if validation is not None:
+        check_masks(validation)
+    task = TASKS[target_of(train)](len(train.classes))
+    check_training(plan.model, settings, task, processes=ranks)
     if settings.devices > 1 and launched() is None:
         extras = plan.extras
         check_sendable(
@@ -213,13 +216,15 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     data = TrainingData(settings, plan.train, plan.validation, transform=plan.transform, tell=tell)
-    module = LightningClassifier(model, settings, classes)
+    task = make_task(plan.train)
+    module = LightningClassifier(model, settings, classes, task)
     module.data = data
     if settings.compile:
         model.compile()
     recorder = Recorder(
         plan.out,
         data,
+        task,
         settings=settings,
         resumed_from=checkpoint,
         on_epoch=lambda metrics: tell(epoch_line(metrics)),
@@ -279,7 +284,7 @@ def _more(plan: Plan, data: TrainingData, console: Console) -> list[lightning.Ca
 
 def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[str, Any]) -> None:
     """Write the files that make the run complete."""
-    if own_class(plan.content):
+    if own_class(plan.content) or plan.settings.target == "semantic":
         save_weights(model, plan.out / WEIGHTS)
     else:
         save_timm_model(model, plan.out, settings=plan.settings, class_names=plan.train.classes)

@@ -8,6 +8,7 @@ import timm
 import torch
 from timm.models import group_parameters
 
+from formulavision.training.segmentation import SegmentationModel
 from formulavision.training.settings import FREEZE_CONV, FREEZE_STAGE, check_freeze
 from formulavision.util.errors import ConfigError
 
@@ -18,7 +19,8 @@ def freeze(model: torch.nn.Module, spec: str) -> list[str]:
     """Freeze the first layers of a timm model in place (the paper's table 8).
 
     Frozen parameters get no gradient. Frozen layers stay in evaluation mode, also after ``model.train()``, so that
-    batch normalisation keeps its running statistics. The classification head is never frozen.
+    batch normalisation keeps its running statistics. The classification head is never frozen. The layers of a
+    segmentation model are those of its encoder, as if it were the whole model; its decoder is never frozen.
 
     Args:
         spec: ``none``; for ResNets, as in the paper, ``conv1``, ``conv1-2`` ... ``conv1-5``, where conv1
@@ -34,7 +36,11 @@ def freeze(model: torch.nn.Module, spec: str) -> list[str]:
     check_freeze(spec)
     if spec == "none":
         return []
-    names = set(_resnet_names(model, spec) if spec.startswith("conv") else _stage_names(model, spec))
+    classifier, prefix = model, ""
+    if isinstance(model, SegmentationModel):
+        classifier, prefix = _with_head(model.encoder), "encoder."
+    own = _resnet_names(classifier, spec) if spec.startswith("conv") else _stage_names(classifier, spec)
+    names = {f"{prefix}{name}" for name in own}
     freeze_names(model, names)
     return [name for name, _ in model.named_parameters() if name in names]
 
@@ -73,6 +79,12 @@ def head_prefixes(model: Any) -> tuple[str, ...]:
 def is_head(name: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a parameter or buffer belongs to the head."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _with_head(encoder: Any) -> torch.nn.Module:
+    """The model that an encoder is without its head, without values: timm's stages depend on the head."""
+    with torch.device("meta"):
+        return timm.create_model(encoder.pretrained_cfg["architecture"], num_classes=1)
 
 
 def _resnet_names(model: torch.nn.Module, spec: str) -> list[str]:

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import save
 
 from formulavision.training.randomness import own_randomness
+from formulavision.training.segmentation import SegmentationModel
 from formulavision.training.settings import TrainSettings
+from formulavision.training.tasks import Task
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, one_line
 from formulavision.util.files import atomic_write, write_text
@@ -28,11 +30,12 @@ _FAILURES = (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionEr
 def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     """A timm model with new weights, for 3 x crop x crop images.
 
-    The weights are drawn with torch's global random state, which is afterwards as before.
+    For the target ``semantic`` it is a segmentation model, whose encoder is the timm model. The weights are drawn with
+    torch's global random state, which is afterwards as before.
 
     Raises:
         ConfigError: timm has no such model, or the model has no classification head, does not accept images of this
-            size, or has no stochastic depth although the settings ask for it.
+            size, has no stochastic depth although the settings ask for it, or does not fit the decoder.
     """
     if not timm.is_model(settings.model):
         near = did_you_mean(settings.model, timm.list_models())
@@ -42,10 +45,13 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
         arguments["img_size"] = settings.crop
     if settings.drop_path:
         arguments["drop_path_rate"] = settings.drop_path
+    segments = settings.target == "semantic"
     wrong_size = f"crop: '{settings.model}' takes no {settings.crop}-pixel images"
     try:
         with own_randomness():
-            model = timm.create_model(settings.model, pretrained=False, num_classes=num_classes, **arguments)
+            model = timm.create_model(
+                settings.model, pretrained=False, num_classes=0 if segments else num_classes, **arguments
+            )
     except _FAILURES as error:
         if isinstance(error, TypeError) and "drop_path_rate" in str(error):
             raise ConfigError(f"drop_path: '{settings.model}' has no stochastic depth: must be 0") from None
@@ -54,6 +60,17 @@ def build_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
     source: Any = getattr(model, "pretrained_cfg", None) or {}
     if not source.get("classifier"):
         raise ConfigError(f"model: '{settings.model}' has no classification head to train")
+    if segments:
+        decoder = settings.decoder or "fpn"
+        try:
+            with own_randomness():
+                return SegmentationModel(model, decoder, num_classes, settings.crop)
+        except ConfigError:
+            raise
+        except _FAILURES as error:
+            raise ConfigError(
+                f"decoder: '{decoder}' does not fit '{settings.model}' at {settings.crop} pixels ({_reason(error)})"
+            ) from None
     try:
         with own_randomness(), torch.no_grad():
             model.eval()(torch.zeros(1, 3, settings.crop, settings.crop))
@@ -76,11 +93,11 @@ def check_model(settings: TrainSettings) -> None:
         build_model(settings, num_classes=2)
 
 
-def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes: int, *, processes: int = 1) -> None:
+def check_training(model: torch.nn.Module, settings: TrainSettings, task: Task, *, processes: int = 1) -> None:
     """Refuse a model that cannot be trained, before its first step: a copy of it is called with two black images.
 
     Raises:
-        ConfigError: the model fails in training or evaluation mode, or its output is not [2, num_classes]; or, with
+        ConfigError: the model fails in training or evaluation mode, or its output has not the task's shape; or, with
             several processes, a parameter that is to be trained gets no gradient.
     """
     images = torch.zeros(2, 3, settings.crop, settings.crop)
@@ -94,12 +111,13 @@ def check_training(model: torch.nn.Module, settings: TrainSettings, num_classes:
                 evaluated = trial.eval()(images)
     except Exception as error:  # models raise exceptions of many kinds
         raise ConfigError(f"model: '{settings.model}' cannot be trained ({_reason(error)})") from None
+    wanted = task.output_shape(2, settings.crop)
     for scores in (logits, evaluated):
-        if not isinstance(scores, torch.Tensor) or scores.shape != (2, num_classes) or not scores.is_floating_point():
+        if not isinstance(scores, torch.Tensor) or scores.shape != wanted or not scores.is_floating_point():
             given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ConfigError(
-                f"model: '{settings.model}' gives {given} for two images, not scores of {num_classes} classes: "
-                f"it must give float [2, {num_classes}]"
+                f"model: '{settings.model}' gives {given} for two images, not scores of {task.num_classes} classes: "
+                f"it must give float {list(wanted)}"
             )
     unused = [
         name for name, parameter in trial.named_parameters() if parameter.requires_grad and parameter.grad is None
@@ -150,6 +168,7 @@ def save_timm_model(
 
     ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` loads the model, and
     ``timm.data.create_transform(**timm.data.resolve_model_data_config(model))`` is the preprocessing of its evaluation.
+    Without class names, the model has no head.
     """
     save_weights(model, folder / "model.safetensors")
     source: Any = model.pretrained_cfg
@@ -172,6 +191,9 @@ def save_timm_model(
             "license": None,
         },
     }
-    if source.get("fixed_input_size"):
-        config["model_args"] = {"img_size": settings.crop}
+    arguments = {"img_size": settings.crop} if source.get("fixed_input_size") else {}
+    if not class_names:
+        arguments["num_classes"] = 0
+    if arguments:
+        config["model_args"] = arguments
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -3,111 +3,101 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning.pytorch as lightning
 import numpy as np
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
 from formulavision.data.loading import Batch
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.data import TrainingData
-from formulavision.training.distributed import sum_over_processes
+from formulavision.training.distributed import join_over_processes, sum_over_processes
 from formulavision.training.models import to_input
 from formulavision.training.optimization import count_steps, learning_rate_factor, make_optimizer
 from formulavision.training.settings import TrainSettings
+from formulavision.training.tasks import ClassTask, Task
 from formulavision.util.config import parse
 
-__all__ = ["LightningClassifier", "Sums", "classification_loss", "count_correct"]
+__all__ = ["LightningClassifier", "Sums"]
 
 _AVERAGE = "average.module."
 
 
 class Sums:
-    """Loss and accuracy over many batches, summed on the device; reading them waits for the device.
+    """Loss and metrics over many batches, summed on the device; reading them waits for the device.
 
     Not a torchmetrics metric, whose wrappers and checks add host work to every step; on a GPU the host limits the loop.
+
+    Args:
+        task: of the images.
+        validation: whether logits and targets are kept for the metrics that need those of all images.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task, *, validation: bool = False) -> None:
+        self.task = task
+        self.keeps = validation and bool(task.validated)
         self.reset()
 
     def reset(self) -> None:
-        self.loss = self.correct = torch.zeros(())
+        self.loss = torch.zeros(())
+        self.counts = self.task.no_counts()
         self.count = 0
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._totals: tuple[float, dict[str, float], int] | None = None
 
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: its mean loss, logits [b, classes] and labels (see :func:`classification_loss`)."""
-        self.loss = self.loss.to(loss.device) + loss.detach() * len(labels)
-        self.correct = self.correct.to(loss.device) + count_correct(logits.detach(), labels)
-        self.count += len(labels)
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add a batch: its mean loss, the model's output and the targets (see :class:`Task`)."""
+        self.loss = self.loss.to(loss.device) + loss.detach() * len(targets)
+        self.counts = self.counts.to(loss.device) + self.task.counts(logits.detach(), targets)
+        self.count += len(targets)
+        self._totals = None
+        if self.keeps:
+            self._kept.append((logits.detach(), targets))
 
-    def state(self, device: torch.device) -> torch.Tensor:
-        """Loss, correct and count of all processes together, float32 [3]."""
-        count = torch.tensor(float(self.count))
-        return sum_over_processes(torch.stack([value.to(device) for value in (self.loss, self.correct, count)]))
+    def state(self, device: torch.device) -> list[torch.Tensor]:
+        """Loss, counts and number of images of all processes together."""
+        values = (self.loss, self.counts, torch.tensor(float(self.count)))
+        return [sum_over_processes(value.to(device)) for value in values]
 
-    def load(self, state: torch.Tensor) -> None:
-        self.loss, self.correct, count = state.clone()
+    def load(self, state: Iterable[torch.Tensor]) -> None:
+        """Go on from a :meth:`state`; that of earlier versions is one tensor of three numbers."""
+        self.loss, self.counts, count = (value.clone() for value in state)
         self.count = round(float(count))
 
-    def totals(self, device: torch.device) -> tuple[float, float, int]:
-        """Mean loss, accuracy (0..1), and number of images, of all processes together."""
-        loss, correct, count = self.state(device).tolist()
-        return loss / count, correct / count, round(count)
-
-
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-    """Mean loss of a batch.
-
-    Args:
-        logits: float [b, classes].
-        labels: int64 [b], or float [b, classes] that sum to 1 (mixed images): softmax cross-entropy. int8 [b, classes]
-            with 1 for present, 0 for absent and -1 for not counted: binary cross-entropy, averaged over the counted
-            labels of an image.
-        smoothing: share of each label that is spread over all classes.
-    """
-    if labels.dtype != torch.int8:
-        return cross_entropy(logits, labels, label_smoothing=smoothing)
-    targets = labels.clamp(min=0).to(logits.dtype)
-    if smoothing:
-        targets = targets * (1 - smoothing) + smoothing / 2
-    counted = (labels >= 0).to(logits.dtype)
-    losses = binary_cross_entropy_with_logits(logits, targets, weight=counted, reduction="none")
-    return (losses.sum(1) / counted.sum(1).clamp(min=1)).mean()
-
-
-def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Number of correctly classified images in a batch; an image of several labels counts by its share of correct ones.
-
-    Args:
-        logits: float [b, classes].
-        labels: int64 [b] or int8 [b, classes], as of :func:`classification_loss`.
-    """
-    if labels.dtype != torch.int8:
-        return (logits.argmax(1) == labels).sum()
-    counted = labels >= 0
-    correct = ((logits > 0) == (labels > 0)) & counted
-    return (correct.sum(1) / counted.sum(1).clamp(min=1)).sum()
+    def totals(self, device: torch.device) -> tuple[float, dict[str, float], int]:
+        """Mean loss, metrics (0..1) by their names, and number of images, of all processes together."""
+        if self._totals is None:
+            loss, counts, count = self.state(device)
+            images = round(float(count))
+            metrics = self.task.measure(counts, images)
+            if self.keeps:
+                shape = (0, self.task.num_classes)
+                parts = zip(*self._kept, strict=True) if self._kept else ([torch.zeros(shape)], [torch.zeros(shape)])
+                logits, targets = (join_over_processes(torch.cat(list(part)).to(device)).cpu() for part in parts)
+                metrics = {**self.task.validate(logits, targets), **metrics}
+            self._totals = float(loss) / images, metrics, images
+        return self._totals
 
 
 class LightningClassifier(lightning.LightningModule):
     """A model with loss, optimizer and schedule of :func:`formulavision.pretrain`, for any Lightning Trainer.
 
     It logs ``train_loss`` and ``train_accuracy`` at the end of an epoch, and ``validation_loss`` and
-    ``validation_accuracy`` after validation. The schedule ends with the Trainer's last step. Random numbers of a step
-    depend on its number: the global generators are set for it.
+    ``validation_accuracy`` after validation; other tasks have other metrics. The schedule ends with
+    the Trainer's last step. Random numbers of a step depend on its number: the global generators are set for it.
 
     Args:
         model: images, float32 [b, 3, h, w], to logits, [b, classes].
         settings: of the training, as of :func:`formulavision.pretrain`: optimizer, schedule, mixing, ``ema``, ...
         num_classes: number of classes.
+        task: loss and metrics; None: those of one class an image.
 
-    Batches are images, uint8 [b, c, h, w] or normalised float32 [b, 3, h, w], and labels, int64 [b]. Each of several
+    Batches are images, uint8 [b, c, h, w] or normalised float32 [b, 3, h, w], and targets, for one class an image
+    int64 [b]. Each of several
     processes must have the same number of images in a batch, unless ``data`` is set.
 
     Attributes:
@@ -118,7 +108,13 @@ class LightningClassifier(lightning.LightningModule):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: torch.nn.Module, settings: TrainSettings | Mapping[str, Any], num_classes: int) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        settings: TrainSettings | Mapping[str, Any],
+        num_classes: int,
+        task: Task | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(settings, TrainSettings):
             settings = parse(TrainSettings, dict(settings))
@@ -127,8 +123,9 @@ class LightningClassifier(lightning.LightningModule):
         self.settings = settings
         self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1), persistent=False)
-        self.train_sums = Sums()
-        self.validation_sums = Sums()
+        self.task = task if task is not None else ClassTask(num_classes)
+        self.train_sums = Sums(self.task)
+        self.validation_sums = Sums(self.task, validation=True)
         self.average: AveragedModel | None = None
         if settings.ema:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
@@ -146,7 +143,11 @@ class LightningClassifier(lightning.LightningModule):
         return self.model if self.average is None else self.average.module
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [b, classes] of images: uint8 [b, c, h, w], or float32 [b, 3, h, w] that are normalised already."""
+        """Logits of images: uint8 [b, c, h, w], or float32 [b, 3, h, w] that are normalised already.
+
+        Returns:
+            float [b, classes]; of a segmentation model [b, classes, h, w].
+        """
         return self.model(self._input(images))
 
     def _input(self, images: torch.Tensor) -> torch.Tensor:
@@ -168,7 +169,7 @@ class LightningClassifier(lightning.LightningModule):
         if self.mix is not None:
             inputs, targets = self.mix(inputs, targets)
         logits = self.model(inputs)
-        loss = classification_loss(logits, targets, self.settings.label_smoothing)
+        loss = self.task.loss(logits, targets, self.settings.label_smoothing)
         self.train_sums.add(loss, logits, labels)
         ranks, group = self.trainer.world_size, self.settings.grad_accum_steps
         if ranks * group == 1 or self.data is None:
@@ -194,15 +195,15 @@ class LightningClassifier(lightning.LightningModule):
     def validation_step(self, batch: Batch, step: int) -> None:
         images, labels = batch
         logits = self.final_model(self._input(images))
-        self.validation_sums.add(classification_loss(logits, labels), logits, labels)
+        self.validation_sums.add(self.task.loss(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         self._log("validation", self.validation_sums)
 
     def _log(self, images: str, sums: Sums) -> None:
         """Metrics of the epoch for callbacks and, where no run of ours writes them, for loggers."""
-        loss, accuracy, _ = sums.totals(self.device)
-        metrics = {f"{images}_loss": loss, f"{images}_accuracy": accuracy}
+        loss, found, _ = sums.totals(self.device)
+        metrics = {f"{images}_{name}": value for name, value in {"loss": loss, **found}.items()}
         logged = self.data is None and bool(self.trainer.loggers)
         # The same numbers in all processes: their mean is taken only because Lightning asks for it.
         self.log_dict(metrics, on_step=False, on_epoch=True, logger=logged, batch_size=1, sync_dist=True)
@@ -217,7 +218,7 @@ class LightningClassifier(lightning.LightningModule):
                 name.removeprefix(_AVERAGE): value for name, value in whole.items() if name.startswith(_AVERAGE)
             }
             checkpoint["n_averaged"] = whole["average.n_averaged"]
-        checkpoint["sums"] = self.train_sums.state(self.device).cpu()
+        checkpoint["sums"] = [value.cpu() for value in self.train_sums.state(self.device)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.average is not None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from formulavision.training.module import LightningClassifier
-from formulavision.training.runs import EpochMetrics, Run
+from formulavision.training.runs import METRICS, EpochMetrics, Run, score_of
 from formulavision.training.settings import TrainSettings
 from formulavision.util.console import say
 from formulavision.util.logs import note
@@ -54,27 +54,31 @@ def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
 
 
 def conclude(console: Console, run: Run, seconds: float) -> None:
-    """Print a run's accuracy and its folder."""
-    tested = run.final["validation_accuracy"] is not None
-    accuracy = run.final["validation_accuracy" if tested else "train_accuracy"]
+    """Print a run's score and its folder."""
+    metric, score, images = score_of(run.final)
     say_and_log(
-        f"{run.folder}: accuracy {accuracy:.2%} on {'test' if tested else 'training'} images after "
-        f"{counted(len(run.history), 'epoch')}; {seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
+        f"{run.folder}: {metric} {score:.2%} on {images} images after {counted(len(run.history), 'epoch')}; "
+        f"{seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
         console,
     )
 
 
 def epoch_line(metrics: EpochMetrics) -> str:
     """The metrics of an epoch in one line."""
-    parts = [
-        f"epoch {metrics['epoch']}",
-        f"loss {metrics['train_loss']:.4f}",
-        f"accuracy {metrics['train_accuracy']:.2%}",
-    ]
-    if metrics["validation_accuracy"] is not None:
-        parts.append(f"validation loss {metrics['validation_loss']:.4f}, accuracy {metrics['validation_accuracy']:.2%}")
+    parts = [f"epoch {metrics['epoch']}", *_in_words(metrics, "train")]
+    if tested := _in_words(metrics, "validation"):
+        parts.append(f"validation {', '.join(tested)}")
     parts += [f"{metrics['seconds']:.1f} s", f"{metrics['images_per_second']:.0f} images/s"]
     return "  ".join(parts)
+
+
+def _in_words(metrics: EpochMetrics, images: str) -> list[str]:
+    """Loss and metrics of training (``train``) or validation images; none where these were not measured."""
+    loss = metrics[f"{images}_loss"]
+    if loss is None:
+        return []
+    found = {words: metrics.get(f"{images}_{name}") for name, words in METRICS.items()}
+    return [f"loss {loss:.4f}", *(f"{words} {value:.2%}" for words, value in found.items() if value is not None)]
 
 
 class Bar(lightning.Callback):

@@ -20,20 +20,25 @@ from formulavision.training.module import LightningClassifier
 from formulavision.training.optimization import count_steps
 from formulavision.training.runs import BEST_WEIGHTS, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics, file_digest
 from formulavision.training.settings import TrainSettings
+from formulavision.training.tasks import Task
 from formulavision.util.errors import FormulaVisionError
 from formulavision.util.files import commit, partial_path
 from formulavision.util.interrupts import interrupt
 from formulavision.util.text import counted, write_csv
 
-__all__ = ["COLUMNS", "Recorder"]
+__all__ = ["Recorder", "columns"]
 
-COLUMNS = (
-    *("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
-    *("learning_rate", "seconds", "images_per_second"),
-)
-"""Columns of metrics.csv. Epochs count from 1. Accuracies are 0..1; with several labels an image, they are the share of
-correct labels. The learning rate is that of the epoch's first step. Seconds include validation; images per second are
-those of training alone."""
+
+def columns(task: Task) -> tuple[str, ...]:
+    """Columns of metrics.csv. Epochs count from 1. Metrics are 0..1; those of training images are measured while the
+    model is trained. The learning rate is that of the epoch's first step. Seconds include validation; images per second
+    are those of training alone."""
+    return (
+        "epoch",
+        *(f"train_{name}" for name in ("loss", *task.metrics)),
+        *(f"validation_{name}" for name in ("loss", *task.validated, *task.metrics)),
+        *("learning_rate", "seconds", "images_per_second"),
+    )
 
 
 class Recorder(lightning.Callback):
@@ -42,6 +47,7 @@ class Recorder(lightning.Callback):
     Args:
         folder: of the run.
         data: the batches of the run.
+        task: of the run.
         settings: of the run: minutes between checkpoints within an epoch, and batches a step.
         resumed_from: the checkpoint that the run goes on from.
         on_epoch: called with the metrics of each epoch.
@@ -49,7 +55,8 @@ class Recorder(lightning.Callback):
 
     Attributes:
         history: metrics of all epochs.
-        best: number and SHA-256 of the weights of the epoch with the highest validation accuracy; empty without one.
+        best: number and SHA-256 of the weights of the epoch with the highest score on validation images (the task's
+            ``best``); empty without one.
         stop: number of a signal, set from outside: the run then writes a checkpoint after the current step and raises
             KeyboardInterrupt or :class:`~formulavision.util.interrupts.Terminated`. 0: none.
     """
@@ -58,6 +65,7 @@ class Recorder(lightning.Callback):
         self,
         folder: Path,
         data: TrainingData,
+        task: Task,
         *,
         settings: TrainSettings,
         resumed_from: Path | None,
@@ -66,6 +74,8 @@ class Recorder(lightning.Callback):
     ) -> None:
         self.folder = folder
         self.data = data
+        self.task = task
+        self.columns = columns(task)
         self.settings = settings
         # A damaged last checkpoint does not replace the one before it.
         self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
@@ -172,17 +182,21 @@ class Recorder(lightning.Callback):
         assert isinstance(pl_module, LightningClassifier)
         seconds = self._end_of_training(pl_module)
         epoch = trainer.current_epoch + 1
-        loss, accuracy, images = pl_module.train_sums.totals(pl_module.device)
+        loss, found, images = pl_module.train_sums.totals(pl_module.device)
         self._check_loss(loss, epoch)
-        validation: tuple[float | None, float | None] = (None, None)
+        metrics: EpochMetrics = {**dict.fromkeys(self.columns), "epoch": epoch, **_named("train", loss, found)}
         if trainer.val_dataloaders:
-            validation = tested_loss, tested = pl_module.validation_sums.totals(pl_module.device)[:2]
+            tested_loss, tested, _ = pl_module.validation_sums.totals(pl_module.device)
             self._check_loss(tested_loss, epoch)
-            before = [metrics["validation_accuracy"] for metrics in self.history]
-            if all(other is None or tested > other for other in before):
+            metrics |= _named("validation", tested_loss, tested)
+            before = [row[f"validation_{self.task.best}"] for row in self.history]
+            if all(other is None or tested[self.task.best] > other for other in before):
                 self._keep_best(trainer, pl_module.final_model, epoch)
-        values = (epoch, loss, accuracy, *validation, self._learning_rate, self._elapsed(), images / seconds)
-        metrics: EpochMetrics = dict(zip(COLUMNS, values, strict=True))
+        metrics |= {
+            "learning_rate": self._learning_rate,
+            "seconds": self._elapsed(),
+            "images_per_second": images / seconds,
+        }
         self.history.append(metrics)
         self.images += images
         self.train_seconds += seconds
@@ -241,8 +255,8 @@ class Recorder(lightning.Callback):
             )
 
     def _write_table(self) -> None:
-        rows = [[metrics[column] for column in COLUMNS] for metrics in self.history]
-        write_csv(self.folder / "metrics.csv", [COLUMNS, *rows])
+        rows = [[metrics[column] for column in self.columns] for metrics in self.history]
+        write_csv(self.folder / "metrics.csv", [self.columns, *rows])
 
     def _save(self, trainer: lightning.Trainer, epoch: int, batch: int) -> None:
         """Write the checkpoint of a run that goes on with this batch of this epoch."""
@@ -263,3 +277,7 @@ class Recorder(lightning.Callback):
                 f"{checkpoint}: {error.strerror or error}; resumed, the run goes on after the checkpoint before it"
             ) from None
         self._saved = time.perf_counter()
+
+
+def _named(images: str, loss: float, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{images}_{name}": value for name, value in {"loss": loss, **metrics}.items()}

@@ -31,6 +31,7 @@ __all__ = [
     "BEST_WEIGHTS",
     "CLASSES",
     "LAST_CHECKPOINT",
+    "METRICS",
     "PREVIOUS_CHECKPOINT",
     "RESULT",
     "SETTINGS",
@@ -48,6 +49,7 @@ __all__ = [
     "read_result",
     "read_settings",
     "recipe_id",
+    "score_of",
     "write_result",
     "write_settings",
 ]
@@ -93,6 +95,25 @@ _WRITTEN_AGAIN = "--resume writes it again from the last checkpoint"
 EpochMetrics = dict[str, float | None]
 """Metrics of one epoch of a run, by the columns of metrics.csv."""
 
+METRICS = {
+    "accuracy": "accuracy",
+    "map": "mean average precision",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
+"""Metrics in words, by their names in the columns ``train_NAME`` and ``validation_NAME`` of metrics.csv."""
+_SCORES = ("map", "miou", "accuracy")
+"""Metrics by which models are compared; of a run's columns the first one that is there."""
+
+
+def score_of(metrics: EpochMetrics) -> tuple[str, float, str]:
+    """The score of an epoch: its metric in words, its value (0..1), and on which images (``test`` or ``training``)."""
+    for prefix, images in (("validation", "test"), ("train", "training")):
+        for name in _SCORES:
+            if (value := metrics.get(f"{prefix}_{name}")) is not None:
+                return METRICS[name], value, images
+    return METRICS["accuracy"], 0.0, "training"
+
 
 @dataclass(frozen=True, repr=False)
 class Run:
@@ -110,7 +131,8 @@ class Run:
         frozen: names of the parameters that were not trained.
         parameters: number of the model's parameters.
         weights_sha256: SHA-256 of model.safetensors; None where version 0.1 wrote the run.
-        best_epoch: the epoch, from 1, with the highest validation accuracy, the first one of several; its weights are
+        best_epoch: the epoch, from 1, with the highest score on validation images (accuracy; of several labels mean
+            average precision, of segmentation mIoU), the first one of several; its weights are
             model_best.safetensors. None where the run was not validated, or the file was lost while it was trained.
         best_sha256: SHA-256 of model_best.safetensors; None without it.
     """
@@ -133,13 +155,16 @@ class Run:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        tested = self.final["validation_accuracy"] is not None
-        accuracy = self.final["validation_accuracy" if tested else "train_accuracy"] or 0.0
+        metric, score, images = score_of(self.final)
         return (
             f"Run({str(self.folder)!r}, {self.kind}, {self.settings['settings']['model']}, "
-            f"{counted(len(self.history), 'epoch')}, accuracy {accuracy:.2%} on "
-            f"{'test' if tested else 'training'} images)"
+            f"{counted(len(self.history), 'epoch')}, {metric} {score:.2%} on {images} images)"
         )
+
+    @property
+    def target(self) -> str:
+        """The target that the model learned: ``class``, ``labels`` or ``semantic``."""
+        return self.settings["settings"].get("target") or "class"
 
     def weights_file(self, *, best: bool = False) -> Path:
         """The file of the last weights, or of those of the best epoch, whose checksum is compared.
@@ -159,7 +184,7 @@ class Run:
 
         Args:
             model: has the names and shapes of the run's tensors, the classification head included.
-            best: take the weights of the epoch with the highest validation accuracy, not the last ones.
+            best: take the weights of the epoch with the highest score on validation images, not the last ones.
 
         Raises:
             ConfigError: the weights are missing or damaged, or the model has other tensors.

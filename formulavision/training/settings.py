@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from formulavision.recipes.targets import Target
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
@@ -18,6 +19,7 @@ __all__ = [
     "PREPROCESSING",
     "PRESETS",
     "REMOTE",
+    "Decoder",
     "Precision",
     "TrainSettings",
     "check_freeze",
@@ -25,6 +27,7 @@ __all__ = [
 
 Channels = tuple[float, float, float]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Decoder = Literal["fpn", "unet", "upernet", "dpt"]
 
 PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")
 """Preprocessing settings: weights are used with the values that they were trained with."""
@@ -68,6 +71,18 @@ class TrainSettings(Config):
         description="defaults of the other settings: resnet: the paper's; vit: DeiT's, for vision transformers",
     )
     model: str = Field(default="resnet50", min_length=1, description="name of a timm model")
+    target: Target | None = Field(
+        default=None,
+        description="what the model learns from an image; class: one class; labels: several; semantic: a class for "
+        "each pixel; unset: the data's own target",
+        json_schema_extra={"neutral": None},
+    )
+    decoder: Decoder | None = Field(
+        default=None,
+        description="decoder of segmentation (target: semantic) on the model, which is its encoder; dpt: for plain "
+        "vision transformers; unset: fpn",
+        json_schema_extra={"neutral": None},
+    )
     epochs: int = Field(default=90, ge=1, le=100_000, description="passes over the training images")
     # At least 2: batch normalisation has no statistics of one image whose feature map is one pixel.
     batch_size: int = Field(default=256, ge=2, le=65_536, description="images per step")

@@ -113,16 +113,19 @@ def pretrain(
     show_progress = show_progress and is_first()
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
+    from formulavision.data.loading import target_of
     from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import frozen_names
     from formulavision.training.own_model import read_model
+    from formulavision.training.tasks import for_target
 
     extras = read_extras(logger, callbacks, trainer_args)
     own, settings, described = read_model(model, settings, recorded)
     if labels is not None and labels.clusters and described and not hasattr(own, "pretrained_cfg"):
         raise ConfigError("labels.clusters: the model must be one of timm, whose features before the head are known")
     dataset, description = open_data(data, settings, show_progress)
+    settings = for_target(settings, target_of(dataset), own_model=own is not None)
     held_out = held_out_images(dataset, settings, show_progress)
     if labels is not None:
         dataset = Relabelled(dataset, labels)
@@ -139,7 +142,7 @@ def pretrain(
         trained,
         dataset,
         held_out,
-        frozen_names(trained) if described else (),
+        frozen_names(trained),
         extras,
         transform,
     )
@@ -219,6 +222,7 @@ def finetune(
         _check_source(checkpoint, out)
     console = Console(quiet=not (show_progress and is_first()))
     # The imports from here on are slow.
+    from formulavision.data.loading import target_of
     from formulavision.training.checkpoints import load_checkpoint
     from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
@@ -226,6 +230,7 @@ def finetune(
     from formulavision.training.freezing import frozen_names
     from formulavision.training.own_model import freeze_parts, read_model
     from formulavision.training.progress import say_and_log
+    from formulavision.training.tasks import for_target
 
     extras = read_extras(logger, callbacks, trainer_args)
     weights = load_checkpoint(checkpoint) if checkpoint is not None else None
@@ -236,6 +241,7 @@ def finetune(
     if own is not None:
         freeze_parts(own, freeze)
     opened = open_for_run(downstream, weights.run if weights else None)
+    settings = for_target(settings, target_of(opened.train), own_model=own is not None)
     if opened.note:
         say_and_log(opened.describe(), console)
     content = {
@@ -249,8 +255,9 @@ def finetune(
         say_and_log(f"checkpoint {weights.name}: {weights.load_into(trained).describe()}", console)
         if preprocessing := weights.describe_preprocessing(settings):
             say_and_log(preprocessing, console)
-    frozen = frozen_names(trained) if own is not None else freeze_layers(trained, freeze)
-    plan = Plan(out, content, settings, trained, opened.train, opened.test, frozen, extras, transform)
+    if own is None:
+        freeze_layers(trained, freeze)
+    plan = Plan(out, content, settings, trained, opened.train, opened.test, frozen_names(trained), extras, transform)
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 

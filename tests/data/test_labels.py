@@ -155,7 +155,7 @@ def test_more_clusters_than_images_are_refused() -> None:
 
 def test_images_of_several_labels_have_none_to_replace() -> None:
     several: Any = type("Several", (Numbered,), {"__getitem__": lambda self, index: (None, torch.tensor([1, 0, 1]))})()
-    with pytest.raises(ConfigError, match=r"labels.noise: the images have several labels each"):
+    with pytest.raises(ConfigError, match=r"labels.noise: the images have the target 'labels': they must have one"):
         relabelled(several, noise=0.5)
 
 

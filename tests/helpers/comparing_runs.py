@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from formulavision.training import Run
+from formulavision.training import Run, pretrain
 from formulavision.training.recorder import Recorder
 
-__all__ = ["comparable", "die_after", "same", "weights"]
+__all__ = ["comparable", "die_after", "same", "stopped_and_resumed", "weights"]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -41,3 +41,13 @@ def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         whole(self, *arguments)
 
     monkeypatch.setattr(Recorder, "on_train_batch_end", dying)
+
+
+def stopped_and_resumed(data: Any, out: Path, settings: dict[str, Any], steps: list[int]) -> Run:
+    """A run that is killed after each of so many steps, counted from where it was resumed."""
+    for i, step in enumerate(steps):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+            die_after(step, patch)
+            pretrain(data, out=out, settings=settings, resume=i > 0, show_progress=False)
+        torch.rand(5)  # what others draw from the global stream must not matter
+    return pretrain(data, out=out, settings=settings, resume=True, show_progress=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from formulavision.util.errors import FormulaVisionError
 
@@ -63,6 +64,44 @@ class SeveralLabels:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.tensor([index % 2, index % 3 == 0, (index % 5 == 0) - (index % 4 == 0)], dtype=torch.int8)
         return torch.full((3, 36, 36), 100 * (index % 2) + 50 + index, dtype=torch.uint8), labels
+
+
+class Squares:
+    """Noise with a brighter square, and its mask: value 1 or 2 in the square, 255 in one row of every third mask."""
+
+    target = "semantic"
+    num_classes = 3
+    classes = ("background", "dark", "bright")
+
+    def __init__(self, images: int = 24, size: int = 36) -> None:
+        self.images = images
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        random = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 60, (1, self.size, self.size), generator=random, dtype=torch.uint8)
+        top, left = torch.randint(0, self.size // 2, (2,), generator=random).tolist()
+        value, side = 1 + index % 2, self.size // 2
+        mask = torch.zeros(self.size, self.size, dtype=torch.uint8)
+        mask[top : top + side, left : left + side] = value
+        image[0][mask > 0] += 80 * value
+        if index % 3 == 0:
+            mask[index % self.size] = 255
+        return image, mask
+
+
+def write_squares(root: Path, train: int = 16, test: int = 8) -> None:
+    """Write :class:`Squares` as a folder of images and masks."""
+    squares = Squares(train + test)
+    for index in range(train + test):
+        for name, pixels in zip(("images", "masks"), squares[index], strict=True):
+            folder = root / name / ("train" if index < train else "test")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.squeeze().numpy()).save(folder / f"{index:03}.png")
+    (root / "classes.txt").write_text("\n".join(squares.classes))
 
 
 class SlowStripes(Stripes):

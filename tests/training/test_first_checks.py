@@ -17,6 +17,7 @@ from formulavision.training import Run, finetune, pretrain
 from formulavision.training.fit import new_model
 from formulavision.training.models import check_training, save_timm_model
 from formulavision.training.settings import TrainSettings
+from formulavision.training.tasks import ClassTask
 from formulavision.util.errors import CheckpointError, ConfigError
 
 # Models whose layers share weights ------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def test_the_first_check_leaves_a_model_as_it_is(small: Any) -> None:
     settings = TrainSettings.model_validate(small)
     model = new_model(settings, 4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    check_training(model, settings, 4)
+    check_training(model, settings, ClassTask(4))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -16,8 +16,9 @@ from timm.scheduler import CosineLRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from formulavision.training import TrainSettings, pretrain
-from formulavision.training.module import LightningClassifier, classification_loss, count_correct
+from formulavision.training.module import LightningClassifier
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
+from formulavision.training.tasks import ClassTask, LabelsTask
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
 
@@ -27,18 +28,19 @@ def test_several_labels_an_image_are_told_one_by_one_and_what_is_not_counted_is_
     labels = torch.tensor([[1, 0, -1], [0, 1, -1]], dtype=torch.int8)
     told = torch.stack([logits[0, 0], -logits[0, 1], -logits[1, 0], logits[1, 1]])
     expected = -torch.nn.functional.logsigmoid(told).mean()
-    assert torch.isclose(classification_loss(logits, labels), expected)
+    task = LabelsTask(3)
+    assert torch.isclose(task.loss(logits, labels), expected)
     other = logits.clone()
     other[:, 2] = 77
-    assert torch.equal(classification_loss(other, labels), classification_loss(logits, labels))
-    assert float(count_correct(logits, labels)) == 1 + 0.5
+    assert torch.equal(task.loss(other, labels), task.loss(logits, labels))
+    assert float(task.counts(logits, labels)) == 1 + 0.5
 
 
 def test_smoothing_is_torchs() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     expected = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, labels)
-    assert torch.equal(classification_loss(logits, labels, 0.1), expected)
+    assert torch.equal(ClassTask(4).loss(logits, labels, 0.1), expected)
 
 
 def test_the_module_trains_under_a_trainer_and_a_loader_of_a_users_program(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from formulavision import __version__, evaluate
 from formulavision.training import Run, finetune, pretrain
-from formulavision.training.recorder import COLUMNS
+from formulavision.training.recorder import columns
+from formulavision.training.tasks import ClassTask
 from formulavision.util.errors import CheckpointError, ConfigError, FormulaVisionError
 
 
@@ -75,7 +76,7 @@ def test_the_folder_explains_itself(pretrained: Run, small: Any) -> None:
     assert json.loads((folder / "classes.json").read_text()) == ["left", "inner left", "inner right", "right"]
     with (folder / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == COLUMNS and [row["epoch"] for row in rows] == ["1", "2"]
+    assert tuple(rows[0]) == columns(ClassTask(4)) and [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["train_loss"]) == pretrained.final["train_loss"]
     result = json.loads((folder / "run.json").read_text())
     assert result["complete"] is True and result["formulavision"] == __version__

@@ -29,6 +29,7 @@ from .evaluation import first_layer_filters as first_layer_filters
 from .evaluation import grad_cam as grad_cam
 from .evaluation import grad_cam_sheet as grad_cam_sheet
 from .evaluation import per_class_difference as per_class_difference
+from .evaluation import prediction_sheet as prediction_sheet
 from .evaluation import probe as probe
 from .evaluation.metrics import Metrics as Metrics
 from .generators.contract import Canvas as Canvas

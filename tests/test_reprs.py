@@ -29,7 +29,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     run = fv.pretrain(store, out=root / "run", settings=training, show_progress=False)
     checkpoint = fv.load_checkpoint(run)
     metrics: dict[str, Any] = {"metric": "top-1 accuracy", "score": 0.5, "top1": 0.5, "topk": 1.0, "k": 2, "loss": 0.7,
-                               "per_class": [0.5, 0.5], "confusion": np.ones((2, 2), np.int64)}  # fmt: skip
+                               "per_class": [0.5, 0.5], "confusion": np.ones((2, 2), np.int64),
+                               "pixel_accuracy": None}  # fmt: skip
     tested: dict[str, Any] = {**metrics, "images": 4, "classes": ["a", "b"], "seconds": 1.0, "folder": root}
     digits = {"kind": "digits", "train_per_class": 5}
     settings = ComparisonSettings.of(

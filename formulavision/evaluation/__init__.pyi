@@ -4,6 +4,7 @@ from .gradcam import grad_cam as grad_cam
 from .gradcam import grad_cam_sheet as grad_cam_sheet
 from .per_class import ClassDifference as ClassDifference
 from .per_class import per_class_difference as per_class_difference
+from .predicted_masks import prediction_sheet as prediction_sheet
 from .probes import Probe as Probe
 from .probes import probe as probe
 from .results import Evaluation as Evaluation

@@ -6,13 +6,14 @@ import copy
 import time
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import nn
 
 from formulavision.data.downstream import Downstream, DownstreamLike, open_for_run
-from formulavision.evaluation.inference import BATCH_SIZE, choose_device, over_dataset
-from formulavision.evaluation.metrics import Predictions, compute_metrics
+from formulavision.evaluation.inference import BATCH_SIZE, choose_device, each_batch, over_dataset
+from formulavision.evaluation.metrics import PixelCounts, Predictions, compute_metrics
 from formulavision.evaluation.results import Evaluation, make_folder, write_results
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.models import build_model
@@ -36,12 +37,14 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a fine-tuned model on a downstream dataset's test images.
 
-    The metric is top-1 accuracy, or mean average precision (Pascal VOC's since 2010, see
-    :func:`formulavision.evaluation.metrics.average_precision`) where an image has several labels.
+    The metric is top-1 accuracy; mean average precision (Pascal VOC's since 2010, see
+    :func:`formulavision.evaluation.metrics.average_precision`) where an image has several labels; or, where it has a
+    mask, mIoU: intersection by union of each class over the pixels of all images, at the size that the model sees
+    (masks are resized and cropped as their images are), and the mean over classes that are in masks or predictions.
 
-    Writes ``evaluation.json``, ``per_class.csv``, ``confusion_matrix.csv`` (one label an image) and
-    ``predictions.npz`` into ``out``. The last holds, image by image, ``label`` and ``predicted`` (int64 [n]); with
-    several labels ``label`` (int8 [n, classes]) and ``scores`` (float32 [n, classes], logits).
+    Writes ``evaluation.json``, ``per_class.csv``, ``confusion_matrix.csv`` (not with several labels an image) and
+    ``predictions.npz`` (not of masks) into ``out``. The last holds, image by image, ``label`` and ``predicted`` (int64
+    [n]); with several labels ``label`` (int8 [n, classes]) and ``scores`` (float32 [n, classes], logits).
 
     Args:
         checkpoint: the folder of a fine-tuning run, whose classes must be those of the dataset; or its
@@ -70,17 +73,17 @@ def evaluate(
     if opened.note:
         say_and_log(opened.describe(), console)
     started = time.perf_counter()
-    logits, labels = over_dataset(
-        model,
-        opened.test,
-        settings,
-        device=choose_device(settings),
-        batch_size=batch_size,
-        workers=workers,
-        console=console,
-        doing="evaluating",
-    )
-    predictions = Predictions(labels, logits)
+    how: dict[str, Any] = {
+        **{"device": choose_device(settings), "batch_size": batch_size, "workers": workers},
+        **{"console": console, "doing": "evaluating"},
+    }
+    predictions: Predictions | PixelCounts
+    if opened.target == "semantic":
+        predictions = PixelCounts(opened.num_classes)
+        each_batch(model, predictions.add, opened.test, settings, **how)
+    else:
+        logits, labels = over_dataset(model, opened.test, settings, **how)
+        predictions = Predictions(labels, logits)
     evaluation = Evaluation(
         **vars(compute_metrics(predictions)),
         images=len(opened.test),
@@ -109,11 +112,14 @@ def open_finetuned(checkpoint: str | PathLike[str]) -> tuple[Checkpoint, Run]:
 
 
 def check_classes(run: Run, opened: Downstream) -> None:
-    """Refuse a run with other classes than the dataset's.
+    """Refuse a run with other classes than the dataset's, or of another kind of target.
 
     Raises:
         CheckpointError: names the first class that differs.
     """
+    if (run.target == "semantic") != (opened.target == "semantic"):
+        ours, theirs = ("masks", "no masks") if run.target == "semantic" else ("no masks", "masks")
+        raise CheckpointError(f"{run.folder}: has learned {ours}, {opened.name} has {theirs}: fine-tune on it first")
     trained = run.classes
     if len(trained) != opened.num_classes:
         raise CheckpointError(

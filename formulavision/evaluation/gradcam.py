@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -11,11 +10,12 @@ import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from formulavision.data.downstream import DownstreamLike, LabelledImages, open_for_run
 from formulavision.data.loading import centre, to_square
+from formulavision.evaluation.columns import INK, Column, channels_last, side_by_side
 from formulavision.evaluation.evaluating import build_finetuned, check_classes, open_finetuned
 from formulavision.evaluation.inference import without_augmentation
 from formulavision.generators.streams import Stream, random_stream
@@ -134,6 +134,11 @@ class _FinetunedModel:
 
     def __init__(self, checkpoint: str | PathLike[str]) -> None:
         weights, self.run = open_finetuned(checkpoint)
+        if self.run.target == "semantic":
+            raise CheckpointError(
+                f"{self.run.folder}: has learned masks: Grad-CAM shows where one class of an image is seen; "
+                "prediction_sheet() shows predicted masks"
+            )
         self.classes = self.run.classes
         self.model, self.settings = build_finetuned(weights, self.run)
 
@@ -159,13 +164,7 @@ class _FinetunedModel:
 
 # The sheet -----------------------------------------------------------------------------------------------------------
 
-_CELL = 160
-_GAP = 8
-_MARGIN = 16
-_FONT = 15
-_INK = (20, 20, 20)
 _CORRECT, _WRONG = (0, 110, 50), (190, 20, 20)
-_PAPER = (255, 255, 255)
 _COLOURS = "turbo"
 _OPACITY = 0.5
 
@@ -214,20 +213,11 @@ def grad_cam_sheet(
     labels = torch.from_numpy(present[chosen].argmax(axis=1))
     columns = [_input_column(next(iter(models.values())).crops(test, chosen), [test.classes[i] for i in labels])]
     columns += [_model_column(name, model, test, chosen, labels, present) for name, model in models.items()]
-    return _sheet(columns)
+    return side_by_side(columns)
 
 
-@dataclass(frozen=True)
-class _Column:
-    """Images, uint8 [n, h, w, 3], and below each a line: its text and its colour."""
-
-    title: str
-    images: NDArray[np.uint8]
-    captions: list[tuple[str, tuple[int, int, int]]]
-
-
-def _input_column(crops: torch.Tensor, names: list[str]) -> _Column:
-    return _Column("input", _channels_last(crops), [(name, _INK) for name in names])
+def _input_column(crops: torch.Tensor, names: list[str]) -> Column:
+    return Column("input", channels_last(crops), [(name, INK) for name in names])
 
 
 def _model_column(
@@ -237,11 +227,11 @@ def _model_column(
     chosen: list[int],
     labels: torch.Tensor,
     present: NDArray[np.bool_],
-) -> _Column:
+) -> Column:
     crops = model.crops(test, chosen)
     maps, logits = model.heat_maps(crops, labels)
     colours = matplotlib.colormaps[_COLOURS](maps.numpy())[..., :3] * 255
-    blended = (1 - _OPACITY) * _channels_last(crops) + _OPACITY * colours
+    blended = (1 - _OPACITY) * channels_last(crops) + _OPACITY * colours
     probabilities, predicted = (logits.sigmoid() if test.multi_label else logits.softmax(1)).max(1)
     blank = ["" if has_evidence else ", blank" for has_evidence in maps.flatten(1).any(1).tolist()]
     captions = [
@@ -250,40 +240,4 @@ def _model_column(
             chosen, predicted.tolist(), probabilities.tolist(), blank, strict=True
         )
     ]
-    return _Column(name, np.round(blended).astype(np.uint8), captions)
-
-
-def _channels_last(images: torch.Tensor) -> NDArray[np.uint8]:
-    result: NDArray[np.uint8] = images.permute(0, 2, 3, 1).numpy()
-    return result
-
-
-def _sheet(columns: list[_Column]) -> Image.Image:
-    font = ImageFont.load_default(size=_FONT)
-    line = _FONT + _GAP
-    across, down = _CELL + _GAP, _CELL + line + _GAP
-    rows = len(columns[0].images)
-    size = (2 * _MARGIN + len(columns) * across - _GAP, 2 * _MARGIN + line + rows * down - _GAP)
-    sheet = Image.new("RGB", size, _PAPER)
-    pen = ImageDraw.Draw(sheet)
-
-    def write(text: str, colour: tuple[int, int, int], left: int, top: int) -> None:
-        pen.text((left + _CELL // 2, top), _shortened(text, font), fill=colour, font=font, anchor="ma")
-
-    for i, column in enumerate(columns):
-        left = _MARGIN + i * across
-        write(column.title, _INK, left, _MARGIN)
-        for row, (pixels, (text, colour)) in enumerate(zip(column.images, column.captions, strict=True)):
-            top = _MARGIN + line + row * down
-            sheet.paste(Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.BICUBIC), (left, top))
-            write(text, colour, left, top + _CELL + _GAP // 2)
-    return sheet
-
-
-def _shortened(text: str, font: Any) -> str:
-    """The text, or its beginning and its end as far as they are no wider than an image."""
-    shown, keep = text, len(text)
-    while font.getlength(shown) > _CELL:
-        keep -= 1
-        shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
-    return shown
+    return Column(name, np.round(blended).astype(np.uint8), captions)

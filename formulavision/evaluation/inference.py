@@ -21,7 +21,15 @@ from formulavision.util.errors import ConfigError
 from formulavision.util.machine import cores
 from formulavision.util.text import byte_size
 
-__all__ = ["BATCH_SIZE", "Features", "choose_device", "extract_features", "over_dataset", "without_augmentation"]
+__all__ = [
+    "BATCH_SIZE",
+    "Features",
+    "choose_device",
+    "each_batch",
+    "extract_features",
+    "over_dataset",
+    "without_augmentation",
+]
 
 BATCH_SIZE = 256
 
@@ -40,8 +48,9 @@ def without_augmentation(images: ImageDataset, settings: TrainSettings) -> Prepa
     return Prepared(images, **settings.resizing(), augment=False, flip=False, seed=settings.seed, cache=None)
 
 
-def over_dataset(
+def each_batch(
     step: Callable[[torch.Tensor], torch.Tensor],
+    take: Callable[[torch.Tensor, torch.Tensor], object],
     images: ImageDataset,
     settings: TrainSettings,
     *,
@@ -50,20 +59,18 @@ def over_dataset(
     workers: int | None = None,
     console: Console,
     doing: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply a function to all batches of a dataset, and join its results.
+) -> None:
+    """Apply a function to all batches of a dataset.
 
     Args:
         step: inputs, float32 [b, 3, crop, crop] -> a tensor [b, ...].
+        take: called with each result, float32 [b, ...] on the device, and the batch's targets on the CPU.
         images: the dataset.
         settings: settings of the images' size and normalisation, and of the precision.
         device: the device of the model.
         batch_size: images a step.
         workers: processes that load images; 0: this process; None: 0, or up to 16 where the device is a GPU.
         doing: text of the progress bar.
-
-    Returns:
-        The results, float32 [n, ...], and the labels, int64 [n] or int8 [n, classes], on the CPU.
 
     Raises:
         ConfigError: ``batch_size`` or ``workers`` is out of range.
@@ -82,18 +89,39 @@ def over_dataset(
     precision = "32-true" if (settings.precision, device.type) == ("16-mixed", "cpu") else settings.precision
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(precision, device))
     half = torch.autocast(device.type, dtype) if dtype else nullcontext()
-    whole = torch.empty(0)
-    labels = []
-    done = 0
     with torch.no_grad(), half, steps(console, doing, len(loader)) as advance:
-        for pixels, batch_labels in loader:
-            result = step(to_input(pixels.to(device, non_blocking=True), mean, std)).float()
-            if not done:  # allocated once: features of a million images leave no memory for a copy
-                whole = torch.empty((len(images), *result.shape[1:]))
-            whole[done : done + len(result)] = result
-            done += len(result)
-            labels.append(batch_labels)
+        for pixels, targets in loader:
+            take(step(to_input(pixels.to(device, non_blocking=True), mean, std)).float(), targets)
             advance()
+
+
+def over_dataset(
+    step: Callable[[torch.Tensor], torch.Tensor], images: ImageDataset, settings: TrainSettings, **how: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply a function to all batches of a dataset, and join its results.
+
+    Args:
+        step, images, settings, how: as of :func:`each_batch`.
+
+    Returns:
+        The results, float32 [n, ...], and the labels, int64 [n] or int8 [n, classes], on the CPU.
+
+    Raises:
+        ConfigError: as of :func:`each_batch`.
+    """
+    whole = torch.empty(0)
+    labels: list[torch.Tensor] = []
+    done = 0
+
+    def join(result: torch.Tensor, batch_labels: torch.Tensor) -> None:
+        nonlocal whole, done
+        if not done:  # allocated once: features of a million images leave no memory for a copy
+            whole = torch.empty((len(images), *result.shape[1:]))
+        whole[done : done + len(result)] = result
+        done += len(result)
+        labels.append(batch_labels)
+
+    each_batch(step, join, images, settings, **how)
     return whole, torch.cat(labels)
 
 

@@ -24,10 +24,10 @@ class ClassDifference:
         name: of the class.
         images: number of test images that show the class.
         first, second: share (0..1) of them that each model recognises; with several labels an image the average
-            precision.
+            precision, with masks the class's intersection by union.
         difference: ``first`` less ``second``.
         p: two-sided p-value of McNemar's exact test on the class's images, not corrected for the number of classes;
-            None where an image has several labels or predictions were not kept.
+            None where an image has several labels or a mask, or predictions were not kept.
     """
 
     name: str

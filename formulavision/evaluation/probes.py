@@ -116,8 +116,8 @@ def probe(
 
     Raises:
         CheckpointError: the checkpoint is none, or of another architecture.
-        DownstreamError: the dataset cannot be used as it is, has too few images of a class, or a test image that the
-            run was trained on.
+        DownstreamError: the dataset cannot be used as it is, has masks, too few images of a class, or a test image that
+            the run was trained on.
         ConfigError: an argument is not allowed, or ``out`` cannot be written.
     """
     if method not in get_args(Method):
@@ -224,7 +224,8 @@ def feature_settings(
     if weights.run is None:
         return chosen
     told = chosen.model_dump(include=chosen.model_fields_set | set(PREPROCESSING))
-    return parse(TrainSettings, {**weights.run.settings["settings"], **told})
+    # Features are those of a classifier, whatever the run has learned.
+    return parse(TrainSettings, {**weights.run.settings["settings"], **told, "target": None, "decoder": None})
 
 
 # Nearest neighbours --------------------------------------------------------------------------------------------------
@@ -385,6 +386,8 @@ def _draw(opened: Downstream, shots: int, seed: int) -> list[NDArray[np.int64]]:
 
 
 def _check_labels(opened: Downstream) -> None:
+    if opened.target == "semantic":
+        raise DownstreamError(f"{opened.name}: has masks: a probe needs one class or several labels an image")
     labels = opened.train.labels
     for label, name in enumerate(opened.classes):
         having = (labels[:, label] == 1) if opened.multi_label else labels == label

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.evaluation.metrics import TOP_K, Metrics, Predictions
+from formulavision.evaluation.metrics import TOP_K, Metrics, PixelCounts, Predictions
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_json
 from formulavision.util.folders import adding
@@ -49,6 +49,8 @@ class Evaluation(Metrics):
         parts = [f"{self.metric} {self.score:.2%}"]
         if self.topk is not None:
             parts = [f"top-1 {self.top1:.2%}, top-{self.k} {self.topk:.2%}"]
+        if self.pixel_accuracy is not None:
+            parts.append(f"pixel accuracy {self.pixel_accuracy:.2%}")
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         return f"{', '.join(parts)} ({self.images:,} images, {self.seconds:.1f} s)"
@@ -68,26 +70,34 @@ def make_folder(out: Path) -> Path:
     return out
 
 
-def write_results(evaluation: Evaluation, predictions: Predictions, facts: Mapping[str, Any]) -> list[str]:
+def write_results(
+    evaluation: Evaluation, predictions: Predictions | PixelCounts, facts: Mapping[str, Any]
+) -> list[str]:
     """Write the files of an evaluation into its folder.
 
     Args:
-        predictions: written to predictions.npz: ``label`` and ``predicted``, or ``scores`` with several labels.
+        predictions: written to predictions.npz: ``label`` and ``predicted``, or ``scores`` with several labels. Those
+            of pixels are not kept.
         facts: written to evaluation.json beside the metrics: the model, the dataset.
 
     Returns:
         The names of the files.
     """
     folder, names = evaluation.folder, evaluation.classes
-    labels = predictions.labels.numpy()
-    if predictions.multi_label:
-        arrays: dict[str, Any] = {"label": labels, "scores": predictions.scores.numpy()}
+    arrays: dict[str, Any] = {}
+    confusion = evaluation.confusion
+    if isinstance(predictions, PixelCounts):
+        header = ["class", "images", "pixels", "iou"]
+        columns = [predictions.shown.tolist(), predictions.confusion.sum(axis=1).tolist()]
+    elif predictions.multi_label:
+        labels = predictions.labels.numpy()
+        arrays = {"label": labels, "scores": predictions.scores.numpy()}
         header, columns = ["class", "images", "average_precision"], [(labels == 1).sum(axis=0).tolist()]
     else:
-        assert evaluation.confusion is not None
-        arrays = {"label": labels, "predicted": predictions.predicted.numpy()}
+        assert confusion is not None
+        arrays = {"label": predictions.labels.numpy(), "predicted": predictions.predicted.numpy()}
         header = ["class", "images", "correct", "accuracy"]
-        columns = [evaluation.confusion.sum(axis=1).tolist(), evaluation.confusion.diagonal().tolist()]
+        columns = [confusion.sum(axis=1).tolist(), confusion.diagonal().tolist()]
     fewer = evaluation.k is not None and evaluation.k < TOP_K
     note = {"note": f"top_5 counts the first {evaluation.k}: there are no more classes"} if fewer else {}
     content = {
@@ -99,19 +109,22 @@ def write_results(evaluation: Evaluation, predictions: Predictions, facts: Mappi
         "top_5": evaluation.topk,
         "top_5_counts": evaluation.k,
         **note,
+        **({"pixel_accuracy": evaluation.pixel_accuracy} if evaluation.pixel_accuracy is not None else {}),
         "loss": evaluation.loss,
         "per_class": dict(zip(names, evaluation.per_class, strict=True)),
         "seconds": evaluation.seconds,
     }
     with adding(folder, FILES):
-        with atomic_write(folder / _PREDICTIONS) as file:
-            np.savez_compressed(file, **arrays)
+        if arrays:
+            with atomic_write(folder / _PREDICTIONS) as file:
+                np.savez_compressed(file, **arrays)
         write_csv(folder / _PER_CLASS, [header, *zip(names, *columns, evaluation.per_class, strict=True)])
-        if evaluation.confusion is not None:
-            rows = ([name, *row] for name, row in zip(names, evaluation.confusion.tolist(), strict=True))
+        if confusion is not None:
+            rows = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
             write_csv(folder / _CONFUSION, [["true \\ predicted", *names], *rows])
         write_json(content, folder / _EVALUATION)
-    return [name for name in FILES if name != _CONFUSION or evaluation.confusion is not None]
+    left_out = {_PREDICTIONS: not arrays, _CONFUSION: confusion is None}
+    return [name for name in FILES if not left_out.get(name)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +135,8 @@ class Saved:
         folder: the folder of the files.
         metric: the name of the metric.
         downstream: the dataset (:meth:`formulavision.data.downstream.Downstream.identity`).
-        classes: name of a class -> number of its images, and its share or average precision (None: no images).
+        classes: name of a class -> number of its images, and its share, average precision or intersection by union
+            (None: no images).
         labels: int64 [n], or int8 [n, classes]; None where predictions were not kept.
         correct: bool [n], whether an image's class was predicted; None with several labels, or without predictions.
     """

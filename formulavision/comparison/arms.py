@@ -100,6 +100,13 @@ class Arm(Config):
         return self.recipe is not None or self.images is not None
 
     @property
+    def target(self) -> str | None:
+        """The target of the images that the arm is pre-trained on; None where it is not pre-trained here."""
+        if self.recipe is not None:
+            return self.recipe.target
+        return None if self.images is None else self.images.target
+
+    @property
     def from_scratch(self) -> bool:
         """Whether the arm starts from random weights."""
         return not self.pretrained_here and self.checkpoint is None

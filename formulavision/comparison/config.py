@@ -21,8 +21,8 @@ from formulavision.util.text import counted
 
 __all__ = ["FULL", "PICTURES", "PROBE", "ComparisonSettings", "PictureKind", "at_size"]
 
-PictureKind = Literal["filters", "grad-cam", "classes"]
-PICTURES: tuple[PictureKind, ...] = ("filters", "grad-cam", "classes")
+PictureKind = Literal["filters", "grad-cam", "predictions", "classes"]
+PICTURES: tuple[PictureKind, ...] = ("filters", "grad-cam", "predictions", "classes")
 
 PROBE = "-probe"
 """Ending of a probe's name. The name stands in place of frozen layers, because a probe freezes all layers."""
@@ -140,7 +140,11 @@ class ComparisonSettings(Config):
     def _check(self) -> ComparisonSettings:
         if not (self.finetuning or self.probes):
             raise ConfigError("finetuning: is off, and there are no probes: nothing would be evaluated")
-        problems = [*self._problems_of_training(), *self._wrong_names()]
+        if self.probes and all(dataset.target == "semantic" for dataset in self.downstreams.values()):
+            raise ConfigError(
+                "probes: all downstreams have masks, and a probe needs one class or several labels an image"
+            )
+        problems = [*self._problems_of_training(), *self._needless_decoders(), *self._wrong_names()]
         if problems:
             raise ConfigError(*problems)
         return self
@@ -155,6 +159,16 @@ class ComparisonSettings(Config):
                 at = f"sweep.{variant.path}: {variant.base} at {variant.value}: "
                 prefix = f"arms.{variant.base}." if variant.path is None else at
                 yield from (f"{prefix}{problem}" for problem in error.problems)
+
+    def _needless_decoders(self) -> Iterator[str]:
+        with_masks = {name for name, arm in self.arms.items() if arm.target == "semantic"}
+        if "decoder" in self.finetune and not any(each.target == "semantic" for each in self.downstreams.values()):
+            yield "finetune.decoder: no downstream has masks: leave it out"
+        if "decoder" in self.pretrain and not with_masks:
+            yield "pretrain.decoder: no arm is pre-trained on masks: leave it out"
+        for name, arm in self.arms.items():
+            if "decoder" in arm.pretrain and name not in with_masks:
+                yield f"arms.{name}.pretrain.decoder: the arm is not pre-trained on masks: leave it out"
 
     def _wrong_names(self) -> Iterator[str]:
         if self.against is not None and self.against not in self.variants:
@@ -198,23 +212,34 @@ class ComparisonSettings(Config):
         return None if found is None or own.arm.from_scratch else found.name
 
     def pretrain_settings(self, name: str, seed: int) -> TrainSettings:
-        """Pre-training settings of an arm as it runs."""
-        return self._train_settings({**self.pretrain, **self.variants[name].arm.pretrain}, seed)
+        """Pre-training settings of an arm as it runs; a decoder is for arms with masks.
 
-    def finetune_settings(self, name: str, seed: int) -> TrainSettings:
+        The target is set: one store of scenes serves all targets, and it is not part of a recipe's id.
+        """
+        arm = self.variants[name].arm
+        own = {"target": arm.target} if arm.target not in ("class", None) else {}
+        given = {**self.pretrain, **arm.pretrain, **own}
+        return self._train_settings(given, seed, decodes=arm.target == "semantic")
+
+    def finetune_settings(self, name: str, seed: int, *, target: str = "class") -> TrainSettings:
         """Fine-tuning settings of an arm as it runs: the same for all arms, except for swept settings.
 
         If the size of images is not set, it is that of pre-training. It is always set in the result, so that it is not
         taken from a checkpoint.
+
+        Args:
+            target: of the downstream; a decoder is for masks.
         """
         given = {**self.finetune, **self.variants[name].finetune}
         if not given.keys() & _IMAGE_SIZE:
             given |= {key: value for key, value in self.pretrain.items() if key in _IMAGE_SIZE}
-        settings = self._train_settings(given, seed)
-        return self._train_settings({**given, **settings.model_dump(include=_IMAGE_SIZE)}, seed)
+        decodes = target == "semantic"
+        settings = self._train_settings(given, seed, decodes=decodes)
+        return self._train_settings({**given, **settings.model_dump(include=_IMAGE_SIZE)}, seed, decodes=decodes)
 
-    def _train_settings(self, settings: Mapping[str, Any], seed: int) -> TrainSettings:
-        return parse(TrainSettings, {"model": self.model, **settings, "seed": seed})
+    def _train_settings(self, settings: Mapping[str, Any], seed: int, *, decodes: bool) -> TrainSettings:
+        given = {name: value for name, value in settings.items() if decodes or name != "decoder"}
+        return parse(TrainSettings, {"model": self.model, **given, "seed": seed})
 
     def with_sweep(self, values: Mapping[str, Any]) -> ComparisonSettings:
         """The comparison with another sweep. ``against`` and the paper's numbers for points that only the old sweep has

@@ -1,4 +1,4 @@
-"""The first epoch of fine-tuning that reaches an accuracy, by arm (the paper's figure 1b)."""
+"""The first epoch of fine-tuning that reaches a score, by arm (the paper's figure 1b)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _STEPS = (10, 5)
 """Per cent between the levels that are chosen: coarse, or fine if the coarse ones are fewer than ``_ENOUGH``."""
 _ENOUGH = 3
 
-AccuracyByEpoch = Sequence[float | None]
-"""Accuracy after every epoch, 0 to 1; None if it was not measured."""
+ScoreByEpoch = Sequence[float | None]
+"""Score after every epoch, 0 to 1; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FirstEpochs:
     """A table for one downstream and choice of frozen layers.
 
     Attributes:
-        levels: accuracies, 0 to 1.
+        levels: scores, 0 to 1.
         epochs: arm -> first epoch that reaches each level, in words: ``12``, ``12.5``, ``12 (1 of 2 seeds)``,
             ``never``; counted from 1, the mean over the seeds that reach it.
     """
@@ -42,14 +42,13 @@ def first_epochs(table: Table) -> list[FirstEpochs]:
     """First epochs by downstream and frozen layers, of arms with a curve; no table without levels.
 
     The levels are ``findings.reach``. If that is None, they are those multiples of 10 (or 5) per cent that at least two
-    arms reach, and not all of them in their first epoch. Downstreams with several labels an image are left out: their
-    curves are the accuracy of labels, not the score.
+    arms reach, and not all of them in their first epoch.
     """
     findings = table.findings
     result: list[FirstEpochs] = []
-    downstreams = [downstream for downstream in findings.downstreams if downstream not in findings.several_labels]
-    for downstream, freeze in itertools.product(downstreams, findings.by_frozen):
-        every = {arm: _curves(table.cells[arm, freeze, downstream]) for arm in findings.arms}
+    for downstream, freeze in itertools.product(findings.downstreams, findings.by_frozen):
+        column = findings.curve(downstream)
+        every = {arm: _curves(table.cells[arm, freeze, downstream], column) for arm in findings.arms}
         curves = {arm: runs for arm, runs in every.items() if runs}
         levels = _levels(curves) if findings.reach is None else findings.reach
         if curves and levels:
@@ -58,35 +57,36 @@ def first_epochs(table: Table) -> list[FirstEpochs]:
     return result
 
 
-def catching_up(pairs: Sequence[tuple[Result, Result]]) -> tuple[int, int, int] | None:
-    """The first epochs in which an arm, and its baseline, have the baseline's final accuracy; and the number of epochs.
+def catching_up(pairs: Sequence[tuple[Result, Result]], column: str) -> tuple[int, int, int] | None:
+    """The first epochs in which an arm, and its baseline, have the baseline's final score; and the number of epochs.
 
     Args:
-        pairs: results of the arm and of its baseline, a pair a seed; their accuracies are averaged over seeds.
+        pairs: results of the arm and of its baseline, a pair a seed; their scores are averaged over seeds.
+        column: of the histories, with the score after each epoch.
 
     Returns:
-        None where curves are missing or have different lengths, or where the arm does not reach that accuracy.
+        None where curves are missing or have different lengths, or where the arm does not reach that score.
     """
-    sides = [[_accuracies(result) for result in side] for side in zip(*pairs, strict=True)]
+    sides = [[_scores(result, column) for result in side] for side in zip(*pairs, strict=True)]
     lengths = {len(run) for side in sides for run in side}
-    if len(lengths) != 1 or 0 in lengths:
+    if len(lengths) != 1 or 0 in lengths or any(None in run for side in sides for run in side):
         return None
     ours, theirs = (np.array(side, float).mean(axis=0) for side in sides)
     first, own = (np.flatnonzero(curve >= theirs[-1]) + 1 for curve in (ours, theirs))
     return (int(first[0]), int(own[0]), len(theirs)) if len(first) else None
 
 
-def _accuracies(result: Result) -> AccuracyByEpoch:
-    return [epoch.get("validation_accuracy") for epoch in result.history]
+def _scores(result: Result, column: str) -> ScoreByEpoch:
+    return [epoch.get(column) for epoch in result.history]
 
 
-def _curves(cell: Cell) -> list[AccuracyByEpoch]:
-    """Accuracies by epoch, a curve a seed."""
-    runs = [_accuracies(result) for result in cell.results]
-    return [run for run in runs if any(accuracy is not None for accuracy in run)]
+def _curves(cell: Cell, column: str) -> list[ScoreByEpoch]:
+    """Scores by epoch, a curve a seed."""
+    runs = [_scores(result, column) for result in cell.results]
+    return [run for run in runs if any(score is not None for score in run)]
 
 
-def _levels(curves: Mapping[str, Sequence[AccuracyByEpoch]]) -> list[float]:
+def _levels(curves: Mapping[str, Sequence[ScoreByEpoch]]) -> list[float]:
     levels: list[float] = []
     for step in _STEPS:
         levels = [percent / 100 for percent in range(step, 101, step) if _distinguishes(curves, percent / 100)]
@@ -95,7 +95,7 @@ def _levels(curves: Mapping[str, Sequence[AccuracyByEpoch]]) -> list[float]:
     return levels
 
 
-def _distinguishes(curves: Mapping[str, Sequence[AccuracyByEpoch]], level: float) -> bool:
+def _distinguishes(curves: Mapping[str, Sequence[ScoreByEpoch]], level: float) -> bool:
     """Whether at least two arms, if there are two, reach a level, and not all of them in their first epoch."""
     firsts = [_firsts(runs, level) for runs in curves.values()]
     reaching = sum(any(epoch is not None for epoch in epochs) for epochs in firsts)
@@ -103,9 +103,9 @@ def _distinguishes(curves: Mapping[str, Sequence[AccuracyByEpoch]], level: float
     return reaching >= min(2, len(curves)) > 0 and not at_once
 
 
-def _firsts(runs: Sequence[AccuracyByEpoch], level: float) -> list[int | None]:
-    """First epoch of each run, counted from 1, whose accuracy is at least ``level``; None if there is none."""
-    reaching = ((i for i, accuracy in enumerate(run, start=1) if (accuracy or 0) >= level) for run in runs)
+def _firsts(runs: Sequence[ScoreByEpoch], level: float) -> list[int | None]:
+    """First epoch of each run, counted from 1, whose score is at least ``level``; None if there is none."""
+    reaching = ((i for i, score in enumerate(run, start=1) if (score or 0) >= level) for run in runs)
     return [next(epochs, None) for epochs in reaching]
 
 

@@ -19,6 +19,7 @@ from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import Findings
 from formulavision.comparison.tables import Table
+from formulavision.evaluation.metrics import MEAN_IOU
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.sheets import contact_sheet
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from formulavision.data.downstream import Downstream
 
-__all__ = ["Illustration", "attention", "data_uri", "filters", "sheet"]
+__all__ = ["Illustration", "attention", "data_uri", "filters", "predictions", "sheet"]
 
 _WIDEST = 1000
 """Greatest width of a picture, pixels: the report is not read wider, and stays below tens of megabytes."""
@@ -99,20 +100,37 @@ def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustratio
 
 
 def attention(table: Table, folder: Path, arms: Sequence[str]) -> list[Illustration]:
-    """Grad-CAM of the fine-tuned models on the same test images, a sheet a downstream (figure 6, f); first seed."""
+    """Grad-CAM of the fine-tuned models on the same test images, a sheet a downstream (figure 6, f); first seed.
+
+    Not of downstreams with masks.
+    """
+    names = [name for name in table.findings.downstreams if table.findings.metric(name) != MEAN_IOU]
+    return _of_models(table, folder, arms, names, "grad-cam", "Grad-CAM")
+
+
+def predictions(table: Table, folder: Path, arms: Sequence[str]) -> list[Illustration]:
+    """Masks that the fine-tuned models predict for the same test images, a sheet a downstream; first seed."""
+    names = [name for name in table.findings.downstreams if table.findings.metric(name) == MEAN_IOU]
+    return _of_models(table, folder, arms, names, "predictions", "Predicted masks")
+
+
+def _of_models(
+    table: Table, folder: Path, arms: Sequence[str], downstreams: Iterable[str], kind: str, title: str
+) -> list[Illustration]:
+    """A sheet of the models of each downstream."""
     pictures = []
-    for downstream in table.findings.downstreams:
+    for downstream in downstreams:
         models = {arm: path for arm in arms if (path := _finetuned(table, arm, downstream)) is not None}
         if not models:
             continue
         paths = {arm: folder / path for arm, path in models.items()}
         picture = _kept(
-            Illustration(downstream, f"Grad-CAM on test images of {downstream}: {', '.join(models)}"),
+            Illustration(downstream, f"{title} on test images of {downstream}: {', '.join(models)}"),
             folder,
-            name=f"grad-cam-{downstream}",
+            name=f"{kind}-{downstream}",
             content=[[arm, _key(path)] for arm, path in models.items()],
             made_from=paths.values(),
-            make=partial(_grad_cam, table.findings, downstream, paths),
+            make=partial(_sheet_of_models, kind, table.findings, downstream, paths),
         )
         pictures.append(picture)
     return pictures
@@ -125,10 +143,11 @@ def _finetuned(table: Table, arm: str, downstream: str) -> str | None:
     return next((result.folder for result in results if result.score is not None and result.folder is not None), None)
 
 
-def _grad_cam(findings: Findings, downstream: str, models: Mapping[str, Path]) -> Image:
+def _sheet_of_models(kind: str, findings: Findings, downstream: str, models: Mapping[str, Path]) -> Image:
     from formulavision import evaluation
 
-    return evaluation.grad_cam_sheet(models, _open(findings, downstream))
+    draw = evaluation.grad_cam_sheet if kind == "grad-cam" else evaluation.prediction_sheet
+    return draw(models, _open(findings, downstream))
 
 
 def _open(findings: Findings, name: str) -> Downstream:

@@ -8,6 +8,7 @@ the same content share their stages.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -214,14 +215,14 @@ class _Planner:
     def result_stages(self, name: str, seed: int) -> Iterator[ResultStage]:
         settings, arm = self.settings, self.settings.variants[name].arm
         start, before = self._start(name, seed)
-        training = settings.finetune_settings(name, seed)
-        # Mean, deviation and resizing that are not set are the checkpoint's own.
-        determining = _determining(training, leave_out=set() if arm.from_scratch else _unset_preprocessing(training))
-        features = _of_features(training, arm)
-        seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
         seeded = arm.from_scratch or arm.pretrained_here or seed == settings.seeds[0]
-        content = _key({"start": _without_seed(before), "settings": _without_seed(determining)})
+        # Mean, deviation and resizing that are not set are the checkpoint's own. Of an arm, the decoder counts, too.
+        whole = settings.finetune_settings(name, seed, target="semantic")
+        left_out = set() if arm.from_scratch else _unset_preprocessing(whole)
+        content = _key({"start": _without_seed(before), "settings": _without_seed(_determining(whole, left_out))})
         for downstream, dataset in settings.downstreams.items():
+            training = settings.finetune_settings(name, seed, target=dataset.target)
+            determining = _determining(training, left_out)
             common: dict[str, Any] = {
                 "arm": name, "downstream": downstream, "seed": seed, "start": start, "content": content
             }  # fmt: skip
@@ -230,7 +231,9 @@ class _Planner:
                 key = _key({"start": before, "settings": determining, "downstream": images, "freeze": freeze})
                 folder = self._folder(name, downstream, key)
                 yield Finetuning(folder=folder, freeze=freeze, settings=training, **common)
-            for method in settings.probes if seeded else ():
+            features = _of_features(training, arm)
+            seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
+            for method in settings.probes if seeded and dataset.target != "semantic" else ():
                 key = _key({"start": before, "settings": seen, "downstream": images, "probe": method})
                 folder = self._folder(name, f"{downstream}-{method}", key)
                 yield Probing(folder=folder, freeze=f"{method}{PROBE}", settings=features, method=method, **common)
@@ -247,8 +250,6 @@ class _Planner:
         store = None
         if arm.recipe is not None:
             before["recipe"] = arm.recipe.id
-            if arm.recipe.target != "class":  # not part of the id: one store serves all targets
-                before["target"] = arm.recipe.target
             if self.settings.data == "stored":
                 store = Generation(arm=name, folder=self.runs / _STORES / arm.recipe.id, recipe=arm.recipe)
                 # A store holds the same images in every epoch.
@@ -403,11 +404,11 @@ def _problems_of_fine_tuning(settings: ComparisonSettings) -> Iterator[str]:
 
     # One arm of each setting of fine-tuning.
     chosen = {str(sorted(v.finetune.items())): v for v in settings.variants.values()}
-    for variant in chosen.values():
+    targets = dict.fromkeys(dataset.target for dataset in settings.downstreams.values())
+    for variant, target in itertools.product(chosen.values(), targets):
         for spec in settings.freeze if settings.finetuning else ["none"]:
             try:
-                training = settings.finetune_settings(variant.name, settings.seeds[0])
-                freeze(_built(training), spec)
+                freeze(_built(settings.finetune_settings(variant.name, settings.seeds[0], target=target), target), spec)
             except ConfigError as error:
                 for problem in error.problems:
                     elsewhere = problem.startswith(("model:", "freeze:"))
@@ -423,7 +424,8 @@ def _problems_of_start(settings: ComparisonSettings, variant: Variant) -> Iterat
     path = f"arms.{variant.base}" + ("" if variant.path is None else f" at {variant.path} {variant.value}")
     try:
         if arm.pretrained_here:
-            _built(settings.pretrain_settings(variant.name, seed))
+            assert arm.target is not None
+            _built(settings.pretrain_settings(variant.name, seed), arm.target)
         elif arm.checkpoint is not None and arm.checkpoint.startswith(REMOTE):
             load_preprocessing(arm.checkpoint)
         elif arm.checkpoint is not None:
@@ -436,12 +438,13 @@ def _problems_of_start(settings: ComparisonSettings, variant: Variant) -> Iterat
         yield from error.under(f"{path}.pretrain").problems
 
 
-def _built(training: TrainSettings) -> torch.nn.Module:
-    """The model of a training without memory for its weights, after a check of the device."""
+def _built(training: TrainSettings, target: str) -> torch.nn.Module:
+    """The model of a training on a target, without memory for its weights; settings and device are checked."""
     import torch
 
     from formulavision.training.models import build_model
+    from formulavision.training.tasks import for_target
 
     _precision(training)
     with torch.device("meta"):
-        return build_model(training, num_classes=2)
+        return build_model(for_target(training, target), num_classes=2)

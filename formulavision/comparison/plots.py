@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.pictures import Illustration, data_uri
-from formulavision.comparison.results import TOP_1, ArmFacts, History, write_text
+from formulavision.comparison.results import ArmFacts, History, write_text
 from formulavision.comparison.tables import Cell, Table
 from formulavision.comparison.wording import place_text
 
@@ -52,7 +52,9 @@ _TITLE, _LONGEST = 52, 34
 _PRETRAINING = {
     "loss": ("train_loss", 1, "training loss"),
     "accuracy": ("train_accuracy", 100, "training accuracy (%)"),
+    "miou": ("train_miou", 100, "training mIoU (%)"),
     "held-out": ("validation_accuracy", 100, "accuracy on held-out images (%)"),
+    "held-out-miou": ("validation_miou", 100, "mIoU on held-out images (%)"),
 }
 """Name of the plot -> column of the history, factor, and label of the axis."""
 
@@ -132,15 +134,13 @@ class Plots:
             svg = by_value(curves, title=title, xlabel=xlabel, ylabel=f"{metric} (%)", baseline=baseline)
             yield self._keep(name, title, f"{metric} on {downstream} by {xlabel}", svg)
 
-    def accuracy(self, freezes: Sequence[str]) -> Iterator[Illustration]:
-        """Accuracy by epoch of fine-tuning, a line an arm (figure 1b)."""
+    def scores(self, freezes: Sequence[str]) -> Iterator[Illustration]:
+        """Score by epoch of fine-tuning, a line an arm (figure 1b)."""
         for downstream, freeze in itertools.product(self.findings.downstreams, freezes):
             cells = {arm: self.table.cells[arm, freeze, downstream] for arm in self.arms}
             lines = [Runs(a, self._look(a), [r.history for r in cell.results]) for a, cell in cells.items()]
             title = place_text(downstream, freeze)
-            # With several labels an image, the accuracy after an epoch is that of labels, not average precision.
-            what = TOP_1 if self.findings.metric(downstream) == TOP_1 else "label accuracy"
-            quantity = "validation_accuracy", 100, f"{what} (%)"
+            quantity = self.findings.curve(downstream), 100, f"{self.findings.metric(downstream)} (%)"
             yield from self._by_epoch(("accuracy", downstream, freeze), title, "fine-tuning", lines, *quantity)
 
     def pretraining(self) -> Iterator[tuple[str, list[Illustration]]]:

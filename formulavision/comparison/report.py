@@ -11,7 +11,7 @@ from formulavision.comparison import wording
 from formulavision.comparison.classes import by_class, classes_csv
 from formulavision.comparison.convergence import first_epochs
 from formulavision.comparison.join import join
-from formulavision.comparison.pictures import Illustration, attention, filters, sheet
+from formulavision.comparison.pictures import Illustration, attention, filters, predictions, sheet
 from formulavision.comparison.plots import FEW, Plots
 from formulavision.comparison.printing import print_table, to_markdown
 from formulavision.comparison.results import FINDINGS, Comparison, Findings, write_text
@@ -130,11 +130,12 @@ def _content(table: Table, folder: Path) -> dict[str, Any]:
         "missing": wording.missing(findings),
         "sweeps": list(plots.sweeps()),
         "freezing": list(plots.freezing()),
-        "accuracy": list(plots.accuracy(plots.finetuned[:1])),
-        "accuracy_frozen": list(plots.accuracy(plots.finetuned[1:])),
+        "curves": list(plots.scores(plots.finetuned[:1])),
+        "curves_frozen": list(plots.scores(plots.finetuned[1:])),
         "first_epochs": first_epochs(table),
         "pretraining": list(plots.pretraining()),
         "classes": classes,
+        "predictions": predictions(table, folder, featured) if "predictions" in findings.pictures else [],
         "attention": attention(table, folder, featured) if "grad-cam" in findings.pictures else [],
         "filters": filters(table, folder, featured) if "filters" in findings.pictures else [],
         "sheets": _sheets(findings, folder),

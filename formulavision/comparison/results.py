@@ -20,6 +20,7 @@ from formulavision.util.text import counted, csv_text
 __all__ = [
     "COLUMNS",
     "FINDINGS",
+    "SHORT",
     "TOP_1",
     "ArmFacts",
     "Comparison",
@@ -34,6 +35,10 @@ __all__ = [
 FINDINGS = "results.json"
 """File in a comparison's folder with all data of its table and its report."""
 TOP_1 = "top-1 accuracy"
+SHORT = {TOP_1: "top-1", "mean average precision": "mAP", "mIoU": "mIoU"}
+"""Metrics -> their names in the heading of a column."""
+_CURVES = {TOP_1: "validation_accuracy", "mean average precision": "validation_map", "mIoU": "validation_miou"}
+"""Metrics -> the column of a training's history that has the metric after each epoch."""
 _FORMAT = 2
 _READABLE = (1, 2)
 """Format 1 repeats the history of a pre-training in every entry that starts from it."""
@@ -63,11 +68,13 @@ class Result:
     Attributes:
         freeze: layers that fine-tuning does not change; for a probe its name (``linear-probe``, ``knn-probe``).
         score: 0 to 1; None if the computation failed or has not been done yet.
-        metric: name of the score: ``top-1 accuracy``, or ``mean average precision`` of several labels an image.
-        top1: share of test images whose class comes first, 0 to 1; None with several labels an image.
+        metric: name of the score: ``top-1 accuracy``, ``mean average precision`` of several labels an image, or
+            ``mIoU`` of masks.
+        top1: share of test images whose class comes first, 0 to 1; None with several labels an image, or masks.
         top5: share of test images whose class is among the first five, 0 to 1; None with fewer than five classes.
         loss: mean cross-entropy over the test images, nats.
-        pretrain_accuracy: training accuracy in the last epoch of pre-training, 0 to 1; None without pre-training.
+        pretrain_accuracy: training accuracy in the last epoch of pre-training, 0 to 1; None without pre-training, or on
+            masks.
         generate_seconds: time to generate the store; None if images are drawn on demand.
         error: reason of the failure, in one line.
         history: of fine-tuning.
@@ -265,10 +272,17 @@ class Findings(BaseModel):
         found = (result.metric for result in self.results if result.downstream == downstream and result.metric)
         return next(found, TOP_1)
 
+    def curve(self, downstream: str) -> str:
+        """Column of a fine-tuning's history that has the score after each epoch."""
+        return _CURVES[self.metric(downstream)]
+
     @property
-    def several_labels(self) -> list[str]:
-        """Downstreams whose images have several labels, so that their score is a mean average precision."""
-        return [downstream for downstream in self.downstreams if self.metric(downstream) != TOP_1]
+    def metrics(self) -> dict[str, list[str]]:
+        """Name of each metric -> its downstreams."""
+        found: dict[str, list[str]] = {}
+        for downstream in self.downstreams:
+            found.setdefault(self.metric(downstream), []).append(downstream)
+        return found
 
     def paper_number(self, arm: str, freeze: str, downstream: str) -> float | None:
         """The paper's number, 0 to 1. A number without frozen layers is for fine-tuning all layers."""

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.convergence import catching_up
-from formulavision.comparison.results import ArmFacts, Findings, Result
+from formulavision.comparison.results import SHORT, TOP_1, ArmFacts, Findings, Result
 from formulavision.comparison.significance import ALPHA
 from formulavision.comparison.tables import T_TEST, Cell, Table
 from formulavision.comparison.wording import listed, p_text, percent, points, score_text
@@ -191,8 +191,8 @@ def _short(cell: Cell) -> str:
 
 
 def _by_epoch(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
-    """Arms that reach the final accuracy of their baseline much earlier than the baseline itself."""
-    found = [(cell, catching_up(cell.pairs)) for cell in compared if cell.downstream not in findings.several_labels]
+    """Arms that reach the final score of their baseline much earlier than the baseline itself."""
+    found = [(cell, catching_up(cell.pairs, findings.curve(cell.downstream))) for cell in compared]
     faster = [(cell, epochs) for cell, epochs in found if epochs is not None and 4 * epochs[0] <= 3 * epochs[1]]
     for baseline in dict.fromkeys(cell.baseline for cell, _ in faster):
         own = sorted((epochs, cell.arm) for cell, epochs in faster if cell.baseline == baseline)
@@ -200,7 +200,8 @@ def _by_epoch(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
         others = [f"{name} after {epochs[0]}" for epochs, name in own[1:]]
         after = listed([f"{first} of {total} epochs", *others])
         mean = "On average, " if len(compared[0].pairs) > 1 else ""
-        yield f"{mean}{arm} reaches the final accuracy of {baseline} after {after}; {baseline} needs {theirs}."
+        score = "accuracy" if compared[0].metric == TOP_1 else SHORT[compared[0].metric]
+        yield f"{mean}{arm} reaches the final {score} of {baseline} after {after}; {baseline} needs {theirs}."
 
 
 def _ranking(scored: Sequence[Cell], cells: Sequence[Cell], findings: Findings) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from formulavision.comparison.config import FULL, PROBE
-from formulavision.comparison.results import TOP_1, Findings, Result
+from formulavision.comparison.results import SHORT, TOP_1, Findings, Result
 from formulavision.comparison.significance import ALPHA, rank_correlation
 from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, Table, contest
 from formulavision.util.text import counted
@@ -103,10 +103,12 @@ def explanations(table: Table) -> list[str]:
 
 def _caption(table: Table) -> str:
     findings = table.findings
-    others = findings.several_labels
-    metric = "Top-1 accuracy" + (f" ({', '.join(others)}: mean average precision, mAP)" if others else "")
-    if others and len(others) == len(findings.downstreams):
-        metric = "Mean average precision"
+    metrics = findings.metrics
+    told = [name if SHORT[name] in name else f"{name} ({SHORT[name]})" for name in metrics]
+    if len(metrics) > 1:
+        told = [f"{name} on {', '.join(on)}" for name, on in zip(told, metrics.values(), strict=True)]
+    metric = "; ".join(told)
+    metric = metric if metric.startswith("mIoU") else f"{metric[0].upper()}{metric[1:]}"
     seeds = findings.seeds
     counts = {cell.seeds for cell in table.cells.values() if cell.seeds}
     number = f"{'up to ' if len(counts) > 1 else ''}{len(seeds)}"
@@ -143,10 +145,13 @@ def _about_tests(table: Table) -> Iterator[str]:
         models = f"the single trained models of these arms differ: {listed(pairs, ', ')}"
         verdict = models if pairs else "no two of the single trained models differ"
         yield f"On these test images, {verdict} ({MCNEMAR} over the images, {level})."
-    untested = {cell.downstream for cell in cells if cell.pairs and cell.method is None}
-    names = [name for name in table.findings.several_labels if name in untested]
+    untested = {cell.downstream for cell in cells if len(cell.pairs) == 1 and cell.method is None}
+    names = [name for name in table.findings.downstreams if name in untested and table.findings.metric(name) != TOP_1]
     if names:
-        yield f"{', '.join(names)} cannot be tested with one seed: an image of several labels is not right or wrong."
+        yield (
+            f"{', '.join(names)} cannot be tested with one seed: an image of several labels or with a mask is not "
+            "right or wrong."
+        )
 
 
 def _pair(cell: Cell) -> str:
@@ -212,7 +217,7 @@ def grid(table: Table) -> tuple[list[CellText], list[list[CellText]]]:
     if findings.freezes != ["none"]:
         columns.append(("frozen", "words", [CellText(frozen_text(row[0].freeze), "words") for row in rows]))
     for downstream, *cells in zip(findings.downstreams, *rows, strict=True):
-        metric = "" if findings.metric(downstream) == TOP_1 else " (mAP)"
+        metric = "" if {*findings.metrics} == {TOP_1} else f" ({SHORT[findings.metric(downstream)]})"
         columns.append((f"{downstream}{metric}", "score", [_score(cell, len(findings.seeds)) for cell in cells]))
         if any(cell.pairs for cell in cells):
             columns.append((f"to {_baseline(findings)}", "difference", [_difference(cell) for cell in cells]))

@@ -158,7 +158,7 @@ def test_seeds_that_not_all_arms_have_are_told() -> None:
 def test_the_metric_is_named(tmp_path: Path) -> None:
     assert caption(findings({"a": [0.4]})).startswith("Top-1 accuracy in per cent")
     several = findings({"a": [0.4]}, metric="mean average precision")
-    assert caption(several).startswith("Mean average precision in per cent")
+    assert caption(several).startswith("Mean average precision (mAP) in per cent")
     assert "| arm | digits (mAP) |" in markdown(several, tmp_path)
 
 

@@ -154,6 +154,11 @@ class DownstreamSettings(Config):
                 raise ValueError(f"{given[0]}: is not for masks, which have a class a pixel: leave it out")
         return self
 
+    @property
+    def target(self) -> Literal["class", "labels", "semantic"]:
+        """The target of the dataset's images; see :attr:`formulavision.data.downstream.Downstream.target`."""
+        return "semantic" if self.kind in SEGMENTATION else "labels" if self.kind == "voc2012" else "class"
+
     def keeps(self, name: str) -> bool:
         """Whether a class is used: it is in ``classes`` (if given) and not in ``exclude``."""
         return (self.classes is None or name in self.classes) and name not in self.exclude

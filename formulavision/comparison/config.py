@@ -125,7 +125,9 @@ class ComparisonSettings(Config):
         problems = [
             f"{name}.root: is missing; say --set downstreams.{name}.root=/path"
             for name, dataset in _mapping(value).items()
-            if isinstance(dataset, Mapping) and dataset.get("kind") == "folder" and dataset.get("root") is None
+            if isinstance(dataset, Mapping)
+            and dataset.get("kind") in ("folder", "masks")
+            and dataset.get("root") is None
         ]
         if problems:
             raise ConfigError(*problems)

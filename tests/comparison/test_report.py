@@ -61,7 +61,9 @@ def entry(name: str, downstream: str, freeze: str, seed: int) -> Result:
         top5=0.9,
         loss=1.0,
         finetune_seconds=3.0,
-        history=[] if freeze.endswith("-probe") else history(score, seed, "map" if downstream == "scenes" else "accuracy"),
+        history=[]
+        if freeze.endswith("-probe")
+        else history(score, seed, "map" if downstream == "scenes" else "accuracy"),
         folder=f"runs/{name}/{downstream}-{freeze}-{seed}",
         start={"scratch": None, "published": "timm:resnet18.a1_in1k"}.get(name, f"runs/{name}/pretrain-{seed}"),
         computed=LAPTOP if seed == 0 else CLUSTER,
@@ -276,11 +278,7 @@ def test_what_failed_and_what_is_yet_to_be_computed_is_told(page: Any) -> None:
 
 def test_curves_are_of_the_score_of_their_downstream(page: Any) -> None:
     assert page.locator("#curves h2").inner_text() == "Score by epoch"
-    titles = page.locator("#curves > .pictures img").evaluate_all("images => images.map(image => image.alt)")
-    assert titles == [
-        "Top-1 accuracy on digits by fine-tuning epoch, a line an arm",
-        "Mean average precision on scenes by fine-tuning epoch, a line an arm",
-    ]
+    assert "Score on the downstream’s test images" in page.locator("#curves .note").first.inner_text()
 
 
 def test_first_epochs_are_told(page: Any) -> None:
@@ -307,9 +305,9 @@ def test_plots_and_pictures_are_there_and_say_what_they_show(page: Any) -> None:
         "Top-1 accuracy on digits by frozen layers",
         "Mean average precision on scenes by frozen layers",
         "Top-1 accuracy on digits by fine-tuning epoch, a line an arm",
-        "Label accuracy on scenes by fine-tuning epoch, a line an arm",
+        "Mean average precision on scenes by fine-tuning epoch, a line an arm",
         "Top-1 accuracy on digits, frozen: conv1 by fine-tuning epoch, a line an arm",
-        "Label accuracy on scenes, frozen: conv1 by fine-tuning epoch, a line an arm",
+        "Mean average precision on scenes, frozen: conv1 by fine-tuning epoch, a line an arm",
         "Training loss by pre-training epoch, a line an arm",
         "Training accuracy by pre-training epoch, a line an arm",
         "Accuracy on held-out images by pre-training epoch, a line an arm",

@@ -70,8 +70,15 @@ def sheet(folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int,
         folder,
         name=f"images-{arm}",
         content=[recipe, categories, instances],
-        make=lambda: contact_sheet(Drawer(Recipe.from_dict(dict(recipe))), categories=categories, instances=instances),
+        make=partial(_contact_sheet, recipe, categories, instances),
     )
+
+
+def _contact_sheet(plain: Mapping[str, Any], categories: int, instances: int) -> Image:
+    recipe = Recipe.from_dict(dict(plain))
+    if recipe.is_scene or recipe.parts:
+        raise ConfigError("contact sheets show recipes of one part without a scene")
+    return contact_sheet(Drawer(recipe), categories=categories, instances=instances)
 
 
 def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustration]:

@@ -160,9 +160,14 @@ class ArmFacts(BaseModel):
         return scenes or sum(part["categories"]["count"] * part["instances"] for part in parts)
 
     @property
+    def target(self) -> str | None:
+        """Target of the recipe's images; None without a recipe."""
+        return None if self.recipe is None else self.recipe.get("target", "class")
+
+    @property
     def chance(self) -> float | None:
         """Accuracy of guessing a category of the recipe, 0 to 1; None without a recipe of a class an image."""
-        if self.recipe is None or self.recipe.get("target", "class") != "class":
+        if self.recipe is None or self.target != "class":
             return None
         return 1 / sum(part["categories"]["count"] for part in self.recipe.get("parts", [self.recipe]))
 

@@ -378,7 +378,7 @@ def open_data(
     if isinstance(data, Store):
         data = data.path
     if isinstance(data, str | PathLike) and _is_store(data):
-        dataset: Any = StoredDataset(Path(data))
+        dataset: Any = StoredDataset(Path(data), target=settings.target)
     elif isinstance(data, Recipe | str | PathLike | Mapping):
         dataset = _formula_dataset(as_recipe(data), settings, show_progress)
     elif isinstance(data, RecipeDataset):
@@ -423,7 +423,10 @@ def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: boo
     count = recipe.num_categories
     with progress_bars(show=show_progress) as bars:
         return FormulaDataset(
-            recipe, workers=settings.workers or 1, progress=lambda found: bars.categories(found, count)
+            recipe,
+            target=settings.target,
+            workers=settings.workers or 1,
+            progress=lambda found: bars.categories(found, count),
         )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from masked_shapes import write_shapes
 from striped_categories import Stripes
 
+from formulavision import ConfigError, compare
 from formulavision.comparison import ComparisonSettings
 from formulavision.comparison.arms import Arm
 from formulavision.comparison.facts import first_findings
@@ -97,8 +99,103 @@ def test_folders_of_categories_in_parts_are_looked_for_beside_the_file(tmp_path:
 
 @pytest.mark.parametrize("resolved", [True, False])
 def test_an_arm_of_parts_is_the_same_after_it_was_written(resolved: bool) -> None:
-    for recipe in (scenes("labels"), {"parts": [{"generator": "ifs", "categories": 2, "instances": 3}] * 2}):
-        arm = parse(Arm, {"recipe": recipe})
+    for written in (scenes("labels"), {"parts": [{"generator": "ifs", "categories": 2, "instances": 3}] * 2}):
+        arm = parse(Arm, {"recipe": written})
         again = parse(Arm, arm.to_dict(resolved=resolved))
         assert again.recipe is not None and arm.recipe is not None
         assert (again.recipe.id, again.recipe.target) == (arm.recipe.id, arm.recipe.target)
+
+
+@pytest.fixture
+def mixed(small: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Arms of classes, labels and masks, on a downstream of classes and one of masks."""
+    training = {
+        **{"epochs": 1, "batch_size": 8, "learning_rate": 0.01, "milestones": [1], "resize": 32, "crop": 32},
+        **{"device": "cpu"},
+    }
+    of_scenes = {
+        "generator": {"name": Stripes.name},
+        "categories": 4,
+        "scene": {"objects": [1, 3], "size": [0.5, 0.9]},
+        "images": 16,
+        "canvas": {"size": 48, "padding": 0},
+    }
+    return {
+        **small,
+        "arms": {
+            "scratch": {},
+            "classes": {"recipe": {"generator": Stripes.name, "categories": 4, "instances": 4, "canvas": {"size": 32}}},
+            "labels": {"recipe": {**of_scenes, "target": "labels"}},
+            "semantic": {"recipe": {**of_scenes, "target": "semantic"}},
+        },
+        "downstreams": {
+            "digits": {"kind": "digits", "train_per_class": 2, "test_per_class": 1},
+            "shapes": {"kind": "masks", "root": str(write_shapes(tmp_path / "shapes", train=8, test=4))},
+        },
+        "model": "resnet10t",
+        "pretrain": training,
+        "finetune": {**training, "decoder": "fpn"},
+        "freeze": ["none", "conv1"],
+        "probes": ["knn"],
+        "pictures": ["predictions", "grad-cam", "classes"],
+    }
+
+
+def test_classes_labels_and_masks_mix_in_one_comparison(mixed: dict[str, Any], tmp_path: Path) -> None:
+    done = compare({**mixed, "data": "stored"}, out=tmp_path / "out", show_progress=False)
+    assert done.failures == {} and len(done.results) == 4 * (2 + 1 + 2)
+    metrics = {(result.downstream, result.freeze): result.metric for result in done.results}
+    assert metrics == {
+        **{("digits", freeze): "top-1 accuracy" for freeze in ("none", "conv1", "knn-probe")},
+        **{("shapes", freeze): "mIoU" for freeze in ("none", "conv1")},
+    }
+    assert all("validation_miou" in r.history[-1] for r in done.results if r.downstream == "shapes")
+    assert len(list((tmp_path / "out" / "runs" / "_stores").glob("*/manifest.json"))) == 2
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "| arm | frozen | digits (top-1) | to scratch | shapes (mIoU) | to scratch |" in table
+    assert "Top-1 accuracy on digits; mIoU on shapes in per cent" in table
+    report = done.report.read_text()
+    assert "Predicted masks on test images of shapes: scratch, classes, labels, semantic" in report
+    assert "Grad-CAM on test images of digits" in report and "Grad-CAM on test images of shapes" not in report
+    pictures = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "out" / "pictures").iterdir())
+    assert {"grad-cam-digits", "predictions-shapes"} <= set(pictures)
+    classes = (tmp_path / "out" / "plots" / "classes.csv").read_text()
+    assert "labels,scratch,shapes,none,stripe," in classes
+    again = compare({**mixed, "data": "stored"}, out=tmp_path / "out", show_progress=False)
+    assert [r.score for r in again.results] == [r.score for r in done.results]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finetune": {"mixup": 0.5}}, "finetune.mixup: must be 0 for masks"),
+        ({"finetune": {"crop": 40, "resize": 40}}, "finetune.crop: 40 is not a multiple of 32"),
+        ({"finetune": {"decoder": "dpt"}}, "finetune.decoder: 'dpt' is for plain vision transformers"),
+        (
+            {"downstreams": {"digits": "digits"}, "finetune": {"decoder": "fpn"}},
+            "no downstream has masks: leave it out",
+        ),
+        (
+            {"arms": {"scratch": {}, "classes": {"recipe": "ifs"}}, "pretrain": {"decoder": "unet"}},
+            "pretrain.decoder: no arm is pre-trained on masks",
+        ),
+        (
+            {"arms": {"scratch": {}, "a": {"recipe": "ifs", "pretrain": {"decoder": "unet"}}}},
+            "arms.a.pretrain.decoder: the arm is not pre-trained on masks",
+        ),
+        ({"only": "shapes", "probes": ["linear"]}, "probes: all downstreams have masks"),
+        ({"arms": {"scratch": {}, "a": {"recipe": scenes("objects")}}}, "objects.* is not allowed"),
+    ],
+)
+def test_what_tasks_do_not_share_is_refused_before_the_work(
+    mixed: dict[str, Any], changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    if only := changes.pop("only", None):
+        changes["downstreams"] = {only: mixed["downstreams"][only]}
+    merged = {**mixed, **changes, "finetune": {**mixed["finetune"], **changes.get("finetune", {})}}
+    if "finetune" not in changes or changes["finetune"] != {"decoder": "fpn"}:
+        merged["finetune"] = {k: v for k, v in merged["finetune"].items() if k != "decoder" or v != "fpn"}
+    with pytest.raises(ConfigError, match=message) as caught:
+        compare(merged, out=tmp_path / "out", show_progress=False)
+    assert len(caught.value.problems) == 1 or len(set(caught.value.problems)) == len(caught.value.problems)
+    assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ def write_shapes(root: Path, train: int = 12, test: int = 4, size: tuple[int, in
             top = int(random.integers(0, height - 6))
             image[top : top + 6, :, 1] += 150
             mask[top : top + 6] = 2
-            top, left = random.integers(0, height - 14), random.integers(0, width - 14)
+            top, left = (int(random.integers(0, side - 14)) for side in (height, width))
             image[top : top + 14, left : left + 14] = [220, 30, 40]
             mask[top : top + 14, left : left + 14] = 1
             mask[:, -2:] = 255

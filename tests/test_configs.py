@@ -48,7 +48,13 @@ def test_a_comparison_is_valid_at_each_size(path: Path, size: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("name", "images"),
-    [("fractaldb-1k", 1_000_000), ("bezier-1024", 1_024_000), ("perlin-1296", 1_296_000), ("rcdb-1k", 1_000_000)],
+    [
+        ("fractaldb-1k", 1_000_000),
+        ("bezier-1024", 1_024_000),
+        ("perlin-1296", 1_296_000),
+        ("rcdb-1k", 1_000_000),
+        ("segrcdb", 20_000),
+    ],
 )
 def test_the_papers_datasets_have_the_papers_sizes(name: str, images: int) -> None:
     assert len(Recipe.load(FOLDER / f"{name}.yaml")) == images

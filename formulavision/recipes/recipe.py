@@ -177,6 +177,12 @@ class Recipe(Config):
             images = self.images or min(most or _DEFAULT_SCENES, _DEFAULT_SCENES)
             if most is not None and images > most:
                 raise ConfigError(f"images: {images} is not allowed: '{generator.name}' has {most} scenes here")
+            every = ask_for_number(generator, "max_categories")
+            if most is not None and every is not None and self.num_categories < every:
+                raise ConfigError(
+                    f"categories: {self.num_categories} is not allowed: scenes of '{generator.name}' have objects of "
+                    f"all {every} categories here"
+                )
             return {"images": images}
         scene = self.scene
         assert isinstance(scene, SceneSettings)

@@ -33,37 +33,45 @@ def draw_line(image: Integer[np.ndarray, "height width"], x0: int, y0: int, x1: 
     height, width = image.shape
     if max(x0, x1) < 0 or max(y0, y1) < 0 or min(x0, x1) >= width or min(y0, y1) >= height:
         return
+    if min(x0, x1) >= 0 and min(y0, y1) >= 0 and max(x0, x1) < width and max(y0, y1) < height:
+        _draw_inside(image.reshape(-1), width, x0, y0, x1, y1, value)
+        return
     dx, dy = abs(x1 - x0), abs(y1 - y0)
     step_x = 1 if x1 > x0 else -1
     step_y = 1 if y1 > y0 else -1
-    flat = image.reshape(-1)
-    along, across, major, minor = step_y * width, step_x, dy, dx
-    if dx > dy:
-        along, across, major, minor = step_x, step_y * width, dx, dy
-    first, last = 0, major
-    if min(x0, x1) < 0 or min(y0, y1) < 0 or max(x0, x1) >= width or max(y0, y1) >= height:
-        if dx > dy:
-            first, last = _inside(x0, step_x, width, major)
-        else:
-            first, last = _inside(y0, step_y, height, major)
-        for n in range(first, last + 1):
-            k = (2 * minor * n + major) // (2 * major) if major > 0 else 0
-            x, y = (x0 + step_x * n, y0 + step_y * k) if dx > dy else (x0 + step_x * k, y0 + step_y * n)
-            if 0 <= x < width and 0 <= y < height:
-                flat[uint64(y * width + x)] = value
-        return
-    at = y0 * width + x0
-    error = 2 * minor - major
-    for _ in range(major):
-        flat[uint64(at)] = value
-        turn = error >= 0
-        at += along + (across if turn else 0)
-        error += 2 * minor - (2 * major if turn else 0)
-    flat[uint64(at)] = value
+    steep = dx <= dy
+    major, minor = (dy, dx) if steep else (dx, dy)
+    first, last = _steps_inside(y0, step_y, height, major) if steep else _steps_inside(x0, step_x, width, major)
+    for n in range(first, last + 1):
+        k = (2 * minor * n + major) // (2 * major) if major > 0 else 0
+        x, y = (x0 + step_x * k, y0 + step_y * n) if steep else (x0 + step_x * n, y0 + step_y * k)
+        if 0 <= x < width and 0 <= y < height:
+            image[y, x] = value
 
 
 @kernel
-def _inside(start: int, step: int, size: int, steps: int) -> tuple[int, int]:
+def _draw_inside(
+    pixels: Integer[np.ndarray, " pixels"], width: int, x0: int, y0: int, x1: int, y1: int, value: Any
+) -> None:
+    """As ``draw_line``, for a line that is inside of the image, by a running error: twice as fast."""
+    dx, dy = abs(x1 - x0), abs(y1 - y0)
+    step_x = 1 if x1 > x0 else -1
+    step_y = width if y1 > y0 else -width
+    steep = dx <= dy
+    major, minor = (dy, dx) if steep else (dx, dy)
+    along, diagonal = step_y if steep else step_x, step_x + step_y
+    at = y0 * width + x0
+    error, same, turned = 2 * minor - major, 2 * minor, 2 * minor - 2 * major
+    for _ in range(major):
+        pixels[uint64(at)] = value
+        turn = error >= 0
+        at += diagonal if turn else along
+        error += turned if turn else same
+    pixels[uint64(at)] = value
+
+
+@kernel
+def _steps_inside(start: int, step: int, size: int, steps: int) -> tuple[int, int]:
     """The first and the last of the steps 0 to ``steps`` from ``start`` on that are in 0 to ``size - 1``."""
     if step > 0:
         return max(0, -start), min(steps, size - 1 - start)
@@ -84,10 +92,17 @@ def draw_polygon(
         x, y: the corners.
         value: of the pixels.
     """
-    last = x.size - 1
-    for n in range(last):
-        draw_line(image, int(x[n]), int(y[n]), int(x[n + 1]), int(y[n + 1]), value)
-    draw_line(image, int(x[last]), int(y[last]), int(x[0]), int(y[0]), value)
+    height, width = image.shape
+    inside = x.min() >= 0 and y.min() >= 0 and x.max() < width and y.max() < height
+    pixels = image.reshape(-1)
+    x0, y0 = int(x[x.size - 1]), int(y[x.size - 1])
+    for n in range(x.size):
+        x1, y1 = int(x[n]), int(y[n])
+        if inside:
+            _draw_inside(pixels, width, x0, y0, x1, y1, value)
+        else:
+            draw_line(image, x0, y0, x1, y1, value)
+        x0, y0 = x1, y1
 
 
 @kernel

@@ -2,6 +2,15 @@
 
 Sources: Kataoka et al., "Replacing Labeled Real-Image Datasets With Auto-Generated Contours", CVPR 2022; Shinoda et
 al., "SegRCDB: Semantic Segmentation via Formula-Driven Supervised Learning", ICCV 2023.
+
+================== ==============================================================================================
+``rcdb.py``        the class :class:`Rcdb`, and ``segrcdb.py`` the class :class:`SegRcdb`; ``generator.py``: what
+                   they have in common, ``parameters.py``: the parameters of a recipe
+``independent.py`` categories and instances with counter-based random numbers
+``published.py``   categories and instances of the published programs, along their random streams
+``shapes.py``      polygons of a contour, and their pixels
+``drawing.py``     contours of a batch
+================== ==============================================================================================
 """
 
 from __future__ import annotations
@@ -10,12 +19,14 @@ from collections.abc import Callable
 
 from formulavision import Generator, hookimpl
 
-from .parameters import RcdbParams
+from .parameters import RcdbParams, SegRcdbParams
 from .rcdb import Rcdb
+from .segrcdb import SegRcdb
 
-__all__ = ["Rcdb", "RcdbParams"]
+__all__ = ["Rcdb", "RcdbParams", "SegRcdb", "SegRcdbParams"]
 
 
 @hookimpl
 def register_generators(register: Callable[[type[Generator]], None]) -> None:
     register(Rcdb)
+    register(SegRcdb)

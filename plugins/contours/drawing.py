@@ -1,4 +1,4 @@
-"""Drawing single contours on the CPU: polygons of a category's instances, and their pixels."""
+"""Contours of a batch of instances, and those of a scene, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 from numpy.typing import NDArray
 
 from formulavision import Category, ConfigError, WalkedStreams
+from formulavision.rendering import python_random
 
 from . import published, shapes
 from .independent import frames, gray_levels
-from .parameters import ContourParams, RcdbParams
+from .parameters import ContourParams, RcdbParams, SegRcdbParams
 
-__all__ = ["Contour", "independent_contours", "instance_counter", "published_contours", "scratch"]
+__all__ = [
+    "Contour",
+    "independent_contours",
+    "independent_objects",
+    "instance_counter",
+    "published_contours",
+    "published_objects",
+    "scratch",
+]
 
 Contour = tuple[int, Int32[np.ndarray, "lines 2 vertices"], UInt8[np.ndarray, " lines"]]
-"""Place of an instance in its batch, the polygons of its lines in pixels, and their gray levels."""
+"""Place of an instance in its batch, or category of an object; polygons of its lines in pixels; their gray levels."""
 
 
 def instance_counter(instance: int, category: int) -> tuple[int, int, int]:
@@ -95,6 +104,67 @@ def published_contours(
         published.read_next_placement(state, ranges, placement)
         at = instance + 1
         yield int(i), shapes.to_polygons(corners, centre, size / params.image_size), grays
+
+
+# Objects of scenes ---------------------------------------------------------------------------------------------------
+
+
+def independent_objects(
+    params: SegRcdbParams,
+    size: int,
+    key: tuple[int, int],
+    categories: Float64[np.ndarray, "categories 7"],
+    random: np.random.Generator,
+    scene: int,
+) -> Iterator[Contour]:
+    """Objects of a scene with counter-based random numbers: category, polygons and gray levels of each.
+
+    Args:
+        params: the recipe's.
+        size: of the canvas.
+        key: of the random numbers in kernels.
+        categories: parameters of all categories.
+        random: the scene's stream: of each object the category and the centre's y and x, then all gray levels.
+        scene: number of the scene.
+    """
+    uniform = random.random((params.objects, 3))
+    labels = (uniform[:, 0] * len(categories)).astype(np.int64)
+    contours = categories[labels]
+    placed = frames(params, size, contours, contours[:, 4:], uniform[:, 1:])
+    lines = contours[:, 1].astype(int)
+    grays = np.split(gray_levels(random.random(lines.sum())), np.cumsum(lines)[:-1])
+    for number, label in enumerate(labels.tolist()):
+        vertices = int(contours[number, 0])
+        polygons = scratch("polygons", (len(grays[number]), 2, vertices), np.int32)
+        directions = shapes.angles(vertices).astype(np.float32)
+        shapes.independent_polygons(directions, placed[number], instance_counter(scene, number), key, polygons)
+        yield label, polygons, grays[number]
+
+
+def published_objects(
+    params: SegRcdbParams,
+    size: int,
+    streams: WalkedStreams,
+    categories: Float64[np.ndarray, "categories 7"],
+    scene: int,
+) -> Iterator[Contour]:
+    """Objects of a published scene: category, polygons and gray levels of each."""
+    ranges, checkpoint = params.ranges(), streams.checkpoint(scene)
+    state, position, nowhere = checkpoint["state"].copy(), np.empty(2), np.zeros(2)
+    sizes = np.ascontiguousarray(categories[:, :2].astype(np.int64).T)
+    none = np.empty(0, np.int64), np.empty((0, 625), np.uint32)
+    before = scene - int(checkpoint["image"])
+    published.advance_scenes(state, ranges, sizes[0], sizes[1], params.objects, before, *none)
+    for _ in range(params.objects):
+        label = python_random.below(state, len(categories))
+        published.read_position(state, ranges, position)
+        vertices, lines = sizes[:, label].tolist()
+        grays, corners = np.empty(lines, np.uint8), np.empty((lines, 2, vertices))
+        perlin, width = categories[label, 2:4].tolist()
+        shapes.published_vertices(
+            state, shapes.angles(vertices), perlin, width, categories[label, 4:], position, 255, grays, corners
+        )
+        yield label, shapes.to_polygons(corners, nowhere, size / params.image_size), grays
 
 
 _buffers = threading.local()

@@ -17,7 +17,7 @@ Ranges = tuple[int, float, int, int, float, float, float, int, int, float, int, 
 class ContourParams(Params):
     """What both generators have in common."""
 
-    published_only: ClassVar[tuple[str, ...]] = ("threads",)
+    published_only: ClassVar[tuple[str, ...]] = ("published_categories", "threads")
     """Names of the parameters that have an effect with ``random: published`` alone."""
 
     random: Literal["independent", "published"] = Field(
@@ -92,6 +92,13 @@ class ContourParams(Params):
         description="range of the centre: it is at most start_pos / 2 away from the image's, along x and along y",
         json_schema_extra={"unit": "pixels"},
     )
+    published_categories: int = Field(
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="number of categories of the published set: 1000, 21000 or 50000",
+        json_schema_extra={"unit": "categories"},
+    )
     threads: int = Field(
         40,
         ge=1,
@@ -154,13 +161,6 @@ class RcdbParams(ContourParams):
         description="gray levels: dark lines on white, as the published program draws, or light ones on black, as the "
         "papers' figures show",
     )
-    published_categories: int = Field(
-        1000,
-        ge=1,
-        le=10_000_000,
-        description="number of categories of the published set: 1000, 21000 or 50000",
-        json_schema_extra={"unit": "categories"},
-    )
     published_instances: int = Field(
         1000,
         ge=1,
@@ -209,7 +209,7 @@ class SegRcdbParams(ContourParams):
     published_categories: int = Field(
         254,
         ge=1,
-        le=100_000,
+        le=65_534,
         description="number of categories of the published set",
         json_schema_extra={"unit": "categories"},
     )

@@ -18,6 +18,8 @@ from .parameters import Ranges
 
 __all__ = [
     "advance",
+    "advance_scenes",
+    "published_classes",
     "read_category",
     "read_next_placement",
     "read_position",
@@ -128,7 +130,7 @@ def advance(
 
 
 @kernel
-def _walk_scenes(
+def advance_scenes(
     state: UInt32[np.ndarray, " 625"],
     ranges: Ranges,
     vertices: Int64[np.ndarray, " classes"],
@@ -152,6 +154,19 @@ def _walk_scenes(
             _skip_lines(state, vertices[drawn], lines[drawn], 256)
             words += 4 * vertices[drawn] * lines[drawn]
     return found
+
+
+# Categories of SegRCDB -----------------------------------------------------------------------------------------------
+
+
+def published_classes(ranges: Ranges, count: int) -> Float64[np.ndarray, "{count} 7"]:
+    """The classes that the first program of SegRCDB draws: of each the category, then the shape."""
+    state = python_random.seeded(0)
+    classes = np.empty((count, 7))
+    for each in classes:
+        read_category(state, ranges, each[:4])
+        read_shape(state, ranges, each[4:])
+    return classes
 
 
 # Walks for WalkedStreams ---------------------------------------------------------------------------------------------
@@ -194,7 +209,7 @@ def walk_scenes(
 ) -> NDArray[Any]:
     """Checkpoints along scenes of SegRCDB."""
     numbers, states = np.empty(images, np.int64), np.empty((images, 625), np.uint32)
-    found = _walk_scenes(state, ranges, vertices, lines, objects, images, numbers, states)
+    found = advance_scenes(state, ranges, vertices, lines, objects, images, numbers, states)
     checkpoints = np.zeros(found + 1, SCENE_CHECKPOINT)
     checkpoints["image"] = [*numbers[:found], images]
     checkpoints["state"] = [*states[:found], state]

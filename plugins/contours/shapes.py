@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Integer, UInt8, UInt32
@@ -25,20 +24,20 @@ from formulavision.rendering.random import philox_blocks
 
 __all__ = [
     "AREAS",
-    "Outline",
     "angles",
     "draw_lines",
     "fill_area",
-    "fill_published_area",
     "independent_polygons",
     "kernel_key",
+    "look_up",
+    "mark_object",
+    "mark_published_object",
     "published_vertices",
     "to_polygons",
 ]
 
-Outline = Literal["lines", "ring", "filled"]
-AREAS: dict[str, int] = {"lines": 0, "ring": 1, "filled": 2}
-"""Numbers of the outlines, for kernels."""
+AREAS: dict[str, int] = {"lines": 0, "M1": 0, "ring": 1, "M2": 1, "filled": 2, "M3": 2}
+"""Numbers of the outlines of RCDB and the masks of SegRCDB, for kernels."""
 
 _NEAR = noise_fields.GRADIENTS_1D
 _FAR = np.roll(_NEAR, -1)
@@ -119,6 +118,22 @@ def _noise(word: np.uint32) -> np.float32:
 
 
 @kernel
+def _move(
+    places: Float32[np.ndarray, " n"],
+    directions: Float32[np.ndarray, " n"],
+    words: UInt32[np.ndarray, " n"],
+    factor: np.float32,
+    shift: np.float32,
+    centre: np.float32,
+    corners: Int32[np.ndarray, " n"],
+) -> None:
+    """Move vertices along one axis, and round them to corners."""
+    for v in range(uint64(places.size)):
+        places[v] -= directions[v] * (_noise(words[v]) * factor - shift)
+        corners[v] = np.int32(places[v] + centre)
+
+
+@kernel
 def independent_polygons(
     directions: Float32[np.ndarray, "2 vertices"],
     frame: Float32[np.ndarray, " 6"],
@@ -141,20 +156,15 @@ def independent_polygons(
     half = (vertices + 1) // 2
     words = np.empty((4, half), np.uint32)
     x, y = directions[0] * frame[0], directions[1] * frame[1]
-    cosines, sines = directions[0], directions[1]
     centre_x, centre_y, factor, shift = frame[2], frame[3], frame[4], frame[5]
     for line in range(lines):
         philox_blocks(line << 16, counter[0], counter[1], counter[2], key[0], key[1], words)
-        corners_x, corners_y = polygons[line, 0], polygons[line, 1]
         for part in range(2):
-            start = part * half
-            words_x, words_y = words[2 * part], words[2 * part + 1]
-            for n in range(uint64(min(half, vertices - start))):
-                v = uint64(start) + n
-                x[v] -= cosines[v] * (_noise(words_x[n]) * factor - shift)
-                y[v] -= sines[v] * (_noise(words_y[n]) * factor - shift)
-                corners_x[v] = np.int32(x[v] + centre_x)
-                corners_y[v] = np.int32(y[v] + centre_y)
+            start, stop = part * half, min(half + part * half, vertices)
+            own_x, own_y = words[2 * part, : stop - start], words[2 * part + 1, : stop - start]
+            cosines, sines = directions[0, start:stop], directions[1, start:stop]
+            _move(x[start:stop], cosines, own_x, factor, shift, centre_x, polygons[line, 0, start:stop])
+            _move(y[start:stop], sines, own_y, factor, shift, centre_y, polygons[line, 1, start:stop])
 
 
 # Pixels --------------------------------------------------------------------------------------------------------------
@@ -169,6 +179,18 @@ def draw_lines(
     """Draw the lines of a contour one after the other, each with its value."""
     for line in range(len(values)):
         pixel_lines.draw_polygon(image, polygons[line, 0], polygons[line, 1], values[line])
+
+
+@kernel
+def look_up(
+    owners: Int32[np.ndarray, "size size"],
+    table: Integer[np.ndarray, " owners"],
+    out: Integer[np.ndarray, "size size"],
+) -> None:
+    """Fill ``out`` with the table's value for the owner of each pixel."""
+    for row in range(owners.shape[0]):
+        for column in range(owners.shape[1]):
+            out[row, column] = table[uint32(owners[row, column])]
 
 
 @kernel
@@ -198,10 +220,30 @@ def fill_area(
 
 
 @kernel
-def fill_published_area(
+def mark_object(
+    mask: Integer[np.ndarray, "size size"],
+    polygons: Int32[np.ndarray, "lines 2 vertices"],
+    area: int,
+    value: int,
+    odd: UInt8[np.ndarray, "size size"],
+) -> None:
+    """Mark the pixels that belong to a contour: its lines, or its area with the lines around it.
+
+    Args:
+        mask, polygons, area, value, odd: as in ``fill_area``; with area 1, pixels inside of the first line become 0.
+    """
+    last = polygons.shape[0] - 1
+    fill_area(mask, polygons, area, value, 0, odd)
+    for line in range(last + 1):
+        if area == 0 or line == last or (area == 1 and line == 0):
+            pixel_lines.draw_polygon(mask, polygons[line, 0], polygons[line, 1], value)
+
+
+@kernel
+def mark_published_object(
     mask: Integer[np.ndarray, "size size"], polygons: Int32[np.ndarray, "lines 2 vertices"], area: int, value: int
 ) -> None:
-    """Mark the area of a contour as SegRCDB's masks M2 (``area`` 1) and M3 (2) do, with the rule of Pillow 9.0.0.
+    """Mark a contour as in SegRCDB's masks M2 (``area`` 1) and M3 (2), with the rule of Pillow 9.0.0.
 
     M2 sets the inside of the first line to 0, also where other objects lie, and then draws the first and the last line.
     A contour of one line has no area in M2.

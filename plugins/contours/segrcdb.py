@@ -1,0 +1,163 @@
+"""The generator ``segrcdb``: scenes of radial contours, with their masks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64, UInt8
+
+from formulavision import Category, ConfigError, Scene, WalkedStreams
+
+from .generator import ContourGenerator
+from .independent import CONTOUR_COLUMNS, SHAPE_COLUMNS, independent_contour, independent_shape
+from .parameters import SegRcdbParams
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from .drawing import Contour
+
+__all__ = ["SegRcdb"]
+
+_STRETCH = 256
+"""Number of scenes of a stretch of a published stream."""
+
+
+class SegRcdb(ContourGenerator):
+    """Scenes of radial contours (SegRCDB: Shinoda et al., ICCV 2023), light on black, for semantic segmentation.
+
+    A category is a contour's numbers of vertices and lines, coefficient of the noise, line width, radius and stretch.
+    A scene (``scene: own``) draws contours of random categories at random centres one over the other. An instance of a
+    category is one such contour, with counter-based random numbers also where the scenes are published ones: the
+    published program draws scenes only.
+    """
+
+    name = "segrcdb"
+    version = 1
+    Params = SegRcdbParams
+    columns = CONTOUR_COLUMNS + SHAPE_COLUMNS
+    category_params = frozenset(SegRcdbParams.model_fields) - {"mask", "objects", "published_images", "threads"}
+    default_instances = 1000
+
+    params: SegRcdbParams
+
+    # Categories ------------------------------------------------------------------------------------------------------
+
+    def category(self, index: int) -> Sequence[float]:
+        random = self.stream(index)
+        return independent_contour(self.params, random) + independent_shape(self.params, random)
+
+    def categories(self, count: int) -> Iterator[Any]:
+        return iter(self._published[:count]) if self.is_published else super().categories(count)
+
+    @functools.cached_property
+    def _published(self) -> Float64[np.ndarray, "categories 7"]:
+        """Parameters of the published categories."""
+        from . import published
+
+        return published.published_classes(self.params.ranges(), self.params.published_categories)
+
+    # Instances -------------------------------------------------------------------------------------------------------
+
+    def contours(self, category: Category, instances: Int64[np.ndarray, " n"]) -> Iterator[Contour]:
+        from . import drawing, shapes
+
+        indices, lines = np.full(len(instances), category.index), int(category.parameters[0, 1])
+        uniform = self.uniforms(indices, instances, 2 + lines).reshape(len(instances), -1)
+        key = shapes.kernel_key(self.seed, b"inst")
+        shape = np.broadcast_to(category.parameters[0, 4:], (len(instances), 3))
+        return drawing.independent_contours(self.params, self.canvas.size, key, category, instances, shape, uniform)
+
+    def draw(
+        self,
+        image: UInt8[np.ndarray, "size size"],
+        polygons: Int32[np.ndarray, "lines 2 vertices"],
+        grays: UInt8[np.ndarray, " lines"],
+        odd: UInt8[np.ndarray, "size size"],
+    ) -> None:
+        from . import shapes
+
+        shapes.draw_lines(image, polygons, grays)
+
+    def mark(
+        self,
+        mask: UInt8[np.ndarray, "size size"],
+        polygons: Int32[np.ndarray, "lines 2 vertices"],
+        odd: UInt8[np.ndarray, "size size"],
+    ) -> None:
+        from . import shapes
+
+        shapes.mark_object(mask, polygons, shapes.AREAS[self.params.mask], 1, odd)
+
+    # Scenes ----------------------------------------------------------------------------------------------------------
+
+    def max_scenes(self) -> int | None:
+        return self.params.published_images if self.is_published else None
+
+    def scene(self, categories: Sequence[Category], index: int) -> Scene:
+        from . import drawing, shapes
+
+        parameters = np.concatenate([category.parameters for category in categories])
+        area, size = shapes.AREAS[self.params.mask], self.canvas.size
+        image, object_map = np.empty((size, size), np.uint8), np.zeros((size, size), np.uint16)
+        owners, odd = (
+            drawing.scratch(*kind) for kind in (("owners", (size, size), np.int32), ("odd", (size, size), np.uint8))
+        )
+        if self.is_published:
+            if not np.array_equal(parameters, self._published):
+                raise ConfigError(
+                    f"categories: the published scenes need all {len(self._published)} published categories, as the "
+                    "generator finds them: leave categories out"
+                )
+            objects = drawing.published_objects(self.params, size, self.streams, self._published, index)
+        else:
+            # The stream of an instance of a category -1, which there is not.
+            random = self.stream(-1, index, 1)
+            key = shapes.kernel_key(self.seed, b"scen")
+            objects = drawing.independent_objects(self.params, size, key, parameters, random, index)
+        # Each line of the scene has a number: a pixel belongs to the last line, and with it to its object.
+        owners[:] = 0
+        labels, grays_of_lines, objects_of_lines = [], [np.zeros(1, np.uint8)], [np.zeros(1, np.uint16)]
+        first = 1
+        for number, (label, polygons, grays) in enumerate(objects, 1):
+            labels.append(label)
+            grays_of_lines.append(grays)
+            objects_of_lines.append(np.full(len(grays), number, np.uint16))
+            shapes.draw_lines(owners, polygons, np.arange(first, first + len(grays), dtype=np.int32))
+            first += len(grays)
+            if area and self.is_published:
+                shapes.mark_published_object(object_map, polygons, area, number)
+            elif area:
+                shapes.mark_object(object_map, polygons, area, number, odd)
+        shapes.look_up(owners, np.concatenate(grays_of_lines), image)
+        if not area:
+            shapes.look_up(owners, np.concatenate(objects_of_lines), object_map)
+        channels = np.repeat(image[:, :, None], self.canvas.channels, axis=2)
+        return Scene(channels, object_map, np.array(labels))
+
+    @functools.cached_property
+    def streams(self) -> WalkedStreams:
+        """The random streams of the published set."""
+        from . import published
+
+        params = self.params
+        ranges, contours = params.ranges(), self._published[:, :2].astype(np.int64)
+        vertices, lines = np.ascontiguousarray(contours.T)
+        return WalkedStreams(
+            self.name,
+            {
+                "version": self.version,
+                "ranges": ranges,
+                "categories": params.published_categories,
+                "objects": params.objects,
+            },
+            streams=params.threads,
+            length=params.published_images // params.threads,
+            stretch=_STRETCH,
+            start=published.start,
+            walk=functools.partial(published.walk_scenes, ranges, vertices, lines, params.objects),
+        )

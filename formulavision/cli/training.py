@@ -39,7 +39,7 @@ TrainSet = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Any setting of training, or of the dataset: --set weight_decay=5e-4, "
+        help="Any setting of training, or of the dataset: --set weight_decay=5e-4, --set decoder=unet (masks), "
         "--set downstream.test_split=val (may be repeated).",
     ),
 ]
@@ -93,9 +93,13 @@ def pretrain(
     resume: Resume = False,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Train a model to classify images by their formula. Takes a store, or a recipe whose images are drawn on demand.
+    """Train a model on images of a formula. Takes a store, or a recipe whose images are drawn on demand.
 
     formulavision pretrain --data data/ifs --model resnet18 --out runs/ifs
+
+    The model learns the recipe's target: one class an image, or, of scenes, several labels or masks. Choose by
+    --set target=labels or --set target=semantic; masks need a decoder on the model: --set decoder=fpn (or unet,
+    upernet; dpt for vision transformers)
 
     A vision transformer, with new images in every epoch: --plugin ifs --preset vit --model deit_tiny_patch16_224
 
@@ -167,6 +171,8 @@ def finetune(
 
     formulavision finetune --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --freeze conv1-3 --out runs/ft
 
+    Images with masks: --downstream masks:/path/to/camvid --set decoder=fpn
+
     --checkpoint takes a run's folder; a file, with --model NAME
     (.safetensors, .pth: of timm, torchvision or the published FractalDB);
     or a model to download: timm:resnet50.a1_in1k, torchvision:resnet50,
@@ -203,7 +209,8 @@ def export(
         ),
     ] = "timm",
     best: Annotated[
-        bool, typer.Option("--best", help="Weights of the epoch with the highest validation accuracy, not the last.")
+        bool,
+        typer.Option("--best", help="Weights of the epoch with the highest validation score, not the last."),
     ] = False,
     overwrite: o.Overwrite = False,
 ) -> None:

@@ -22,12 +22,16 @@ from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 from formulavision.util.indices import positions
 
-__all__ = ["FormulaDataset", "InstanceNumbers", "RecipeDataset", "StoredDataset"]
+__all__ = ["FormulaDataset", "InstanceNumbers", "RecipeDataset", "ReplaceCategories", "StoredDataset"]
 
 Item = tuple[Any, Any]
 """An image and its target."""
 InstanceNumbers = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Of images to be drawn: the label in training, the category, and the instance of that category; int64 [n] each."""
+
+ReplaceCategories = Callable[[int, int, NDArray[np.int64]], NDArray[np.int64]]
+"""New categories of a scene's objects, int64 [objects], from the epoch (-1: the recipe's own scenes, the same in every
+epoch), the index of the scene, and its categories."""
 
 _OWN = -1
 """Stands for an epoch where a dataset has the recipe's own images."""
@@ -80,6 +84,18 @@ class RecipeDataset(Dataset[Item]):
         self.transform = transform
         self.target_transform = target_transform
         self.pil = pil
+        self._replace: ReplaceCategories | None = None
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether the images are scenes of objects."""
+        raise NotImplementedError
+
+    def with_categories(self, replace: ReplaceCategories) -> Self:
+        """The same scenes, in which objects have other categories: label noise. Targets follow from these."""
+        other = copy.copy(self)
+        other._replace = replace
+        return other
 
     @property
     def recipe(self) -> Recipe:
@@ -130,15 +146,17 @@ class RecipeDataset(Dataset[Item]):
         """The items of a batch, which a DataLoader asks for at once."""
         raise NotImplementedError
 
-    def _sizes(self, *, scenes: bool) -> str:
-        if scenes:
+    def _sizes(self) -> str:
+        if self.has_scenes:
             return f"{len(self):,} scenes of {self.num_categories:,} categories, target {self.target}"
         if len(self) % self.num_categories:
             return f"{len(self):,} images of {self.num_categories:,} classes"
         return f"{self.num_categories:,} classes x {len(self) // self.num_categories:,} images"
 
-    def _target(self, scene: Scene) -> Any:
+    def _target(self, scene: Scene, epoch: int, index: int) -> Any:
         """The target of a scene, as tensors."""
+        if self._replace is not None:
+            scene = scene._replace(categories=self._replace(epoch, index, scene.categories))
         target = scene_target(scene, self.target, self.num_categories, self.min_visible)
         if self.target == "class":
             return target
@@ -242,12 +260,16 @@ class FormulaDataset(RecipeDataset):
 
     def __repr__(self) -> str:
         size = self.recipe.canvas.size
-        facts = f"{self._sizes(scenes=self.recipe.is_scene)} of {size} x {size}, recipe {self.recipe.id}"
+        facts = f"{self._sizes()} of {size} x {size}, recipe {self.recipe.id}"
         return f"FormulaDataset({self.recipe.generator_names}: {facts})"
 
     @property
     def recipe(self) -> Recipe:
         return self.drawer.recipe
+
+    @property
+    def has_scenes(self) -> bool:
+        return self.recipe.is_scene
 
     def __len__(self) -> int:
         return int(self._counts @ self._multiples)
@@ -348,7 +370,8 @@ class FormulaDataset(RecipeDataset):
     def _draw(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> list[Item]:
         if self.recipe.is_scene:
             batch = self.drawer.draw_scenes(self.find_scenes(keys, fresh=fresh))
-            return self._items(batch.images, [self._target(scene) for scene in batch])
+            targets = [self._target(scene, *key) for scene, key in zip(batch, keys, strict=True)]
+            return self._items(batch.images, targets)
         labels, categories, instances = self.find_instances(keys, fresh=fresh)
         return self._items(self.drawer.draw_instances(categories, instances), labels.tolist())
 
@@ -380,12 +403,11 @@ class StoredDataset(RecipeDataset):
     ) -> None:
         self.store = Store(path)
         layout, written = self.store.layout, self.store.manifest.recipe
-        self._scenes = layout.scenes is not None
         if target is not None:
             # The recipe may be of a generator that is not installed here, so it is not built to check the target.
             scene = written.get("scene")
             single = isinstance(scene, dict) and scene.get("objects") == [1, 1]
-            allowed = (TARGETS if single else TARGETS[1:]) if self._scenes else TARGETS[:1]
+            allowed = (TARGETS if single else TARGETS[1:]) if self.has_scenes else TARGETS[:1]
             if target not in allowed:
                 raise ConfigError(f"target: '{target}' is not allowed for this store: must be {', '.join(allowed)}")
         own: Target = target or written.get("target", "class")
@@ -394,17 +416,21 @@ class StoredDataset(RecipeDataset):
     def __repr__(self) -> str:
         # The recipe may be of a generator that is not installed here.
         size = self.store.layout.size
-        return f"StoredDataset({str(self.store.path)!r}: {self._sizes(scenes=self._scenes)} of {size} x {size})"
+        return f"StoredDataset({str(self.store.path)!r}: {self._sizes()} of {size} x {size})"
 
     @property
     def recipe(self) -> Recipe:
         return self.store.recipe
 
+    @property
+    def has_scenes(self) -> bool:
+        return self.store.layout.scenes is not None
+
     def __len__(self) -> int:
         return len(self.store)
 
     def _labels(self) -> NDArray[np.int64]:
-        if self._scenes:
+        if self.has_scenes:
             raise AttributeError("targets: the targets of scenes are read with their images: dataset[i][1]")
         firsts = self.store.layout.first_of_categories()
         return np.searchsorted(firsts, np.arange(len(self)), side="right") - 1
@@ -415,10 +441,10 @@ class StoredDataset(RecipeDataset):
         images = np.empty((len(indices), layout.size, layout.size, layout.channels), np.uint8)
         targets = []
         for image, index in zip(images, indices, strict=True):
-            if self._scenes:
+            if self.has_scenes:
                 scene = self.store.scene(index)
                 image[:] = scene.image
-                targets.append(self._target(scene))
+                targets.append(self._target(scene, _OWN, index))
             else:
                 image[:] = self.store.read(index)
                 targets.append(self.store.label(index))

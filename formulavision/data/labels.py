@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from formulavision.data.loading import DrawnImages, ImageDataset, Key
     from formulavision.recipes.drawing import Drawer
 
-__all__ = ["LabelSettings", "Relabelled", "label_noise"]
+__all__ = ["LabelSettings", "NoisyCategories", "Relabelled", "label_noise", "relabel"]
 
 _SAME_IN_EVERY_EPOCH = -1
 
@@ -84,6 +84,48 @@ def _replacements(length: int, share: float, num_classes: int, seed: int, epoch:
     """New labels, or KEPT, int64 [length]; the new label of an image does not depend on the length."""
     uniform = random_stream(seed, Stream.LABEL_NOISE, 1 + epoch).random((length, 2))
     return np.where(uniform[:, 0] < share, (uniform[:, 1] * num_classes).astype(np.int64), KEPT)
+
+
+class NoisyCategories:
+    """Categories of a scene's objects, of which some are replaced at random.
+
+    Each object is chosen independently with probability ``share``, and gets a category drawn uniformly from all, which
+    may be its own. The category of an object depends on (seed, epoch, scene, object) alone.
+
+    Args:
+        share: from 0 to 1.
+        num_categories: number of categories.
+        seed: seed of the choice and of the new categories.
+    """
+
+    def __init__(self, share: float, num_categories: int, *, seed: int) -> None:
+        self.share = share
+        self.num_categories = num_categories
+        self.seed = seed
+
+    def __call__(self, epoch: int, scene: int, categories: NDArray[np.int64]) -> NDArray[np.int64]:
+        """New categories, int64 [objects], of a scene in an epoch from 0; -1: the same in every epoch."""
+        from formulavision.rendering.random import uniform_streams  # imports numba
+
+        numbers = np.arange(len(categories))
+        counters = np.stack([np.full_like(numbers, 1 + epoch), np.full_like(numbers, scene), 1 + numbers], 1)
+        chosen, new = uniform_streams((self.seed, Stream.LABEL_NOISE), counters, 2).reshape(-1, 2).T
+        return np.where(chosen < self.share, (new * self.num_categories).astype(np.int64), categories)
+
+
+def relabel(source: ImageDataset, settings: LabelSettings) -> ImageDataset:
+    """The images of a dataset with other labels: :class:`Relabelled`, or scenes with :class:`NoisyCategories`.
+
+    Raises:
+        ConfigError: clusters, and the images are scenes; or as of :class:`Relabelled`.
+    """
+    from formulavision.data.datasets import RecipeDataset
+
+    if not (isinstance(source, RecipeDataset) and source.has_scenes):
+        return Relabelled(source, settings)
+    if settings.noise is None:
+        raise ConfigError("labels.clusters: the images are scenes of several objects, which belong to no one cluster")
+    return source.with_categories(NoisyCategories(settings.noise, source.num_categories, seed=settings.seed))
 
 
 class Relabelled:

@@ -25,7 +25,8 @@ class Stream(enum.IntEnum):
     STEP = 2
     """Seed of torch's random numbers in a training step: (epoch, step, rank)."""
     LABEL_NOISE = 3
-    """Label noise, the replaced labels and their new values: (1 + epoch), or (0) for all epochs."""
+    """Label noise, the replaced labels and their new values: (1 + epoch), or (0) for all epochs; of the objects of a
+    scene (1 + epoch, index, 1 + object)."""
     CLUSTER = 4
     """Initial centres of k-means: (1 + epoch)."""
     EMPTY_CLUSTER = 5

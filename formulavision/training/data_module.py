@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from formulavision.data.loading import Batch, ImageDataset, Transform
+from formulavision.data.loading import Batch, ImageDataset, Transform, target_of
 from formulavision.training.data import TrainingData
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings
+from formulavision.training.tasks import Task, check_target, make_task
 from formulavision.training.train import held_out_images, open_data
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
@@ -27,14 +29,15 @@ class FormulaDataModule(TrainingData):
     """The batches that :func:`formulavision.pretrain` trains on, for a Lightning Trainer of your own.
 
     A batch is (images, labels): float32 [b, 3, crop, crop], scaled to 0..1 and normalised by ``mean`` and ``std`` on
-    the device, and int64 [b]. The images of an epoch and their order, crops and flips depend on the seed and the
-    epoch alone. Several processes share each batch: give ``Trainer(use_distributed_sampler=False)``.
+    the device, and int64 [b]; or other targets, as of :data:`~formulavision.data.loading.Batch`. The images of an
+    epoch and their order, crops and flips depend on the seed and the epoch alone. Several processes share each batch:
+    give ``Trainer(use_distributed_sampler=False)``.
 
     Args:
         data: as of :func:`formulavision.pretrain`: a recipe, its file, a mapping or a generator's name; a store; or a
             dataset.
-        settings: those of :func:`formulavision.pretrain` that concern images: ``batch_size``, ``resize``, ``crop``,
-            ``mean``, ``std``, ``horizontal_flip``, ``fresh``, ``held_out`` (validation batches), ``workers``,
+        settings: those of :func:`formulavision.pretrain` that concern images: ``target``, ``batch_size``, ``resize``,
+            ``crop``, ``mean``, ``std``, ``horizontal_flip``, ``fresh``, ``held_out`` (validation batches), ``workers``,
             ``draw_on``, ``seed``.
         transform: of the training images, as of :func:`formulavision.pretrain`.
 
@@ -57,9 +60,15 @@ class FormulaDataModule(TrainingData):
         if not isinstance(settings, TrainSettings):
             settings = parse(TrainSettings, dict(settings or {}))
         train, _ = open_data(data, settings, show_progress=False)
+        check_target(target_of(train))
         validation = held_out_images(train, settings, show_progress=False)
         super().__init__(settings, train, validation, transform=transform)
         self.classes = list(train.classes)
+
+    @cached_property
+    def task(self) -> Task:
+        """Loss and metrics of the images' target, for :class:`formulavision.LightningClassifier`."""
+        return make_task(self.train)
 
     @property
     def num_classes(self) -> int:

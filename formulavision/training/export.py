@@ -168,7 +168,7 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
     settings = TrainSettings.model_validate(run.settings["settings"])
     pretrained = run.kind == "pretrain"
     recipe = _recipe(run)
-    generator = [recipe["generator"]["name"]] if recipe else []
+    generators = _generators(recipe) if recipe else []
     inputs = {key: value for key, value in run.settings.items() if key not in {"kind", "settings"}}
     if isinstance(inputs.get("data"), dict):
         inputs["data"] = {key: value for key, value in inputs["data"].items() if key not in {"recipe", "store"}}
@@ -182,11 +182,11 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
         settings=settings,
         segmented_by=_SEGMENTED_BY.get(settings.decoder or ""),
         model=_model(run),
-        title=_title(run, *generator),
+        title=_title(run, generators),
         header={
             "library_name": "pytorch" if own_class(run.settings) else layout,
             "pipeline_tag": "image-feature-extraction" if pretrained else _PIPELINE[run.target],
-            "tags": ["formula-driven-supervised-learning", "formulavision", *generator],
+            "tags": ["formula-driven-supervised-learning", "formulavision", *generators],
         },
         pretrained=pretrained,
         validated=run.final.get("validation_loss") is not None,
@@ -215,8 +215,14 @@ def _template() -> Template:
     return cards.from_string(Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8"))
 
 
-def _title(run: Run, generator: str | None = None) -> str:
-    title = f"pre-trained on images drawn by '{generator}'" if generator else "pre-trained"
+def _generators(recipe: Mapping[str, Any]) -> list[str]:
+    """Names of the generators of a recipe's plain values, each once."""
+    return list(dict.fromkeys(part["generator"]["name"] for part in recipe.get("parts") or [recipe]))
+
+
+def _title(run: Run, generators: Sequence[str]) -> str:
+    named = " and ".join(f"'{name}'" for name in generators)
+    title = f"pre-trained on images drawn by {named}" if named else "pre-trained"
     if run.kind == "pretrain":
         return title
     if run.settings.get("checkpoint") is None:

@@ -167,7 +167,8 @@ class TrainSettings(Config):
         default=0,
         ge=0,
         le=100_000,
-        description="instances per category that are drawn for validation and never trained on; 0: no validation",
+        description="instances per category, or scenes, that are drawn for validation and never trained on; 0: no "
+        "validation",
     )
     horizontal_flip: bool = Field(default=True, description="mirror each training image with probability 0.5")
     mean: Channels = Field(

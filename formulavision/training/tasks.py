@@ -253,8 +253,9 @@ def for_target(settings: TrainSettings, target: str, *, own_model: bool = False)
         what = "images of several labels each" if task is LabelsTask else "masks"
         raise ConfigError(f"{' and '.join(mixed)}: must be 0 for {what}")
     decoder = settings.decoder or "fpn" if decodes else None
-    # Unset for classes: runs of earlier versions, which had no other target, are resumed.
-    return settings.model_copy(update={"target": target if target != "class" else None, "decoder": decoder})
+    # Unset as in runs of earlier versions, which had no other target.
+    known = None if settings.target is None and target == "class" else target
+    return settings.model_copy(update={"target": known, "decoder": decoder})
 
 
 def positive_weights(dataset: ImageDataset) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from formulavision.data.labels import LabelSettings, Relabelled
+from formulavision.data.labels import LabelSettings, relabel
 from formulavision.training.processes import is_first
 from formulavision.training.runs import (
     LAST_CHECKPOINT,
@@ -114,9 +114,11 @@ def pretrain(
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
     from formulavision.data.loading import target_of
+    from formulavision.recipes.recipe import Recipe
     from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import frozen_names
+    from formulavision.training.models import check_model
     from formulavision.training.own_model import read_model
     from formulavision.training.tasks import for_target
 
@@ -124,11 +126,17 @@ def pretrain(
     own, settings, described = read_model(model, settings, recorded)
     if labels is not None and labels.clusters and described and not hasattr(own, "pretrained_cfg"):
         raise ConfigError("labels.clusters: the model must be one of timm, whose features before the head are known")
+    data = _read_recipe(data, settings)
+    if isinstance(data, Recipe) and data.target is not None:
+        # Before its categories are searched.
+        settings = for_target(settings, data.target, own_model=own is not None)
+        if own is None:
+            check_model(settings)
     dataset, description = open_data(data, settings, show_progress)
     settings = for_target(settings, target_of(dataset), own_model=own is not None)
     held_out = held_out_images(dataset, settings, show_progress)
     if labels is not None:
-        dataset = Relabelled(dataset, labels)
+        dataset = relabel(dataset, labels)
         description["labels"] = {name: value for name, value in identity(labels).items() if value is not None}
     content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), **described, "data": description}
     content |= describe_transform(transform, dataset)
@@ -372,15 +380,16 @@ def open_data(
     from formulavision.data.datasets import RecipeDataset, StoredDataset
     from formulavision.data.downstream.datasets import as_images, is_dataset
     from formulavision.data.downstream.images import LabelledImages
-    from formulavision.recipes.recipe import Recipe, as_recipe
+    from formulavision.recipes.recipe import Recipe
     from formulavision.storage import Store
 
+    data = _read_recipe(data, settings)
     if isinstance(data, Store):
         data = data.path
-    if isinstance(data, str | PathLike) and _is_store(data):
+    if isinstance(data, str | PathLike):
         dataset: Any = StoredDataset(Path(data), target=settings.target)
-    elif isinstance(data, Recipe | str | PathLike | Mapping):
-        dataset = _formula_dataset(as_recipe(data), settings, show_progress)
+    elif isinstance(data, Recipe):
+        dataset = _formula_dataset(data, settings, show_progress)
     elif isinstance(data, RecipeDataset):
         dataset = data.for_training()
     elif all(hasattr(data, name) for name in ("num_classes", "classes", "__len__", "__getitem__")):
@@ -404,6 +413,16 @@ def open_data(
     elif isinstance(dataset, LabelledImages):
         description["digest"] = dataset.digest()
     return dataset, description
+
+
+def _read_recipe(data: Any, settings: TrainSettings) -> Any:
+    """The recipe that the data are or name, with the target of the settings; other data as they are."""
+    from formulavision.recipes.recipe import Recipe, as_recipe
+
+    names_a_store = isinstance(data, str | PathLike) and _is_store(data)
+    if names_a_store or not isinstance(data, Recipe | str | PathLike | Mapping):
+        return data
+    return as_recipe(data, [f"target={settings.target}"] if settings.target is not None else [])
 
 
 def _is_store(path: str | PathLike[str]) -> bool:

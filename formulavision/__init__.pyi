@@ -60,6 +60,7 @@ from .recipes.sheets import contact_sheet as contact_sheet
 from .recipes.sheets import preview as preview
 from .storage import Store as Store
 from .storage import Verification as Verification
+from .storage import export_data as export_data
 from .storage import verify as verify
 from .storage.generation import Progress as Progress
 from .storage.generation import generate as generate

@@ -61,6 +61,16 @@ def test_the_examples_of_datasets_run(number: int, tmp_path: Path, monkeypatch: 
     exec(examples[number], {})
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # other libraries leave files to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", range(5))
+def test_the_examples_of_stores_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = blocks(ROOT / "docs" / "stores.md", "python")
+    assert len(examples) == 5
+    exec(examples[number], {})
+
+
 @pytest.mark.parametrize(("document", "command"), commands())
 def test_commands_in_the_documents_exist_with_their_options(document: str, command: str) -> None:
     group = get_command(app)

@@ -25,7 +25,7 @@ AT_MOST = {
     "plugins": 2_600,
     "recipes": 1_600,
     "rendering": 1_700,
-    "storage": 2_200,
+    "storage": 2_300,
     "training": 3_700,
     "util": 1_000,
 }

@@ -1,4 +1,4 @@
-"""``generate``, ``categories``, ``preview`` and ``verify``."""
+"""``generate``, ``categories``, ``preview``, ``verify`` and ``export-data``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from formulavision.cli import options as o
 
 def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Look")(preview)
-    for command in (generate, categories, verify):
+    for command in (generate, categories, verify, export_data):
         app.command(rich_help_panel="Draw")(command)
 
 
@@ -46,6 +46,8 @@ def generate(
     """Draw a recipe into a store. The same command again continues where it was stopped.
 
     formulavision generate ifs --out data/ifs
+
+    Scenes of several objects: formulavision generate ifs --set scene.objects=[1,8] --set images=1000 --out data/scenes
     """
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
@@ -60,11 +62,14 @@ def generate(
         name, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
         seed=seed, settings=settings,
     )  # fmt: skip
-    files = f", {len(recipe):,} files" if format == "imagefolder" else ""
-    say(
-        f"{recipe.generator_names}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
-        f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size} (recipe {recipe.id}{files})"
-    )
+    files = f", {len(recipe) * (2 if recipe.is_scene else 1):,} files" if format == "imagefolder" else ""
+    facts = recipe.facts()
+    if not recipe.is_scene and not recipe.parts:
+        facts = (
+            f"{recipe.generator_names}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
+            f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size}"
+        )
+    say(f"{facts} (recipe {recipe.id}{files})")
     started = time.perf_counter()
     with progress_bars() as bars:
         store = run(
@@ -74,8 +79,9 @@ def generate(
     seconds = time.perf_counter() - started
     # Pre-training enlarges images to 256 pixels where nothing else is said.
     crop = store.recipe.canvas.size if store.recipe.canvas.size < 256 else None
+    what = counted(len(store), "scene" if recipe.is_scene else "image")
     say(
-        f"{out}: {counted(len(store), 'image')}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
+        f"{out}: {what}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
         f"next: {o.command_line('verify', out)}\n"
         f"      {o.command_line('pretrain', data=out, model='resnet18', crop=crop, out=Path('runs', out.name))}"
     )
@@ -117,16 +123,18 @@ def preview(
     out: o.Out,
     name: o.RecipeName = None,
     plugin: o.Plugin = None,
-    categories: Annotated[int, typer.Option("--categories", help="Number of categories to show; each is a row.")] = 8,
+    categories: Annotated[int, typer.Option("--categories", help="Number of rows: categories, or scenes.")] = 8,
     categories_from: o.CategoryFolder = None,
-    instances: Annotated[int, typer.Option("--instances", help="Number of instances to show; each is a column.")] = 10,
+    instances: Annotated[
+        int, typer.Option("--instances", help="Number of columns: instances. A scene takes two, one for its objects.")
+    ] = 10,
     size: o.Size = None,
     seed: o.Seed = None,
     settings: o.Settings = None,
     device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Draw a contact sheet: a row for each category, a column for each instance, with labels.
+    """Draw a contact sheet: a row for each category, a column for each instance, with labels; or scenes and objects.
 
     formulavision preview perlin --out sheet.png
     """
@@ -182,3 +190,34 @@ def verify(
     )
     if not result.ok:
         raise typer.Exit(1)
+
+
+def export_data(
+    store: Annotated[Path, typer.Argument(help="Folder of a store of scenes.")],
+    out: o.Out,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="coco: COCO instances with run-length encoded masks, for pycocotools and torchvision's CocoDetection. "
+            "masks: images and semantic masks, for mmsegmentation, and for --downstream PATH.",
+        ),
+    ],
+    val: Annotated[int, typer.Option("--val", help="Number of scenes for validation.")] = 0,
+    test: Annotated[int, typer.Option("--test", help="Number of scenes for testing: the last of the store.")] = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Write a store of scenes for other programs: COCO instances, or images with semantic masks.
+
+    formulavision export-data data/scenes --to coco --val 100 --out data/coco
+    """
+    from formulavision.storage.exporting import export_data as run
+    from formulavision.util.console import say
+    from formulavision.util.progress import progress_bars
+
+    with progress_bars() as bars:
+        run(
+            store, out, to=to, val=val, test=test, overwrite=overwrite,
+            progress=lambda done, total: bars.show("scenes", done, total),
+        )  # fmt: skip
+    say(f"{out}: complete; README.md there says how to read it")

@@ -1,20 +1,27 @@
-"""Contact sheets: pictures that show a recipe's images, a row for each category and a column for each instance."""
+"""Contact sheets: pictures that show a recipe's images in rows and columns.
+
+Without a scene, a row is a category and a column an instance. A scene has its objects beside it, each in a colour.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import colorsys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.recipe import RecipeLike, as_recipe
+from formulavision.generators.contract import Scene
+from formulavision.recipes.drawing import Drawer, scene_name
+from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import check_new_file, write_png
 from formulavision.util.progress import is_watched, progress_bars
 
-__all__ = ["contact_sheet", "preview"]
+__all__ = ["color_objects", "contact_sheet", "preview"]
 
 _WIDEST = 2000
 """Width of a sheet in pixels; images shrink to fit."""
@@ -27,12 +34,13 @@ _PAPER = (255, 255, 255)
 
 
 def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances: int = 10) -> Image.Image:
-    """Images of a recipe on one sheet, labelled with category names and instance numbers.
+    """Images of a recipe on one sheet, labelled with category names and instance numbers, or with scene numbers.
 
     Args:
         drawer: draws the recipe's images; or the recipe, in any form that :func:`preview` takes.
-        categories: rows, spread evenly over the recipe's categories.
-        instances: columns, spread evenly over a category's instances.
+        categories: rows, spread evenly over the categories of each part of the recipe; or over its scenes.
+        instances: columns, spread evenly over a category's instances. A scene takes two, one for its objects, and a row
+            has scenes that follow each other.
 
     Returns:
         An RGB image about 2,000 pixels wide at most; images are shown at their size, shrunk to fit, or enlarged by a
@@ -40,44 +48,96 @@ def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances
 
     Raises:
         ConfigError: fewer than one row or column is asked for, or there is no such recipe.
-        PluginError: the generator raised.
+        PluginError: a generator raised.
     """
     drawer = drawer if isinstance(drawer, Drawer) else Drawer(drawer)
-    recipe = drawer.recipe
-    rows = _spread(recipe.num_categories, categories, "categories")
-    columns = _spread(recipe.num_instances, instances, "instances")
+    grid = (_grid_of_scenes if drawer.recipe.is_scene else _grid_of_instances)(drawer, categories, instances)
+    return _draw_grid(grid, _title(drawer.recipe), drawer.recipe.canvas.size)
 
-    font_size = int(np.clip(recipe.canvas.size // 8, 12, 20))
+
+def color_objects(scene: Scene) -> UInt8[np.ndarray, "size size 3"]:
+    """A picture of a scene's objects: the hue says the category, the brightness tells objects of one category apart."""
+    colors = np.zeros((len(scene.categories) + 1, 3))
+    for k, category in enumerate(scene.categories.tolist(), 1):
+        # Multiples of the golden ratio spread any number of hues.
+        colors[k] = colorsys.hsv_to_rgb(category * 0.618034 % 1, 0.75, 1 - k % 3 * 0.2)
+    return (255 * colors).astype(np.uint8)[scene.object_map]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Names of rows and columns, and the images of each row: uint8 [size, size, channels]."""
+
+    rows: list[str]
+    columns: list[str]
+    images: Iterator[list[UInt8[np.ndarray, "size size channels"]]]
+
+
+def _grid_of_instances(drawer: Drawer, categories: int, instances: int) -> _Grid:
+    parts = drawer.recipe.all_parts
+    labels = _spread_over_parts([part.num_categories for part in parts], categories)
+    columns = _spread(min(part.num_instances for part in parts), instances, "instances")
+    return _Grid(
+        rows=[drawer.categories[label].name for label in labels],
+        columns=[str(column) for column in columns],
+        images=(list(drawer.draw_instances(np.full(len(columns), label), np.array(columns))) for label in labels),
+    )
+
+
+def _grid_of_scenes(drawer: Drawer, categories: int, instances: int) -> _Grid:
+    scenes = len(drawer.recipe)
+    if instances < 1:
+        raise ConfigError(f"instances: {instances} is not allowed: must be at least 1")
+    columns = range(min(max(1, instances // 2), scenes))
+    starts = _spread(scenes - len(columns) + 1, categories, "categories")
+
+    def row(start: int) -> list[UInt8[np.ndarray, "size size channels"]]:
+        drawn = drawer.draw_scenes(start + np.arange(len(columns)))
+        return [panel for scene in drawn for panel in (scene.image, color_objects(scene))]
+
+    return _Grid(
+        rows=[scene_name(start) for start in starts],
+        columns=[name for column in columns for name in (f"+{column}", "objects")],
+        images=map(row, starts),
+    )
+
+
+def _title(recipe: Recipe) -> list[str]:
+    generators = [f"{part.generator.name}, version {part.generator.version}" for part in recipe.all_parts]
+    facts = f"{recipe.facts()}, seed {recipe.seed}"
+    if not recipe.is_scene and not recipe.parts:
+        size = recipe.canvas.size
+        facts = (
+            f"{recipe.num_categories:,} categories x {recipe.num_instances:,} instances, "
+            f"{size} x {size} pixels, seed {recipe.seed}"
+        )
+    return [f"{'; '.join(dict.fromkeys(generators))}, recipe {recipe.id}", facts]
+
+
+def _draw_grid(grid: _Grid, title: list[str], size: int) -> Image.Image:
+    font_size = int(np.clip(size // 8, 12, 20))
     font = ImageFont.load_default(size=font_size)
-    # Instance numbers must not run into each other, however small the images are.
-    narrowest = max(_width(font, str(column)) for column in columns) + _GAP
-    left = _MARGIN + max(_width(font, drawer.categories[row].name) for row in rows) + 2 * _GAP
-    room = (_WIDEST - left - _MARGIN) // len(columns) - _GAP
-    size = recipe.canvas.size
+    # Names of columns must not run into each other, however small the images are.
+    narrowest = max(_width(font, column) for column in grid.columns) + _GAP
+    left = _MARGIN + max(_width(font, row) for row in grid.rows) + 2 * _GAP
+    room = (_WIDEST - left - _MARGIN) // len(grid.columns) - _GAP
     side = max(1, min(size * max(1, min(_SMALLEST, room) // size), room))
     pitch = max(side + _GAP, narrowest)
 
-    generator = recipe.all_parts[0].generator
-    title = [
-        f"{generator.name}, version {generator.version}, recipe {recipe.id}",
-        f"{recipe.num_categories:,} categories x {recipe.num_instances:,} instances, "
-        f"{recipe.canvas.size} x {recipe.canvas.size} pixels, seed {recipe.seed}",
-    ]
     line = font_size + _GAP
     top = _MARGIN + (len(title) + 1) * line + _GAP
-    width = max(left + len(columns) * pitch, _MARGIN + max(_width(font, text) for text in title)) + _MARGIN
+    width = max(left + len(grid.columns) * pitch, _MARGIN + max(_width(font, text) for text in title)) + _MARGIN
     # A row is at least as high as its label.
     row_pitch = max(side + _GAP, line)
-    sheet = Image.new("RGB", (width, top + len(rows) * row_pitch + _MARGIN), _PAPER)
+    sheet = Image.new("RGB", (width, top + len(grid.rows) * row_pitch + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for i, text in enumerate(title):
         pen.text((_MARGIN, _MARGIN + i * line), text, fill=_INK, font=font)
-    for j, column in enumerate(columns):
-        pen.text((left + j * pitch + side // 2, top - _GAP), str(column), fill=_INK, font=font, anchor="ms")
-    for i, row in enumerate(rows):
+    for j, column in enumerate(grid.columns):
+        pen.text((left + j * pitch + side // 2, top - _GAP), column, fill=_INK, font=font, anchor="ms")
+    for i, (row, images) in enumerate(zip(grid.rows, grid.images, strict=True)):
         y = top + i * row_pitch
-        pen.text((left - 2 * _GAP, y + side // 2), drawer.categories[row].name, fill=_INK, font=font, anchor="rm")
-        images, _ = drawer.draw_batch([row * recipe.num_instances + column for column in columns])
+        pen.text((left - 2 * _GAP, y + side // 2), row, fill=_INK, font=font, anchor="rm")
         for j, pixels in enumerate(images):
             image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
             if side != size:
@@ -105,8 +165,7 @@ def preview(
     Args:
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         out: the PNG to write; its folder is made where it is missing.
-        categories: rows, spread evenly over the recipe's categories.
-        instances: columns, spread evenly over a category's instances.
+        categories, instances: rows and columns, as of :func:`contact_sheet`.
         overwrite: replace a file that is there.
         workers: processes to search categories with.
         progress: called with the number of categories found so far; None: a bar on a terminal and in a notebook.
@@ -136,6 +195,21 @@ def _spread(available: int, wanted: int, what: str) -> list[int]:
     if wanted < 1:
         raise ConfigError(f"{what}: {wanted} is not allowed: must be at least 1")
     return [int(i) for i in np.linspace(0, available - 1, min(wanted, available)).round()]
+
+
+def _spread_over_parts(available: list[int], wanted: int) -> list[int]:
+    """Labels that are spread evenly over the categories of each part. Every part has one, if there are enough rows."""
+    if wanted < len(available):
+        chosen = _spread(len(available), wanted, "categories")
+        return [sum(available[:part]) for part in chosen]
+    rows = [1] * len(available)
+    for _ in range(min(wanted, sum(available)) - len(available)):
+        # The next row goes to the part with the most categories a row (D'Hondt's method).
+        shares = [count / (given + 1) if given < count else 0 for count, given in zip(available, rows, strict=True)]
+        rows[int(np.argmax(shares))] += 1
+    firsts = np.cumsum(available) - available
+    pairs = zip(firsts.tolist(), available, rows, strict=True)
+    return [first + row for first, count, given in pairs for row in _spread(count, given, "categories")]
 
 
 def _width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> int:

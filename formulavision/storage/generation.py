@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category
+from formulavision.recipes.categories import find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
@@ -41,7 +42,7 @@ from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import (
     category_files,
     category_folders,
-    find_all_categories,
+    find_background,
     from_own_folders,
     with_own_folders,
     write_categories,
@@ -142,7 +143,7 @@ def generate(
     # The categories are read before anything is overwritten: their folder may be the store itself.
     recipe = from_own_folders(recipe, root)
     from_files = any(part.categories.sha256 is not None for _, part in category_folders(recipe))
-    given = find_all_categories(recipe, workers=workers) if from_files else None
+    given = find_categories(recipe, workers=workers) + find_background(recipe) if from_files else None
     files = (RECIPE, *category_files(recipe), MANIFEST, f"{INCOMPLETE}/")
     bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
     try:
@@ -176,9 +177,9 @@ def _fill(
     (root / INCOMPLETE).mkdir(exist_ok=True)
     for leftover in (root / INCOMPLETE).glob("*.partial"):  # of writers that were killed
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    found = given or find_all_categories(
+    found = given or find_categories(
         recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
-    )
+    ) + find_background(recipe, workers=workers)
     _write_recipe(root, recipe, found)
     categories = found[: recipe.num_categories]
     drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from formulavision.generators.contract import Category
-from formulavision.recipes.categories import find_categories, find_categories_of_part
+from formulavision.recipes.categories import find_categories_of_part
 from formulavision.recipes.category_files import CATEGORIES, holds_categories, write_file
 from formulavision.recipes.parts import Part, category_prefixes
 from formulavision.recipes.recipe import Recipe
@@ -23,7 +23,7 @@ from formulavision.recipes.scenes import SceneSettings
 __all__ = [
     "category_files",
     "category_folders",
-    "find_all_categories",
+    "find_background",
     "from_own_folders",
     "part_categories",
     "with_own_folders",
@@ -39,22 +39,18 @@ def category_files(recipe: Recipe) -> list[str]:
     return [(Path(folder) / CATEGORIES).as_posix() for folder, _ in category_folders(recipe)]
 
 
-def find_all_categories(
-    recipe: Recipe, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
-) -> list[Category]:
-    """The categories of all parts, in the order of labels, and after them those of the scene's background.
+def find_background(recipe: Recipe, *, workers: int = 1) -> list[Category]:
+    """The categories of the scene's background; none where there is no background.
 
     Args, Raises: as of :func:`formulavision.recipes.categories.find_categories`.
     """
-    found = find_categories(recipe, workers=workers, progress=progress)
-    for folder, part in category_folders(recipe):
-        if folder == _BACKGROUND:
-            found += find_categories_of_part(recipe, part, workers=workers)
-    return found
+    parts = [part for folder, part in category_folders(recipe) if folder == _BACKGROUND]
+    return [category for part in parts for category in find_categories_of_part(recipe, part, workers=workers)]
 
 
 def write_categories(recipe: Recipe, found: list[Category], root: Path) -> None:
-    """Write the categories that :func:`find_all_categories` gave into the store in ``root``."""
+    """Write the categories of all parts and of the background into the store in ``root``; see
+    :func:`part_categories`."""
     for folder, part, own in part_categories(recipe, found):
         write_file(own, part.generator.build(recipe.canvas, recipe.seed), root / folder)
 
@@ -63,7 +59,7 @@ def part_categories(recipe: Recipe, found: list[Category]) -> Iterator[tuple[str
     """The folder in a store, the part and its categories under their own names, for each part and the background.
 
     Args:
-        found: what :func:`find_all_categories` gave.
+        found: the categories of all parts, in the order of labels, and after them those of the background.
     """
     rest = iter(found)
     for (folder, part), prefix in zip(

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from isal import isal_zlib
-from jaxtyping import UInt16
+from jaxtyping import UInt8, UInt16
 from numba import uint8, uint32, uint64
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,6 +30,7 @@ __all__ = [
     "check_encoding",
     "decode_image",
     "decode_object_map",
+    "encode_gray",
     "encode_object_map",
     "encode_png",
 ]
@@ -87,17 +88,22 @@ def encode_png(image: NDArray[np.uint8], encoding: str = DEFAULT_ENCODING) -> by
     return _png(_head(width, height, 8, _GRAY), _deflate(_filter(pixels, height, 1)))
 
 
+def encode_gray(values: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]) -> bytes:
+    """Encode numbers of pixels as a gray PNG of as many bits, lossless."""
+    if values.dtype == np.uint8:
+        return encode_png(values[:, :, None])
+    height, width = values.shape
+    lines = values.astype(">u2").reshape(-1).view(np.uint8)  # the highest byte comes first (section 7.1)
+    return _png(_head(width, height, 16, _GRAY), _deflate(_filter(lines, height, 2)))
+
+
 def encode_object_map(object_map: UInt16[np.ndarray, "h w"], objects: int) -> bytes:
-    """Encode an object map as PNG, lossless: 8-bit gray up to 255 objects, 16-bit gray above.
+    """Encode an object map as PNG: 8-bit gray up to 255 objects, 16-bit gray above.
 
     Args:
         objects: number of objects in the image, also of those that others hide.
     """
-    if objects <= 255:
-        return encode_png(object_map.astype(np.uint8)[:, :, None])
-    height, width = object_map.shape
-    lines = object_map.astype(">u2").reshape(-1).view(np.uint8)  # the highest byte comes first (section 7.1)
-    return _png(_head(width, height, 16, _GRAY), _deflate(_filter(lines, height, 2)))
+    return encode_gray(object_map.astype(np.uint8) if objects <= 255 else object_map)
 
 
 @lru_cache(maxsize=64)

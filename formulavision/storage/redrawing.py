@@ -199,7 +199,7 @@ class _Comparison:
     def stored(self, index: int) -> _Drawn:
         if self.store.layout.scenes is None:
             return _Drawn(self.store.read(index))
-        return _Drawn.of_scene(self.store.scene(index), self.store.objects(index).boxes)
+        return _Drawn.of_scene(self.store.scene(index), self.store.boxes(index))
 
     def problems(self, index: int, drawn: _Drawn) -> list[str]:
         """The difference between an image and the stored one, in one line; nothing where they are equal."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from formulavision.generators.contract import Scene
@@ -117,7 +118,7 @@ class Store:
             StoreError: the scene is missing or damaged, or the store holds none.
         """
         index = int(positions([index], len(self))[0])
-        image, objects, size = self.read(index), self.objects(index), self.layout.size
+        image, objects, size = self.read(index), self._objects(index), self.layout.size
         with self._damaged("object map", index):
             object_map = decode_object_map(objects.png)
             if object_map.shape != (size, size):
@@ -137,12 +138,20 @@ class Store:
         reader, position = self._reader(index)
         return reader.image(position)
 
-    def objects(self, index: int) -> EncodedObjects:
-        """The encoded object map, the categories and the boxes of a scene's objects, at an index from 0.
+    def boxes(self, index: int) -> Int64[np.ndarray, "objects 4"]:
+        """Left, top, right and bottom of each object of a scene, in pixels; right and bottom are the first outside.
+
+        Four zeros for an object that has no box: with fewer visible pixels than the recipe's ``min_visible``. A
+        negative index counts from the end.
 
         Raises:
-            StoreError: they are missing or damaged, or the store holds no scenes.
+            IndexError: there is no such index.
+            TypeError: the index is no whole number.
+            StoreError: the scene is missing or damaged, or the store holds none.
         """
+        return self._objects(int(positions([index], len(self))[0])).boxes
+
+    def _objects(self, index: int) -> EncodedObjects:
         reader, position = self._reader(index)
         if reader.objects is None:
             raise StoreError(f"{self.path}: holds images with a label each, no scenes: its recipe has no 'scene'")

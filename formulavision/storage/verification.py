@@ -12,12 +12,13 @@ import numpy as np
 
 from formulavision.generators.contract import Category
 from formulavision.generators.streams import Stream, random_stream
+from formulavision.recipes.categories import find_categories
 from formulavision.recipes.category_files import CATEGORIES, read_folder
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Format, Piece
 from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums, layout_of
-from formulavision.storage.own_categories import find_all_categories, part_categories
+from formulavision.storage.own_categories import find_background, part_categories
 from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.storage.redrawing import redraw
 from formulavision.storage.store import Store
@@ -94,9 +95,11 @@ def verify(
             damaged_pieces.add(piece.number)
     if not drawable:
         return result
-    found = find_all_categories(store.recipe)
-    categories = found[: store.recipe.num_categories]
-    problems = [*_categories(store, found), *_structure(store, categories, store_format)]
+    categories = find_categories(store.recipe)
+    problems = [
+        *_categories(store, categories + find_background(store.recipe)),
+        *_structure(store, categories, store_format),
+    ]
     result.problems += problems
     if problems:
         return result  # images of another recipe would be compared

@@ -296,7 +296,7 @@ def test_looking_imports_neither_torch_nor_numba(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("generate", "categories", "preview", "verify", "pretrain", "finetune"),
+        *("generate", "categories", "preview", "verify", "export-data", "pretrain", "finetune"),
         *("evaluate", "probe", "filters", "grad-cam", "per-class"),
     ],
 )

@@ -20,8 +20,9 @@ from formulavision.cli.plugins import range_text
 from formulavision.recipes.category_files import read_folder
 from formulavision.util.shipped import shipped_configs
 
-COMMANDS = ("generate", "categories", "preview", "verify", "bench", "plugins", "configs", "pretrain", "finetune",
-            "export", "evaluate", "probe", "filters", "grad-cam", "per-class", "compare", "report")  # fmt: skip
+COMMANDS = ("generate", "categories", "preview", "verify", "export-data", "bench", "plugins", "configs", "pretrain",
+            "finetune", "export", "evaluate", "probe", "filters", "grad-cam", "per-class", "compare",
+            "report")  # fmt: skip
 TINY = ["--categories", "3", "--instances", "4", "--size", "32"]
 CONFIGS = Path(__file__).parents[2] / "configs"
 

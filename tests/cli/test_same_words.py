@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "preview": fv.preview, "generate": fv.generate, "categories": fv.find_categories, "verify": fv.verify,
     "bench": fv.bench, "pretrain": fv.pretrain, "finetune": fv.finetune, "export": fv.export_model,
     "evaluate": fv.evaluate, "probe": fv.probe, "filters": fv.first_layer_filters, "grad-cam": fv.grad_cam_sheet,
-    "per-class": fv.per_class_difference, "compare": fv.compare, "report": fv.report,
+    "per-class": fv.per_class_difference, "compare": fv.compare, "report": fv.report, "export-data": fv.export_data,
 }  # fmt: skip
 """The function of each command."""
 

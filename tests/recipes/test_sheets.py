@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,16 @@ from PIL import Image
 from pydantic import Field
 
 import formulavision
-from formulavision import Category, Drawer, Generator, Params, Recipe
-from formulavision.recipes.sheets import contact_sheet, preview
+from formulavision import Category, Drawer, Generator, Params, Recipe, Scene
+from formulavision.recipes.sheets import (
+    _grid_of_instances,
+    _grid_of_scenes,
+    _spread_over_parts,
+    _title,
+    color_objects,
+    contact_sheet,
+    preview,
+)
 from formulavision.util.errors import ConfigError, StoreError
 
 
@@ -114,3 +123,75 @@ def test_what_cannot_be_drawn_on_a_device_is_told(tmp_path: Path) -> None:
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder"):
         preview(recipe(), tmp_path)
+
+
+# Several parts, and scenes
+
+
+def test_rows_are_spread_over_all_parts() -> None:
+    assert _spread_over_parts([9], 3) == [0, 4, 8]
+    assert _spread_over_parts([1000, 2, 3], 8) == [0, 200, 400, 599, 799, 999, 1000, 1002]
+    assert _spread_over_parts([3, 3], 100) == [0, 1, 2, 3, 4, 5]
+    assert _spread_over_parts([5, 5, 5], 2) == [0, 10]
+    assert _spread_over_parts([1, 1, 1], 3) == [0, 1, 2]
+
+
+def test_a_sheet_of_parts_has_their_names_and_images() -> None:
+    part = {"generator": Flat.name, "categories": 2, "instances": 3}
+    other = {"generator": {"name": Flat.name, "step": 10}, "categories": 1, "instances": 2}
+    several = Recipe.from_dict({"parts": [part, other], "canvas": {"size": 32, "padding": 0}})
+    assert grays(contact_sheet(several), 32) == [60, 61, 70, 71]  # the second part's are 60 and 70
+    drawer = Drawer(several)
+    grid = _grid_of_instances(drawer, 8, 10)
+    assert grid.rows == [category.name for category in drawer.categories]
+    assert grid.columns == ["0", "1"]
+    assert [[int(image.max()) for image in row] for row in grid.images] == [[60, 61], [70, 71], [60, 70]]
+
+
+SCENES: dict[str, Any] = {
+    "generator": {"name": "ifs", "dots": 1000},
+    "categories": 5,
+    "scene": {"objects": [2, 4]},
+    "images": 30,
+    "canvas": {"size": 64},
+}
+
+
+def test_a_sheet_of_scenes_shows_each_beside_its_objects() -> None:
+    drawer = Drawer(SCENES)
+    grid = _grid_of_scenes(drawer, 3, 5)
+    assert grid.rows == ["00000000", "00000014", "00000028"]
+    assert grid.columns == ["+0", "objects", "+1", "objects"]
+    scenes = drawer.draw_scenes([14, 15])
+    _, images, _ = grid.images
+    for position, scene in enumerate(scenes):
+        assert np.array_equal(images[2 * position], scene.image)
+        colored = images[2 * position + 1]
+        assert colored.shape == (64, 64, 3)
+        assert np.array_equal(colored.any(axis=2), scene.object_map > 0)
+    pixels = np.asarray(contact_sheet(SCENES, categories=3, instances=5))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (64, 64, 3))[:, :, 0]
+    (places,) = {len(np.argwhere((windows == image).all(axis=(2, 3, 4)))) for image in images[1::2]}
+    assert places == 1
+
+
+def test_a_sheet_has_no_more_scenes_than_the_recipe() -> None:
+    grid = _grid_of_scenes(Drawer({**SCENES, "images": 3}), 8, 20)
+    assert (grid.rows, len(grid.columns)) == (["00000000"], 6)
+    for wanted in ({"instances": 0}, {"categories": 0}):
+        with pytest.raises(ConfigError, match=r"0 is not allowed: must be at least 1"):
+            contact_sheet(SCENES, **wanted)
+
+
+def test_objects_of_different_categories_and_neighbours_of_the_same_have_different_colors() -> None:
+    object_map = np.arange(7, dtype=np.uint16).reshape(1, 7)
+    colored = color_objects(Scene(np.zeros((1, 7, 1), np.uint8), object_map, np.array([0, 0, 0, 1, 2, 1])))
+    assert len(np.unique(colored[0], axis=0)) == 7
+    assert not colored[0, 0].any()
+
+
+def test_titles_say_what_is_shown() -> None:
+    assert _title(Recipe.from_dict(SCENES))[1] == (
+        "30 scenes of 64 x 64, gray, with 2 to 4 objects of 5 ifs categories, seed 1"
+    )
+    assert _title(recipe())[1] == "9 categories x 9 instances, 32 x 32 pixels, seed 1"

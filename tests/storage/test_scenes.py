@@ -93,7 +93,7 @@ def test_the_boxes_are_those_of_objects_that_are_visible_and_zeros_for_others(fo
     store = generate(recipe, tmp_path / "store", format=format)
     hidden = 0
     for index in range(len(store)):
-        scene, boxes = store.scene(index), store.objects(index).boxes
+        scene, boxes = store.scene(index), store.boxes(index)
         assert boxes.shape == (12, 4)
         seen = visible_pixels(scene.object_map, 12) >= 60
         assert np.array_equal(boxes[seen], objects_target(scene, 60).boxes)
@@ -393,7 +393,7 @@ def check_rows(store: Store, rows: Any, image: str = "image", objects: str | Non
         if objects is not None:
             assert np.array_equal(np.asarray(row[objects]), scene.object_map)
         assert row["object_categories"] == scene.categories.tolist()
-        assert row["boxes"] == store.objects(index).boxes.tolist()
+        assert row["boxes"] == store.boxes(index).tolist()
         count += 1
     assert count == len(store)
 

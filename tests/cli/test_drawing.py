@@ -1,0 +1,59 @@
+"""What the commands that draw say of scenes and of several parts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from formulavision.cli import app
+
+SCENES = ["--plugin", "ifs", "--categories", "3", "--size", "64", "--set", "generator.dots=1000",
+          "--set", "scene.objects=[1,8]", "--set", "images=12"]  # fmt: skip
+PARTS = """
+parts:
+  - {generator: {name: perlin}, categories: 2, instances: 3}
+  - {generator: {name: bezier}, categories: 1, instances: 4}
+canvas: {size: 16, padding: 0}
+"""
+
+
+def said(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize(("format", "files"), [("parquet", ""), ("imagefolder", ", 24 files")])
+def test_generate_says_what_scenes_it_draws(format: str, files: str, tmp_path: Path) -> None:
+    first, second, *_ = said("generate", *SCENES, "--format", format, "--out", tmp_path / "store").splitlines()
+    facts = "12 scenes of 64 x 64, gray, with 1 to 8 objects of 3 ifs categories"
+    assert re.fullmatch(rf"{facts} \(recipe [0-9a-f]{{16}}{files}\)", first)
+    assert second.startswith(f"{tmp_path / 'store'}: 12 scenes, ")
+    verified = said("verify", tmp_path / "store", "--all")
+    assert "12 of 12 images drawn again: all as the recipe says" in verified
+
+
+def test_generate_says_what_parts_it_draws(tmp_path: Path) -> None:
+    (tmp_path / "parts.yaml").write_text(PARTS)
+    first = said("generate", tmp_path / "parts.yaml", "--out", tmp_path / "store").splitlines()[0]
+    assert first.startswith("perlin: 2 categories x 3 images; bezier: 1 categories x 4 images of 16 x 16, gray (recipe")
+
+
+def test_a_sheet_of_scenes_is_drawn(tmp_path: Path) -> None:
+    arguments = [argument for argument in SCENES if argument not in ("--categories", "3")]
+    told = said("preview", *arguments, "--set", "categories=3", "--out", tmp_path / "sheet.png")
+    assert told.startswith(f"{tmp_path / 'sheet.png'}: ifs, recipe ")
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "setting", ["scene.objects=0", "scene.objects=70000", "scene.size=1.5", "target=class", "images=0", "scene=mine"]
+)
+def test_scenes_that_cannot_be_are_refused_in_one_line(setting: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["generate", *SCENES, "--set", setting, "--out", str(tmp_path / "store")])
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()

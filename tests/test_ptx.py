@@ -108,5 +108,13 @@ def test_what_must_not_be_done_is_refused(code: str, error: type[Exception]) -> 
         run(code)
 
 
+def test_threads_that_exchange_values_wait_for_those_that_jump_back() -> None:
+    code = (
+        "setp.lt.s32 %p1, %r4, 40;\n\t@%p1 bra $L__far;\n$L__near:\n\tredux.sync.add.s32 %r5, %r2, -1;\n"
+        "\tst.global.b32 [ %rd2 + 0 ], { %r5 };\n\tret;\n$L__far:\n\tbra $L__near;"
+    )
+    assert set(run(code)) == {496, 1520}
+
+
 def test_atomic_maxima_of_many_threads_leave_the_highest() -> None:
     assert run("atom.global.gpu.relaxed.max.s32 %r5, [ %rd1 + 8 ], %r4;")[:4] == [0, 0, 127, 0]

@@ -5,6 +5,7 @@ from . import mersenne as mersenne
 from . import noise_fields as noise_fields
 from . import noise_fields_triton as noise_fields_triton
 from . import pixel_lines as pixel_lines
+from . import pixel_lines_triton as pixel_lines_triton
 from . import points as points
 from . import points_triton as points_triton
 from . import polylines as polylines

@@ -8,8 +8,8 @@ al., "SegRCDB: Semantic Segmentation via Formula-Driven Supervised Learning", IC
                    they have in common, ``parameters.py``: the parameters of a recipe
 ``independent.py`` categories and instances with counter-based random numbers
 ``published.py``   categories and instances of the published programs, along their random streams
-``shapes.py``      polygons of a contour, and their pixels
-``drawing.py``     contours of a batch
+``shapes.py``      polygons of a contour, and their pixels; ``shapes_triton.py`` is its twin on a GPU
+``drawing.py``     contours of a batch and of a scene on the CPU; ``drawing_on_device.py`` on a GPU
 ================== ==============================================================================================
 """
 

@@ -18,6 +18,10 @@ from .independent import CONTOUR_COLUMNS, independent_contour, shapes_of
 from .parameters import RcdbParams
 
 if TYPE_CHECKING:
+    import torch
+
+    from formulavision import DeviceRenderer
+
     from .drawing import Contour
 
 __all__ = ["Rcdb"]
@@ -92,6 +96,16 @@ class Rcdb(ContourGenerator):
         key = shapes.kernel_key(self.seed, b"inst")
         placed = shapes_of(self.params, uniform[:, :3])
         return drawing.independent_contours(self.params, size, key, category, instances, placed, uniform[:, 3:])
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        if self.is_published or not runs_on(device):
+            return None
+        from .drawing_on_device import RcdbRenderer
+
+        size, background = self.canvas.size, int(self.background)
+        return RcdbRenderer(self.params, size, self.seed, background, self.uniforms, categories, device)
 
     def draw(
         self,

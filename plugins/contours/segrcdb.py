@@ -16,9 +16,17 @@ from .independent import CONTOUR_COLUMNS, SHAPE_COLUMNS, independent_contour, in
 from .parameters import SegRcdbParams
 
 if TYPE_CHECKING:
+    import torch
+
+    from formulavision import DeviceScenes
+
     pass
 
 if TYPE_CHECKING:
+    import torch
+
+    from formulavision import DeviceScenes
+
     from .drawing import Contour
 
 __all__ = ["SegRcdb"]
@@ -138,6 +146,15 @@ class SegRcdb(ContourGenerator):
             shapes.look_up(owners, np.concatenate(objects_of_lines), object_map)
         channels = np.repeat(image[:, :, None], self.canvas.channels, axis=2)
         return Scene(channels, object_map, np.array(labels))
+
+    def device_scenes(self, categories: Sequence[Category], device: torch.device) -> DeviceScenes | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        if self.is_published or not runs_on(device):
+            return None
+        from .drawing_on_device import SegRcdbScenes
+
+        return SegRcdbScenes(self.params, self.canvas.size, self.seed, self.uniforms, categories, device)
 
     @functools.cached_property
     def streams(self) -> WalkedStreams:

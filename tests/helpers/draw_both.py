@@ -31,6 +31,19 @@ def draw_both(
         return drawer.draw_instances(*places), on_device.draw_instances(*places).cpu().numpy()
 
 
+def draw_scenes_both(device: torch.device, recipe: dict[str, Any], numbers: Sequence[int]) -> None:
+    """Draw scenes on the CPU and on a device, and compare images, object maps and categories, bit for bit."""
+    drawer = Drawer(Recipe.from_dict(recipe))
+    on_device = DeviceDrawer(drawer, device)
+    assert on_device.native
+    expected = drawer.draw_scenes(np.array(numbers))
+    images, object_maps, categories = on_device.draw_scenes(np.array(numbers))
+    assert expected.object_maps.any()
+    assert np.array_equal(images.cpu().numpy(), expected.images)
+    assert np.array_equal(object_maps.cpu().numpy(), expected.object_maps)
+    assert all(np.array_equal(*labels) for labels in zip(categories, expected.categories, strict=True))
+
+
 def draw_with_masks(drawer: Drawer, category: Category, weight: int, masks: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """A fractal with given masks of its patches, one a point: uint8 [size, size, channels], without a flip."""
     generator: Any = drawer.generator

@@ -1,7 +1,8 @@
 """Runs compiled kernels without a GPU: an emulator of what Triton's PTX uses, all threads of a grid side by side.
 
 A register is a numpy array with a number for each thread. Threads that a branch separates meet again where their code
-does: what runs next is the earliest block that a thread waits at. It is stricter than a GPU: what is wrong on some
+does: what runs next is the earliest block that a thread waits at, and where threads exchange values, or meet at a
+barrier, they wait for the others of their warp or block. It is stricter than a GPU: what is wrong on some
 GPUs or on some days, or would round otherwise than the CPU, is an error here. So it is with an instruction or a
 modifier that is not known, a register that nothing was written to, an address outside of the arrays that a launch
 got, to read or store again in a launch what it has stored, and a barrier at which a part of a block is missing.
@@ -11,6 +12,7 @@ What instructions do is said in NVIDIA's "Parallel Thread Execution ISA".
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -401,6 +403,27 @@ class Program:
                 raise NotImplementedError(line)
         after_jumps = (i + 1 for i, line in enumerate(self.lines) if line.name in ("bra", "ret"))
         self.starts = sorted({0, *self.labels.values(), *after_jumps, len(self.lines)})
+        self.groups = {start: self._group(start, end) for start, end in itertools.pairwise(self.starts)}
+
+    def _group(self, start: int, end: int) -> int:
+        """The number of threads that must do these lines together."""
+        names = {line.name for line in self.lines[start:end]}
+        return self.block_size if "bar" in names else WARP if names & {"shfl", "redux"} else 1
+
+    def _next(self, place: NDArray[np.int64]) -> tuple[int, Mask]:
+        """The first lines that can be done, and the threads that do them.
+
+        Others of a warp may be at lines further down, from where they jump back.
+        """
+        start = int(place.min())
+        while start < len(self.lines):
+            there = place == start
+            if self.groups[start] > 1:
+                there &= np.repeat(there.reshape(-1, self.groups[start]).all(axis=1), self.groups[start])
+            if there.any():
+                return start, there
+            start = int(place[place > start].min(initial=len(self.lines)))
+        raise AssertionError("threads wait for others that do not come")
 
     def run(self, grid: tuple[int, ...], arguments: Sequence[Any]) -> None:
         """Run a grid.
@@ -423,8 +446,8 @@ class Program:
         threads = Threads(grid, self.block_size, memory, self.shared, [*parameters, 0, 0])
         place = np.zeros(threads.count, np.int64)  # the line that each thread is at
         with np.errstate(all="ignore"):
-            while (start := int(place.min())) < len(self.lines):
-                there = place == start
+            while place.min() < len(self.lines):
+                start, there = self._next(place)
                 end = self.starts[self.starts.index(start) + 1]
                 place[there] = end
                 for line in self.lines[start:end]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from draw_both import draw_both
+from draw_both import draw_both, draw_scenes_both
 from numpy.typing import NDArray
 
 from formulavision import Category, Drawer, Recipe
@@ -185,6 +185,85 @@ def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, chan
     one, other = images
     assert one.any()
     assert np.abs(one.astype(int) - other).max() <= (0 if device.type == "cpu" else 1)
+
+
+# Contours ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        if_interpreted(["generator.lines_max=2", "generator.vertices_max=5", "generator.outline=ring"]),
+        if_compiled([]),
+        if_compiled(["generator.outline=ring", "canvas.channels=3", "generator.gray=light-on-black"]),
+        if_compiled(["generator.outline=filled", "canvas.size=141", "seed=4294967301"]),
+        if_compiled(["generator.vertices_max=600", "generator.vertices_mean=400", "generator.lines_max=3"]),
+        if_compiled(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"]),
+    ],
+    ids=" ".join,
+)
+def test_contours_are_the_same(device: torch.device, changes: list[str]) -> None:
+    """Also where lines lead far out of the canvas."""
+    labels, instances = ([0, 1], [0, 2**33]) if INTERPRETED else ([0, 3, 7, 0], [0, 19, 2**33 + 5, 1])
+    images = draw_both(device, "rcdb", changes, labels, instances, categories=8)
+    assert np.array_equal(*images)
+    assert len(np.unique(images[0])) > 2
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        "filled",
+        pytest.param("lines", marks=pytest.mark.slow),
+        pytest.param("ring", marks=pytest.mark.slow),
+    ],
+)
+def test_contours_as_objects_of_scenes_are_the_same(device: torch.device, outline: str) -> None:
+    small = {"lines_max": 2, "vertices_max": 6} if INTERPRETED else {}
+    recipe = {
+        "parts": [{"generator": {"name": "rcdb", "outline": outline, "start_pos": 100, **small}, "categories": 4}],
+        "scene": {"objects": [1, 2] if INTERPRETED else [2, 5], "size": [0.5, 0.9]},
+        "images": 4,
+        "canvas": {"size": 32, "padding": 0},
+    }
+    draw_scenes_both(device, recipe, [1] if INTERPRETED else [0, 1, 3])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        if_interpreted({"mask": "M2", "lines_max": 2, "vertices_max": 5, "objects": 2}),
+        if_compiled({}),
+        if_compiled({"mask": "M2", "objects": 4, "lines_max": 4}),
+        if_compiled({"mask": "M3", "objects": 9, "lines_max": 4}),
+        if_compiled({"objects": 300, "lines_max": 2}),
+    ],
+    ids=str,
+)
+def test_scenes_of_contours_are_the_same(device: torch.device, changes: dict[str, object]) -> None:
+    recipe = {
+        "generator": {"name": "segrcdb", **changes},
+        "categories": 20,
+        "scene": "own",
+        "canvas": {"size": 40, "padding": 0, "channels": 1 if INTERPRETED else 3},
+    }
+    draw_scenes_both(device, recipe, [5] if INTERPRETED else [5, 0, 2**33 + 1])
+
+
+@slow_if_interpreted
+def test_scenes_of_contours_do_not_depend_on_the_batch(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_support, "SCRATCH_BYTES", 4 * 40 * 40)
+    recipe = {"generator": {"name": "segrcdb", "objects": 3}, "scene": "own", "canvas": {"size": 40, "padding": 0}}
+    draw_scenes_both(device, recipe, [3, 0, 1])
+
+
+@pytest.mark.parametrize("name", ["rcdb", "segrcdb"])
+def test_published_contours_are_drawn_on_the_cpu(device: torch.device, name: str) -> None:
+    settings = {"published_categories": 4, "threads": 2}
+    settings.update({"published_instances": 2} if name == "rcdb" else {"published_images": 4, "objects": 2})
+    scene = {"scene": "own"} if name == "segrcdb" else {"instances": 2}
+    data = {"generator": {"name": name, "random": "published", **settings}, "categories": 4, "canvas": {"size": 32}}
+    assert not DeviceDrawer(Drawer(Recipe.from_dict({**data, **scene})), device).native
 
 
 # What is drawn on the CPU all the same ------------------------------------------------------------------------------

@@ -105,10 +105,13 @@ def categories(
     from formulavision.recipes.categories import find_categories
     from formulavision.recipes.category_files import write_folder
     from formulavision.util.console import say
+    from formulavision.util.errors import ConfigError
     from formulavision.util.progress import progress_bars
     from formulavision.util.text import counted
 
     recipe = o.make_recipe(name, plugin, categories=count, size=size, seed=seed, settings=settings)
+    if recipe.parts:
+        raise ConfigError(f"recipe: has parts of {recipe.generator_names}: name one generator, whose folder it will be")
     total = recipe.num_categories
     with progress_bars() as bars:
         found = find_categories(recipe, workers=o.count_workers(workers), progress=lambda n: bars.categories(n, total))

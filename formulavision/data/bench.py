@@ -36,6 +36,8 @@ _FEWEST_CATEGORIES = 4
 """Categories of a measured store, at least: some take longer to draw than others."""
 _DEVICE_IMAGES, _DEVICE_BYTES = 256, 1_000_000_000
 """Images that a device draws at once, where their memory is no more than this."""
+_SCENES = 16
+"""Scenes that are drawn at once."""
 _STORES = 3
 """Times that a store is generated; the first may compile."""
 _MOST_CATEGORIES = 10_000
@@ -51,7 +53,8 @@ class RecipeCost:
     Attributes:
         recipe: the recipe.
         device: the device that draws: cpu, or the name of a GPU.
-        categories_per_second: categories found in a second of one core; None where there is nothing to search.
+        categories_per_second: categories found in a second of one core; None where there is nothing to search, and for
+            scenes.
         draw_ms: milliseconds to draw an image in random order, as training on demand does; on a GPU up to 256 images
             at once, which stay in its memory.
         store_ms: milliseconds to draw an image in the order of a store, to encode it as PNG and to write it in the
@@ -104,11 +107,16 @@ def bench(
         raise ConfigError(f"seconds: {seconds:g} is not allowed: must be above 0 and at most 60")
     check_device(device)
     recipe = as_recipe(recipe)
-    _search(recipe, 0)  # compiles kernels
-    categories, rate = _search(recipe, seconds)
+    if recipe.parts and not recipe.is_scene:
+        raise ConfigError("recipe: has several parts, which take different times: measure a recipe of each part")
+    categories: list[Category] = []  # scenes are drawn with all categories, and the search for these is not measured
+    rate = None
+    if not recipe.is_scene:
+        _search(recipe, 0)  # compiles kernels
+        categories, rate = _search(recipe, seconds)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        drawer = Drawer(_sample(recipe, root / "drawn", categories, recipe.num_instances), device=device, note=note)
+        drawer = Drawer(_sample(recipe, root / "drawn", categories, _instances(recipe)), device=device, note=note)
         _draw_seconds(drawer, 0)
         drawn = _draw_seconds(drawer, seconds)
         stored, image_bytes = _store_seconds(recipe, root, categories, seconds / drawn / _STORES, device)
@@ -153,13 +161,22 @@ def _search(recipe: Recipe, seconds: float) -> tuple[list[Category], float | Non
 
 
 def _sample(recipe: Recipe, folder: Path, categories: Sequence[Category], instances: int) -> Recipe:
-    """The recipe with some of its categories, which are written to a folder, and with fewer instances."""
+    """The recipe with some of its categories, which are written to a folder, and with fewer instances; or with all of
+    its categories and fewer scenes."""
+    if recipe.is_scene:
+        return Recipe.from_dict({**recipe.to_dict(), "images": instances})
     write_folder(list(categories), folder, overwrite=True)
     return Recipe.from_dict({**recipe.to_dict(), "categories": {"folder": str(folder)}, "instances": instances})
 
 
+def _instances(recipe: Recipe) -> int:
+    return len(recipe) if recipe.is_scene else recipe.num_instances
+
+
 def _draw_seconds(drawer: Drawer, seconds: float) -> float:
     """Seconds to draw an image in random order: the median over batches."""
+    if drawer.recipe.is_scene:
+        return _draw_scene_seconds(drawer, seconds)
     if drawer.device_drawer is not None:
         return _draw_seconds_there(drawer, drawer.device_drawer, seconds)
     random = np.random.default_rng(0)
@@ -193,6 +210,22 @@ def _draw_seconds_there(drawer: Drawer, device_drawer: DeviceDrawer, seconds: fl
     return _median(draw, seconds) / number
 
 
+def _draw_scene_seconds(drawer: Drawer, seconds: float) -> float:
+    """Seconds to draw a scene in random order: the median over batches."""
+    random = np.random.default_rng(0)
+    device_drawer, number = drawer.device_drawer, min(_SCENES, drawer.batch_size)
+
+    def draw() -> None:
+        numbers = random.integers(len(drawer), size=number)
+        if device_drawer is None:
+            drawer.draw_scenes(numbers)
+        else:
+            device_drawer.draw_scenes(numbers)
+            device_drawer.wait()
+
+    return _median(draw, seconds) / number
+
+
 def _store_seconds(
     recipe: Recipe, root: Path, categories: Sequence[Category], images: float, device: str
 ) -> tuple[float, float]:
@@ -202,8 +235,8 @@ def _store_seconds(
     with one image a category is subtracted: the time that a store takes whatever its size. Where that is nearly all of
     the time, the rest is noise; the whole time, divided by the images, counts instead.
     """
-    chosen = categories[: max(_FEWEST_CATEGORIES, round(images / recipe.num_instances))]
-    instances = min(recipe.num_instances, max(2, round(images / len(chosen))))
+    chosen = categories[: max(_FEWEST_CATEGORIES, round(images / _instances(recipe)))]
+    instances = min(_instances(recipe), max(2, round(images / max(1, len(chosen)))))
     least, few, _ = _store(recipe, root, chosen, 1, device)
     most, many, size = _store(recipe, root, chosen, instances, device)
     if many == few or most - least < most / 5:

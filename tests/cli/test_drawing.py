@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import formulavision as fv
 from formulavision.cli import app
 
 SCENES = ["--plugin", "ifs", "--categories", "3", "--size", "64", "--set", "generator.dots=1000",
@@ -17,6 +18,14 @@ parts:
   - {generator: {name: perlin}, categories: 2, instances: 3}
   - {generator: {name: bezier}, categories: 1, instances: 4}
 canvas: {size: 16, padding: 0}
+"""
+COMPOSED = """
+parts:
+  - {generator: {name: perlin}, categories: 2, object: fill}
+  - {generator: {name: bezier}, categories: 1}
+scene: {objects: 2}
+images: 30
+canvas: {size: 64}
 """
 
 
@@ -57,3 +66,28 @@ def test_scenes_that_cannot_be_are_refused_in_one_line(setting: str, tmp_path: P
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "store").exists()
+
+
+def test_categories_of_several_parts_are_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "parts.yaml").write_text(PARTS)
+    command = ["categories", str(tmp_path / "parts.yaml"), "--out", str(tmp_path / "cats")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "error: recipe: has parts of perlin, bezier: name one generator, whose folder it will be"
+    ]
+    assert not (tmp_path / "cats").exists()
+
+
+def test_bench_measures_scenes_and_refuses_several_parts_without(tmp_path: Path) -> None:
+    (tmp_path / "parts.yaml").write_text(PARTS)
+    result = CliRunner().invoke(app, ["bench", str(tmp_path / "parts.yaml"), "--seconds", "0.01"])
+    assert result.exit_code == 2
+    assert result.stderr.strip().splitlines()[-1].endswith("measure a recipe of each part")
+    (tmp_path / "scenes.yaml").write_text(COMPOSED)
+    cost = fv.bench(tmp_path / "scenes.yaml", seconds=0.01)
+    assert min(cost.draw_ms, cost.store_ms, cost.image_bytes) > 0
+    assert cost.categories_per_second is None
+    assert cost.search_seconds(2) == 0
+    table = said("bench", tmp_path / "scenes.yaml", "--seconds", "0.01")
+    assert re.search(r"scenes +cpu +30 +64 ", table)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from formulavision import SceneSettings
 from formulavision.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +46,11 @@ def test_the_architecture_says_where_everything_is() -> None:
         (
             "writing-a-generator.md",
             "python",
-            ["third_party/rings/formulavision_rings.py", "third_party/ribbons/formulavision_ribbons.py"],
+            [
+                "third_party/rings/formulavision_rings.py",
+                "third_party/ribbons/formulavision_ribbons.py",
+                "third_party/coins/formulavision_coins.py",
+            ],
         ),
         ("drawing-on-a-gpu.md", "python", ["helpers/discs.py", "generators/test_discs.py"]),
     ],
@@ -69,6 +76,20 @@ def test_the_examples_of_stores_run(number: int, tmp_path: Path, monkeypatch: py
     examples = blocks(ROOT / "docs" / "stores.md", "python")
     assert len(examples) == 5
     exec(examples[number], {})
+
+
+def test_the_recipe_of_the_page_on_scenes_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = blocks(ROOT / "docs" / "scenes.md", "yaml")
+    Path("scenes.yaml").write_text(recipe)
+    names: dict[str, Any] = {}
+    for example in blocks(ROOT / "docs" / "scenes.md", "python"):
+        exec(example, names)
+    assert names["image"].shape == (3, 224, 224) and len(names["target"]["boxes"]) > 0
+    listed = (ROOT / "docs" / "scenes.md").read_text().partition("| setting of `scene`")[2].partition("\n\n")[0]
+    settings = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", listed, re.MULTILINE))
+    shown = {name: json.loads(value) if value[0] in "[0123456789ntf" else value for name, value in settings.items()}
+    assert shown == SceneSettings().model_dump(mode="json")
 
 
 @pytest.mark.parametrize(("document", "command"), commands())

@@ -17,7 +17,7 @@ from formulavision.recipes import composition
 from formulavision.recipes.drawing import DeviceDrawer
 from formulavision.recipes.scenes import SIZE_STEPS, ScenePlanner, SceneSettings
 
-RINGS = Path(__file__).parents[1] / "third_party" / "rings" / "formulavision_rings.py"
+THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 DATA: dict[str, Any] = {
     "parts": [
         {"generator": {"name": "ifs", "dots": 2000}, "categories": 12},
@@ -69,11 +69,14 @@ class Dots(Generator):
 @pytest.fixture(autouse=True)
 def more_generators() -> Iterator[None]:
     before = dict(plugins().generators)
-    specification = importlib.util.spec_from_file_location("formulavision_rings", RINGS)
-    assert specification is not None and specification.loader is not None
-    rings = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(rings)
-    for generator in (rings.Rings, Blocks, Dots):
+    for name in ("rings", "coins"):
+        file = THIRD_PARTY / name / f"formulavision_{name}.py"
+        specification = importlib.util.spec_from_file_location(f"formulavision_{name}", file)
+        assert specification is not None and specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        module.register_generators(register)
+    for generator in (Blocks, Dots):
         register(generator)
     yield
     plugins().generators.clear()
@@ -215,6 +218,14 @@ def test_a_mask_says_where_the_object_is_even_where_it_is_black() -> None:
     for scene in drawer.draw_scenes(range(20)):
         rows = int(scene.categories[0]) + 1
         assert np.count_nonzero(scene.object_map) == 16 * rows and not scene.image.any()
+
+
+def test_the_tutorials_generator_has_an_object_inside_of_its_edge() -> None:
+    scene = scenes_of(**one_part("coins", objects=1, size=0.8, place="inside"), parts=[]).draw_scenes([4])[0]
+    rows, columns = np.nonzero(scene.object_map)
+    assert scene.object_map[int(rows.mean()), int(columns.mean())] == 1
+    ring = scene.object_map[scene.image[:, :, 0] == 0] == 0
+    assert ring.any() and scene.image[scene.object_map == 1].max() == 255
 
 
 def test_a_generator_that_fills_its_canvas_is_an_object_as_a_square() -> None:

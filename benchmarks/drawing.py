@@ -53,6 +53,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision import ConfigError, Drawer, Recipe
+from formulavision.rendering.compositing import compose
 from formulavision.storage.png import encode_png
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fractaldb-1k.yaml"
@@ -67,6 +68,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "bezier, 256 x 256, 8 cubic curves": {"generator": "bezier"},
     "perlin, 256 x 256, frequencies 10 and 10": {"generator": "perlin"},
+    "rcdb, 512 x 512": {
+        "generator": "rcdb", "categories": 10 * RUNS + 1, "instances": 1, "canvas": {"size": 512},
+    },
+    "segrcdb, scenes of 32 contours, 512 x 512": {
+        "generator": "segrcdb", "scene": "own", "images": 100, "canvas": {"size": 512},
+    },
+    "scenes of 8 ifs objects of 10,000 points, 256 x 256": {
+        "generator": {"name": "ifs", "dots": 10_000}, "scene": {"objects": 8}, "images": 100,
+    },
 }  # fmt: skip
 CATEGORY = {"bezier": 19, "perlin": 99}
 """The one that is drawn; of fractals, each run draws another."""
@@ -90,12 +100,27 @@ def report(drawing: float | None, encoding: float | None, size: int | None, name
 def time_ours(recipe: Recipe, name: str, runs: int = RUNS) -> None:
     drawer = Drawer(recipe)
     category = CATEGORY.get(recipe.all_parts[0].generator.name)
-    # Instance i of category i has a row of the table of its own, too.
-    indices = [(i if category is None else category) * recipe.num_instances + i for i in range(runs + 1)]
+    indices = list(range(runs + 1))
+    if not recipe.is_scene and recipe.num_instances > 1:
+        # Instance i of category i has a row of the table of its own, too.
+        indices = [(i if category is None else category) * recipe.num_instances + i for i in range(runs + 1)]
     drawing = median_ms(lambda i: drawer.draw(indices[i]), runs)
     images = [drawer.draw(index)[0] for index in indices]
     encoding = median_ms(lambda i: encode_png(images[i]), runs)
     report(drawing, encoding, round(statistics.mean(len(encode_png(image)) for image in images)), name)
+
+
+def time_composing(scenes: int = 64, objects: int = 8) -> None:
+    """The step that draws objects, which are drawn already, over scenes: a third of their pixels is lit."""
+    recipe = Recipe.from_dict({"generator": "ifs", "scene": {"objects": objects}, "images": scenes})
+    composer = Drawer(recipe).composer
+    assert composer is not None
+    (chunk,) = composer.chunks(composer.planner.plan(np.arange(scenes)))
+    pixels = (np.random.default_rng(0).random(chunk.pixel_bytes) < 1 / 3).astype(np.uint8) * np.uint8(127)
+    images, maps = np.zeros((scenes, 256, 256, 1), np.uint8), np.zeros((scenes, 256, 256), np.uint16)
+    masks = np.empty(0, np.uint8)
+    composing = median_ms(lambda i: compose(pixels, masks, chunk.rows, chunk.objects.colors, images, maps))
+    report(composing / scenes, None, None, f"of it, composing {objects} objects")
 
 
 def time_category(recipe: Recipe) -> None:
@@ -205,6 +230,7 @@ def main() -> None:
     time_category(fractaldb)
     for name, recipe in CASES.items():
         time_ours(Recipe.from_dict(recipe), name)
+    time_composing()
     time_baselines(Drawer(fractaldb).categories[0].parameters)
     time_search()
 

@@ -153,10 +153,19 @@ class RecipeDataset(Dataset[Item]):
             return f"{len(self):,} images of {self.num_categories:,} classes"
         return f"{self.num_categories:,} classes x {len(self) // self.num_categories:,} images"
 
+    def categories_of(self, epoch: int, index: int, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The categories of a scene's objects in training, int64 [objects]: those that are drawn, or in their place
+        those of label noise.
+
+        Args:
+            epoch: from 0; -1 for the recipe's own scenes, which have the same categories in every epoch.
+            index: of the scene in this dataset.
+        """
+        return drawn if self._replace is None else self._replace(epoch, index, drawn)
+
     def _target(self, scene: Scene, epoch: int, index: int) -> Any:
         """The target of a scene, as tensors."""
-        if self._replace is not None:
-            scene = scene._replace(categories=self._replace(epoch, index, scene.categories))
+        scene = scene._replace(categories=self.categories_of(epoch, index, scene.categories))
         target = scene_target(scene, self.target, self.num_categories, self.min_visible)
         if self.target == "class":
             return target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from formulavision.data.datasets import FormulaDataset
 from formulavision.data.loading import Batch, DrawnImages, EpochLoader, ImageDataset, Key, Prepared, make_batches
 from formulavision.recipes.drawing import DeviceDrawer, Drawer
+from formulavision.recipes.targets import MAX_CATEGORIES_8
 from formulavision.rendering.triton_support import upload
 
 __all__ = ["DeviceLoader", "DrawnOnDevice", "device_drawer", "make_device_loader"]
@@ -32,7 +34,11 @@ def device_drawer(dataset: ImageDataset, device: torch.device) -> DeviceDrawer |
     if not on_device.native:
         return None
     # Kernels are compiled when they first draw: now, rather than at the first step.
-    on_device.draw_instances(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    first = np.zeros(1, np.int64)
+    if drawer.recipe.is_scene:
+        on_device.draw_scenes(first)
+    else:
+        on_device.draw_instances(first, first)
     on_device.wait()
     return on_device
 
@@ -59,9 +65,20 @@ class DrawnOnDevice(Prepared):
         return self.drawer.device
 
     def _resized(self, keys: list[Key]) -> Batch:
+        if isinstance(self.source, FormulaDataset) and self.source.has_scenes:
+            return self._resized_scenes(self.source, keys)
         labels, categories, instances = self.source.find_instances(keys, fresh=self.fresh)
         images = self.drawer.draw_instances(categories, instances).permute(0, 3, 1, 2).contiguous()
         return self._at_size(images), upload(labels, self.device)
+
+    def _resized_scenes(self, source: FormulaDataset, keys: list[Key]) -> Batch:
+        images, object_maps, drawn = self.drawer.draw_scenes(source.find_scenes(keys, fresh=self.fresh))
+        places = [(epoch if self.fresh else -1, index) for epoch, index in keys]
+        categories = [source.categories_of(*place, own) for place, own in zip(places, drawn, strict=True)]
+        targets = scene_targets(object_maps, categories, source.target, source.num_categories, source.min_visible)
+        if targets.ndim == 3:
+            targets = self._mask_at_size(targets[:, None])[:, 0]
+        return self._at_size(images.permute(0, 3, 1, 2).contiguous()), targets
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
         top, left, mirrored = upload(windows, self.device)[:, :, None]
@@ -73,8 +90,42 @@ class DrawnOnDevice(Prepared):
         return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
+def scene_targets(
+    object_maps: torch.Tensor,
+    categories: Sequence[NDArray[np.int64]],
+    target: str,
+    num_categories: int,
+    min_visible: int,
+) -> torch.Tensor:
+    """Targets of scenes on the device that drew them, as of :class:`formulavision.data.datasets.RecipeDataset`.
+
+    Args:
+        object_maps: int32 [n, size, size].
+        categories: of the objects of each scene, int64 [objects] each.
+        target: class, labels or semantic.
+
+    Returns:
+        int64 [n], int8 [n, num_categories], or uint8 or int32 [n, size, size].
+    """
+    # The value of each object in the map, 0 for background and for places behind a scene's last object.
+    values = np.zeros((len(categories), 1 + max(map(len, categories))), np.int64)
+    for row, own in zip(values, categories, strict=True):
+        row[1 : 1 + len(own)] = own + 1
+    if target == "class":
+        return upload(values[:, 1] - 1, object_maps.device)
+    of_objects = upload(values, object_maps.device)
+    pixels = object_maps.flatten(1).long()
+    visible = torch.zeros_like(of_objects).scatter_add_(1, pixels, torch.ones_like(pixels))
+    of_objects = torch.where(visible >= max(1, min_visible), of_objects, 0)
+    if target == "labels":
+        present = torch.zeros((len(values), 1 + num_categories), dtype=torch.int8, device=object_maps.device)
+        return present.scatter_(1, of_objects, 1)[:, 1:].contiguous()
+    kind = torch.uint8 if num_categories <= MAX_CATEGORIES_8 else torch.int32
+    return of_objects.to(kind).gather(1, pixels).view(object_maps.shape)
+
+
 class DeviceLoader(EpochLoader):
-    """Batches of an :class:`EpochLoader` that are drawn on the device: uint8 [b, c, crop, crop] and int64 [b].
+    """Batches of an :class:`EpochLoader` that are drawn on the device.
 
     On CUDA, batch k + 1 is drawn on a separate stream while step k runs on the stream that asks for batches. Drawing
     batch k + 1 waits for the end of step k - 1, and step k waits for batch k. When batch k is asked for, the host waits

@@ -23,7 +23,7 @@ from woven_images import woven
 from formulavision import FormulaDataset
 from formulavision.data import device_loading
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
-from formulavision.data.labels import LabelSettings, Relabelled
+from formulavision.data.labels import LabelSettings, Relabelled, relabel
 from formulavision.data.loading import Prepared, make_loader, random_windows
 from formulavision.generators.streams import random_stream
 from formulavision.training import Run, pretrain
@@ -59,7 +59,7 @@ def assert_same_batches(one: Any, other: Any) -> None:
     for (images, labels), (expected, expected_labels) in zip(one, other, strict=True):
         assert images.dtype == torch.uint8 and images.is_contiguous()
         assert torch.equal(images, expected)
-        assert labels.dtype == torch.int64 and torch.equal(labels, expected_labels)
+        assert labels.dtype == expected_labels.dtype and torch.equal(labels, expected_labels)
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
@@ -108,6 +108,28 @@ def test_an_epoch_goes_on_at_any_batch(start: int) -> None:
 def test_held_out_images_are_those_of_a_loader() -> None:
     device, host = both(FormulaDataset(woven()).held_out(5, fresh=True), augment=False, fresh=False)
     assert_same_batches(device, host)
+
+
+@pytest.mark.parametrize(
+    ("target", "objects", "categories"),
+    [("semantic", [1, 4], 6), ("semantic", [1, 4], 300), ("labels", [1, 4], 6), ("class", 1, 6)],
+)
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("noise", [None, 0.5])
+def test_batches_of_scenes_are_those_of_a_loader(
+    target: str, objects: Any, categories: int, fresh: bool, noise: float | None
+) -> None:
+    scene = {"objects": objects, "size": [0.3, 0.7], "min_visible": 60}
+    recipe = {**woven(categories=categories).to_dict(), "scene": scene, "images": 20, "target": target}
+    del recipe["instances"]
+    source: Any = FormulaDataset(recipe)
+    if noise is not None:
+        source = relabel(source, LabelSettings(noise=noise))
+    for size in ({"resize": 36}, {"resize": 24, "crop": 20}):
+        device, host = both(source, fresh=fresh, **size)
+        for device.batches.epoch in (0, 1):
+            host.batches.epoch = device.batches.epoch
+            assert_same_batches(device, host)
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -215,9 +237,9 @@ def test_a_batch_is_drawn_while_the_one_before_it_is_trained_on(monkeypatch: pyt
     drawings = iter(range(100))
     kept: list[Any] = []
 
-    def drawing(*given: Any) -> Any:
+    def drawing(*given: Any, **named: Any) -> Any:
         order.run(f"draw {next(drawings)}")
-        return whole(*given)
+        return whole(*given, **named)
 
     monkeypatch.setattr(DrawnOnDevice, "_cut", drawing)
     monkeypatch.setattr(torch.cuda, "stream", order.on)

@@ -20,6 +20,8 @@ RECIPE_IDS = {
     "bezier-1024": "649330eab09684af",
     "fractaldb-1k": "30eb0412c7e88b5f",
     "perlin-1296": "32d270b7237432ce",
+    "rcdb-1k": "6c46bfbb38d2e64f",
+    "segrcdb": "ab350b17cce4395d",
 }
 
 COMPARISON_IDS = {
@@ -79,6 +81,12 @@ COMPARISON_IDS = {
     "table-9-cpu": "ad761aa5a4dfbe84",
     "table-9-smoke": "217578f1b1579fd5",
     "quickstart-full": "8a654e52e7d5d810",
+    "labels-cifar10-full": "5ee71c6afce85b89",
+    "labels-cifar10-small": "b5f215142045a4cc",
+    "labels-cifar10-smoke": "c39c58b500df47e2",
+    "segmentation-camvid-full": "9f7299697f9b16bf",
+    "segmentation-camvid-small": "2f9920f80c631e50",
+    "segmentation-camvid-smoke": "61b21ffb1dacb7f4",
 }
 """A hash over the ids of all recipes of a comparison, at each of its sizes."""
 

@@ -41,7 +41,8 @@ Settings = Annotated[
 _DOWNSTREAM = typer.Option(
     "--downstream",
     help="A folder of images (PATH), imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, "
-    "where it is), digits, or another of torchvision's: flowers102, food101, ...",
+    "where it is), digits, or another of torchvision's: flowers102, food101, ...; for segmentation a folder with "
+    "images/ and masks/ (PATH), voc2012-masks, oxfordiiitpet-masks, ade20k:PATH, cityscapes:PATH",
     show_default=False,
 )
 Downstream = Annotated[str, _DOWNSTREAM]

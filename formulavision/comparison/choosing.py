@@ -165,8 +165,13 @@ def choose(downstream: DownstreamSettings, minutes: float = MINUTES) -> Choice:
 
     Raises:
         ConfigError: ``minutes`` is not above 0.
-        DownstreamError: the dataset cannot be used, or a class has fewer than two training images.
+        DownstreamError: the dataset cannot be used, has masks, or a class has fewer than two training images.
     """
+    if downstream.target == "semantic":
+        raise DownstreamError(
+            f"{downstream.kind}: a comparison is chosen for images with classes; for masks, change a file such as "
+            "segmentation-camvid: formulavision compare FILE --out FOLDER"
+        )
     if not 0 < minutes < float("inf"):
         raise ConfigError(f"minutes: {minutes:g} is not allowed: must be above 0")
     opened = open_downstream(downstream)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from masked_shapes import write_shapes
 from PIL import Image
 
 from formulavision import compare
@@ -278,3 +279,11 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_timed(tiny: li
     with pytest.raises(FormulaVisionError, match="out"):
         compare(downstream="digits", out=tmp_path / "out")
     assert tiny == []
+
+
+def test_for_masks_no_comparison_is_chosen(tmp_path: Path) -> None:
+    with pytest.raises(
+        DownstreamError, match="a comparison is chosen for images with classes; for masks, change a file"
+    ):
+        compare(downstream=write_shapes(tmp_path / "shapes"), out=tmp_path / "out", show_progress=False)
+    assert not (tmp_path / "out").exists()

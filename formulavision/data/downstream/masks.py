@@ -278,7 +278,8 @@ def _class_names(root: Path, settings: DownstreamSettings) -> Sequence[str]:
     if names is None:
         if not file.is_file():
             raise DownstreamError(
-                f"{root}: has no class names: name the values 0, 1, 2 ... by classes=FILE, one a line, or in {file}"
+                f"{root}: has no class names: name the values 0, 1, 2 ..., one a line, in {file} or in a file that the "
+                "setting classes names"
             )
         try:
             names = tuple(read_classes(file))

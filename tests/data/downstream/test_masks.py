@@ -225,7 +225,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no names": (
         lambda r: (r / "classes.txt").unlink(),
-        r"has no class names: name the values 0, 1, 2 \.\.\. by classes=FILE, one a line, or in .*classes.txt",
+        r"has no class names: name the values 0, 1, 2 \.\.\., one a line, in .*classes.txt or in a file that ",
     ),
     "one name": (lambda r: (r / "classes.txt").write_text("sky"), r"classes names 1 classes: must be 2 to 255"),
     "name twice": (lambda r: (r / "classes.txt").write_text("a\nb\na"), r"classes names a name more than once"),

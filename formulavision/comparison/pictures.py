@@ -64,21 +64,15 @@ class Illustration:
 
 
 def sheet(folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int, instances: int) -> Illustration:
-    """Images of an arm's recipe, categories down and instances across."""
+    """Images of an arm's recipe, categories down and instances across; of scenes, each with its objects beside it."""
+    shown = "scenes, each with its objects beside it" if "scene" in recipe else "categories down, instances across"
     return _kept(
-        Illustration(arm, f"Images of arm {arm}: categories down, instances across"),
+        Illustration(arm, f"Images of arm {arm}: {shown}"),
         folder,
         name=f"images-{arm}",
         content=[recipe, categories, instances],
-        make=partial(_contact_sheet, recipe, categories, instances),
+        make=lambda: contact_sheet(Drawer(Recipe.from_dict(dict(recipe))), categories=categories, instances=instances),
     )
-
-
-def _contact_sheet(plain: Mapping[str, Any], categories: int, instances: int) -> Image:
-    recipe = Recipe.from_dict(dict(plain))
-    if recipe.is_scene or recipe.parts:
-        raise ConfigError("contact sheets show recipes of one part without a scene")
-    return contact_sheet(Drawer(recipe), categories=categories, instances=instances)
 
 
 def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustration]:

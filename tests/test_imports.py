@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -231,3 +232,9 @@ def test_no_room_imports_the_public_names_and_plugins_do(
 def test_a_plugin_is_known_to_nobody(tmp_path: Path, allowed: dict[str, set[str]]) -> None:
     found = tree(tmp_path, {"formulavision/cli/a.py": "import formulavision_plugins.b", "plugins/b.py": ""})
     assert arrows_against(found, allowed) == {("formulavision.cli.a", "formulavision_plugins.b")}
+
+
+def test_each_file_of_tests_has_a_name_of_its_own() -> None:
+    # pytest imports test files by their name alone, without the folder: two of one name stop all tests.
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

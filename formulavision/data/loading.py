@@ -39,8 +39,9 @@ __all__ = [
     "apply_transform",
     "as_mask",
     "centre",
+    "check_labels",
     "check_mask",
-    "check_masks",
+    "check_targets",
     "image_cache",
     "make_batches",
     "make_loader",
@@ -65,7 +66,7 @@ torchvision's ``tv_tensors.Image`` and ``tv_tensors.Mask`` -> (image, mask), so 
 ResizeMode = Literal["squash", "center", "border"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-_CHECKED_MASKS = 32
+_CHECKED = 32
 
 CACHE_BYTES = 1 << 30
 """Resized images are kept in memory where all of them take less memory than this."""
@@ -112,7 +113,7 @@ class DrawnImages(ImageDataset, Protocol):
     def endless(self) -> bool:
         """Whether each epoch can have new images."""
 
-    def fresh_items(self, keys: Sequence[Key], /) -> list[tuple[torch.Tensor, int]]:
+    def fresh_items(self, keys: Sequence[Key], /) -> list[tuple[torch.Tensor, Any]]:
         """New items for each (epoch, index)."""
 
     def find_instances(self, keys: Sequence[Key], /, *, fresh: bool) -> InstanceNumbers:
@@ -350,10 +351,10 @@ class Prepared(Dataset[Any]):
     def _stacked(self, items: list[tuple[torch.Tensor, Any]]) -> Batch:
         images, targets = [image for image, _ in items], [target for _, target in items]
         batch = self._together(images, self._at_size)
-        if not isinstance(targets[0], torch.Tensor):
+        if np.ndim(targets[0]) == 0:
             return batch, torch.tensor(targets, dtype=torch.int64)
-        if targets[0].ndim < 2:
-            return batch, torch.stack(targets)
+        if np.ndim(targets[0]) == 1:
+            return batch, torch.stack([check_labels(labels, len(self.source.classes)) for labels in targets])
         masks = [check_mask(image, mask, len(self.source.classes)) for image, mask in items]
         return batch, self._together([mask[None] for mask in masks], self._mask_at_size)[:, 0]
 
@@ -402,15 +403,35 @@ def check_mask(image: torch.Tensor, mask: Any, classes: int) -> torch.Tensor:
     return as_mask(mask)
 
 
-def check_masks(dataset: ImageDataset) -> None:
-    """Check some of a dataset's masks, at even distances; nothing where it has another target.
+def check_labels(labels: Any, classes: int) -> torch.Tensor:
+    """The labels of an image with several: int8 [classes], 1 present, 0 absent, -1 not counted.
 
     Raises:
-        ConfigError: as of :func:`check_mask`.
+        ConfigError: they are something else, or not as many as there are classes.
     """
-    if target_of(dataset) == "semantic":
-        for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED_MASKS).astype(int)):
-            check_mask(*dataset[int(index)], len(dataset.classes))
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.shape != (classes,):
+        raise ConfigError(
+            f"labels: must be integers [{classes}], one for each class, in a tensor, found {_kind(labels)}"
+        )
+    found = labels.to(torch.int8)
+    if found.min() < -1 or found.max() > 1:
+        raise ConfigError(
+            f"labels: an image has {labels.tolist()}: must be 1 (present), 0 (absent) or -1 (not counted) of each class"
+        )
+    return found
+
+
+def check_targets(dataset: ImageDataset) -> None:
+    """Check some of a dataset's masks, or of its images' several labels, at even distances.
+
+    Raises:
+        ConfigError: as of :func:`check_mask` and :func:`check_labels`.
+    """
+    target, classes = target_of(dataset), len(dataset.classes)
+    if target in ("labels", "semantic"):
+        for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)):
+            image, found = dataset[int(index)]
+            check_mask(image, found, classes) if target == "semantic" else check_labels(found, classes)
 
 
 def _size(image: torch.Tensor) -> str:

@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from formulavision.data.labels import Relabelled
-from formulavision.data.loading import ImageDataset, Transform, check_masks, target_of
+from formulavision.data.loading import ImageDataset, Transform, check_targets, target_of
 from formulavision.recipes.device import device_name, find_device
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
@@ -169,9 +169,9 @@ def _check(plan: Plan, ranks: int) -> None:
     resolve_precision(settings.precision, device)
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
-    check_masks(train)
+    check_targets(train)
     if validation is not None:
-        check_masks(validation)
+        check_targets(validation)
     task = TASKS[target_of(train)](len(train.classes))
     check_training(plan.model, settings, task, processes=ranks)
     if settings.devices > 1 and launched() is None:

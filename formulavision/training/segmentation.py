@@ -103,6 +103,11 @@ class SegmentationModel(torch.nn.Module):
         logits: torch.Tensor = self.segmentation_head(decoded)
         return logits
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the encoder's parameters that AdamW does not decay, as timm reads them of any model."""
+        exempt: Any = getattr(self.encoder, "no_weight_decay", set)
+        return {f"encoder.{name}" for name in exempt()}
+
     def _leave_out_unused(self, crop: int) -> None:
         """Parameters of the encoder that get no gradient need none: they keep their values through a run."""
         parameters = list(self.encoder.parameters())

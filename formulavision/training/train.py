@@ -56,24 +56,31 @@ def pretrain(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Run:
-    """Train a model with new weights to classify the images of a formula-driven dataset.
+    """Train a model with new weights on the images of a formula-driven dataset.
+
+    The model learns the target of the images: one class each; or, of scenes, several labels or masks
+    (``settings.target`` chooses another one than the recipe's).
 
     Args:
         data: a recipe, whose images are drawn on demand (new ones in each epoch, where ``settings.fresh`` is set and
             the generator has unlimited instances), the path of its file, a mapping, or the name of a generator; the
             path of a store; a dataset with ``num_classes`` and ``classes`` whose items are (uint8 [c, h, w],
-            label), c being 1 or 3; or any map-style dataset, such as torchvision's, as in
-            :func:`formulavision.data.downstream.open_downstream`. May be left out with ``resume``.
+            target), c being 1 or 3 and the target as of :func:`formulavision.data.loading.target_of`; or any map-style
+            dataset, such as torchvision's, as in :func:`formulavision.data.downstream.open_downstream`. May be left out
+            with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
-        labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5), or
-            ``{"clusters": 1000}``, clusters of the model's own features, found before each epoch (table 7).
+        labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5; in scenes
+            categories of objects), or ``{"clusters": 1000}``, clusters of the model's own features, found before each
+            epoch (table 7).
         model: a timm name, in place of ``settings.model``; or a module of your own, which turns float32 images
-            [b, 3, h, w] into logits [b, classes]. A copy of it is trained, from the weights that it has;
-            :meth:`Run.load_into` gives the trained ones back. It must be given again with ``resume``.
+            [b, 3, h, w] into logits [b, classes], for masks [b, classes, h, w]. A copy of it is trained, from the
+            weights that it has; :meth:`Run.load_into` gives the trained ones back. It must be given again with
+            ``resume``.
         settings: how to train; the defaults are those of the paper's section 4.
         transform: a function of a training image, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3, such as a
-            transform of ``torchvision.transforms.v2``. It is applied before images are resized and cropped. Its random
-            numbers are those of torch, numpy or Python. It must be given again with ``resume``.
+            transform of ``torchvision.transforms.v2``; for masks, of an image and its mask
+            (:data:`formulavision.data.loading.Transform`). It is applied before images are resized and cropped. Its
+            random numbers are those of torch, numpy or Python. It must be given again with ``resume``.
         logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
             from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
         callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
@@ -175,6 +182,8 @@ def finetune(
 ) -> Run:
     """Train a pre-trained model, with a new head, on a downstream dataset; validate on its test images each epoch.
 
+    The model learns the target of the images: one class each, several labels, or masks, for which it gets a decoder.
+
     Args:
         checkpoint: a run's folder, a file of weights, ``timm:NAME`` or ``torchvision:NAME``; None trains from scratch.
         downstream: the dataset, or how to open it (``cifar10``, ``/path``, settings), or a pair (training, test) of
@@ -184,13 +193,15 @@ def finetune(
         freeze: the first layers to freeze; see :func:`formulavision.training.freeze`. For a module of your own: names
             of its parts, separated by commas (``stem,layers.0``). None: none.
         model: a timm name, in place of ``settings.model``; or a module of your own, which turns float32 images
-            [b, 3, h, w] into logits [b, classes]. A copy of it is trained, from the weights that it has;
-            :meth:`Run.load_into` gives the trained ones back. It must be given again with ``resume``.
+            [b, 3, h, w] into logits [b, classes], for masks [b, classes, h, w]. A copy of it is trained, from the
+            weights that it has; :meth:`Run.load_into` gives the trained ones back. It must be given again with
+            ``resume``.
         settings: how to train. The model and the preprocessing of images (size, resizing, mean and deviation) default
             to the checkpoint's, where they are known.
         transform: a function of a training image, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3, such as a
-            transform of ``torchvision.transforms.v2``. It is applied before images are resized and cropped. Its random
-            numbers are those of torch, numpy or Python. It must be given again with ``resume``.
+            transform of ``torchvision.transforms.v2``; for masks, of an image and its mask
+            (:data:`formulavision.data.loading.Transform`). It is applied before images are resized and cropped. Its
+            random numbers are those of torch, numpy or Python. It must be given again with ``resume``.
         logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
             from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
         callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.

@@ -13,7 +13,7 @@ from striped_images import SeveralLabels, Squares, Stripes
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from formulavision.data.loading import Prepared, check_masks, image_cache, make_loader, mask_to_square, target_of
+from formulavision.data.loading import Prepared, check_targets, image_cache, make_loader, mask_to_square, target_of
 from formulavision.util.errors import ConfigError
 
 
@@ -196,15 +196,49 @@ def test_a_mask_that_does_not_fit_is_refused(mask: Any, told: str) -> None:
             return super().__getitem__(index) if index != 23 else (super().__getitem__(index)[0], mask)
 
     with pytest.raises(ConfigError, match=f"^masks: {told}"):
-        check_masks(Wrong())
+        check_targets(Wrong())
     if isinstance(mask, torch.Tensor):
         with pytest.raises(ConfigError, match=f"^masks: {told}"):
             prepared(Wrong()).__getitems__([(0, 23)])
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (
+            torch.zeros(4, dtype=torch.int8),
+            r"must be integers \[3\], one for each class, in a tensor, found int8 \[4\]",
+        ),
+        (torch.zeros(3), r"must be integers \[3\], one for each class, in a tensor, found float32 \[3\]"),
+        (np.zeros(3, np.int8), "must be integers .*, found a ndarray"),
+        (torch.tensor([0, 2, 1]), r"an image has \[0, 2, 1\]: must be 1 .present., 0 .absent. or -1 .not counted."),
+    ],
+)
+def test_several_labels_that_do_not_fit_are_refused(labels: Any, told: str) -> None:
+    class Wrong(SeveralLabels):
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index) if index != 23 else (super().__getitem__(index)[0], labels)
+
+    with pytest.raises(ConfigError, match=f"^labels: {told}"):
+        check_targets(Wrong())
+    with pytest.raises(ConfigError, match=f"^labels: {told}"):
+        prepared(Wrong()).__getitems__([(0, 23)])
+
+
+def test_labels_of_any_kind_of_integers_are_taken() -> None:
+    class Wide(SeveralLabels):
+        def __getitem__(self, index: int) -> Any:
+            image, labels = super().__getitem__(index)
+            return image, (labels == 1) if index % 2 else labels.long()
+
+    _, labels = prepared(Wide()).__getitems__([(0, 0), (0, 1)])
+    assert labels.dtype == torch.int8 and labels.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
 def test_ignored_pixels_are_no_class_values() -> None:
-    check_masks(Squares())
-    check_masks(Stripes())
+    check_targets(Squares())
+    check_targets(Stripes())
+    check_targets(SeveralLabels())
 
 
 def test_the_target_is_told_by_the_dataset_or_its_first_item() -> None:

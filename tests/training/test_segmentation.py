@@ -17,6 +17,7 @@ from striped_images import Squares, Stripes, write_squares
 
 from formulavision.training import Run, TrainSettings, export_model, finetune, freeze, load_checkpoint, pretrain
 from formulavision.training.models import build_model
+from formulavision.training.optimization import make_optimizer
 from formulavision.training.segmentation import SegmentationModel
 from formulavision.util.errors import ConfigError
 
@@ -111,6 +112,16 @@ def test_layers_of_the_encoder_that_no_decoder_uses_are_not_trained() -> None:
         "encoder.norm.bias",
     ]
     assert all(p.requires_grad for p in built("test_resnet", "fpn").parameters())
+
+
+def test_adamw_decays_the_parameters_of_an_encoder_as_timm_does() -> None:
+    model = built("test_vit", "dpt")
+    groups = make_optimizer(
+        model, TrainSettings.model_validate({"optimizer": "adamw", "weight_decay": 0.1})
+    ).param_groups
+    kept = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    decayed = {name for name, p in model.named_parameters() if p.requires_grad and id(p) not in kept}
+    assert not decayed & {"encoder.pos_embed", "encoder.cls_token"} and "encoder.blocks.0.attn.qkv.weight" in decayed
 
 
 @pytest.mark.parametrize(

@@ -528,7 +528,7 @@ def mask_to_square(masks: torch.Tensor, resize: int, crop: int, mode: ResizeMode
         # rounds a centre that lies between two pixels by chance.
         places = (2 * torch.arange(side, device=masks.device) + 1) * masks.shape[dim] // (2 * side)
         resized = resized.index_select(dim, places)
-    ignored = torch.tensor(IGNORED if masks.dtype == torch.uint8 else IGNORED_16, dtype=masks.dtype)
+    ignored = masks.new_tensor(IGNORED if masks.dtype == torch.uint8 else IGNORED_16)
     return _cut_square(resized, resize, crop, ignored if mode == "border" else None)
 
 

@@ -36,17 +36,20 @@ Parameters = NDArray[np.float64]
 
 
 def holds_categories(folder: Path) -> bool:
-    """Whether a folder has a file that :func:`read_folder` reads."""
-    return (folder / CATEGORIES).is_file() or any(_csv_files(folder))
+    """Whether a folder has a file that :func:`read_folder` reads, or is one."""
+    return _json_file(folder).is_file() or any(_csv_files(folder))
 
 
 def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
     """Parameters of categories by name: from ``categories.json`` in its order, or from ``*.csv`` in the order of names.
 
+    Args:
+        folder: of the files; or a store's file of the categories of one of its parts, such as ``categories-0.json``.
+
     Raises:
         ConfigError: there is no such folder, no categories in it, or one that is no category of the generator.
     """
-    file = folder / CATEGORIES
+    file = _json_file(folder)
     if file.is_file():
         try:
             tables = json.loads(file.read_bytes())["categories"].items()
@@ -66,6 +69,10 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
             raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
         result[file.stem] = _read_table(_csv_rows(file), str(file), generator)
     return result
+
+
+def _json_file(folder: Path) -> Path:
+    return folder if folder.suffix == ".json" and folder.is_file() else folder / CATEGORIES
 
 
 def _csv_files(folder: Path) -> list[Path]:
@@ -91,11 +98,11 @@ def _read_table(rows: object, where: str, generator: Generator) -> Parameters:
     return table
 
 
-def write_file(categories: list[Category], generator: Generator, folder: Path) -> None:
-    """Write all categories to ``folder/categories.json``, a line each; float64 values are read back unchanged."""
+def write_file(categories: list[Category], generator: Generator, folder: Path, name: str = CATEGORIES) -> None:
+    """Write all categories to a file, a line each; float64 values are read back unchanged."""
     lines = (f"{json.dumps(c.name)}: {json.dumps(c.parameters.tolist(), allow_nan=False)}" for c in categories)
     columns = json.dumps(list(generator.columns))
-    write_text(folder / CATEGORIES, f'{{"columns": {columns}, "categories": {{\n' + ",\n".join(lines) + "\n}}\n")
+    write_text(folder / name, f'{{"columns": {columns}, "categories": {{\n' + ",\n".join(lines) + "\n}}\n")
 
 
 def write_folder(categories: list[Category], folder: str | Path, *, overwrite: bool = False) -> Path:

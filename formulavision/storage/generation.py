@@ -41,7 +41,6 @@ from formulavision.storage.manifest import (
 from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import (
     category_files,
-    category_folders,
     find_background,
     from_own_folders,
     with_own_folders,
@@ -142,9 +141,9 @@ def generate(
         return Store(root)
     # The categories are read before anything is overwritten: their folder may be the store itself.
     recipe = from_own_folders(recipe, root)
-    from_files = any(part.categories.sha256 is not None for _, part in category_folders(recipe))
+    from_files = any(part.categories.sha256 is not None for _, part in category_files(recipe))
     given = find_categories(recipe, workers=workers) + find_background(recipe) if from_files else None
-    files = (RECIPE, *category_files(recipe), MANIFEST, f"{INCOMPLETE}/")
+    files = (*_recipe_files(recipe), MANIFEST, f"{INCOMPLETE}/")
     bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
     try:
         with bars as shown, folder.writing(identity, files, overwrite=overwrite) as state:
@@ -203,9 +202,14 @@ def _fill(
             png=png,
             layout=layout,
             pieces=[records[piece] for piece in pieces],
-            files=file_checksums(root, (RECIPE, *category_files(recipe))),
+            files=file_checksums(root, _recipe_files(recipe)),
         ),
     )
+
+
+def _recipe_files(recipe: Recipe) -> list[str]:
+    """The files of a store that hold its recipe and categories."""
+    return [RECIPE, *(name for name, _ in category_files(recipe))]
 
 
 def _write_recipe(root: Path, recipe: Recipe, found: list[Category]) -> None:

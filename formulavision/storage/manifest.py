@@ -21,7 +21,7 @@ from formulavision.generators.failures import ask_for_names
 from formulavision.generators.registry import plugins
 from formulavision.recipes.drawing import scene_name
 from formulavision.recipes.recipe import Recipe
-from formulavision.storage.own_categories import category_folders
+from formulavision.storage.own_categories import category_files
 from formulavision.util.config import Config, parse
 from formulavision.util.errors import DamagedStoreError, StoreError, one_line
 from formulavision.util.files import write_text
@@ -154,7 +154,7 @@ class StoreLayout(Config):
 
 def origins(recipe: Recipe) -> str:
     """Package and version of each generator that draws the recipe's images."""
-    names = [part.generator.name for _, part in category_folders(recipe)]
+    names = [part.generator.name for _, part in category_files(recipe)]
     return ", ".join(dict.fromkeys(plugins()[name].origin for name in names))
 
 

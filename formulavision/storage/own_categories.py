@@ -1,7 +1,8 @@
-"""The categories in a store: ``categories.json``, or one file for each part. So a store needs no file outside of it.
+"""The categories in a store, so that it needs no file outside of it.
 
-A recipe of one part has its categories in the store's folder, those of several parts are in ``parts/0``, ``parts/1``
-..., and those of a scene's background in ``background``. Each of these is a folder of categories for other recipes.
+A recipe of one part has them in ``categories.json``; several parts in ``categories-0.json``, ``categories-1.json`` ...,
+and a scene's background in ``categories-background.json``. They are files and not folders, because readers of image
+folders take every folder for a class.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from formulavision.recipes.scenes import SceneSettings
 
 __all__ = [
     "category_files",
-    "category_folders",
     "find_background",
     "from_own_folders",
     "part_categories",
@@ -31,12 +31,19 @@ __all__ = [
 ]
 
 
-_BACKGROUND = "background"
+_BACKGROUND = "categories-background.json"
 
 
-def category_files(recipe: Recipe) -> list[str]:
-    """The files of categories in a store of the recipe."""
-    return [(Path(folder) / CATEGORIES).as_posix() for folder, _ in category_folders(recipe)]
+def category_files(recipe: Recipe) -> list[tuple[str, Part]]:
+    """The name of the file in a store with the categories of each part, and of the scene's background."""
+    files = [(_file(i), part) for i, part in enumerate(recipe.parts)] or [(CATEGORIES, recipe.all_parts[0])]
+    if isinstance(recipe.scene, SceneSettings) and recipe.scene.background is not None:
+        files.append((_BACKGROUND, recipe.scene.background))
+    return files
+
+
+def _file(part: int) -> str:
+    return f"categories-{part}.json"
 
 
 def find_background(recipe: Recipe, *, workers: int = 1) -> list[Category]:
@@ -44,29 +51,28 @@ def find_background(recipe: Recipe, *, workers: int = 1) -> list[Category]:
 
     Args, Raises: as of :func:`formulavision.recipes.categories.find_categories`.
     """
-    parts = [part for folder, part in category_folders(recipe) if folder == _BACKGROUND]
+    parts = [part for name, part in category_files(recipe) if name == _BACKGROUND]
     return [category for part in parts for category in find_categories_of_part(recipe, part, workers=workers)]
 
 
 def write_categories(recipe: Recipe, found: list[Category], root: Path) -> None:
     """Write the categories of all parts and of the background into the store in ``root``; see
     :func:`part_categories`."""
-    for folder, part, own in part_categories(recipe, found):
-        write_file(own, part.generator.build(recipe.canvas, recipe.seed), root / folder)
+    for name, part, own in part_categories(recipe, found):
+        write_file(own, part.generator.build(recipe.canvas, recipe.seed), root, name)
 
 
 def part_categories(recipe: Recipe, found: list[Category]) -> Iterator[tuple[str, Part, list[Category]]]:
-    """The folder in a store, the part and its categories under their own names, for each part and the background.
+    """The file in a store, the part and its categories under their own names, for each part and the background.
 
     Args:
         found: the categories of all parts, in the order of labels, and after them those of the background.
     """
     rest = iter(found)
-    for (folder, part), prefix in zip(
-        category_folders(recipe), [*category_prefixes(recipe.all_parts), ""], strict=False
-    ):
+    prefixes = [*category_prefixes(recipe.all_parts), ""]  # at last that of the background
+    for (name, part), prefix in zip(category_files(recipe), prefixes, strict=False):
         own = itertools.islice(rest, part.num_categories)
-        yield folder, part, [replace(category, name=category.name.removeprefix(prefix)) for category in own]
+        yield name, part, [replace(category, name=category.name.removeprefix(prefix)) for category in own]
 
 
 def with_own_folders(content: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -78,31 +84,23 @@ def with_own_folders(content: dict[str, Any], root: Path) -> dict[str, Any]:
     """
     content = copy.deepcopy(content)
     parts, scene = content.get("parts"), content.get("scene")
-    named: dict[str, Any] = (
-        {f"parts/{i}": part for i, part in enumerate(parts)} if isinstance(parts, list) else {".": content}
-    )
+    # A store of one part is a folder of categories.
+    several = {_file(i): part for i, part in enumerate(parts)} if isinstance(parts, list) else {}
+    named: dict[str, Any] = several or {".": content}
     if isinstance(scene, dict):
         named[_BACKGROUND] = scene.get("background")
-    for folder, part in named.items():
+    for name, part in named.items():
         categories = part.get("categories") if isinstance(part, dict) else None
         if isinstance(categories, dict) and "sha256" in categories and "folder" not in categories:
-            categories["folder"] = str(root / folder)
+            categories["folder"] = str(root / name)
     return content
 
 
 def from_own_folders(recipe: Recipe, root: Path) -> Recipe:
     """The recipe itself; or with the categories of the store in ``root``, where a folder of categories is missing."""
-    for folder, part in category_folders(recipe):
+    for name, part in category_files(recipe):
         given = part.categories
         missing = given.sha256 is not None and (given.folder is None or not holds_categories(given.folder))
-        if missing and (root / folder / CATEGORIES).is_file():
+        if missing and (root / name).is_file():
             return Recipe.from_dict(with_own_folders(recipe.portable(), root))
     return recipe
-
-
-def category_folders(recipe: Recipe) -> list[tuple[str, Part]]:
-    """The folder in a store that holds the categories of each part, and of the scene's background."""
-    folders = [(f"parts/{i}", part) for i, part in enumerate(recipe.parts)] or [(".", recipe.all_parts[0])]
-    if isinstance(recipe.scene, SceneSettings) and recipe.scene.background is not None:
-        folders.append((_BACKGROUND, recipe.scene.background))
-    return folders

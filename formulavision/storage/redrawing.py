@@ -27,7 +27,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
 from formulavision.storage.manifest import origins
 from formulavision.storage.objects import EncodedObjects
-from formulavision.storage.own_categories import category_folders
+from formulavision.storage.own_categories import category_files
 from formulavision.storage.store import Store
 from formulavision.util.errors import FormulaVisionError, PluginError, StoreError
 
@@ -60,7 +60,7 @@ def redraw(
     """
     if len(indices) == 0:
         return
-    parts = [part for _, part in category_folders(store.recipe)]
+    parts = [part for _, part in category_files(store.recipe)]
     sources = [_Source.of(part.generator.generator) for part in parts]
     comparison = _Comparison(store.path, categories, indices, damaged_pieces)
     if any(source.module == "__main__" or source.file is None for source in sources):

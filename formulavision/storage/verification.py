@@ -13,7 +13,7 @@ import numpy as np
 from formulavision.generators.contract import Category
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.categories import find_categories
-from formulavision.recipes.category_files import CATEGORIES, read_folder
+from formulavision.recipes.category_files import read_folder
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Format, Piece
@@ -79,7 +79,7 @@ def verify(
     result.problems += damaged.values()
     result.problems += _foreign_files(store, store_format)
     # Damaged categories may leave no recipe that can be drawn.
-    drawable = not any(Path(name).name == CATEGORIES for name in damaged)
+    drawable = not any(name.startswith("categories") for name in damaged)
     if drawable and store.recipe.id != store.manifest.recipe_id:
         raise DamagedStoreError(
             f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}"
@@ -167,22 +167,22 @@ def _piece(store: Store, store_format: Format, piece: Piece, result: Verificatio
 def _categories(store: Store, found: list[Category]) -> Iterator[str]:
     """Differences between the categories in the store and those that the generators find."""
     recipe = store.recipe
-    for folder, part, expected in part_categories(recipe, found):
-        file = store.path / folder / CATEGORIES
-        if file.relative_to(store.path).as_posix() not in (store.manifest.files or ()):
+    for name, part, expected in part_categories(recipe, found):
+        file = store.path / name
+        if name not in (store.manifest.files or ()):
             continue
         try:
-            own = read_folder(file.parent, part.generator.build(recipe.canvas, recipe.seed))
+            own = read_folder(file, part.generator.build(recipe.canvas, recipe.seed))
         except ConfigError as error:
             yield str(error)
             continue
         if len(own) != len(expected):
             yield f"{file}: holds {len(own)} categories, not {len(expected)}"
-        for name, category in zip(own, expected, strict=False):
-            if name != category.name or own[name].tobytes() != category.parameters.tobytes():
+        for stored, category in zip(own, expected, strict=False):
+            if stored != category.name or own[stored].tobytes() != category.parameters.tobytes():
                 yield (
-                    f"{file}: category {name} is not the one that '{part.generator.name}' finds here: another version "
-                    "of it, or of the libraries that it needs, found it"
+                    f"{file}: category {stored} is not the one that '{part.generator.name}' finds here: another "
+                    "version of it, or of the libraries that it needs, found it"
                 )
                 break
 

@@ -40,7 +40,7 @@ SCENES = Recipe.from_dict(
 )
 PARTS = Recipe.from_dict({"parts": [{**PART, "instances": n} for n in (1, 3)], "canvas": {"size": 8, "padding": 0}})
 FOREIGN = ("thesis.tex", "data/thesis.tex", "00000/thesis.tex", ".incomplete.txt")
-FOREIGN_IN_SCENES = ("images/holiday.png", "images/00000/holiday.png", "objects/thesis.tex", "parts/0/thesis.tex")
+FOREIGN_IN_SCENES = ("images/holiday.png", "images/00000/holiday.png", "objects/thesis.tex", "categories-0.json.bak")
 
 
 def repeated(state: str) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from pebbles import Pebbles
 from PIL import Image
 
-from formulavision import Drawer, FormulaVisionError, Recipe, Store, generate, register, verify
+from formulavision import Drawer, FormulaVisionError, Recipe, Scene, Store, export_data, generate, register, verify
 from formulavision.recipes.targets import objects_target, visible_pixels
 from formulavision.storage import FORMATS, manifest, png
 from formulavision.storage.formats import format as format_module
@@ -112,6 +112,15 @@ def test_several_parts_without_a_scene(format: str, tmp_path: Path) -> None:
     assert verify(store.path, sample=None).problems == []
 
 
+def test_torchvision_reads_a_folder_of_several_parts(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    store = generate(Recipe.from_dict(SINGLE), tmp_path / "store", format="imagefolder")
+    dataset = ImageFolder(str(store.path))
+    assert dataset.classes == sorted(store.layout.category_names)
+    assert len(dataset) == 29
+
+
 def test_a_store_without_scenes_says_so(tmp_path: Path) -> None:
     store = generate(Recipe.from_dict(SINGLE), tmp_path / "store")
     with pytest.raises(StoreError, match=r"^[^\n]*holds images with a label each, no scenes[^\n]*$"):
@@ -153,6 +162,33 @@ def test_reading_scenes_of_many_shards_keeps_few_files_open(
     before = len(list(folder.iterdir())) if folder.is_dir() else 0
     assert all(store.scene(index).image.any() for index in range(20))
     assert (len(list(folder.iterdir())) if folder.is_dir() else 0) - before <= 5
+
+
+def test_scenes_without_an_object_are_kept(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(self: Pebbles, categories: Any, index: int) -> Scene:
+        scene = real(self, categories, index)
+        return scene if index % 3 else Scene(scene.image, np.zeros_like(scene.object_map), np.empty(0, np.int64))
+
+    real = Pebbles.scene
+    monkeypatch.setattr(Pebbles, "scene", empty)
+    store = generate(Recipe.from_dict(OWN), tmp_path / "store", format=format)
+    assert [len(store.scene(index).categories) for index in range(6)] == [0, 6, 6, 0, 6, 6]
+    assert store.boxes(3).shape == (0, 4)
+    export_data(store, tmp_path / "coco", to="coco")
+    annotations = json.loads((tmp_path / "coco" / "annotations" / "instances_train.json").read_text())
+    assert {one["image_id"] for one in annotations["annotations"]} == {i for i in range(20) if i % 3}
+
+
+def test_a_shard_of_other_columns_is_told(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    store = generate(Recipe.from_dict(OWN), tmp_path / "store")
+    file = store.path / store.manifest.pieces[0].path
+    table = pq.read_table(file)
+    for columns in (["objects", "boxes"], ["image", "objects"], ["boxes"]):
+        pq.write_table(table.select(columns), file, compression="none", use_dictionary=False)
+        with pytest.raises(StoreError, match=r"^[^\n]*train-00000-of-00003\.parquet: [^\n]*$"):
+            Store(store.path).scene(0)
 
 
 def test_a_folder_holds_a_thousand_scenes() -> None:
@@ -264,7 +300,7 @@ def test_a_store_of_parts_needs_nothing_outside_of_it(format: str, tmp_path: Pat
     (path / MANIFEST).unlink()
     generate(recipe, path, format=format)
     assert contents(path) == before
-    taken = {"generator": "perlin", "categories": {"folder": str(path / "parts" / "1")}, "instances": 2}
+    taken = {"generator": "perlin", "categories": {"folder": str(path / "categories-1.json")}, "instances": 2}
     assert Recipe.from_dict(taken).num_categories == 3
 
 

@@ -197,7 +197,8 @@ class ShardFormat(Format):
             with path.open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             ranges = self.byte_ranges(content)
-            for found in ranges.values():
+            for what in ("image", "objects") if scenes else ("image",):
+                found = ranges.get(what, np.empty((0, 2), np.int64))
                 if len(found) != piece.count or found[-1].sum() > len(content):
                     raise StoreError(f"{path}: is cut short: holds {len(found)} of {piece.count} images")
             facts = self.read_facts(content, ranges) if scenes else None

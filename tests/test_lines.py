@@ -22,7 +22,7 @@ AT_MOST = {
     "evaluation": 1_200,
     "formulavision": 150,
     "generators": 550,
-    "plugins": 2_900,
+    "plugins": 2_950,
     "recipes": 1_600,
     "rendering": 1_700,
     "storage": 2_300,

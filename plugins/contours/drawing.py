@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64, UInt8
+from jaxtyping import Float64, Int32, Int64, UInt8, UInt16
 from numpy.typing import NDArray
 
 from formulavision import Category, ConfigError, WalkedStreams
@@ -19,21 +19,16 @@ from .parameters import ContourParams, RcdbParams, SegRcdbParams
 
 __all__ = [
     "Contour",
+    "DrawnScene",
+    "IndependentScenes",
+    "draw_published_scene",
     "independent_contours",
-    "independent_objects",
-    "instance_counter",
     "published_contours",
-    "published_objects",
     "scratch",
 ]
 
 Contour = tuple[int, Int32[np.ndarray, "lines 2 vertices"], UInt8[np.ndarray, " lines"]]
-"""Place of an instance in its batch, or category of an object; polygons of its lines in pixels; their gray levels."""
-
-
-def instance_counter(instance: int, category: int) -> tuple[int, int, int]:
-    """The last three words of the counter of an instance's random numbers in kernels."""
-    return instance & 0xFFFF_FFFF, category, instance >> 32
+"""Place of an instance in its batch, polygons of its lines in pixels, their gray levels."""
 
 
 def independent_contours(
@@ -65,7 +60,7 @@ def independent_contours(
     grays = gray_levels(uniform[:, 2:])
     polygons = scratch("polygons", (lines, 2, vertices), np.int32)
     for i, instance in enumerate(instances.tolist()):
-        counter = instance_counter(instance, category.index)
+        counter = (instance & 0xFFFF_FFFF, category.index, instance >> 32)
         shapes.independent_polygons(directions, placed[i], counter, key, polygons)
         yield i, polygons, grays[i]
 
@@ -106,65 +101,101 @@ def published_contours(
         yield int(i), shapes.to_polygons(corners, centre, size / params.image_size), grays
 
 
-# Objects of scenes ---------------------------------------------------------------------------------------------------
+# Scenes --------------------------------------------------------------------------------------------------------------
 
 
-def independent_objects(
-    params: SegRcdbParams,
-    size: int,
-    key: tuple[int, int],
-    categories: Float64[np.ndarray, "categories 7"],
-    random: np.random.Generator,
-    scene: int,
-) -> Iterator[Contour]:
-    """Objects of a scene with counter-based random numbers: category, polygons and gray levels of each.
+class DrawnScene(NamedTuple):
+    """What is known of the objects of a scene when its lines are drawn.
 
-    Args:
-        params: the recipe's.
-        size: of the canvas.
-        key: of the random numbers in kernels.
-        categories: parameters of all categories.
-        random: the scene's stream: of each object the category and the centre's y and x, then all gray levels.
-        scene: number of the scene.
+    Attributes:
+        labels: category of each object.
+        lines: number of lines of each object.
+        grays: gray levels of all lines, object after object.
     """
-    uniform = random.random((params.objects, 3))
-    labels = (uniform[:, 0] * len(categories)).astype(np.int64)
-    contours = categories[labels]
-    placed = frames(params, size, contours, contours[:, 4:], uniform[:, 1:])
-    lines = contours[:, 1].astype(int)
-    grays = np.split(gray_levels(random.random(lines.sum())), np.cumsum(lines)[:-1])
-    for number, label in enumerate(labels.tolist()):
-        vertices = int(contours[number, 0])
-        polygons = scratch("polygons", (len(grays[number]), 2, vertices), np.int32)
-        directions = shapes.angles(vertices).astype(np.float32)
-        shapes.independent_polygons(directions, placed[number], instance_counter(scene, number), key, polygons)
-        yield label, polygons, grays[number]
+
+    labels: Int64[np.ndarray, " objects"]
+    lines: Int64[np.ndarray, " objects"]
+    grays: UInt8[np.ndarray, " lines"]
 
 
-def published_objects(
+class IndependentScenes:
+    """Draws scenes of a list of categories with counter-based random numbers."""
+
+    def __init__(self, params: SegRcdbParams, size: int, seed: int, categories: Sequence[Category]) -> None:
+        self.params = params
+        self.size = size
+        self.key = shapes.kernel_key(seed, b"scen")
+        self.categories = categories
+        self.parameters = np.concatenate([category.parameters for category in categories])
+        self.vertices, self.lines = np.ascontiguousarray(self.parameters[:, :2].astype(np.int64).T)
+        self.directions, self.starts = shapes.packed_directions(self.vertices)
+
+    def draw(
+        self,
+        random: np.random.Generator,
+        number: int,
+        owners: Int32[np.ndarray, "size size"],
+        object_map: UInt16[np.ndarray, "size size"],
+    ) -> DrawnScene:
+        """Draw a scene's lines.
+
+        Args:
+            random: the scene's stream: of each object the category and the centre's y and x, then all gray levels.
+            number: of the scene.
+            owners: zeros; gets the number of the last line at each pixel, from 1 in the order of drawing.
+            object_map: zeros; the areas of the objects are marked in it.
+        """
+        uniform = random.random((self.params.objects, 3))
+        labels = (uniform[:, 0] * len(self.parameters)).astype(np.int64)
+        contours, lines, vertices = self.parameters[labels], self.lines[labels], self.vertices[labels]
+        shapes.draw_objects(
+            self.directions,
+            self.starts[vertices],
+            vertices,
+            lines,
+            frames(self.params, self.size, contours, contours[:, 4:], uniform[:, 1:]),
+            number,
+            self.key,
+            shapes.AREAS[self.params.mask],
+            owners,
+            object_map,
+            scratch("odd", owners.shape, np.uint8),
+        )
+        return DrawnScene(labels, lines, gray_levels(random.random(int(lines.sum()))))
+
+
+def draw_published_scene(
     params: SegRcdbParams,
-    size: int,
     streams: WalkedStreams,
     categories: Float64[np.ndarray, "categories 7"],
-    scene: int,
-) -> Iterator[Contour]:
-    """Objects of a published scene: category, polygons and gray levels of each."""
-    ranges, checkpoint = params.ranges(), streams.checkpoint(scene)
+    number: int,
+    owners: Int32[np.ndarray, "size size"],
+    object_map: UInt16[np.ndarray, "size size"],
+) -> DrawnScene:
+    """Draw the lines of a published scene, as ``IndependentScenes.draw`` does."""
+    ranges, checkpoint, area = params.ranges(), streams.checkpoint(number), shapes.AREAS[params.mask]
     state, position, nowhere = checkpoint["state"].copy(), np.empty(2), np.zeros(2)
     sizes = np.ascontiguousarray(categories[:, :2].astype(np.int64).T)
     none = np.empty(0, np.int64), np.empty((0, 625), np.uint32)
-    before = scene - int(checkpoint["image"])
+    before = number - int(checkpoint["image"])
     published.advance_scenes(state, ranges, sizes[0], sizes[1], params.objects, before, *none)
-    for _ in range(params.objects):
-        label = python_random.below(state, len(categories))
+    labels, grays, first = np.empty(params.objects, np.int64), [], 1
+    for k in range(params.objects):
+        labels[k] = label = python_random.below(state, len(categories))
         published.read_position(state, ranges, position)
         vertices, lines = sizes[:, label].tolist()
-        grays, corners = np.empty(lines, np.uint8), np.empty((lines, 2, vertices))
+        levels, corners = np.empty(lines, np.uint8), np.empty((lines, 2, vertices))
         perlin, width = categories[label, 2:4].tolist()
         shapes.published_vertices(
-            state, shapes.angles(vertices), perlin, width, categories[label, 4:], position, 255, grays, corners
+            state, shapes.angles(vertices), perlin, width, categories[label, 4:], position, 255, levels, corners
         )
-        yield label, shapes.to_polygons(corners, nowhere, size / params.image_size), grays
+        polygons = shapes.to_polygons(corners, nowhere, len(owners) / params.image_size)
+        shapes.draw_lines(owners, polygons, np.arange(first, first + lines, dtype=np.int32))
+        if area:
+            shapes.mark_published_object(object_map, polygons, area, k + 1)
+        grays.append(levels)
+        first += lines
+    return DrawnScene(labels, sizes[1][labels], np.concatenate(grays))
 
 
 _buffers = threading.local()

@@ -49,10 +49,8 @@ class _Contours:
         self.device = device
         self.parameters = np.concatenate([category.parameters for category in categories])
         self.vertices, self.lines = self.parameters[:, :2].astype(np.int64).T
-        tables = {int(number): shapes.angles(int(number)).astype(np.float32).ravel() for number in self.vertices}
-        self.directions = keep(np.concatenate(list(tables.values())), device)
-        self.starts = np.zeros(self.vertices.max() + 1, np.int64)
-        self.starts[list(tables)] = np.cumsum([0, *(len(table) for table in tables.values())])[:-1]
+        directions, self.starts = shapes.packed_directions(self.vertices)
+        self.directions = keep(directions, device)
 
     @property
     def most_corners(self) -> int:

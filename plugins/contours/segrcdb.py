@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from formulavision import DeviceScenes
 
-    from .drawing import Contour
+    from .drawing import Contour, IndependentScenes
 
 __all__ = ["SegRcdb"]
 
@@ -52,6 +52,7 @@ class SegRcdb(ContourGenerator):
     default_instances = 1000
 
     params: SegRcdbParams
+    _prepared: IndependentScenes | None = None
 
     # Categories ------------------------------------------------------------------------------------------------------
 
@@ -109,43 +110,40 @@ class SegRcdb(ContourGenerator):
     def scene(self, categories: Sequence[Category], index: int) -> Scene:
         from . import drawing, shapes
 
-        parameters = np.concatenate([category.parameters for category in categories])
-        area, size = shapes.AREAS[self.params.mask], self.canvas.size
+        size = self.canvas.size
         image, object_map = np.empty((size, size), np.uint8), np.zeros((size, size), np.uint16)
-        owners, odd = (
-            drawing.scratch(*kind) for kind in (("owners", (size, size), np.int32), ("odd", (size, size), np.uint8))
-        )
+        # Each line of the scene has a number: a pixel belongs to the last line, and with it to its object.
+        owners = drawing.scratch("owners", (size, size), np.int32)
+        owners[:] = 0
         if self.is_published:
-            if not np.array_equal(parameters, self._published):
-                raise ConfigError(
-                    f"categories: the published scenes need all {len(self._published)} published categories, as the "
-                    "generator finds them: leave categories out"
-                )
-            objects = drawing.published_objects(self.params, size, self.streams, self._published, index)
+            self._check_published(categories)
+            drawn = drawing.draw_published_scene(self.params, self.streams, self._published, index, owners, object_map)
         else:
             # The stream of an instance of a category -1, which there is not.
-            random = self.stream(-1, index, 1)
-            key = shapes.kernel_key(self.seed, b"scen")
-            objects = drawing.independent_objects(self.params, size, key, parameters, random, index)
-        # Each line of the scene has a number: a pixel belongs to the last line, and with it to its object.
-        owners[:] = 0
-        labels, grays_of_lines, objects_of_lines = [], [np.zeros(1, np.uint8)], [np.zeros(1, np.uint16)]
-        first = 1
-        for number, (label, polygons, grays) in enumerate(objects, 1):
-            labels.append(label)
-            grays_of_lines.append(grays)
-            objects_of_lines.append(np.full(len(grays), number, np.uint16))
-            shapes.draw_lines(owners, polygons, np.arange(first, first + len(grays), dtype=np.int32))
-            first += len(grays)
-            if area and self.is_published:
-                shapes.mark_published_object(object_map, polygons, area, number)
-            elif area:
-                shapes.mark_object(object_map, polygons, area, number, odd)
-        shapes.look_up(owners, np.concatenate(grays_of_lines), image)
-        if not area:
-            shapes.look_up(owners, np.concatenate(objects_of_lines), object_map)
-        channels = np.repeat(image[:, :, None], self.canvas.channels, axis=2)
-        return Scene(channels, object_map, np.array(labels))
+            drawn = self._scenes(categories).draw(self.stream(-1, index, 1), index, owners, object_map)
+        shapes.look_up(owners, np.append(np.uint8(0), drawn.grays), image)
+        if shapes.AREAS[self.params.mask] == 0:
+            objects = np.repeat(np.arange(1, len(drawn.labels) + 1, dtype=np.uint16), drawn.lines)
+            shapes.look_up(owners, np.append(np.uint16(0), objects), object_map)
+        image = image[:, :, None]
+        return Scene(np.repeat(image, 3, axis=2) if self.canvas.channels == 3 else image, object_map, drawn.labels)
+
+    def _scenes(self, categories: Sequence[Category]) -> IndependentScenes:
+        """Tables of the categories, which are the same for all scenes of a recipe."""
+        from .drawing import IndependentScenes
+
+        prepared = self._prepared  # another thread may replace it
+        if prepared is None or prepared.categories is not categories:
+            prepared = IndependentScenes(self.params, self.canvas.size, self.seed, categories)
+            self._prepared = prepared
+        return prepared
+
+    def _check_published(self, categories: Sequence[Category]) -> None:
+        if not np.array_equal(np.concatenate([category.parameters for category in categories]), self._published):
+            raise ConfigError(
+                f"categories: the published scenes need all {len(self._published)} published categories, as the "
+                "generator finds them: leave categories out"
+            )
 
     def device_scenes(self, categories: Sequence[Category], device: torch.device) -> DeviceScenes | None:
         from formulavision.rendering.triton_support import runs_on

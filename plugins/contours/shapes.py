@@ -16,7 +16,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Integer, UInt8, UInt32
+from jaxtyping import Float32, Float64, Int32, Int64, Integer, UInt8, UInt16, UInt32
 from numba import uint32, uint64
 
 from formulavision.rendering import kernel, noise_fields, pixel_lines, python_random
@@ -26,12 +26,14 @@ __all__ = [
     "AREAS",
     "angles",
     "draw_lines",
+    "draw_objects",
     "fill_area",
     "independent_polygons",
     "kernel_key",
     "look_up",
     "mark_object",
     "mark_published_object",
+    "packed_directions",
     "published_vertices",
     "to_polygons",
 ]
@@ -54,6 +56,16 @@ def angles(vertices: int) -> Float64[np.ndarray, "2 {vertices}"]:
     """Cosines and sines of the vertices' directions, by the C library: vectorised ones differ in the last bit."""
     step = 2 * math.pi / vertices
     return np.array([[math.cos(step * v) for v in range(vertices)], [math.sin(step * v) for v in range(vertices)]])
+
+
+def packed_directions(
+    vertices: Int64[np.ndarray, " n"],
+) -> tuple[Float32[np.ndarray, " numbers"], Int64[np.ndarray, " most"]]:
+    """Cosines, then sines, of each number of vertices, one after the other, and by such a number where its begin."""
+    tables = {number: angles(number).astype(np.float32).ravel() for number in np.unique(vertices).tolist()}
+    starts = np.zeros(vertices.max() + 1, np.int64)
+    starts[list(tables)] = np.cumsum([0, *(len(table) for table in tables.values())])[:-1]
+    return np.concatenate(list(tables.values())), starts
 
 
 # Vertices ------------------------------------------------------------------------------------------------------------
@@ -237,6 +249,45 @@ def mark_object(
     for line in range(last + 1):
         if area == 0 or line == last or (area == 1 and line == 0):
             pixel_lines.draw_polygon(mask, polygons[line, 0], polygons[line, 1], value)
+
+
+@kernel
+def draw_objects(
+    directions: Float32[np.ndarray, " numbers"],
+    starts: Int64[np.ndarray, " objects"],
+    vertices: Int64[np.ndarray, " objects"],
+    lines: Int64[np.ndarray, " objects"],
+    frames: Float32[np.ndarray, "objects 6"],
+    scene: int,
+    key: tuple[int, int],
+    area: int,
+    owners: Int32[np.ndarray, "size size"],
+    object_map: UInt16[np.ndarray, "size size"],
+    odd: UInt8[np.ndarray, "size size"],
+) -> None:
+    """Draw the objects of a scene, each a contour with counter-based random numbers.
+
+    Args:
+        directions, starts: cosines and sines of all numbers of vertices, and where each object's begin.
+        vertices, lines: numbers of each object.
+        frames: of each object, as in ``independent_polygons``.
+        scene: number of the scene; with the object's number it is the counter.
+        key: of the random numbers.
+        area: 0, or the area that is marked in ``object_map``, as in ``fill_area``.
+        owners: gets the number of the last line at each pixel, from 1.
+        object_map: gets the number of the last object at each pixel, where areas are marked.
+        odd: scratch memory: zeros, and zeros afterwards.
+    """
+    number = 0
+    for k in range(len(lines)):
+        own = directions[starts[k] : starts[k] + 2 * vertices[k]].reshape(2, vertices[k])
+        polygons = np.empty((lines[k], 2, vertices[k]), np.int32)
+        independent_polygons(own, frames[k], (scene & 0xFFFFFFFF, k, scene >> 32), key, polygons)
+        for line in range(lines[k]):
+            number += 1
+            pixel_lines.draw_polygon(owners, polygons[line, 0], polygons[line, 1], number)
+        if area > 0:
+            mark_object(object_map, polygons, area, k + 1, odd)
 
 
 @kernel

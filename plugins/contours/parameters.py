@@ -1,4 +1,7 @@
-"""The parameters of the generators ``rcdb`` and ``segrcdb``. Lengths are in pixels of an image of ``image_size``."""
+"""The parameters of the generators ``rcdb``, ``segrcdb`` and ``visual-atoms``.
+
+Lengths are in pixels of an image of ``image_size``.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,24 @@ from pydantic import Field, model_validator
 
 from formulavision import ConfigError, Params
 
-__all__ = ["ContourParams", "Ranges", "RcdbParams", "SegRcdbParams"]
+__all__ = [
+    "ContourParams",
+    "RadialParams",
+    "Ranges",
+    "RcdbParams",
+    "SegRcdbParams",
+    "VisualAtomsParams",
+    "WaveRanges",
+]
 
 Ranges = tuple[int, float, int, int, float, float, float, int, int, float, int, int]
-"""What :meth:`ContourParams.ranges` gives, for kernels."""
+"""Result of :meth:`RadialParams.ranges`, for kernels."""
+WaveRanges = tuple[int, int, int, int, float, float, float, int, int, int, int, int, int, float, int, int]
+"""Result of :meth:`VisualAtomsParams.ranges`, for kernels."""
 
 
 class ContourParams(Params):
-    """What both generators have in common."""
+    """The parameters that all contours have in common."""
 
     published_only: ClassVar[tuple[str, ...]] = ("published_categories", "threads")
     """Names of the parameters that have an effect with ``random: published`` alone."""
@@ -34,21 +47,6 @@ class ContourParams(Params):
         "contours are drawn scaled",
         json_schema_extra={"unit": "pixels"},
     )
-    vertices_max: int = Field(
-        200,
-        ge=3,
-        le=2000,
-        description="largest number of vertices of a contour; the smallest is 3",
-        json_schema_extra={"unit": "vertices"},
-    )
-    vertices_mean: float = Field(
-        100.0,
-        ge=1,
-        le=10_000,
-        description="mean of the exponential distribution that numbers of vertices are drawn from, before those out of "
-        "range are drawn again",
-        json_schema_extra={"unit": "vertices"},
-    )
     lines_min: int = Field(
         1, ge=1, le=1000, description="smallest number of lines of a contour", json_schema_extra={"unit": "lines"}
     )
@@ -59,7 +57,7 @@ class ContourParams(Params):
         0.0,
         ge=0,
         le=100,
-        description="smallest coefficient P of the noise: from a line to the next, a vertex moves by P (1 - 2 noise)",
+        description="smallest coefficient of the noise that moves the vertices of a line to those of the next",
         json_schema_extra={"unit": "pixels"},
     )
     perlin_max: float = Field(
@@ -110,7 +108,7 @@ class ContourParams(Params):
 
     @model_validator(mode="after")
     def _ranges_are_in_order(self) -> ContourParams:
-        for name in ("lines", "perlin", "radius"):
+        for name in (field.removesuffix("_min") for field in type(self).model_fields if field.endswith("_min")):
             smallest, largest = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if smallest > largest:
                 raise ConfigError(f"{name}_min: {smallest} is not allowed: must not be above {name}_max {largest}")
@@ -130,6 +128,26 @@ class ContourParams(Params):
                 f"{name}: {getattr(self, name)} is not allowed: must be a multiple of threads {self.threads}"
             )
 
+
+class RadialParams(ContourParams):
+    """The parameters that ``rcdb`` and ``segrcdb`` have in common."""
+
+    vertices_max: int = Field(
+        200,
+        ge=3,
+        le=2000,
+        description="largest number of vertices of a contour; the smallest is 3",
+        json_schema_extra={"unit": "vertices"},
+    )
+    vertices_mean: float = Field(
+        100.0,
+        ge=1,
+        le=10_000,
+        description="mean of the exponential distribution that numbers of vertices are drawn from, before those out of "
+        "range are drawn again",
+        json_schema_extra={"unit": "vertices"},
+    )
+
     def ranges(self) -> Ranges:
         """The ranges of random numbers, as kernels take them."""
         return (
@@ -148,7 +166,7 @@ class ContourParams(Params):
         )
 
 
-class RcdbParams(ContourParams):
+class RcdbParams(RadialParams):
     published_only: ClassVar[tuple[str, ...]] = ("published_categories", "published_instances", "threads")
 
     outline: Literal["lines", "ring", "filled"] = Field(
@@ -175,7 +193,7 @@ class RcdbParams(ContourParams):
         return self
 
 
-class SegRcdbParams(ContourParams):
+class SegRcdbParams(RadialParams):
     published_only: ClassVar[tuple[str, ...]] = ("published_categories", "published_images", "threads")
 
     vertices_max: int = Field(
@@ -225,3 +243,100 @@ class SegRcdbParams(ContourParams):
     def _threads_share_the_images(self) -> SegRcdbParams:
         self.divisible_by_threads("published_images")
         return self
+
+
+class VisualAtomsParams(ContourParams):
+    published_only: ClassVar[tuple[str, ...]] = ("published_categories", "published_instances", "threads")
+
+    vertices_min: int = Field(
+        200, ge=3, le=4000, description="smallest number of vertices of a line", json_schema_extra={"unit": "vertices"}
+    )
+    vertices_max: int = Field(
+        1000, ge=3, le=4000, description="largest number of vertices of a line", json_schema_extra={"unit": "vertices"}
+    )
+    radius_min: int = Field(
+        10, ge=0, le=4096, description="smallest radius of the circle", json_schema_extra={"unit": "pixels"}
+    )
+    radius_max: int = Field(
+        60, ge=0, le=4096, description="largest radius of the circle", json_schema_extra={"unit": "pixels"}
+    )
+    wave_1_min: int = Field(
+        0, ge=0, le=2000, description="smallest frequency of the first sine", json_schema_extra={"unit": "waves a turn"}
+    )
+    wave_1_max: int = Field(
+        20, ge=0, le=2000, description="largest frequency of the first sine", json_schema_extra={"unit": "waves a turn"}
+    )
+    wave_2_min: int = Field(
+        0,
+        ge=0,
+        le=2000,
+        description="smallest frequency of the second sine, which never has that of the first, except for 0",
+        json_schema_extra={"unit": "waves a turn"},
+    )
+    wave_2_max: int = Field(
+        20,
+        ge=0,
+        le=2000,
+        description="largest frequency of the second sine",
+        json_schema_extra={"unit": "waves a turn"},
+    )
+    start_pos: int = Field(
+        512,
+        ge=0,
+        le=8192,
+        description="range of the centre: it is at most start_pos / 2 away from the image's, along x and along y",
+        json_schema_extra={"unit": "pixels"},
+    )
+    published_categories: int = Field(
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="number of categories of the published set: 1000 or 21000",
+        json_schema_extra={"unit": "categories"},
+    )
+    published_instances: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="number of instances per category of the published set",
+        json_schema_extra={"unit": "instances"},
+    )
+    threads: int = Field(
+        20,
+        ge=1,
+        le=10_000,
+        description="number of processes of the published program, each with a random stream of its own: other numbers "
+        "give other images",
+        json_schema_extra={"unit": "processes"},
+    )
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> VisualAtomsParams:
+        self.divisible_by_threads("published_categories")
+        only = self.wave_2_min
+        if only == self.wave_2_max and only > 0 and self.wave_1_min <= only <= self.wave_1_max:
+            raise ConfigError(
+                f"wave_2_max: {only} is not allowed: the second sine needs another frequency where the first has {only}"
+            )
+        return self
+
+    def ranges(self) -> WaveRanges:
+        """The ranges of random numbers, as kernels take them."""
+        return (
+            self.vertices_min,
+            self.vertices_max,
+            self.lines_min,
+            self.lines_max,
+            float(self.perlin_min),
+            float(self.perlin_max),
+            float(self.line_width),
+            self.radius_min,
+            self.radius_max,
+            self.wave_1_min,
+            self.wave_1_max,
+            self.wave_2_min,
+            self.wave_2_max,
+            float(self.oval_rate),
+            self.start_pos,
+            self.image_size,
+        )

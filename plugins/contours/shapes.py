@@ -29,6 +29,7 @@ __all__ = [
     "draw_objects",
     "fill_area",
     "independent_polygons",
+    "independent_wave_polygons",
     "kernel_key",
     "look_up",
     "mark_object",
@@ -135,13 +136,13 @@ def _move(
     directions: Float32[np.ndarray, " n"],
     words: UInt32[np.ndarray, " n"],
     factor: np.float32,
-    shift: np.float32,
+    shifts: Float32[np.ndarray, " n"],
     centre: np.float32,
     corners: Int32[np.ndarray, " n"],
 ) -> None:
     """Move vertices along one axis, and round them to corners."""
     for v in range(uint64(places.size)):
-        places[v] -= directions[v] * (_noise(words[v]) * factor - shift)
+        places[v] -= directions[v] * (_noise(words[v]) * factor - shifts[v])
         corners[v] = np.int32(places[v] + centre)
 
 
@@ -164,19 +165,42 @@ def independent_polygons(
         key: of the random numbers.
         polygons: is filled.
     """
+    shifts = np.full(polygons.shape[2], frame[5])
+    independent_wave_polygons(directions, shifts, frame[:5], counter, key, polygons)
+
+
+@kernel
+def independent_wave_polygons(
+    directions: Float32[np.ndarray, "2 vertices"],
+    shifts: Float32[np.ndarray, " vertices"],
+    frame: Float32[np.ndarray, " 5"],
+    counter: tuple[int, int, int],
+    key: tuple[int, int],
+    polygons: Int32[np.ndarray, "lines 2 vertices"],
+) -> None:
+    """As ``independent_polygons``, with another shift P + w for each vertex, which may contain waves.
+
+    Args:
+        directions: cosines and sines.
+        shifts: distance in pixels that each vertex moves outwards from a line to the next, before the noise.
+        frame: in pixels: R o_x, R o_y, centre x and y, and the factor of noise before its own factor.
+        counter: the last three words of the counter.
+        key: of the random numbers.
+        polygons: is filled.
+    """
     lines, _, vertices = polygons.shape
     half = (vertices + 1) // 2
     words = np.empty((4, half), np.uint32)
     x, y = directions[0] * frame[0], directions[1] * frame[1]
-    centre_x, centre_y, factor, shift = frame[2], frame[3], frame[4], frame[5]
+    centre_x, centre_y, factor = frame[2], frame[3], frame[4]
     for line in range(lines):
         philox_blocks(line << 16, counter[0], counter[1], counter[2], key[0], key[1], words)
         for part in range(2):
             start, stop = part * half, min(half + part * half, vertices)
             own_x, own_y = words[2 * part, : stop - start], words[2 * part + 1, : stop - start]
-            cosines, sines = directions[0, start:stop], directions[1, start:stop]
-            _move(x[start:stop], cosines, own_x, factor, shift, centre_x, polygons[line, 0, start:stop])
-            _move(y[start:stop], sines, own_y, factor, shift, centre_y, polygons[line, 1, start:stop])
+            cosines, sines, own = directions[0, start:stop], directions[1, start:stop], shifts[start:stop]
+            _move(x[start:stop], cosines, own_x, factor, own, centre_x, polygons[line, 0, start:stop])
+            _move(y[start:stop], sines, own_y, factor, own, centre_y, polygons[line, 1, start:stop])
 
 
 # Pixels --------------------------------------------------------------------------------------------------------------

@@ -132,3 +132,17 @@ def test_threads_and_processes_share_the_walks() -> None:
 
 def _image_of(image: int) -> int:
     return int(streams().checkpoint(image)["image"])
+
+
+def test_the_cost_of_a_long_walk_is_stated_before_it_starts(caplog: pytest.LogCaptureFixture) -> None:
+    long = WalkedStreams(
+        "counting", {}, streams=3, length=25, stretch=10, words=1e11, start=start, walk=partial(walk, [])
+    )
+    assert len(list(long.walked(75, len))) == 9
+    assert [record.message[:64] for record in caplog.records] == [
+        "the random streams of the published set are walked first, once: "
+    ]
+    assert "7.5e+12 random words" in caplog.text and str(cache_folder()) in caplog.text
+    list(long.walked(75, len))
+    list(streams().walked(75, len))
+    assert len(caplog.records) == 1

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from .parameters import ContourParams
+from .parameters import ContourParams, RadialParams
 
 __all__ = [
     "CONTOUR_COLUMNS",
@@ -34,7 +34,7 @@ _HIGHEST = np.array([2000, 1000, 100, 100, 4096, 10, 10])
 # Categories ----------------------------------------------------------------------------------------------------------
 
 
-def independent_contour(params: ContourParams, random: np.random.Generator) -> list[float]:
+def independent_contour(params: RadialParams, random: np.random.Generator) -> list[float]:
     """Draw a category: numbers of vertices and lines, coefficient of the noise, line width."""
     vertices = 0
     while not 3 <= vertices <= params.vertices_max:

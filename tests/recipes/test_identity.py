@@ -22,6 +22,7 @@ RECIPE_IDS = {
     "perlin-1296": "32d270b7237432ce",
     "rcdb-1k": "6c46bfbb38d2e64f",
     "segrcdb": "ab350b17cce4395d",
+    "visualatom-1k": "1c11c1c3ecbf86f6",
 }
 
 COMPARISON_IDS = {
@@ -111,6 +112,7 @@ def test_the_ids_of_the_comparisons_recipes_are_known(path: Path, tmp_path: Path
         ("ifs", "feac1addb267d84e", "ifs-4cb9aeb7f2f43d1a.npz"),
         ("bezier", "ae54a9395ff88ff4", "bezier-6082a28e4a377405.npz"),
         ("perlin", "224090725834f0a1", "perlin-1d68aadcac391a20.npz"),
+        ("visual-atoms", "b8942baa98186415", "visual-atoms-3dbcb7f34935912a.npz"),
     ],
 )
 def test_the_ids_and_cache_names_of_the_defaults_are_known(name: str, number: str, cache: str) -> None:

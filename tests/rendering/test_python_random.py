@@ -43,3 +43,16 @@ def test_skipped_words_are_those_that_python_draws(words: int) -> None:
             python.getrandbits(32)
         assert python_random.fraction(state) == python.random()
     assert np.array_equal(state, np.array(python.getstate()[1], np.uint32))
+
+
+@pytest.mark.parametrize("count", [0, 1, 311, 312, 313, 2000])
+@pytest.mark.parametrize("before", [0, 1, 623])
+def test_many_fractions_at_once_are_those_one_by_one(count: int, before: int) -> None:
+    state, python = python_random.seeded(3), random.Random(3)
+    for _ in range(before):
+        python_random.below(state, 2**32 - 1)
+        python.randrange(2**32 - 1)
+    out = np.empty(count)
+    python_random.fractions(state, np.empty(2 * count, np.uint32), out)
+    assert out.tolist() == [python.random() for _ in range(count)]
+    assert state.tolist() == list(python.getstate()[1])

@@ -54,13 +54,13 @@ def fraction(state: UInt32[np.ndarray, " 625"]) -> float:
 
 @kernel
 def fractions(
-    state: UInt32[np.ndarray, " 625"], words: UInt32[np.ndarray, " 2*n"], out: Float64[np.ndarray, " n"]
+    state: UInt32[np.ndarray, " 625"], words: UInt32[np.ndarray, " words"], out: Float64[np.ndarray, " n"]
 ) -> None:
     """Fill ``out`` with the next values of ``random()``: several times as fast as one by one.
 
     Args:
         state: is moved on.
-        words: scratch memory.
+        words: scratch memory, twice as long as ``out``.
         out: is filled.
     """
     filled = 0

@@ -45,7 +45,7 @@ def move_published(
     sines: Float64[np.ndarray, "2 vertices"],
     perlin: float,
     width: float,
-    words: UInt32[np.ndarray, " 2*vertices"],
+    words: UInt32[np.ndarray, " words"],
     places: Float64[np.ndarray, " vertices"],
 ) -> None:
     """Move vertices along one axis from a line to the next.
@@ -55,7 +55,7 @@ def move_published(
         directions: cosines for x, sines for y.
         sines: from ``half_sines``.
         perlin, width: P and w.
-        words: scratch memory.
+        words: scratch memory, two for each vertex.
         places: x or y of the vertices, is moved.
     """
     noise = np.empty(places.size)

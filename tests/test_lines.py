@@ -22,7 +22,7 @@ AT_MOST = {
     "evaluation": 1_200,
     "formulavision": 150,
     "generators": 600,
-    "plugins": 3_300,
+    "plugins": 3_700,
     "recipes": 1_600,
     "rendering": 1_750,
     "storage": 2_300,

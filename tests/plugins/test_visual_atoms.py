@@ -304,7 +304,7 @@ def test_parameters_of_no_category_are_refused(row: list[float], message: str) -
     ("settings", "canvas", "expected"),
     [
         ({}, {}, "4d6c4cf9dfebbb5f"),
-        ({"radius_min": 60, "wave_1_min": 3}, {"size": 141, "channels": 3}, "7557a25210fac732"),
+        ({"radius_min": 60, "wave_1_min": 3}, {"size": 141, "channels": 3}, "23218d9eb27f2d94"),
     ],
 )
 def test_pixels_are_those_of_version_1(settings: Any, canvas: Any, expected: str) -> None:

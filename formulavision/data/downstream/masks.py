@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from formulavision.data.downstream.files import UNREADABLE, ImageFiles, images_in, subfolders
 from formulavision.data.downstream.images import LabelledImages, Sides, as_pixels
+from formulavision.data.downstream.pixels import exif_orientation
 from formulavision.data.downstream.settings import SPLITS, DownstreamSettings, read_classes
 from formulavision.recipes.targets import IGNORED
 from formulavision.util.errors import DownstreamError
@@ -99,7 +100,7 @@ class MaskFiles(ImageFiles):
             with Image.open(self.images.path(index)) as image:
                 size = image.size
                 # The header of a JPEG file holds the orientation; other files would have to be read whole.
-                if image.format in ("JPEG", "MPO") and image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+                if image.format in ("JPEG", "MPO") and exif_orientation(image) in _TURNED:
                     size = size[::-1]
         except UNREADABLE as error:
             return _reason(error)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-__all__ = ["to_rgb", "why_not_rgb"]
+__all__ = ["exif_orientation", "to_rgb", "why_not_rgb"]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _UNSIGNED = (1, 4)
@@ -49,7 +49,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if (reason := why_not_rgb(image)) is not None:
         raise ValueError(reason)
     image.load()
-    turn = _UPRIGHT.get(_orientation(image) or 1)
+    turn = _UPRIGHT.get(exif_orientation(image) or 1)
     if image.mode.startswith("I"):
         tags: Any = getattr(image, "tag_v2", {})
         top = 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
@@ -64,7 +64,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int | None:
+def exif_orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation of an image, 1 to 8; None where it has none, or damaged EXIF data."""
     try:
         # Read after loading: PIL itself turns TIFF files upright while it loads them, and removes the orientation.
         return image.getexif().get(ExifTags.Base.Orientation)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from formulavision.generators.contract import Category, DeviceRenderer, DeviceScenes, Generator
-from formulavision.generators.failures import ask_for_names, blamed
+from formulavision.generators.failures import blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories, find_categories_of_part
 from formulavision.recipes.composition import SceneBatch, SceneComposer, draw_category, own_scenes
@@ -150,15 +150,6 @@ class Drawer:
         category, generator = self.categories[labels[0]], self.generators[self.part_of[labels[0]]]
         with blamed(generator.name, "in instance_name()"):
             return f"{category.name}/{category.name}_{generator.instance_name(int(instances[0]))}"
-
-    def instance_names(self) -> list[list[str]]:
-        """``instance_name`` of all instances of a category, for each part of a recipe without a scene.
-
-        Raises:
-            PluginError: the generator raised, or two names are the same, or one cannot be a part of a file's name.
-        """
-        pairs = zip(self.generators, self.recipe.all_parts, strict=True)
-        return [ask_for_names(generator, part.num_instances) for generator, part in pairs]
 
     def draw(self, index: SupportsIndex) -> tuple[UInt8[np.ndarray, "size size channels"], Any]:
         """Image and target.

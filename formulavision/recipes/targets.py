@@ -21,7 +21,6 @@ __all__ = [
     "objects_target",
     "scene_target",
     "semantic_target",
-    "visible_pixels",
 ]
 
 Target = Literal["class", "labels", "semantic", "objects"]
@@ -49,14 +48,11 @@ class Objects(NamedTuple):
     numbers: Int64[np.ndarray, " n"]
 
 
-def visible_pixels(object_map: UInt16[np.ndarray, "size size"], objects: int) -> Int64[np.ndarray, " objects"]:
-    """The number of pixels of each object that are visible."""
-    return np.bincount(object_map.ravel(), minlength=objects + 1)[1 : objects + 1]
-
-
 def has_label(scene: Scene, min_visible: int) -> Bool[np.ndarray, " objects"]:
     """Whether each object has a box, mask and label: at least ``min_visible`` pixels of it, and one, are visible."""
-    return visible_pixels(scene.object_map, len(scene.categories)) >= max(1, min_visible)
+    objects = len(scene.categories)
+    pixels = np.bincount(scene.object_map.ravel(), minlength=objects + 1)[1 : objects + 1]
+    return pixels >= max(1, min_visible)
 
 
 def labels_target(scene: Scene, num_categories: int, min_visible: int) -> Int8[np.ndarray, " categories"]:
@@ -81,17 +77,11 @@ def semantic_target(
 
 def objects_target(scene: Scene, min_visible: int) -> Objects:
     """The objects that have a label, with the boxes of their visible pixels."""
-    count = len(scene.categories)
-    boxes = np.zeros((count + 1, 4), np.int64)
-    boxes[:, :2] = max(scene.object_map.shape)
-    rows, columns = np.nonzero(scene.object_map)
-    numbers = scene.object_map[rows, columns]
-    np.minimum.at(boxes[:, 0], numbers, columns)
-    np.minimum.at(boxes[:, 1], numbers, rows)
-    np.maximum.at(boxes[:, 2], numbers, columns + 1)
-    np.maximum.at(boxes[:, 3], numbers, rows + 1)
-    chosen = np.flatnonzero(has_label(scene, min_visible))
-    return Objects(boxes[chosen + 1], scene.categories[chosen], chosen + 1)
+    from formulavision.rendering.compositing import measure_objects  # imports numba
+
+    boxes, pixels = measure_objects(scene.object_map, len(scene.categories))
+    chosen = np.flatnonzero(pixels >= max(1, min_visible))
+    return Objects(boxes[chosen], scene.categories[chosen], chosen + 1)
 
 
 def scene_target(scene: Scene, target: Target, num_categories: int, min_visible: int) -> Any:

@@ -1,4 +1,4 @@
-"""Scenes from images of single objects: the last object that covers a pixel owns it."""
+"""Scenes from images of single objects, of which the last that covers a pixel owns it; and the objects of a map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Int64, UInt8, UInt16
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["BY_BACKGROUND", "BY_MASK", "WHOLE", "compose"]
+__all__ = ["BY_BACKGROUND", "BY_MASK", "WHOLE", "compose", "measure_objects"]
 
 BY_BACKGROUND, BY_MASK, WHOLE = 0, 1, 2
 """Where an object is in its image: where a channel differs from the background, where a mask is not 0, everywhere."""
@@ -80,3 +80,37 @@ def compose(
                     product = np.uint32(levels[k]) * factor + np.uint32(128)
                     level = np.uint8((product + (product >> np.uint32(8))) >> np.uint32(8))
                     drawn[k] = level if covered[k] else drawn[k]
+
+
+@kernel
+def measure_objects(
+    object_map: UInt16[np.ndarray, "h w"], objects: int
+) -> tuple[Int64[np.ndarray, "objects 4"], Int64[np.ndarray, " objects"]]:
+    """The box of each object's visible pixels, and their number.
+
+    Args:
+        object_map: 0 is background, k where object k is visible, up to ``objects``.
+
+    Returns:
+        Left, top, right and bottom, of which right and bottom are the first that are outside, and which mean nothing
+        where no pixel is visible; and the numbers of pixels.
+    """
+    height, width = object_map.shape
+    boxes = np.zeros((objects, 4), np.int64)
+    boxes[:, 0] = width
+    boxes[:, 1] = height
+    pixels = np.zeros(objects, np.int64)
+    for row in range(height):
+        column = 0
+        while column < width:
+            start, value = column, object_map[row, column]
+            while column < width and object_map[row, column] == value:
+                column += 1
+            if value > 0:
+                k = value - 1
+                pixels[k] += column - start
+                boxes[k, 0] = min(boxes[k, 0], start)
+                boxes[k, 1] = min(boxes[k, 1], row)
+                boxes[k, 2] = max(boxes[k, 2], column)
+                boxes[k, 3] = row + 1
+    return boxes, pixels

@@ -21,7 +21,7 @@ import numpy as np
 
 from formulavision.generators.contract import Scene
 from formulavision.recipes.targets import semantic_target
-from formulavision.storage.objects import measure_objects
+from formulavision.rendering.compositing import measure_objects
 from formulavision.storage.png import encode_gray, encode_png
 from formulavision.storage.run_lengths import encode_masks
 from formulavision.storage.store import Store

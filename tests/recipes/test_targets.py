@@ -14,7 +14,6 @@ from formulavision.recipes.targets import (
     objects_target,
     scene_target,
     semantic_target,
-    visible_pixels,
 )
 
 MAP = np.array(
@@ -32,7 +31,6 @@ SCENE = Scene(np.zeros((5, 5, 1), np.uint8), MAP, np.array([7, 0, 5, 2, 7]))
 
 
 def test_hidden_objects_have_no_label() -> None:
-    assert visible_pixels(MAP, 5).tolist() == [3, 3, 0, 3, 0]
     assert has_label(SCENE, 1).tolist() == has_label(SCENE, 0).tolist() == [True, True, False, True, False]
     assert not has_label(SCENE, 4).any()
 

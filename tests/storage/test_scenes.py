@@ -17,7 +17,7 @@ from pebbles import Pebbles
 from PIL import Image
 
 from formulavision import Drawer, FormulaVisionError, Recipe, Scene, Store, export_data, generate, register, verify
-from formulavision.recipes.targets import objects_target, visible_pixels
+from formulavision.recipes.targets import has_label, objects_target
 from formulavision.storage import FORMATS, manifest, png
 from formulavision.storage.formats import format as format_module
 from formulavision.storage.formats import imagefolder
@@ -95,7 +95,7 @@ def test_the_boxes_are_those_of_objects_that_are_visible_and_zeros_for_others(fo
     for index in range(len(store)):
         scene, boxes = store.scene(index), store.boxes(index)
         assert boxes.shape == (12, 4)
-        seen = visible_pixels(scene.object_map, 12) >= 60
+        seen = has_label(scene, 60)
         assert np.array_equal(boxes[seen], objects_target(scene, 60).boxes)
         assert not boxes[~seen].any()
         hidden += int((~seen).sum())

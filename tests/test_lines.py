@@ -26,6 +26,7 @@ AT_MOST = {
     "recipes": 1_600,
     "rendering": 1_750,
     "storage": 2_300,
+    "testing": 1_000,
     "training": 3_700,
     "util": 1_000,
 }

@@ -26,7 +26,7 @@ from formulavision.util.errors import ConfigError, FormulaVisionError, PluginErr
 from formulavision.util.files import atomic_write, cache_folder
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
-__all__ = ["category_name", "find_categories", "find_categories_of_part"]
+__all__ = ["category_name", "find_categories", "find_categories_of_part", "search"]
 
 _CACHE_WORTH_S = 0.5
 """Categories that took longer than this to find are kept in the user's cache folder."""
@@ -77,14 +77,26 @@ def find_categories_of_part(
     if len(found) < count:
         started = time.monotonic()
         found = []
-        for parameters in _search(part.generator, generator, count, workers):
-            found.append(_as_table(parameters, len(found), generator))
-            if found[-1].shape[1] != found[0].shape[1]:
-                raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
+        for table in search(part.generator, generator, count, workers):
+            found.append(table)
             progress(len(found))
         if kept and time.monotonic() - started > _CACHE_WORTH_S:
             _write_cache(cache, found)
     return [Category(i, category_name(i), found[i]) for i in range(count)]
+
+
+def search(settings: GeneratorSettings, generator: Generator, count: int, workers: int = 1) -> Iterator[Parameters]:
+    """Parameters of the first categories, checked, without the cache. Its arguments are those of the generator.
+
+    Raises:
+        PluginError: the generator raised, or returned what cannot be parameters.
+    """
+    columns = 0
+    for index, parameters in enumerate(_search(settings, generator, count, workers)):
+        table = _as_table(parameters, index, generator)
+        if table.shape[1] != (columns := columns or table.shape[1]):
+            raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
+        yield table
 
 
 def category_name(index: int) -> str:

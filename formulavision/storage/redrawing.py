@@ -6,30 +6,23 @@ random generator, or on the process.
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.generators.contract import Category, Generator, Scene
-from formulavision.generators.registry import plugins
+from formulavision.generators.contract import Category, Scene
+from formulavision.generators.new_process import GeneratorUnknownThereError, run_in_new_process
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
+from formulavision.recipes.impurity import AFTER_OTHERS, impurity
 from formulavision.storage.manifest import origins
 from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import category_files
 from formulavision.storage.store import Store
-from formulavision.util.errors import FormulaVisionError, PluginError, StoreError
+from formulavision.util.errors import StoreError
 
 __all__ = ["redraw"]
 
@@ -55,107 +48,16 @@ def redraw(
         The number of images that were drawn since the last time, and problems with them, one line each.
 
     Raises:
-        PluginError: the generator raised.
-        StoreError: the process that draws ended abruptly.
+        PluginError: the generator raised, or the process that draws ended abruptly.
     """
     if len(indices) == 0:
         return
-    parts = [part for _, part in category_files(store.recipe)]
-    sources = [_Source.of(part.generator.generator) for part in parts]
+    generators = [part.generator.generator for _, part in category_files(store.recipe)]
     comparison = _Comparison(store.path, categories, indices, damaged_pieces)
-    if any(source.module == "__main__" or source.file is None for source in sources):
-        yield from comparison.run()  # no other process can import the generator
-    else:
-        yield from _in_new_process(sources, comparison)
-
-
-# Another process -----------------------------------------------------------------------------------------------------
-
-DONE, UNKNOWN_GENERATOR = "done", "unknown generator"
-"""The last message of the process that draws is one of these."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The location of a generator's class, from which another process imports it."""
-
-    name: str
-    module: str
-    file: str | None
-    qualname: str
-
-    @classmethod
-    def of(cls, generator: type[Generator]) -> _Source:
-        file = getattr(sys.modules.get(generator.__module__), "__file__", None)
-        return cls(generator.name, generator.__module__, file, generator.__qualname__)
-
-    def register(self) -> bool:
-        """Make the generator known to this process; False where it cannot be imported here."""
-        if self.name in plugins().generators:
-            return True
-        try:
-            module = importlib.import_module(self.module)
-        except ImportError:
-            return False
-        generator = getattr(module, self.qualname, None)
-        if getattr(module, "__file__", None) != self.file or generator is None:
-            return False
-        plugins().add(generator)
-        return True
-
-
-def _in_new_process(sources: list[_Source], comparison: _Comparison) -> Iterator[Found]:
-    # Not by multiprocessing, which would run the user's script again, up to its call of verify.
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import main; main()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    message: dict[str, Any] = {}
-    with process:
-        try:
-            process.stdin.write(pickle.dumps((sources, comparison)))
-            process.stdin.close()
-            for line in process.stdout:
-                message = json.loads(line)
-                if "error" in message:
-                    raise PluginError(message["error"])
-                if "drawn" in message:
-                    yield message["drawn"], message["problems"]
-        except BrokenPipeError:
-            message = {}
-        finally:
-            process.kill()
-    if message.get("end") == UNKNOWN_GENERATOR:
+    try:
+        yield from run_in_new_process(generators, comparison)
+    except GeneratorUnknownThereError:
         yield from comparison.run()
-    elif message.get("end") != DONE:
-        raise StoreError(
-            f"{comparison.path}: the process that draws images again ended abruptly ({process.returncode})"
-        )
-
-
-def main() -> None:
-    """The process that draws: reads its work from standard input and writes a line of JSON for each message."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides about Ctrl-C
-    sources, comparison = pickle.load(sys.stdin.buffer)
-    # Text that a plugin prints goes to standard error, and does not mix with the messages.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
-
-        def send(**message: Any) -> None:
-            print(json.dumps(message), file=out, flush=True)
-
-        try:
-            known = all(source.register() for source in sources)
-            for drawn, problems in comparison.run() if known else ():
-                send(drawn=drawn, problems=problems)
-            send(end=DONE if known else UNKNOWN_GENERATOR)
-        except FormulaVisionError as error:
-            send(error=str(error))
 
 
 # The comparison ------------------------------------------------------------------------------------------------------
@@ -186,6 +88,11 @@ class _Comparison:
 
     def new_drawer(self) -> Drawer:
         return Drawer(self.store.recipe, categories=self.categories)
+
+    def draw_one_by_one(self, indices: Iterable[int]) -> _Drawn:
+        """The last of these images, drawn one after the other by a new drawer."""
+        drawer = self.new_drawer()
+        return [self.draw(drawer, [index])[0] for index in indices][-1]
 
     def draw(self, drawer: Drawer, indices: Sequence[int] | NDArray[np.int64]) -> list[_Drawn]:
         """What the store must hold of each image."""
@@ -218,15 +125,12 @@ class _Comparison:
         """The most likely reason for a difference, found by drawing the image alone, again, and after others."""
         if any(piece.number in self.damaged_pieces for piece in self.store.pieces if index in piece.indices):
             return "its file is damaged"
-        first, *again = (self.draw(self.new_drawer(), [index])[0] for _ in range(3))  # two may be equal by chance
-        after_others = self.new_drawer()
-        for other in {0, max(index - 1, 0), min(index + 1, len(self.store) - 1), len(self.store) - 1} - {index}:
-            self.draw(after_others, [other])
-        later = self.draw(after_others, [index])[0]
-        if any(first.difference(other) for other in again):
-            return "it is drawn otherwise each time: by a clock, global random numbers, or by what was drawn before it"
-        if not first.difference(stored) or first.difference(drawn) or first.difference(later):
-            return "it is drawn otherwise after other images: a generator must keep nothing that changes its images"
+        others = {0, max(index - 1, 0), min(index + 1, len(self.store) - 1), len(self.store) - 1} - {index}
+        why, first = impurity(self.draw_one_by_one, index, others, _Drawn.difference)
+        if why:
+            return why
+        if not first.difference(stored) or first.difference(drawn):
+            return AFTER_OTHERS
         origin, written = origins(self.store.recipe), self.store.manifest.generator_package
         if origin != written:
             return f"{written} wrote the store, and {origin}, which is installed, draws other pixels"

@@ -16,5 +16,5 @@ def redrawn_here() -> Iterator[None]:
     The tests of generators that break their promise, in ``test_verification.py``, start the new process.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redrawing, "_in_new_process", lambda source, comparison: comparison.run())
+        patch.setattr(redrawing, "run_in_new_process", lambda generators, comparison: comparison.run())
         yield

@@ -1,12 +1,16 @@
-"""``plugins``: the installed generators and their parameters."""
+"""``plugins``: the installed generators, their parameters and checks; new ones."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from formulavision.cli import options as o
 from formulavision.cli.commands import App, Group
 
 if TYPE_CHECKING:
@@ -14,7 +18,13 @@ if TYPE_CHECKING:
 
     from formulavision.generators.contract import Generator
 
-plugins = App(cls=Group, help="List generators; [bold]show NAME[/bold] explains one.", invoke_without_command=True)
+plugins = App(
+    cls=Group,
+    help="List generators; [bold]show NAME[/bold] explains one, [bold]check NAME[/bold] checks one, "
+    "[bold]new NAME[/bold] writes one.",
+    invoke_without_command=True,
+)
+_SECONDS_WITHOUT_A_BAR = 2
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,6 +76,82 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
         for parameter, facts, description in describe(model, channels=generator.default_channels):
             STDOUT.print(f"[bold]{parameter}[/bold]  [cyan]{escape(facts)}[/cyan]", soft_wrap=True)
             STDOUT.print(Padding(escape(description), (0, 0, 0, 4)))
+
+
+@plugins.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="Name of a generator.")],
+    digests: Annotated[
+        Path | None, typer.Option("--digests", help="File of digests of its images, in the plugin's tests.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the file of digests, for a new version or where there is none.")
+    ] = False,
+    settings: o.Settings = None,
+) -> None:
+    """Check whether a generator keeps the contract: same images always, alone and in batches, on every canvas, ...
+
+    formulavision plugins check ifs --set generator.dots=1000
+
+    Exit status: 0 if all is right, 1 if a check failed, 2 if nothing can be checked.
+    """
+    from formulavision.generators.registry import plugins
+    from formulavision.testing import TITLES, Check, run_checks, write_digests
+    from formulavision.util.config import apply_settings
+    from formulavision.util.console import say
+    from formulavision.util.errors import ConfigError
+    from formulavision.util.progress import progress_bars
+    from formulavision.util.text import counted
+
+    params = apply_settings({}, settings or []).get("generator", {})
+    if any(not setting.startswith("generator.") for setting in settings or []):
+        raise ConfigError("--set: takes parameters of the generator here: generator.NAME=VALUE")
+    if write and digests is None:
+        raise ConfigError("--write: needs --digests with the file to write")
+    if plugins()[name].draws_on_devices:
+        import torch
+
+        if not torch.cuda.is_available():
+            os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported
+    checks: list[Check] = []
+    with progress_bars() as bars:
+
+        def show(title: str, done: int, total: int) -> None:
+            bars.show("checks", len(checks), len(TITLES))
+            if total > 1 and time.monotonic() - began > _SECONDS_WITHOUT_A_BAR:
+                bars.show(title, done, total)
+
+        if write and digests is not None:
+            write_digests(name, digests, params=params)
+        began = time.monotonic()
+        for found in run_checks(name, params=params, digests=digests, progress=show):
+            checks.append(found)
+            began = time.monotonic()
+    for found in checks:
+        mark = "skipped" if found.skipped else "failed " if found.problems else "ok     "
+        say(f"{mark}  {found.title}" + (f": {found.notes[0]}" if found.skipped else ""))
+        for line in [*found.problems, *([] if found.skipped else found.notes)]:
+            say(f"           {line}")
+    failed = sum(bool(found.problems) for found in checks)
+    say(f"{name}: {counted(failed, 'check')} failed" if failed else f"{name}: keeps the contract")
+    if failed:
+        raise typer.Exit(1)
+
+
+@plugins.command("new")
+def new(name: Annotated[str, typer.Argument(help="Name of the new generator.")]) -> None:
+    """Write a package with a new generator into ./formulavision-NAME: it draws, and its test passes.
+
+    formulavision plugins new ripples
+    """
+    from formulavision.testing import new_plugin
+    from formulavision.util.console import say
+
+    folder = new_plugin(name)
+    say(f"written to {folder}")
+    say(f"install it:  pip install -e {folder}")
+    say(f"look at it:  formulavision preview {name} --out sheet.png")
+    say(f"check it:    formulavision plugins check {name}")
 
 
 def describe(model: type[BaseModel], **defaults: object) -> Iterator[tuple[str, str, str]]:

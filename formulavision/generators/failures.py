@@ -7,12 +7,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
+from types import FrameType
 
 from formulavision.generators.contract import Generator
 from formulavision.generators.registry import plugins
 from formulavision.util.errors import FormulaVisionError, PluginError
 
-__all__ = ["ask_for_names", "ask_for_number", "blamed"]
+__all__ = ["ask_for_names", "ask_for_number", "blamed", "is_own"]
 
 
 _READ_ONLY = " (category.parameters is read-only: copy it before changing it)"
@@ -45,14 +46,20 @@ def blamed(name: str, when: str) -> Iterator[None]:
 
 
 def _place(error: BaseException, generator: type[Generator]) -> str:
-    """File and line of the innermost frame in the generator's own package; empty where there is none."""
-    own = generator.__module__.partition(".")[0]
+    """File and line of the innermost frame in the generator's own packages; empty where there is none."""
     lines = [
         f" ({frame.f_code.co_filename}, line {line})"
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == own
+        if is_own(frame, generator)
     ]
     return lines[-1] if lines else ""
+
+
+def is_own(frame: FrameType, generator: type[Generator]) -> bool:
+    """Whether a frame runs code of the packages that the generator's class and its base classes come from."""
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    own = {cls.__module__.partition(".")[0] for cls in generator.__mro__}
+    return package in own - {"formulavision", "builtins"}
 
 
 def ask_for_number(generator: Generator, method: str) -> int | None:

@@ -44,7 +44,7 @@ def run_in_new_process(
     Args:
         generators: the generators that the process must know.
         folder: where the process runs; None: where this one does.
-        limit_s: seconds to wait for the first result, and between two.
+        limit_s: seconds to wait for each result after the first.
 
     Raises:
         GeneratorUnknownThereError: no other process can import a generator; before the first result.
@@ -74,7 +74,7 @@ def run_in_new_process(
         try:
             process.stdin.write(pickle.dumps((sources, work)))
             process.stdin.close()
-            while line := _read_line(process, limit_s, late):
+            while line := _read_line(process, limit_s if "result" in message else None, late):
                 message = json.loads(line)
                 if "error" in message:
                     raise PluginError(message["error"])

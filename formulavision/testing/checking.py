@@ -366,7 +366,7 @@ class _Checker:
 
     def arguments(self, notes: list[str]) -> Iterator[str]:
         self.some()
-        yield from self.subject.misdeeds
+        yield from self.subject.misdeeds.values()
 
     def differ(self, notes: list[str]) -> Iterator[str]:
         for drawn in self.some(1):

@@ -111,6 +111,6 @@ class Ends:
                 raise PluginError("an image of a batch differs from the same image alone")
         if subject.has_scenes:
             subject.draw_scene(generator, categories, 0)
-        for misdeed in subject.misdeeds:
+        for misdeed in subject.misdeeds.values():
             raise PluginError(misdeed)
         return categories[0].parameters.tobytes()

@@ -62,13 +62,13 @@ class Subject:
     """A generator with parameters.
 
     Attributes:
-        misdeeds: problems beside the images that were noticed while they were drawn, each once: wrong values in masks,
-            memory written outside of images, arguments changed.
+        misdeeds: problems beside the images that were noticed while they were drawn: wrong values in masks, memory
+            written outside of images, arguments changed. Each is kept once, and its value says where, too.
     """
 
     name: str
     params: dict[str, Any]
-    misdeeds: dict[str, None] = field(default_factory=dict)
+    misdeeds: dict[str, str] = field(default_factory=dict)
 
     @property
     def generator(self) -> type[Generator]:
@@ -163,5 +163,6 @@ class Subject:
         return scene
 
     def _notice(self, misdeed: str, *names: str) -> None:
-        place = line_with(self.generator, *names) or line_of_method(self.generator, "render_batch", "render")
-        self.misdeeds[misdeed + place] = None
+        if misdeed not in self.misdeeds:
+            place = line_with(self.generator, *names) or line_of_method(self.generator, "render_batch", "render")
+            self.misdeeds[misdeed] = misdeed + place

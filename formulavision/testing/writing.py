@@ -70,7 +70,7 @@ def new_plugin(name: str, folder: str | PathLike[str] = ".") -> Path:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"name: '{name}' is not allowed: must be lower-case letters, digits, '-' and '_', at most 40, with a "
+            f"name: {name!r} is not allowed: must be lower-case letters, digits, '-' and '_', at most 40, with a "
             "letter first and no '-' or '_' last"
         )
     found = plugins()

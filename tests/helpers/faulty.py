@@ -16,7 +16,7 @@ from pydantic import Field
 
 from formulavision import ConfigError, Generator, Params, Scene
 
-FAULTS = {}
+FAULTS: dict[type[Generator], tuple[str, str]] = {}
 """By class: the words of the check that must fail, and words of the cause."""
 
 
@@ -51,7 +51,7 @@ class Squares(Generator):
 
 
 _numbers = np.random.default_rng(0)
-_drawn = {}
+_drawn: dict[int, int] = {}
 
 
 # Chance and time

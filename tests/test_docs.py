@@ -97,7 +97,10 @@ def test_commands_in_the_documents_exist_with_their_options(document: str, comma
     group = get_command(app)
     _, name, *arguments = command.split()
     assert name in group.commands, f"{document}: {command}"  # type: ignore[attr-defined]
-    known = {option for parameter in group.commands[name].params for option in parameter.opts}  # type: ignore[attr-defined]
+    found = group.commands[name]  # type: ignore[attr-defined]
+    if inner := getattr(found, "commands", {}).get(arguments[0] if arguments else ""):
+        found = inner
+    known = {option for parameter in found.params for option in parameter.opts}
     used = {argument for argument in arguments if argument.startswith("--")}
     assert used <= known, f"{document}: {command}"
     one = group.commands[name]  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ AT_MOST = {
     "data": 2_650,
     "evaluation": 1_200,
     "formulavision": 150,
-    "generators": 600,
+    "generators": 750,
     "plugins": 3_700,
     "recipes": 1_600,
     "rendering": 1_750,

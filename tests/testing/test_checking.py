@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+from pathlib import Path
 
 import discs
 import faulty
@@ -24,6 +26,13 @@ def line_at_fault(generator: type[Generator]) -> str:
 def test_a_generator_that_keeps_the_contract_passes(generator: type[Generator]) -> None:
     assert check_generator(generator) == []
     assert generator.name not in plugins().generators
+
+
+@pytest.mark.parametrize("name", ["rings", "ribbons", "coins"])
+def test_the_generators_of_the_tutorial_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "third_party" / name)
+    module = importlib.import_module(f"formulavision_{name}")
+    assert check_generator(getattr(module, name.capitalize())) == []
 
 
 def test_a_generator_of_scenes_alone_passes() -> None:

@@ -149,9 +149,11 @@ class Registry:
                 "workers=1; others must come from a module that can be imported"
             )
         installed = ", ".join(sorted(self.generators)) or "none"
+        by_custom = f" (its package is called formulavision-{name} by custom)" if _NAME.fullmatch(name) else ""
         failed = "".join(f"; {plugin} failed: {reason}" for plugin, reason in self.problems.items())
         raise PluginError(
-            f"there is no generator '{name}'{did_you_mean(name, self.generators)}; installed: {installed}{failed}"
+            f"there is no generator '{name}'{did_you_mean(name, self.generators) or by_custom}; installed: "
+            f"{installed}{failed}"
         )
 
 

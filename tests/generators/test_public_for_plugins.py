@@ -98,3 +98,17 @@ def test_the_generator_of_the_docs_draws_in_colour(ribbons: Any, tmp_path: Path)
     assert fv.preview(recipe, tmp_path / "sheet.png").stat().st_size > 1000
     gray = fv.Recipe.from_dict({**settings, "canvas": {"size": 48, "channels": 1}})
     assert fv.Drawer(gray).draw(0)[0].shape == (48, 48, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mandelbulb-2", "there is no generator 'mandelbulb-2' (its package is called formulavision-mandelbulb-2 by"),
+        ("ifz", "there is no generator 'ifz' (did you mean 'ifs'?); installed: "),
+        ("a package/../x", "there is no generator 'a package/../x'; installed: "),
+    ],
+)
+def test_a_generator_that_is_missing_is_told_with_the_package_that_has_it(name: str, told: str) -> None:
+    with pytest.raises(fv.PluginError) as caught:
+        fv.plugins()[name]
+    assert str(caught.value).startswith(told)

@@ -71,6 +71,19 @@ CASES: dict[str, dict[str, Any]] = {
     "rcdb, 512 x 512": {
         "generator": "rcdb", "categories": 10 * RUNS + 1, "instances": 1, "canvas": {"size": 512},
     },
+    "visual-atoms, 512 x 512": {
+        "generator": "visual-atoms", "categories": 10 * RUNS + 1, "instances": 1, "canvas": {"size": 512},
+    },
+    "visual-atoms, published, 512 x 512": {
+        "generator": {"name": "visual-atoms", "random": "published", "published_instances": 1},
+        "categories": 10 * RUNS + 1, "instances": 1, "canvas": {"size": 512},
+    },
+    "ifs3d, a cloud and a view, 224 x 224": {
+        "generator": "ifs3d", "categories": RUNS + 1, "instances": 12 * (RUNS + 1), "canvas": {"size": 224},
+    },
+    "ifs3d, published, a cloud and a view, 224 x 224": {
+        "generator": {"name": "ifs3d", "random": "published"}, "categories": RUNS + 1, "canvas": {"size": 224},
+    },
     "segrcdb, scenes of 32 contours, 512 x 512": {
         "generator": "segrcdb", "scene": "own", "images": 100, "canvas": {"size": 512},
     },

@@ -54,6 +54,8 @@ def test_a_comparison_is_valid_at_each_size(path: Path, size: str, tmp_path: Pat
         ("perlin-1296", 1_296_000),
         ("rcdb-1k", 1_000_000),
         ("visualatom-1k", 1_000_000),
+        ("mv-fractaldb", 1_740_000),
+        ("exfractaldb-1k", 1_000_000),
         ("segrcdb", 20_000),
     ],
 )

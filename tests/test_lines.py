@@ -24,7 +24,7 @@ AT_MOST = {
     "generators": 750,
     "plugins": 3_700,
     "recipes": 1_600,
-    "rendering": 1_750,
+    "rendering": 1_800,
     "storage": 2_300,
     "testing": 1_000,
     "training": 3_700,

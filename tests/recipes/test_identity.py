@@ -18,7 +18,9 @@ from formulavision.util.config import Config, identity, load_yaml
 
 RECIPE_IDS = {
     "bezier-1024": "649330eab09684af",
+    "exfractaldb-1k": "fbaa318d4fcc97c1",
     "fractaldb-1k": "30eb0412c7e88b5f",
+    "mv-fractaldb": "78493644df299926",
     "perlin-1296": "32d270b7237432ce",
     "rcdb-1k": "6c46bfbb38d2e64f",
     "segrcdb": "ab350b17cce4395d",
@@ -112,6 +114,7 @@ def test_the_ids_of_the_comparisons_recipes_are_known(path: Path, tmp_path: Path
         ("ifs", "feac1addb267d84e", "ifs-4cb9aeb7f2f43d1a.npz"),
         ("bezier", "ae54a9395ff88ff4", "bezier-6082a28e4a377405.npz"),
         ("perlin", "224090725834f0a1", "perlin-1d68aadcac391a20.npz"),
+        ("ifs3d", "53ff35023f980aa4", "ifs3d-39ec609330663b3d.npz"),
         ("visual-atoms", "b8942baa98186415", "visual-atoms-3dbcb7f34935912a.npz"),
     ],
 )

@@ -1,0 +1,178 @@
+"""The class of the generator ``ifs3d``: its categories, and how an instance follows from its number."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from formulavision import Category, ConfigError, Generator, WalkedStreams
+
+from .parameters import Ifs3dParams
+
+__all__ = ["Ifs3d", "in_ring"]
+
+_VIEWS = 12
+"""Number of views of a cloud."""
+_DISTANCE, _ANGLE, _NEAR, _FAR = 4.0, 45.0, 1.0, 100.0
+"""The camera: distance from the origin, degrees that an image covers, depths between which points are seen."""
+_WHITE = 255
+_MOST_TRANSFORMATIONS = 254
+_LARGEST = 1_000_000
+"""Largest magnitude of a coefficient in a category from a file."""
+_STRETCH = 5800
+"""Number of clouds of a stretch of the published stream."""
+
+
+class Ifs3d(Generator):
+    """Clouds of points of 3D iterated function systems (MV-FractalDB, ExFractalDB, 3D-OFDB), white on black.
+
+    A category is a system of affine maps. Instance i is view i mod 12 of cloud i div 12; a cloud is an orbit of the
+    system, with one parameter of all maps multiplied by a weight of the published table.
+    """
+
+    name = "ifs3d"
+    version = 1
+    Params = Ifs3dParams
+    columns = (*"abcdefghi", "x", "y", "z", "p")
+    category_params = frozenset({"random", "max_transformations", "variance"})
+    default_instances = 1740
+
+    params: Ifs3dParams
+
+    # Categories ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_published(self) -> bool:
+        return self.params.random == "published"
+
+    def categories_are_independent(self) -> bool:
+        return not self.is_published
+
+    def category(self, index: int) -> Float64[np.ndarray, "n 13"]:
+        from .search import independent_search
+
+        return independent_search(self.stream(index), self.params.max_transformations, self.params.variance)
+
+    def categories(self, count: int) -> Iterator[Any]:
+        from .search import published_search
+
+        if not self.is_published:
+            yield from (self.category(index) for index in range(count))
+            return
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed: {self.seed} is not allowed: the published search takes seeds below 2^32")
+        found = published_search(self.seed, self.params.max_transformations, self.params.variance)
+        for _ in range(count):
+            yield next(found)
+
+    def check_category(self, parameters: Float64[np.ndarray, "n 13"]) -> None:
+        if len(parameters) > _MOST_TRANSFORMATIONS:
+            raise ValueError(f"have {len(parameters)} transformations, not {_MOST_TRANSFORMATIONS} at most")
+        if np.abs(parameters[:, :12]).max() > _LARGEST:
+            raise ValueError(f"a to i, x, y and z must be from -{_LARGEST:,} to {_LARGEST:,}")
+        p = parameters[:, 12]
+        if p.min() < 0 or abs(p.sum() - 1) > 0.02:
+            raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+
+    # Instances -------------------------------------------------------------------------------------------------------
+
+    def max_instances(self) -> int | None:
+        return _VIEWS * self.params.clouds if self.is_published else None
+
+    def instance_name(self, instance: int) -> str:
+        """Number of the cloud and of its view, as the published files have them."""
+        return f"{instance // _VIEWS:05d}_{instance % _VIEWS:03d}"
+
+    def shared_work(self, instances: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Views of the same cloud share its points."""
+        return instances // _VIEWS
+
+    def render(self, category: Category, instance: int) -> UInt8[np.ndarray, "size size channels"]:
+        out = np.zeros((1, *self.canvas.shape), np.uint8)
+        self.render_batch(category, np.array([instance]), out)
+        return out[0]
+
+    def render_batch(
+        self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
+    ) -> None:
+        from formulavision.rendering.points_3d import camera, draw_points, perspective
+
+        projection = perspective(_ANGLE, _NEAR, _FAR)
+        cloud, points = -1, np.empty((3, 0), np.float32)
+        for i in np.argsort(instances, kind="stable"):
+            number, view = divmod(int(instances[i]), _VIEWS)
+            if number != cloud:
+                cloud, points = number, self.cloud(category, number)
+                turns = self._turns(category, number)
+            toward = self.random_direction(category, number, view) if turns is None else in_ring(view, turns[view])
+            plane = out[i, :, :, 0] if self.canvas.channels == 1 else np.zeros(out.shape[1:3], np.uint8)
+            draw_points(points, camera(toward, _DISTANCE), projection, _WHITE, plane)
+            if self.canvas.channels == 3:
+                out[i] = plane[:, :, None]
+
+    def cloud(self, category: Category, number: int) -> Float32[np.ndarray, "3 points"]:
+        """The points of a cloud of a category, from about -1 to 1; none where the orbit diverges."""
+        from . import clouds
+
+        factors = self._table[number % self.params.clouds]
+        return clouds.cloud(np.array(category.parameters), factors, self._draws(category, number))
+
+    @functools.cached_property
+    def _table(self) -> Float64[np.ndarray, "145 12"]:
+        from .clouds import weight_table
+
+        return weight_table(published=self.is_published)
+
+    # Random numbers --------------------------------------------------------------------------------------------------
+
+    def _draws(self, category: Category, number: int) -> Float64[np.ndarray, " draws"]:
+        from . import clouds, published
+
+        if not self.is_published:
+            return self.stream(category.index, number, 2).random(clouds.POINTS + 1)
+        image = category.index * self.params.clouds + number
+        checkpoint = self._streams.checkpoint(image)
+        return published.cloud_draws(checkpoint["state"].copy(), image - int(checkpoint["image"]))
+
+    def _turns(self, category: Category, number: int) -> Float64[np.ndarray, " 12"] | None:
+        """Degrees by which the views of a cloud are turned in the ring; None for views in any direction."""
+        from . import published
+
+        if self.params.views == "random":
+            return None
+        if self.is_published:
+            return published.turns(self.params.view_seed, category.index * self.params.clouds + number)
+        return self.stream(category.index, number, 3).uniform(-np.pi, np.pi, _VIEWS)
+
+    def random_direction(self, category: Category, number: int, view: int) -> Float64[np.ndarray, " 3"]:
+        """A unit vector, all directions alike."""
+        up, around = self.random(category, number * _VIEWS + view).random(2)
+        height, angle = 2 * up - 1, 2 * np.pi * around
+        flat = math.sqrt(1 - height * height)
+        return np.array([flat * math.cos(angle), height, flat * math.sin(angle)])
+
+    @functools.cached_property
+    def _streams(self) -> WalkedStreams:
+        """The stream of the published clouds. It has no end: only what is drawn is walked."""
+        from . import published
+
+        return WalkedStreams(
+            self.name,
+            {"version": self.version, "seed": self.params.cloud_seed},
+            streams=1,
+            length=2**40,
+            stretch=_STRETCH,
+            start=functools.partial(published.start, self.params.cloud_seed),
+            walk=published.walk,
+        )
+
+
+def in_ring(view: int, turn: float) -> Float64[np.ndarray, " 3"]:
+    """Direction in which a camera of the ring looks: a twelfth of a turn, 30 degrees and ``turn`` degrees."""
+    phi = 2 * math.pi * view / _VIEWS + math.radians(30 + turn)
+    return np.array([math.cos(phi), 0.0, -math.sin(phi)])

@@ -1,0 +1,253 @@
+"""The generator ``ifs3d``: MV-FractalDB to the bit, and the counter-based one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from formulavision_plugins.ifs3d import Ifs3d, clouds, published
+from formulavision_plugins.ifs3d.generator import in_ring
+from numpy.typing import NDArray
+from PIL import Image
+
+from formulavision import Category, ConfigError, Drawer, Recipe
+from formulavision.recipes.category_files import write_folder
+from formulavision.rendering import points_3d
+
+GOLDEN = {"random": "published", "cloud_seed": 101, "view_seed": 7}
+"""Settings of the goldens; their search has the seed 1."""
+SIZE = 224
+
+
+def recipe(canvas: Any = None, categories: Any = 3, instances: Any = 24, **generator: Any) -> Recipe:
+    return Recipe.from_dict(
+        {
+            "generator": {"name": "ifs3d", **generator},
+            "categories": categories,
+            "instances": instances,
+            "canvas": {"size": SIZE, "padding": 0, **(canvas or {})},
+            "seed": 1,
+        }
+    )
+
+
+def images(*indices: int, **settings: Any) -> NDArray[np.uint8]:
+    return Drawer(recipe(**settings)).draw_batch(indices)[0]
+
+
+def digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def generator_of(**settings: Any) -> Ifs3d:
+    generator = recipe(**settings).build()
+    assert isinstance(generator, Ifs3d)
+    return generator
+
+
+# MV-FractalDB --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden(shared_data: Path) -> tuple[Path, dict[str, Any]]:
+    folder = shared_data / "published-generators" / "mv_fractaldb"
+    return folder, json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def drawer() -> Drawer:
+    return Drawer(recipe(categories=6, instances=1740, **GOLDEN))
+
+
+def cloud_of(drawer: Drawer, category: int, row: int) -> NDArray[np.float32]:
+    assert isinstance(drawer.generator, Ifs3d)
+    return drawer.generator.cloud(drawer.categories[category], row)
+
+
+def view_of(drawer: Drawer, category: int, row: int, view: int, place: int) -> NDArray[np.uint8]:
+    """A view as the program rendered it for the goldens: the cloud is number ``place`` of those that were there."""
+    image = np.zeros((SIZE, SIZE), np.uint8)
+    camera = points_3d.camera(in_ring(view, published.turns(7, place)[view]), 4.0)
+    points_3d.draw_points(cloud_of(drawer, category, row), camera, points_3d.perspective(45, 1, 100), 255, image)
+    return np.repeat(image[:, :, None], 3, axis=2)
+
+
+# The digest of the digests of all goldens, in their order.
+def test_all_clouds_are_the_published_ones(drawer: Drawer) -> None:
+    found = [digest(cloud_of(drawer, number // 145, number % 145).T) for number in range(870)]
+    assert hashlib.sha256("".join(found).encode()).hexdigest()[:32] == "80ba8854a9bac25ca6af52b26157bdd9"
+
+
+def test_the_goldens_have_these_digests(golden: tuple[Path, dict[str, Any]]) -> None:
+    every = "".join(cloud["float32_sha256"] for cloud in golden[1]["clouds"]["in_order"])
+    assert hashlib.sha256(every.encode()).hexdigest()[:32] == "80ba8854a9bac25ca6af52b26157bdd9"
+    views = "".join(view["pixels_sha256"] for view in golden[1]["views"]["in_order"])
+    assert hashlib.sha256(views.encode()).hexdigest()[:32] == "d70a6c12b0285af58fc449ea95342884"
+
+
+def test_all_views_are_the_published_ones(drawer: Drawer) -> None:
+    rows = [0, 66, 144, 0, 66, 144, 0, 66, 144, 0, 66, 144, 0, 66, 144, 0, 66, 144]
+    found = [
+        digest(view_of(drawer, place // 3, row, view, place)) for place, row in enumerate(rows) for view in range(12)
+    ]
+    assert hashlib.sha256("".join(found).encode()).hexdigest()[:32] == "d70a6c12b0285af58fc449ea95342884"
+
+
+def test_the_first_views_come_out_of_the_drawer(drawer: Drawer, golden: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = golden
+    for view in range(12):
+        picture = Image.open(folder / "images" / "000000" / f"000000_00000_{view:03d}.png").convert("L")
+        assert np.array_equal(drawer.draw(view)[0][:, :, 0], np.asarray(picture))
+
+
+def test_categories_in_the_programs_files_give_its_clouds(golden: tuple[Path, dict[str, Any]]) -> None:
+    folder, manifest = golden
+    found = Drawer(recipe(categories={"folder": str(folder / "param")}, **GOLDEN))
+    assert len(found.categories) == 6
+    for number in range(0, 870, 29):
+        expected = manifest["clouds"]["in_order"][number]["float32_sha256"]
+        assert digest(cloud_of(found, number // 145, number % 145).T) == expected
+    with np.load(folder / "clouds_float32.npz") as whole:
+        assert np.array_equal(cloud_of(found, 1, 66).T, whole["cloud_000001_0066"])
+        assert np.array_equal(cloud_of(found, 5, 144).T, whole["cloud_000005_0144"])
+
+
+def test_the_search_finds_the_published_categories(drawer: Drawer, golden: tuple[Path, dict[str, Any]]) -> None:
+    """Their probabilities to a bit: LAPACK's determinants differ there among versions."""
+    for category in drawer.categories:
+        file = np.loadtxt(golden[0] / "param" / f"{category.index:06d}.csv", delimiter=",", ndmin=2)
+        assert np.array_equal(category.parameters[:, :12], file[:, :12])
+        np.testing.assert_allclose(category.parameters[:, 12], file[:, 12], rtol=4e-16)
+
+
+def test_the_table_of_weights_has_the_slip_of_the_published_one() -> None:
+    regular, slip = (clouds.weight_table(published=flag) for flag in (False, True))
+    assert regular.shape == (145, 12)
+    assert np.argwhere(regular != slip).tolist() == [[108, 8]]
+    assert slip[108].tolist() == slip[99].tolist() and regular[108, 8] == 1.6
+    assert regular[:13, 0].tolist() == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]
+    assert len({row.tobytes() for row in regular}) == 145
+
+
+def test_published_images_do_not_depend_on_order_or_batch() -> None:
+    settings = {**GOLDEN, "categories": 2, "instances": 1740, "canvas": {"size": 40}}
+    together = images(1000, 7, 1739, 1745, 1001, **settings)
+    alone = [images(index, **settings)[0] for index in (1000, 7, 1739, 1745, 1001)]
+    assert np.array_equal(together, alone) and len({image.tobytes() for image in together}) == 5
+
+
+def test_3d_ofdb_has_twelve_views_of_the_first_row() -> None:
+    generator = generator_of(**GOLDEN, clouds=1, instances=12)
+    assert generator.max_instances() == 12
+    with pytest.raises(ConfigError, match="12"):
+        recipe(**GOLDEN, clouds=1, instances=13)
+
+
+# Projection ----------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_those_of_the_formula_but_for_rounding() -> None:
+    random, image = np.random.default_rng(0), np.zeros((SIZE, SIZE), np.uint8)
+    x, y, z = points = random.uniform(-1, 1, (3, 400))
+    phi = 1.234
+    camera = points_3d.camera(np.array([np.cos(phi), 0, -np.sin(phi)]), 4.0)
+    points_3d.draw_points(points.astype(np.float32), camera, points_3d.perspective(45, 1, 100), 9, image)
+    depth, cotangent = 4 + np.cos(phi) * x - np.sin(phi) * z, 1 / np.tan(np.pi / 8)
+    middle = SIZE / 2
+    columns = middle + middle * cotangent * (np.sin(phi) * x + np.cos(phi) * z) / depth
+    rows = middle + middle * cotangent * y / depth
+    expected = np.zeros_like(image)
+    snapped = np.floor(np.round(np.array([rows, columns]) * 256) / 256).astype(int)
+    expected[tuple(snapped)] = 9
+    assert (expected > 0).sum() > 380 and (image != expected).sum() <= 2
+
+
+def test_points_outside_of_the_image_and_behind_the_camera_are_left_out() -> None:
+    image, projection = np.zeros((8, 8), np.uint8), points_3d.perspective(45, 1, 100)
+    far = np.array([[9, 0, 0, np.nan], [0, -9, 0, 0], [0, 0, 9, 0]], np.float32)
+    points_3d.draw_points(far, points_3d.camera(np.array([0.0, 0, -1]), 4.0), projection, 1, image)
+    assert not image.any()
+
+
+# Counter-based images ------------------------------------------------------------------------------------------------
+
+
+def test_an_instance_is_the_same_alone_and_in_a_batch() -> None:
+    together = images(25, 0, 13, 1)
+    assert np.array_equal(together, np.concatenate([images(index) for index in (25, 0, 13, 1)]))
+    assert len({image.tobytes() for image in together}) == 4 and together.any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("views", ["ring", "random"])
+def test_no_two_instances_are_alike_also_far_away(views: str) -> None:
+    drawer = Drawer(recipe(views=views))
+    out = np.zeros((6, SIZE, SIZE, 1), np.uint8)
+    drawer.generator.render_batch(drawer.categories[1], np.array([0, 1, 1740, 2**33, 2**33 + 1, 5]), out)
+    assert len({image.tobytes() for image in out}) == 6 and set(np.unique(out)) == {0, 255}
+
+
+def test_categories_are_accepted_systems_and_the_first_of_any_number() -> None:
+    few, many = (Drawer(recipe(categories=n)).categories for n in (2, 5))
+    assert all(np.array_equal(a.parameters, b.parameters) for a, b in zip(few, many, strict=False))
+    for category in many:
+        assert 2 <= len(category.parameters) <= 7 and category.parameters[:, 12].sum() == pytest.approx(1)
+        points = generator_of().cloud(category, 6)
+        assert (points.astype(float).var(axis=1) > 0.03).all()
+
+
+def test_random_views_look_from_everywhere() -> None:
+    generator = generator_of(views="random")
+    category = Category(0, "00000", np.zeros((1, 13)))
+    toward = np.array([generator.random_direction(category, n, 0) for n in range(500)])
+    np.testing.assert_allclose(np.linalg.norm(toward, axis=1), 1)
+    assert np.abs(toward.mean(axis=0)).max() < 0.1 and np.abs((toward**2).mean(axis=0) - 1 / 3).max() < 0.05
+
+
+def test_a_cloud_that_diverges_is_an_empty_image(tmp_path: Path) -> None:
+    system = np.array([[9.0, 0, 0, 0, 9, 0, 0, 0, 9, 1, 1, 1, 1.0]])
+    write_folder([Category(0, "00000", system)], tmp_path / "categories")
+    assert not images(0, 13, categories={"folder": str(tmp_path / "categories")}).any()
+
+
+def test_a_canvas_of_three_channels_has_the_same_gray_in_all() -> None:
+    assert np.array_equal(images(3, canvas={"channels": 3}), np.repeat(images(3), 3, axis=3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"random": "published", "views": "random"}, "views: random is not allowed with random: published"),
+        ({"cloud_seed": 3}, "cloud_seed: has an effect with random: published only"),
+        ({"view_seed": 3}, "view_seed: has an effect with random: published only"),
+        ({"clouds": 146}, "clouds"),
+        ({"random": "published", "instances": 1741}, "1740"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(**settings)
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        (np.full((1, 13), 2.0), "must be probabilities"),
+        (np.array([[1e7, *[0.0] * 11, 1.0]]), "from -1,000,000 to 1,000,000"),
+        (np.full((255, 13), 1 / 255), "255 transformations"),
+    ],
+)
+def test_parameters_of_no_category_are_refused(system: NDArray[np.float64], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generator_of().check_category(system)
+
+
+# A digest that changes is a pixel that changed: raise the generator's version with it.
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({}, "ec50ba5ad21566af"), ({"views": "random"}, "42b28197ffd21790")]
+)
+def test_pixels_are_those_of_version_1(settings: Any, expected: str) -> None:
+    assert digest(images(0, 5, 30, 47, **settings))[:16] == expected

@@ -5,19 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from formulavision.data.downstream.images import DEFAULT_TEST_SHARE, LabelledImages, Sides, divide, spread_evenly
+from formulavision.data.downstream.images import (
+    DEFAULT_TEST_SHARE,
+    LabelledImages,
+    Sides,
+    as_pixels,
+    divide,
+    spread_evenly,
+)
+from formulavision.recipes.targets import IGNORED
 from formulavision.util.errors import DownstreamError, one_line
 
-__all__ = ["DatasetImages", "as_images", "as_sides", "find_labels", "is_dataset"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DatasetImages", "MaskedItems", "as_images", "as_sides", "find_labels", "is_dataset"]
 
 _CONTENTS = 300
 _COMPARED = 8
+_CHECKED_MASKS = 32
 _COLUMNS = (("image", "img"), ("label", "labels"))
 """Names of the columns of images and of labels, in datasets whose items are mappings, as Hugging Face's are."""
 
@@ -61,6 +73,36 @@ class DatasetImages:
             raise self._error(index, f"is {found}: must be a PIL image, uint8, or from 0 to 1: leave out Normalize")
         return pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels
 
+    def target(self) -> str:
+        """The target of the first item: ``class``, ``labels`` (numbers of all classes) or ``semantic`` (a mask)."""
+        target = np.asarray(self._item(0)[1])
+        if target.ndim >= 2 and target.size > 1:
+            return "semantic"
+        return "labels" if target.ndim == 1 and target.size > 1 and target.dtype.kind in "iu" else "class"
+
+    def several(self, index: int, classes: int) -> NDArray[np.int8]:
+        """Several labels of an item, int8 [classes]: 1 present, 0 absent, -1 not counted."""
+        labels = np.asarray(self._item(index)[1])
+        if labels.shape != (classes,) or not np.isin(labels, (-1, 0, 1)).all():
+            found = f"{labels.dtype} {list(labels.shape)}"
+            raise self._error(index, f"has the labels {found}: must be {classes} numbers, 1, 0 or -1 (not counted)")
+        return labels.astype(np.int8)
+
+    def mask(self, index: int, classes: int) -> NDArray[np.uint8]:
+        """The mask of an item, uint8 [h, w]: values below ``classes``, and 255 for ignored pixels."""
+        mask = self._item(index)[1]
+        if isinstance(mask, Image.Image) and mask.mode not in ("1", "L", "P"):
+            raise self._error(index, f"has a mask in colours ({mask.mode}), and must have one class value a pixel")
+        values = np.asarray(mask)
+        if values.ndim != 2 or values.dtype.kind not in "iub":
+            raise self._error(index, f"has the mask {values.dtype} {list(values.shape)}: must be whole numbers [h, w]")
+        wrong = values[((values < 0) | (values >= classes)) & (values != IGNORED)]
+        if wrong.size:
+            raise self._error(
+                index, f"has the value {wrong[0]} in its mask, and there are {classes} classes: 255 is ignored"
+            )
+        return values.astype(np.uint8)
+
     def label(self, index: int) -> int:
         label = np.asarray(self._item(index)[1])
         if label.size != 1 or label.dtype.kind not in "iu":
@@ -96,6 +138,40 @@ class DatasetImages:
         return DownstreamError(f"{self.name}: item {index} {problem}")
 
 
+class MaskedItems(LabelledImages):
+    """One side of a dataset for segmentation whose items are (image, mask); see
+    :class:`~formulavision.data.downstream.masks.MaskedImages`."""
+
+    source: DatasetImages
+
+    def __init__(self, source: DatasetImages, indices: NDArray[np.int64], classes: Sequence[str]) -> None:
+        super().__init__(source, indices, np.empty(0, np.int64), classes)
+
+    @property
+    def target(self) -> str:
+        return "semantic"
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        number = int(self.indices[index])
+        pixels, mask = as_pixels(self.source(number)), self.source.mask(number, self.num_classes)
+        if pixels.shape[1:] != mask.shape:
+            sizes = f"{mask.shape[1]} x {mask.shape[0]} pixels, and its image {pixels.shape[2]} x {pixels.shape[1]}"
+            raise DownstreamError(f"{self.source.name}: item {number} has a mask of {sizes}: sizes must be equal")
+        return pixels, torch.from_numpy(mask)
+
+    def part(self, chosen: NDArray[Any]) -> MaskedItems:
+        return MaskedItems(self.source, self.indices[chosen], self.classes)
+
+    def digest(self) -> str:
+        result = hashlib.sha256("\0".join(["semantic", *self.class_ids]).encode())
+        result.update(self.source.content(self.indices))
+        for index in spread_evenly(self.indices, _CONTENTS):
+            result.update(self.source.mask(int(index), self.num_classes).tobytes())
+        return result.hexdigest()[:16]
+
+
 def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
     """A map-style dataset as labelled images.
 
@@ -103,7 +179,8 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
     are read. The classes are named by its ``classes``, or by their numbers.
 
     Args:
-        dataset: has a length; its items are as of :class:`DatasetImages`, the labels whole numbers from 0.
+        dataset: has a length; its items are as of :class:`DatasetImages`, the labels whole numbers from 0. With
+            ``classes``, the labels may also be several, int8 [classes], or masks [h, w].
         class_names: the classes, where they are known.
 
     Raises:
@@ -115,6 +192,18 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
         raise DownstreamError(f"{name}: is empty")
     if np.asarray(source(0)).tobytes() != np.asarray(source(0)).tobytes():
         raise DownstreamError(f"{name}: item 0 differs when it is read again: leave random transforms to the settings")
+    if (target := source.target()) != "class":
+        known = list(class_names or _classes(dataset))
+        if not known:
+            kind = "several labels" if target == "labels" else "a mask"
+            raise DownstreamError(f"{name}: item 0 has {kind}: the dataset must name its classes in 'classes'")
+        if target == "semantic":
+            masked = MaskedItems(source, np.arange(count), known)
+            for index in spread_evenly(masked.indices, _CHECKED_MASKS):
+                masked[int(index)]
+            return masked
+        several = np.stack([source.several(index, len(known)) for index in range(count)])
+        return LabelledImages(source, np.arange(count), several, known)
     labels = find_labels(dataset)
     compared = spread_evenly(np.arange(count), _COMPARED)
     if labels is None or any(source.label(int(index)) != labels[index] for index in compared):
@@ -156,7 +245,11 @@ def as_sides(data: Any) -> tuple[str, Sides]:
         train = as_images(data[0])
         return type(data[0]).__name__, Sides(train, as_images(data[1], train.classes))
     name = type(data).__name__
-    return name, divide(as_images(data), DEFAULT_TEST_SHARE, key=lambda index: str(index).encode(), name=name, note="")
+    whole = as_images(data)
+    if whole.target != "class":
+        kind = "several labels" if whole.target == "labels" else "masks"
+        raise DownstreamError(f"{name}: a dataset of {kind} is not divided: give a pair (training, test)")
+    return name, divide(whole, DEFAULT_TEST_SHARE, key=lambda index: str(index).encode(), name=name, note="")
 
 
 def _is_item(value: Any) -> bool:

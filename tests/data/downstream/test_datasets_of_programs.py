@@ -276,3 +276,70 @@ def test_training_images_are_no_test_images() -> None:
     assert open_for_run((train, test), run).test.digest() == recorded["test_digest"]
     with pytest.raises(DownstreamError, match="the test images are those that run was trained on"):
         open_for_run((test, train), run)
+
+
+# Several labels, and masks -------------------------------------------------------------------------------------------
+
+SCENES = {
+    "generator": "bezier", "categories": 4, "scene": {"objects": [1, 3]}, "images": 6, "canvas": {"size": 64}
+}  # fmt: skip
+
+
+class Masked:
+    """An image of numbers, and what ``make`` makes of a mask."""
+
+    classes: tuple[str, ...] = ("sky", "road")
+
+    def __init__(self, make: Any, shape: tuple[int, int] = (6, 8)) -> None:
+        self.make = make
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        mask = np.full(self.shape, 255, np.uint8)
+        mask[:, :4] = index % 2
+        return np.full((6, 8, 3), index, np.uint8), self.make(mask)
+
+
+@pytest.mark.parametrize("target", ["labels", "semantic"])
+def test_our_own_scenes_are_a_pair(target: Any) -> None:
+    train, test = (FormulaDataset(SCENES, target=target), FormulaDataset({**SCENES, "seed": 2}, target=target))
+    opened = open_downstream((train, test))
+    assert opened.target == target and opened.train.classes == train.classes
+    for index in (0, 5):
+        assert torch.equal(opened.test[index][1], test[index][1])
+    assert open_downstream((test, train)).train.digest() != opened.train.digest()
+    with pytest.raises(DownstreamError, match=r"is not divided: give a pair \(training, test\)"):
+        open_downstream(train)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy, Image.fromarray, lambda mask: np.int64(mask)])
+def test_masks_of_any_usual_type_are_read_alike(make: Any) -> None:
+    images = as_images(Masked(make))
+    image, mask = images[1]
+    assert images.target == "semantic" and image.shape == (3, 6, 8)
+    assert mask.dtype == torch.uint8 and mask.tolist() == [[1] * 4 + [255] * 4] * 6
+
+
+@pytest.mark.parametrize(
+    ("dataset", "told"),
+    [
+        (Masked(np.asarray, shape=(5, 8)), "item 0 has a mask of 8 x 5 pixels, and its image 8 x 6: sizes must be eq"),
+        (Masked(lambda mask: mask % 254 + 1), "has the value 2 in its mask, and there are 2 classes: 255 is ignored"),
+        (Masked(lambda mask: mask / 255), r"item 0 has the mask float64 \[6, 8\]: must be whole numbers \[h, w\]"),
+        (Masked(lambda mask: Image.fromarray(mask).convert("RGB")), r"has a mask in colours \(RGB\)"),
+        (Masked(lambda mask: mask[0, :3]), r"item 0 has the labels uint8 \[3\]: must be 2 numbers, 1, 0 or -1"),
+    ],
+)
+def test_wrong_masks_and_labels_are_told(dataset: Any, told: str) -> None:
+    with pytest.raises(DownstreamError, match=told):
+        as_images(dataset)
+
+
+def test_masks_need_names_of_classes() -> None:
+    unnamed = Masked(np.asarray)
+    unnamed.classes = ()
+    with pytest.raises(DownstreamError, match="item 0 has a mask: the dataset must name its classes in 'classes'"):
+        as_images(unnamed)

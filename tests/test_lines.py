@@ -18,7 +18,7 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_200,
     "comparison": 3_300,
-    "data": 2_650,
+    "data": 2_750,
     "evaluation": 1_200,
     "formulavision": 150,
     "generators": 750,

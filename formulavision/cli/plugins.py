@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,9 +92,10 @@ def check(
 
     formulavision plugins check ifs --set generator.dots=1000
 
+    Without a GPU, TRITON_INTERPRET=1 in the environment draws with Triton's interpreter, which is slow.
+
     Exit status: 0 if all is right, 1 if a check failed, 2 if nothing can be checked.
     """
-    from formulavision.generators.registry import plugins
     from formulavision.testing import TITLES, Check, run_checks, write_digests
     from formulavision.util.config import apply_settings
     from formulavision.util.console import say
@@ -108,11 +108,6 @@ def check(
         raise ConfigError("--set: takes parameters of the generator here: generator.NAME=VALUE")
     if write and digests is None:
         raise ConfigError("--write: needs --digests with the file to write")
-    if plugins()[name].draws_on_devices:
-        import torch
-
-        if not torch.cuda.is_available():
-            os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported
     checks: list[Check] = []
     with progress_bars() as bars:
 

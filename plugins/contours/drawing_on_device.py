@@ -19,10 +19,11 @@ from formulavision.rendering.triton_support import in_parts, keep, upload
 
 from . import shapes
 from .independent import frames, gray_levels, shapes_of
-from .parameters import ContourParams, RcdbParams, SegRcdbParams
+from .parameters import ContourParams, RcdbParams, SegRcdbParams, VisualAtomsParams
 from .shapes_triton import independent_corners
+from .waves import wave_frames, wave_shifts
 
-__all__ = ["RcdbRenderer", "SegRcdbScenes"]
+__all__ = ["RcdbRenderer", "SegRcdbScenes", "VisualAtomsRenderer"]
 
 Uniforms = Callable[..., Float64[np.ndarray, " numbers"]]
 
@@ -33,6 +34,8 @@ class _Contours:
     Attributes:
         parameters: of the categories.
         vertices, lines: their numbers of vertices and lines.
+        shifts, first_shifts: distances that vertices move outwards, and the index of each category's first; None where
+            a frame has the one of all vertices.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class _Contours:
         self.vertices, self.lines = self.parameters[:, :2].astype(np.int64).T
         directions, self.starts = shapes.packed_directions(self.vertices)
         self.directions = keep(directions, device)
+        self.shifts: torch.Tensor | None = None
+        self.first_shifts = np.zeros(len(categories), np.int64)
 
     @property
     def most_corners(self) -> int:
@@ -73,10 +78,13 @@ class _Contours:
         vertices, lines = self.vertices[labels], self.lines[labels]
         ends = np.cumsum(2 * vertices * lines)
         starts = ends - 2 * vertices * lines
-        contours = np.column_stack([self.starts[vertices], vertices, lines, starts, counters])
+        contours = np.column_stack(
+            [self.starts[vertices], vertices, lines, starts, counters, self.first_shifts[labels]]
+        )
         corners = torch.empty(int(ends[-1]), dtype=torch.int32, device=self.device)
         independent_corners(
             self.directions,
+            self.shifts,
             upload(contours, self.device),
             upload(placed, self.device),
             corners,
@@ -167,6 +175,63 @@ class RcdbRenderer:
         look_up(owners, upload(table, device), upload(tables, device), out)
         if masks is not None:
             torch.logical_and(owners > 0, owners != 2, out=masks)
+
+
+class VisualAtomsRenderer:
+    """Draws visual atoms. Beside the images it takes 64 MiB of scratch memory, or that of one image."""
+
+    def __init__(
+        self,
+        params: VisualAtomsParams,
+        size: int,
+        seed: int,
+        uniforms: Uniforms,
+        categories: Sequence[Category],
+        device: torch.device,
+    ) -> None:
+        self.params = params
+        self.contours = _Contours(params, size, shapes.kernel_key(seed, b"inst"), categories, device)
+        self.indices = np.array([category.index for category in categories], np.int64)
+        self.uniforms = uniforms
+        shifts = [wave_shifts(params, size, parameters) for parameters in self.contours.parameters]
+        self.contours.shifts = keep(np.concatenate(shifts), device)
+        self.contours.first_shifts = np.cumsum(self.contours.vertices) - self.contours.vertices
+
+    def __call__(
+        self,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
+        masks: UInt8[torch.Tensor, "n size size"] | None = None,
+    ) -> None:
+        for part in in_parts(len(labels), max(self.contours.size**2, self.contours.most_corners)):
+            self._draw(labels[part], instances[part], out[part], None if masks is None else masks[part])
+
+    def _draw(
+        self,
+        labels: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        out: UInt8[torch.Tensor, "n size size channels"],
+        masks: UInt8[torch.Tensor, "n size size"] | None,
+    ) -> None:
+        contours, device = self.contours, self.contours.device
+        indices, lines = self.indices[labels], contours.lines[labels]
+        uniform = self.uniforms(indices, instances, 2 + lines)
+        firsts = np.cumsum(2 + lines) - (2 + lines)
+        centres = uniform[firsts[:, None] + np.arange(2)]
+        placed = np.zeros((len(labels), 6), np.float32)
+        placed[:, :5] = wave_frames(self.params, contours.size, contours.parameters[labels], centres)
+        counters = np.column_stack([instances & 0xFFFF_FFFF, indices, instances >> 32])
+        corners, starts = contours.corners(labels, counters, placed)
+        owners = torch.zeros((len(labels), contours.size, contours.size), dtype=torch.int32, device=device)
+        image, line = _within(lines)
+        draw_polygons(corners, contours.polygons(labels[image], starts[image], line, image, line + 1), owners)
+        tables = np.cumsum(lines + 1) - (lines + 1)
+        table = np.zeros(len(image) + len(labels), np.uint8)
+        table[tables[image] + 1 + line] = gray_levels(uniform[firsts[image] + 2 + line])
+        look_up(owners, upload(table, device), upload(tables, device), out)
+        if masks is not None:
+            torch.gt(owners, 0, out=masks)
 
 
 class SegRcdbScenes:

@@ -29,9 +29,11 @@ def _noise(gradients, word):
 
 
 @triton.jit(do_not_specialize=["key0", "key1"])
-def _independent_corners(gradients, directions, contours, frames, corners, key0, key1, VERTICES: tl.constexpr):
+def _independent_corners(
+    gradients, directions, shifts, contours, frames, corners, key0, key1, WAVES: tl.constexpr, VERTICES: tl.constexpr
+):
     contour = tl.program_id(0).to(tl.int64)
-    about, frame = contours + 7 * contour, frames + 6 * contour
+    about, frame = contours + 8 * contour, frames + 6 * contour
     vertices, lines = tl.load(about + 1).to(tl.int32), tl.load(about + 2).to(tl.int32)
     half = (vertices + 1) // 2
     b = tl.program_id(1) * VERTICES + tl.arange(0, VERTICES)
@@ -44,15 +46,22 @@ def _independent_corners(gradients, directions, contours, frames, corners, key0,
     x_b, y_b = cos_b * tl.load(frame), sin_b * tl.load(frame + 1)
     x_c, y_c = cos_c * tl.load(frame), sin_c * tl.load(frame + 1)
     centre_x, centre_y = tl.load(frame + 2), tl.load(frame + 3)
-    factor, shift = tl.load(frame + 4), tl.load(frame + 5)
+    factor = tl.load(frame + 4)
+    if WAVES:
+        own = shifts + tl.load(about + 7)
+        shift_b = tl.load(own + b, mask=there, other=0.0)
+        shift_c = tl.load(own + c, mask=there_too, other=0.0)
+    else:
+        shift_b = tl.load(frame + 5)
+        shift_c = shift_b
     word1, word2, word3 = tl.load(about + 4), tl.load(about + 5), tl.load(about + 6)
     target = corners + tl.load(about + 3)
     for line in range(0, lines):
         w0, w1, w2, w3 = philox4x32((line << 16) + b, word1, word2, word3, key0, key1)
-        x_b -= cos_b * (_noise(gradients, w0) * factor - shift)
-        y_b -= sin_b * (_noise(gradients, w1) * factor - shift)
-        x_c -= cos_c * (_noise(gradients, w2) * factor - shift)
-        y_c -= sin_c * (_noise(gradients, w3) * factor - shift)
+        x_b -= cos_b * (_noise(gradients, w0) * factor - shift_b)
+        y_b -= sin_b * (_noise(gradients, w1) * factor - shift_b)
+        x_c -= cos_c * (_noise(gradients, w2) * factor - shift_c)
+        y_c -= sin_c * (_noise(gradients, w3) * factor - shift_c)
         tl.store(target + b, (x_b + centre_x).to(tl.int32), mask=there)
         tl.store(target + c, (x_c + centre_x).to(tl.int32), mask=there_too)
         tl.store(target + vertices + b, (y_b + centre_y).to(tl.int32), mask=there)
@@ -67,7 +76,8 @@ def _gradients(device: torch.device) -> Float32[torch.Tensor, " 256"]:
 
 def independent_corners(
     directions: Float32[torch.Tensor, " numbers"],
-    contours: Int64[torch.Tensor, "contours 7"],
+    shifts: Float32[torch.Tensor, " shifts"] | None,
+    contours: Int64[torch.Tensor, "contours 8"],
     frames: Float32[torch.Tensor, "contours 6"],
     corners: Int32[torch.Tensor, " corners"],
     most_vertices: int,
@@ -77,8 +87,9 @@ def independent_corners(
 
     Args:
         directions: cosines, then sines, of each number of vertices.
+        shifts: as in ``shapes.independent_wave_polygons``, of all categories; None: those of the frames.
         contours: of each contour: index of its cosines, number of vertices, number of lines, index of its first number
-            in ``corners``, and the last three words of its counter.
+            in ``corners``, the last three words of its counter, and index of its first shift.
         frames: as in ``shapes.independent_polygons``.
         corners: is filled; of each line x of all corners, then y of all.
         most_vertices: largest number of vertices of a contour.
@@ -87,11 +98,13 @@ def independent_corners(
     _independent_corners[(len(contours), triton.cdiv((most_vertices + 1) // 2, _VERTICES))](
         _gradients(corners.device),
         directions,
+        directions if shifts is None else shifts,
         contours,
         frames,
         corners,
         signed(key[0]),
         signed(key[1]),
+        WAVES=shifts is not None,
         VERTICES=_VERTICES,
         num_warps=4,
         **EXACT,

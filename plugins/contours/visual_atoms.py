@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,10 @@ from .independent import gray_levels
 from .parameters import VisualAtomsParams
 
 if TYPE_CHECKING:
+    import torch
+
+    from formulavision import DeviceRenderer
+
     from .drawing import Contour
 
 __all__ = ["VisualAtoms"]
@@ -124,27 +128,32 @@ class VisualAtoms(ContourGenerator):
 
         shapes.draw_lines(mask, polygons, np.ones(len(polygons), np.uint8))
 
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        if self.is_published or not runs_on(device):
+            return None
+        from .drawing_on_device import VisualAtomsRenderer
+
+        return VisualAtomsRenderer(self.params, self.canvas.size, self.seed, self.uniforms, categories, device)
+
     def _independent(self, category: Category, instances: Int64[np.ndarray, " n"]) -> Iterator[Contour]:
         from . import drawing, shapes
-        from .waves import half_sines
+        from .waves import wave_frames, wave_shifts
 
-        params, scale = self.params, self.canvas.size / self.params.image_size
-        vertices, lines, wave_1, wave_2 = category.parameters[0, [0, 1, 5, 6]].astype(int).tolist()
-        perlin, width, radius, oval_x, oval_y = category.parameters[0, [2, 3, 4, 7, 8]].tolist()
+        size = self.canvas.size
+        vertices, lines = category.parameters[0, :2].astype(int).tolist()
         directions = shapes.angles(vertices).astype(np.float32)
-        shifts = scale * (perlin + width + half_sines(vertices, wave_1, wave_2).sum(axis=0))
+        shifts = wave_shifts(self.params, size, np.array(category.parameters[0]))
         indices = np.full(len(instances), category.index)
         uniform = self.uniforms(indices, instances, 2 + lines).reshape(len(instances), -1)
-        frames = np.empty((len(instances), 5))
-        frames[:] = radius * oval_x, radius * oval_y, 0, 0, 0.4 * perlin
-        frames[:, 2:4] = (params.image_size + (2 * uniform[:, 1::-1] - 1) * params.start_pos) / 2
-        frames = (scale * frames).astype(np.float32)
-        grays = gray_levels(uniform[:, 2:])
+        categories = np.repeat(category.parameters, len(instances), axis=0)
+        frames, grays = wave_frames(self.params, size, categories, uniform[:, :2]), gray_levels(uniform[:, 2:])
         key = shapes.kernel_key(self.seed, b"inst")
         polygons = drawing.scratch("polygons", (lines, 2, vertices), np.int32)
         for i, instance in enumerate(instances.tolist()):
             counter = (instance & 0xFFFF_FFFF, category.index, instance >> 32)
-            shapes.independent_wave_polygons(directions, shifts.astype(np.float32), frames[i], counter, key, polygons)
+            shapes.independent_wave_polygons(directions, shifts, frames[i], counter, key, polygons)
             yield i, polygons, grays[i]
 
     def _published(self, category: Category, instances: Int64[np.ndarray, " n"]) -> Iterator[Contour]:

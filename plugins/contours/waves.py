@@ -17,12 +17,14 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float64, Int32, UInt8, UInt32
+from jaxtyping import Float32, Float64, Int32, UInt8, UInt32
 from numba import uint64
 
 from formulavision.rendering import kernel, noise_fields, python_random
 
-__all__ = ["half_sines", "move_published", "published_wave_polygons"]
+from .parameters import VisualAtomsParams
+
+__all__ = ["half_sines", "move_published", "published_wave_polygons", "wave_frames", "wave_shifts"]
 
 _NEAR = noise_fields.GRADIENTS_1D
 _FAR = np.roll(_NEAR, -1)
@@ -103,3 +105,34 @@ def published_wave_polygons(
         for v in range(uint64(x.size)):
             polygons[line, 0, v] = np.int32(x[v] * scale)
             polygons[line, 1, v] = np.int32(y[v] * scale)
+
+
+# Counter-based random numbers ----------------------------------------------------------------------------------------
+
+
+def wave_shifts(
+    params: VisualAtomsParams, size: int, category: Float64[np.ndarray, " 9"]
+) -> Float32[np.ndarray, " vertices"]:
+    """Distance in pixels of a canvas that each vertex moves outwards from a line to the next: P + w and the sines."""
+    vertices, wave_1, wave_2 = category[[0, 5, 6]].astype(int).tolist()
+    sines = half_sines(vertices, wave_1, wave_2).sum(axis=0)
+    return (size / params.image_size * (category[2] + category[3] + sines)).astype(np.float32)
+
+
+def wave_frames(
+    params: VisualAtomsParams,
+    size: int,
+    categories: Float64[np.ndarray, "n 9"],
+    uniform: Float64[np.ndarray, "n 2"],
+) -> Float32[np.ndarray, "n 5"]:
+    """The frames that ``shapes.independent_wave_polygons`` takes.
+
+    Args:
+        params: the recipe's.
+        size: of the canvas.
+        categories: parameters of each instance's category.
+        uniform: numbers from 0 to below 1 for the centre's y and x.
+    """
+    centres = (params.image_size + (2 * uniform[:, ::-1] - 1) * params.start_pos) / 2
+    lengths = np.column_stack([categories[:, 4:5] * categories[:, 7:], centres, 0.4 * categories[:, 2]])
+    return (size / params.image_size * lengths).astype(np.float32)

@@ -13,6 +13,7 @@ DIGESTS = Path(__file__).parent / "digests"
 QUICK: dict[str, dict[str, Any]] = {
     "bezier": {},
     "ifs": {"dots": 1000},
+    "ifs3d": {},
     "perlin": {},
     "rcdb": {"lines_max": 20, "vertices_max": 30},
     "segrcdb": {"lines_max": 20, "vertices_max": 30},

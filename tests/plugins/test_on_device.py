@@ -211,6 +211,34 @@ def test_contours_are_the_same(device: torch.device, changes: list[str]) -> None
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        if_interpreted(["generator.lines_max=2", "generator.vertices_min=3", "generator.vertices_max=5"]),
+        if_compiled(["generator.lines_max=20"]),
+        if_compiled(["generator.lines_max=9", "canvas.channels=3", "canvas.size=141", "seed=4294967301"]),
+        if_compiled(["generator.vertices_max=2500", "generator.lines_max=2"]),
+    ],
+    ids=" ".join,
+)
+def test_visual_atoms_are_the_same(device: torch.device, changes: list[str]) -> None:
+    labels, instances = ([0, 1], [0, 2**33]) if INTERPRETED else ([0, 3, 7, 0], [0, 19, 2**33 + 5, 1])
+    images = draw_both(device, "visual-atoms", changes, labels, instances, categories=8)
+    assert np.array_equal(*images)
+    assert len(np.unique(images[0])) > 2
+
+
+def test_masks_of_visual_atoms_are_the_same(device: torch.device) -> None:
+    small = {"vertices_min": 3, "vertices_max": 5, "lines_max": 2} if INTERPRETED else {"lines_max": 5}
+    recipe = {
+        "parts": [{"generator": {"name": "visual-atoms", "start_pos": 100, **small}, "categories": 4}],
+        "scene": {"objects": [1, 2] if INTERPRETED else [2, 5], "size": [0.5, 0.9]},
+        "images": 4,
+        "canvas": {"size": 32, "padding": 0},
+    }
+    draw_scenes_both(device, recipe, [1] if INTERPRETED else [0, 1, 3])
+
+
+@pytest.mark.parametrize(
     "outline",
     [
         "filled",

@@ -216,10 +216,10 @@ class ComparisonSettings(Config):
     def pretrain_settings(self, name: str, seed: int) -> TrainSettings:
         """Pre-training settings of an arm as it runs; a decoder is for arms with masks.
 
-        The target is set: one store of scenes serves all targets, and it is not part of a recipe's id.
+        The target of scenes is set: one store of scenes serves all targets, and it is not part of a recipe's id.
         """
         arm = self.variants[name].arm
-        own = {"target": arm.target} if arm.target not in ("class", None) else {}
+        own = {"target": arm.target} if arm.recipe is not None and arm.recipe.is_scene else {}
         given = {**self.pretrain, **arm.pretrain, **own}
         return self._train_settings(given, seed, decodes=arm.target == "semantic")
 

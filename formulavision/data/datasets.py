@@ -77,6 +77,8 @@ class RecipeDataset(Dataset[Item]):
         target_transform: Callable[[Any], Any] | None,
         pil: bool,
     ) -> None:
+        if target in ("semantic", "objects") and "background" in categories:
+            raise ConfigError(f"target: {target} has a class 'background' of its own: rename the category of that name")
         self.target = target
         self.classes = [*(["background"] if target in ("semantic", "objects") else []), *categories]
         self.num_categories = len(categories)

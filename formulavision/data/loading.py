@@ -413,12 +413,11 @@ def check_labels(labels: Any, classes: int) -> torch.Tensor:
         raise ConfigError(
             f"labels: must be integers [{classes}], one for each class, in a tensor, found {_kind(labels)}"
         )
-    found = labels.to(torch.int8)
-    if found.min() < -1 or found.max() > 1:
+    if labels.min() < -1 or labels.max() > 1:
         raise ConfigError(
             f"labels: an image has {labels.tolist()}: must be 1 (present), 0 (absent) or -1 (not counted) of each class"
         )
-    return found
+    return labels.to(torch.int8)
 
 
 def check_targets(dataset: ImageDataset) -> None:

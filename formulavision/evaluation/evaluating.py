@@ -22,6 +22,9 @@ from formulavision.training.runs import Run, own_class
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import CheckpointError
 
+_LOGITS = 1 << 27
+"""Largest number of logits of a batch of masks: half a gigabyte."""
+
 __all__ = ["build_finetuned", "check_classes", "evaluate", "open_finetuned"]
 
 
@@ -72,6 +75,8 @@ def evaluate(
     console = Console(quiet=not show_progress)
     if opened.note:
         say_and_log(opened.describe(), console)
+    if opened.target == "semantic":
+        batch_size = max(1, min(batch_size, _LOGITS // (opened.num_classes * settings.crop**2)))
     started = time.perf_counter()
     how: dict[str, Any] = {
         **{"device": choose_device(settings), "batch_size": batch_size, "workers": workers},

@@ -169,7 +169,8 @@ class Generator:
 
     Class attributes:
         name: the generator's name for ``--plugin`` and recipes: lower-case letters, digits, ``-`` and ``_``.
-        version: increase it when any pixel of any image changes; a recipe refuses to be drawn by another version.
+        version: increase it when any pixel of any image, mask or object map changes, or ``min_visible``; a recipe
+            refuses to be drawn by another version.
         contract: the version of this contract that the generator was written for.
         Params: the parameters, a subclass of :class:`Params`.
         columns: names of the columns of a category's parameters, for CSV files.

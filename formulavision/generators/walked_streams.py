@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -165,7 +166,7 @@ class WalkedStreams:
                         found = self.walk(state, min(self.stretch, self.length - start))
                         found["image"] += stream * self.length + start
                         with atomic_write(self._file(stream, next_number)) as file:
-                            np.save(file, found)
+                            np.savez(file, states=found)  # a zip archive, whose checksum tells of damage
         except OSError as error:
             raise FolderError(
                 f"{self._folder}: the states of a published set's random streams cannot be kept there "
@@ -176,8 +177,9 @@ class WalkedStreams:
 
     def _read(self, stream: int, number: int) -> NDArray[Any] | None:
         try:
-            return np.asarray(np.load(self._file(stream, number), allow_pickle=False))
-        except (OSError, ValueError, EOFError):
+            with np.load(self._file(stream, number), allow_pickle=False) as kept:
+                return np.asarray(kept["states"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None  # missing or damaged: it is walked again
 
     @property
@@ -185,7 +187,7 @@ class WalkedStreams:
         return cache_folder() / "streams" / self.name
 
     def _file(self, stream: int, number: int) -> Path:
-        return self._folder / f"{stream:05d}-{number:05d}.npy"
+        return self._folder / f"{stream:05d}-{number:05d}.npz"
 
 
 def _seconds_per_word() -> float:

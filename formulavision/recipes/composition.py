@@ -87,6 +87,9 @@ class SceneComposer:
         self._whole = np.array([part.object == "fill" for part in recipe.all_parts] + [True])[: len(parts)]
         self._pixels, self._masks = np.empty(0, np.uint8), np.empty(0, np.uint8)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pixels": np.empty(0, np.uint8), "_masks": np.empty(0, np.uint8)}
+
     def draw(self, numbers: Int64[np.ndarray, " n"]) -> SceneBatch:
         """Scenes by their numbers.
 
@@ -116,7 +119,7 @@ class SceneComposer:
     def objects_categories(self, planned: PlannedObjects, scenes: int) -> list[Int64[np.ndarray, " objects"]]:
         """The categories of each scene's objects, without the backgrounds'."""
         real = planned.chosen(planned.numbers > 0)
-        return np.split(real.labels, np.cumsum(np.bincount(real.scenes, minlength=scenes))[:-1])
+        return np.split(real.labels, np.cumsum(np.bincount(real.scenes, minlength=scenes))[:-1]) if scenes else []
 
     def chunks(self, planned: PlannedObjects) -> Iterator[Chunk]:
         """Objects in parts that fit into memory, in their order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -18,7 +17,7 @@ from formulavision.recipes.device import current_device, find_device
 from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.recipes.scenes import SceneSettings
 from formulavision.recipes.targets import scene_target
-from formulavision.util.errors import PluginError
+from formulavision.util.errors import ConfigError, PluginError
 from formulavision.util.indices import Indices, positions
 
 if TYPE_CHECKING:
@@ -74,9 +73,9 @@ class Drawer:
             if drawer.native:
                 self.device_drawer = drawer
             else:
-                names = {part.generator.name: plugins()[part.generator.name] for part in parts}
-                other = " with these settings" if all(plugin.draws_on_devices for plugin in names.values()) else ""
-                note(f"{self.recipe.generator_names} draws on the CPU only{other}")
+                names = drawer.drawing_elsewhere
+                other = " with these settings" if all(plugins()[name].draws_on_devices for name in names) else ""
+                note(f"{', '.join(names)} {'draws' if len(names) == 1 else 'draw'} on the CPU only{other}")
 
     def __len__(self) -> int:
         return len(self.recipe)
@@ -228,9 +227,15 @@ class Drawer:
             numbers: of the scenes, from 0.
 
         Raises:
+            ConfigError: the recipe has no scene.
+            IndexError: a number is below 0.
             PluginError: a generator raised.
         """
         numbers = np.atleast_1d(np.asarray(numbers, np.int64))
+        if not self.recipe.is_scene:
+            raise ConfigError("scene: the recipe has none: draw_batch draws its images")
+        if numbers.min(initial=0) < 0:
+            raise IndexError(f"scene {numbers.min()}: scenes count from 0")
         if self.device_drawer is not None:
             images, object_maps, categories = self.device_drawer.draw_scenes(numbers)
             return SceneBatch(images.cpu().numpy(), object_maps.cpu().numpy().astype(np.uint16), categories)
@@ -256,6 +261,7 @@ class DeviceDrawer:
 
     Attributes:
         native: whether the generators draw on the device themselves.
+        drawing_elsewhere: names of the generators that do not.
 
     Raises:
         PluginError: a generator raised.
@@ -287,8 +293,13 @@ class DeviceDrawer:
                     with blamed(generators[0].name, f"while preparing to draw on {device}"):
                         own = self._categories[first:end]
                         self._renderers.append([generator.device_renderer(own, device) for generator in generators])
-        renderers: list[object] = list(itertools.chain(*self._renderers)) or [self._scenes]
-        self.native = None not in renderers
+        if self._renderers:
+            pairs = zip(self._generators, self._renderers, strict=True)
+            names = [generators[0].name for generators, renderers in pairs if None in renderers]
+        else:
+            names = [] if self._scenes is not None else [drawer.generator.name]
+        self.drawing_elsewhere = list(dict.fromkeys(names))
+        self.native = not names
 
     def __repr__(self) -> str:
         return f"DeviceDrawer({self.drawer.recipe!r}, on {self.device})"

@@ -18,7 +18,7 @@ from formulavision.generators.failures import ask_for_number
 from formulavision.generators.registry import plugins
 from formulavision.recipes.parts import Categories, GeneratorSettings, Part
 from formulavision.recipes.scenes import SceneSettings
-from formulavision.recipes.targets import Target
+from formulavision.recipes.targets import MAX_CATEGORIES, Target
 from formulavision.util.config import (
     WRITTEN_OUT,
     Config,
@@ -115,9 +115,10 @@ class Recipe(Config):
             raise ConfigError("generator: is missing")
         self._resolve_canvas()
         parts = self._resolve_parts()
-        if self.parts:
+        if len(parts) > 1 or parts[0].object != "shape":
             self._set(parts=parts)
         else:
+            self._set(generator=parts[0].generator, parts=())
             self._set(categories=parts[0].categories, instances=parts[0].instances)
         if self.scene is not None:
             self._set(**self._resolve_scene())
@@ -218,6 +219,11 @@ class Recipe(Config):
             raise ConfigError(
                 "target: class is not allowed with scenes of several objects: must be labels, semantic or objects"
             )
+        if target == "semantic" and self.num_categories > MAX_CATEGORIES:
+            raise ConfigError(
+                f"target: semantic is not allowed with {self.num_categories:,} categories: masks have 16 bits, for "
+                f"{MAX_CATEGORIES:,} of them: must be labels or objects"
+            )
         return target
 
     def __len__(self) -> int:
@@ -292,6 +298,8 @@ class Recipe(Config):
         Returns:
             The labels and the instances, int64 [n] each.
         """
+        if self.is_scene:
+            raise ConfigError("scene: an index is a scene of several objects, not an instance of a category")
         counts = np.array([part.num_instances for part in self.all_parts], np.int64)
         labels, instances, _ = locate(indices, self.categories_of_parts, counts)
         return labels, instances

@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int64, UInt8, UInt16
 
 from formulavision.generators.contract import Scene
+from formulavision.util.errors import ConfigError
 
 __all__ = [
     "IGNORED",
     "IGNORED_16",
+    "MAX_CATEGORIES",
     "MAX_CATEGORIES_8",
     "TARGETS",
     "Objects",
@@ -30,8 +32,8 @@ the mask, box and category of each object."""
 
 IGNORED, IGNORED_16 = 255, 65535
 """Value of pixels in semantic targets that are not counted: in 8 bits, and in 16 bits."""
-MAX_CATEGORIES_8 = 254
-"""Largest number of categories of which semantic targets have 8 bits."""
+MAX_CATEGORIES_8, MAX_CATEGORIES = 254, 65_534
+"""Largest numbers of categories of which semantic targets have 8 bits, and 16 bits."""
 
 
 class Objects(NamedTuple):
@@ -69,7 +71,12 @@ def semantic_target(
 
     Returns:
         uint8, or uint16 where there are more than 254 categories.
+
+    Raises:
+        ConfigError: there are more categories than 16 bits hold.
     """
+    if num_categories > MAX_CATEGORIES:
+        raise ConfigError(f"target: semantic is not allowed with more than {MAX_CATEGORIES:,} categories")
     values = np.where(has_label(scene, min_visible), scene.categories + 1, 0)
     table = np.concatenate([[0], values]).astype(np.uint8 if num_categories <= MAX_CATEGORIES_8 else np.uint16)
     return table[scene.object_map]

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from formulavision.generators.contract import Scene
-from formulavision.recipes.targets import semantic_target
+from formulavision.recipes.targets import MAX_CATEGORIES_8, semantic_target
 from formulavision.rendering.compositing import measure_objects
 from formulavision.storage.png import encode_gray, encode_png
 from formulavision.storage.run_lengths import encode_masks
@@ -42,6 +42,10 @@ _HOW = {
     "--downstream with this folder, if there are scenes in val or test.",
 }
 """How other programs read an export."""
+_DEEP_MASKS = (
+    "A mask has the name of its image; the lines of classes.txt name the values 0, 1, 2, ... of its 16 bits. Programs "
+    "that read masks of 8 bits, such as mmsegmentation and FormulaVision's --downstream, do not read these."
+)
 
 
 def export_data(
@@ -90,8 +94,11 @@ def export_data(
         if state is not State.COMPLETE:
             write = _write_coco if to == "coco" else _write_masks
             write(store, root, splits, lambda done: progress(done, len(store)))
+            how = _HOW[to]
+            if to == "masks" and len(store.layout.category_names) > MAX_CATEGORIES_8:
+                how = _DEEP_MASKS
             write_text(
-                root / _README, f"FormulaVision exported the scenes of recipe {store.manifest.recipe_id}.\n{_HOW[to]}\n"
+                root / _README, f"FormulaVision exported the scenes of recipe {store.manifest.recipe_id}.\n{how}\n"
             )
     return root
 

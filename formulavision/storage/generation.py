@@ -138,7 +138,13 @@ def generate(
     folder = OwnedFolder(root, "store", last=MANIFEST)
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
     if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
-        return Store(root)
+        store = Store(root)
+        if (written := store.manifest.recipe.get("target", "class")) != recipe.target and progress is not None:
+            progress.note(
+                f"{root}: is complete, with the target {written}; a store serves every target: give {recipe.target} to "
+                f"what reads it (--set target={recipe.target})"
+            )
+        return store
     # The categories are read before anything is overwritten: their folder may be the store itself.
     recipe = from_own_folders(recipe, root)
     from_files = any(part.categories.sha256 is not None for _, part in category_files(recipe))

@@ -76,7 +76,9 @@ class Sums:
             metrics = self.task.measure(counts, images)
             if self.keeps:
                 shape = (0, self.task.num_classes)
-                parts = zip(*self._kept, strict=True) if self._kept else ([torch.zeros(shape)], [torch.zeros(shape)])
+                # A process without images has none of the types that the others have.
+                nothing = [torch.zeros(shape)], [torch.zeros(shape, dtype=torch.int8)]
+                parts = zip(*self._kept, strict=True) if self._kept else nothing
                 logits, targets = (join_over_processes(torch.cat(list(part)).to(device)).cpu() for part in parts)
                 metrics = {**self.task.validate(logits, targets), **metrics}
             self._totals = float(loss) / images, metrics, images

@@ -129,6 +129,8 @@ def pretrain(
     from formulavision.training.own_model import read_model
     from formulavision.training.tasks import for_target
 
+    if labels is not None and labels.clusters and isinstance(data, Recipe) and data.is_scene:
+        raise ConfigError("labels.clusters: the images are scenes of several objects, which belong to no one cluster")
     extras = read_extras(logger, callbacks, trainer_args)
     own, settings, described = read_model(model, settings, recorded)
     if labels is not None and labels.clusters and described and not hasattr(own, "pretrained_cfg"):
@@ -467,7 +469,8 @@ def held_out_images(dataset: Any, settings: TrainSettings, show_progress: bool) 
     if not settings.held_out:
         return None
     if isinstance(dataset, StoredDataset):
-        return _formula_dataset(dataset.recipe, settings, show_progress).held_out(settings.held_out, fresh=False)
+        same = settings.model_copy(update={"target": dataset.target})
+        return _formula_dataset(dataset.recipe, same, show_progress).held_out(settings.held_out, fresh=False)
     if not isinstance(dataset, FormulaDataset):
         raise ConfigError(f"held_out: is {settings.held_out}: must be 0: only a recipe can draw more images")
     return dataset.held_out(settings.held_out, fresh=settings.fresh and dataset.endless)

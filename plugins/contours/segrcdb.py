@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
     from formulavision import DeviceScenes
 
-    pass
-
-if TYPE_CHECKING:
-    import torch
-
-    from formulavision import DeviceScenes
-
     from .drawing import Contour, IndependentScenes
 
 __all__ = ["SegRcdb"]

@@ -47,6 +47,14 @@ def test_arms_of_one_recipe_and_two_targets_share_the_store_and_nothing_else(of_
     assert len({stage.content for stage in stages if isinstance(stage, ResultStage)}) == 3
 
 
+def test_an_arm_of_scenes_names_its_target_also_where_it_is_one_class(of_scenes: dict[str, Any]) -> None:
+    """The store of two arms has the target of the arm that was first."""
+    single = {"scene": {"objects": 1}}
+    of_scenes["arms"] = {target: {"recipe": scenes(target, **single)} for target in ("semantic", "class")}
+    stages = [stage for stage in plan(of_scenes) if isinstance(stage, Pretraining)]
+    assert [stage.settings.target for stage in stages] == ["semantic", "class"]
+
+
 def test_the_target_that_is_the_default_is_the_same_arm(of_scenes: dict[str, Any]) -> None:
     named = plan(of_scenes)
     of_scenes["arms"]["semantic"] = {"recipe": scenes()}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from formulavision import ConfigError, FormulaDataset, StoredDataset, generate
+from formulavision import ConfigError, FormulaDataModule, FormulaDataset, StoredDataset, generate
+from formulavision.data.loading import target_of
 from formulavision.recipes.targets import Target, semantic_target
 
 DATA: dict[str, Any] = {
@@ -83,7 +84,7 @@ def test_held_out_and_fresh_scenes_are_no_scenes_of_the_recipe() -> None:
         dataset.held_out(13, fresh=True)
 
 
-def test_a_finite_set_of_scenes_has_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finite_set_of_scenes_has_no_fresh_ones_and_holds_out_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("formulavision_plugins.bezier.Bezier.scene", lambda self, categories, index: None)
     monkeypatch.setattr("formulavision_plugins.bezier.Bezier.max_scenes", lambda self: 20)
     dataset = FormulaDataset({"generator": "bezier", "scene": "own", "images": 18})
@@ -111,6 +112,13 @@ def test_a_store_gives_the_same_targets_as_drawing(format: str, tmp_path: Path) 
         ConfigError, match="target: 'class' is not allowed for this store: must be labels, semantic, obj"
     ):
         StoredDataset(store, target="class")
+
+
+def test_a_data_module_validates_the_target_that_it_trains(tmp_path: Path) -> None:
+    stored = StoredDataset(generate(DATA, tmp_path / "store"), target="labels")
+    module = FormulaDataModule(stored, {"held_out": 4, "crop": 64, "resize": 64})
+    assert module.validation is not None
+    assert target_of(module.train) == target_of(module.validation) == "labels"
 
 
 def test_a_store_of_single_images_has_labels_only(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def streams(calls: list[tuple[int, int]] | None = None, **settings: Any) -> Walk
 
 
 def files() -> list[Path]:
-    return sorted((cache_folder() / "streams").rglob("*.npy"))
+    return sorted((cache_folder() / "streams").rglob("*.npz"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from formulavision import Category, ConfigError, Drawer, Generator, PluginError, Recipe, Scene, plugins, register
+from formulavision import (
+    Category,
+    ConfigError,
+    Drawer,
+    Generator,
+    Part,
+    PluginError,
+    Recipe,
+    Scene,
+    plugins,
+    register,
+)
 from formulavision.recipes import composition
 from formulavision.recipes.drawing import DeviceDrawer
 from formulavision.recipes.scenes import SIZE_STEPS, ScenePlanner, SceneSettings
@@ -139,6 +151,18 @@ def test_recipes_that_differ_in_their_target_alone_have_one_id() -> None:
 )  # fmt: skip
 def test_whatever_changes_scenes_or_their_targets_changes_the_id(change: str) -> None:
     assert Recipe.from_dict(DATA, [change]).id != Recipe.from_dict(DATA).id
+
+
+def test_numbers_of_scenes_are_checked() -> None:
+    drawer = scenes_of()
+    assert len(drawer.draw_scenes([])) == 0
+    with pytest.raises(IndexError, match="scene -1: scenes count from 0"):
+        drawer.draw_scenes([3, -1])
+    with pytest.raises(ConfigError, match="an index is a scene of several objects, not an instance"):
+        drawer.draw_batch([0])
+    with pytest.raises(ConfigError, match="scene: the recipe has none"):
+        Drawer("bezier").draw_scenes([0])
+    assert len(pickle.dumps(drawer)) < 100_000, "without the memory that a drawing took"
 
 
 def test_scenes_are_written_and_read(tmp_path: Path) -> None:
@@ -275,6 +299,25 @@ def test_a_list_of_one_part_is_the_short_form() -> None:
     assert Recipe.from_dict({"parts": [part]}) == Recipe.from_dict(part)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"generator": "ifs", "categories": 3, "share": 1.0}],
+        [{"generator": "ifs", "categories": 3, "object": "shape"}],
+        (Part(generator="ifs", categories=3),),
+        [{"generator": "perlin", "categories": 3, "object": "fill"}],
+    ],
+    ids=str,
+)
+def test_every_form_of_one_part_keeps_its_id(parts: Any) -> None:
+    recipe = Recipe(parts=parts, scene={"objects": 2}, images=5)
+    again = Recipe.from_dict(recipe.to_dict())
+    assert again == recipe and again.id == recipe.id and bool(recipe.parts) == (recipe.generator is None)
+    if recipe.generator is not None:
+        short = {"generator": "ifs", "categories": 3, "scene": {"objects": 2}, "images": 5}
+        assert recipe.id == Recipe.from_dict(short).id
+
+
 # Scenes of a generator's own -----------------------------------------------------------------------------------------
 
 
@@ -342,6 +385,7 @@ ONE: dict[str, Any] = {"generator": "ifs", "categories": 3, "images": 5}
         ({"scene": "onw"}, "scene: 'onw' is not allowed: must be own, or settings"),
         ({"scene": 3}, "scene: 3 is not allowed: must be own, or settings"),
         ({"scene": {}, "target": "class"}, "target: class is not allowed with scenes of several objects"),
+        ({"scene": {}, "target": "semantic", "categories": 65_535}, "masks have 16 bits, for 65,534 of them"),
         ({"scene": {}, "target": "masks"}, "target: 'masks' is not allowed: must be 'class', 'labels'"),
         ({"images": None, "target": "labels"}, "target: labels is not allowed without a scene"),
         ({}, "images: is the number of scenes; without a scene"),

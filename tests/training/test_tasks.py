@@ -11,6 +11,7 @@ from striped_images import SeveralLabels, Squares, Stripes
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from formulavision.data.loading import check_labels
 from formulavision.evaluation.metrics import average_precision
 from formulavision.training.module import Sums
 from formulavision.training.settings import TrainSettings
@@ -207,3 +208,11 @@ def test_each_dataset_has_the_task_of_its_target() -> None:
         "class",
         "labels",
     ]
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([255, 0], dtype=torch.uint8), torch.tensor([256, 0]), torch.tensor([-2, 1])]
+)
+def test_labels_that_are_no_labels_are_refused_whatever_their_type_holds(labels: torch.Tensor) -> None:
+    with pytest.raises(ConfigError, match=r"must be 1 \(present\), 0 \(absent\) or -1 \(not counted\)"):
+        check_labels(labels, 2)

@@ -77,6 +77,7 @@ from .training import load_checkpoint as load_checkpoint
 from .training import pretrain as pretrain
 from .training.checkpoints import Loaded as Loaded
 from .training.runs import EpochMetrics as EpochMetrics
+from .training.tasks import Task as Task
 from .util.errors import CheckpointError as CheckpointError
 from .util.errors import ConfigError as ConfigError
 from .util.errors import DamagedStoreError as DamagedStoreError

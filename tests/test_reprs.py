@@ -15,7 +15,7 @@ from formulavision.comparison import ComparisonSettings
 RECIPE = {"generator": {"name": "perlin", "grid": 2}, "categories": 2, "instances": 2,
           "canvas": {"size": 16, "padding": 0}}  # fmt: skip
 SPECIAL = {"Generator", "Params", "DeviceRenderer", "DeviceScenes", "ImageDataset", "Progress", "RecipeDataset",
-           "LightningClassifier"}  # fmt: skip
+           "LightningClassifier", "Task"}  # fmt: skip
 """Classes to subclass, protocols, and a torch module, which lists its layers as any other."""
 
 

@@ -417,7 +417,7 @@ class ReadsTheWorkingFolder(Squares):
 @fault("another process", "ended abruptly")
 class LeavesElsewhere(Squares):
     def render(self, category, instance):
-        if sys.argv[0] == "-c":
+        if any("new_process" in argument for argument in sys.orig_argv):  # workers of pytest have "-c", too
             os._exit(0)
         return super().render(category, instance)
 

@@ -133,7 +133,7 @@ def test_an_image_of_another_size_is_refused_by_the_reader(tmp_path: Path) -> No
     from formulavision.storage.png import encode_png
 
     path = generate(Recipe.from_dict(DATA), tmp_path / "store", format="imagefolder").path
-    file = next(path.glob("00000/*.png"))
+    file = min(path.glob("00000/*.png"))
     file.write_bytes(encode_png(np.zeros((1, 1, 1), np.uint8)))
     with pytest.raises(StoreError, match=r"00000_000000 is damaged: it has shape \[1, 1, 1\]"):
         Store(path).read(0)

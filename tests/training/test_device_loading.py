@@ -111,16 +111,19 @@ def test_held_out_images_are_those_of_a_loader() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "objects", "categories"),
-    [("semantic", [1, 4], 6), ("semantic", [1, 4], 300), ("labels", [1, 4], 6), ("class", 1, 6)],
+    ("target", "objects", "categories", "fresh", "noise"),
+    [
+        ("semantic", [1, 4], 6, True, 0.5),
+        ("semantic", [1, 4], 300, False, None),
+        ("labels", [1, 4], 6, False, 0.5),
+        ("class", 1, 6, True, None),
+    ],
 )
-@pytest.mark.parametrize("fresh", [True, False])
-@pytest.mark.parametrize("noise", [None, 0.5])
 def test_batches_of_scenes_are_those_of_a_loader(
     target: str, objects: Any, categories: int, fresh: bool, noise: float | None
 ) -> None:
     scene = {"objects": objects, "size": [0.3, 0.7], "min_visible": 60}
-    recipe = {**woven(categories=categories).to_dict(), "scene": scene, "images": 20, "target": target}
+    recipe = {**woven(categories=categories).to_dict(), "scene": scene, "images": 8, "target": target}
     del recipe["instances"]
     source: Any = FormulaDataset(recipe)
     if noise is not None:

@@ -153,7 +153,8 @@ def _verdict(cell: Cell, findings: Findings) -> str:
     told = f"{cell.arm} and {cell.baseline} cannot be told apart by {measure} ({scores}):"
     difference = f"the difference of {points(cell.difference)} points"
     if cell.p is None or cell.interval is None:
-        return f"{told} {difference} is the same for all {seeds} seeds, and no test applies to that."
+        which = "both" if seeds == 2 else f"all {seeds}"
+        return f"{told} {difference} is the same for {which} seeds, and no test applies to that."
     if cell.p < ALPHA:
         return f"{told} {difference} is not beyond chance after Holm's correction ({p_text(cell.p_corrected or 1)})."
     low, high = cell.interval

@@ -427,10 +427,19 @@ def check_targets(dataset: ImageDataset) -> None:
         ConfigError: as of :func:`check_mask` and :func:`check_labels`.
     """
     target, classes = target_of(dataset), len(dataset.classes)
-    if target in ("labels", "semantic"):
-        for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)):
-            image, found = dataset[int(index)]
-            check_mask(image, found, classes) if target == "semantic" else check_labels(found, classes)
+    if target not in ("labels", "semantic"):
+        return
+    counted = False
+    for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)):
+        image, found = dataset[int(index)]
+        if target == "labels":
+            counted |= bool((check_labels(found, classes) >= 0).any())
+        else:
+            mask = check_mask(image, found, classes)
+            counted |= bool((mask != (IGNORED if mask.dtype == torch.uint8 else IGNORED_16)).any())
+    if not counted:
+        what = "pixels of the masks" if target == "semantic" else "labels of the images"
+        raise ConfigError(f"{target}: all {what} that were looked at are ignored: there is nothing to learn")
 
 
 def _size(image: torch.Tensor) -> str:

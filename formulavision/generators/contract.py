@@ -389,6 +389,8 @@ def render_each(
                 )
             if masks is not None:
                 masks[i] = mask != 0
+        if isinstance(drawn, tuple):
+            raise TypeError("render() returned a tuple: of a generator with draws_masks = True it is (image, mask)")
         image = np.asarray(drawn)
         if image.dtype != np.uint8 or image.shape not in {canvas.shape, canvas.shape[:2]}:
             raise TypeError(f"render() returned {_problem(image, canvas)}")

@@ -114,6 +114,11 @@ class Part(Config):
         json_schema_extra={"neutral": "shape"},
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, data: Any) -> Any:
+        return {"generator": data} if isinstance(data, str) else data
+
     @property
     def num_categories(self) -> int:
         assert self.categories.count is not None

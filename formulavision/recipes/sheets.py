@@ -89,7 +89,8 @@ def _grid_of_scenes(drawer: Drawer, categories: int, instances: int) -> _Grid:
     if instances < 1:
         raise ConfigError(f"instances: {instances} is not allowed: must be at least 1")
     columns = range(min(max(1, instances // 2), scenes))
-    starts = _spread(scenes - len(columns) + 1, categories, "categories")
+    # No scene is shown twice, also where there are few.
+    starts = _spread(scenes - len(columns) + 1, min(categories, -(-scenes // len(columns))), "categories")
 
     def row(start: int) -> list[UInt8[np.ndarray, "size size channels"]]:
         drawn = drawer.draw_scenes(start + np.arange(len(columns)))

@@ -122,6 +122,7 @@ def generate(
     Raises:
         ConfigError: a number is out of range, or there is no such device or encoding.
         StoreError: the folder holds something else, another process writes there, or the disk is full or read-only.
+        DamagedStoreError: the folder holds this store already, and one of its files is missing or cut short.
         PluginError: the generator raised; images that were written before are kept for the next run.
     """
     recipe = as_recipe(recipe)
@@ -139,6 +140,7 @@ def generate(
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
     if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
         store = Store(root)
+        store.check_sizes()
         if (written := store.manifest.recipe.get("target", "class")) != recipe.target and progress is not None:
             progress.note(
                 f"{root}: is complete, with the target {written}; a store serves every target: give {recipe.target} to "

@@ -183,6 +183,8 @@ def _fields_at(annotation: Any, keys: list[str]) -> list[str]:
     models = list(_models_in(annotation))
     if len(models) != 1:
         return []
+    if keys and keys[0].isdigit():  # one of a list
+        return _fields_at(models[0], keys[1:])
     fields = models[0].model_fields
     if not keys:
         return list(fields)
@@ -220,11 +222,16 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             value = parse_yaml(text)
         except ConfigError as error:
             raise ConfigError(f"--set {setting}: the value {error}") from None
-        node = result
+        node: Any = result
         for key in parents:
-            node = node.setdefault(key, {})
-            if node is None or not isinstance(node, dict):
+            if isinstance(node, list):
+                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+            else:
+                node = node.setdefault(key, {})
+            if node is None or not isinstance(node, dict | list):
                 raise ConfigError(f"--set {setting}: '{key}' holds a plain value, not settings")
+        if isinstance(node, list):
+            raise ConfigError(f"--set {setting}: one of a list has a number, as in 0.{last}")
         if value is None and null_removes:
             if last not in node:
                 raise ConfigError(f"--set {setting}: null removes a setting, and this one is not there")
@@ -253,4 +260,4 @@ def user_path(text: str | Path) -> Path:
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, list) else value
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value

@@ -79,7 +79,10 @@ def test_categories_of_several_parts_are_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "cats").exists()
 
 
-def test_bench_measures_scenes_and_refuses_several_parts_without(tmp_path: Path) -> None:
+def test_bench_measures_scenes_and_refuses_several_parts_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a slow machine has wide numbers
     (tmp_path / "parts.yaml").write_text(PARTS)
     result = CliRunner().invoke(app, ["bench", str(tmp_path / "parts.yaml"), "--seconds", "0.01"])
     assert result.exit_code == 2

@@ -140,7 +140,7 @@ def test_equal_scores_are_called_equal() -> None:
         findings({"scratch": [0.5], "ifs": [0.5]})
     )
     same = result(findings({"scratch": [0.5, 0.6], "ifs": [0.52, 0.62]}))
-    assert "the difference of +2.0 points is the same for all 2 seeds, and no test applies to that" in same
+    assert "the difference of +2.0 points is the same for both seeds, and no test applies to that" in same
 
 
 def test_several_arms_are_told_by_what_their_tests_say() -> None:

@@ -247,3 +247,17 @@ def test_the_target_is_told_by_the_dataset_or_its_first_item() -> None:
     assert target_of(bare) == "semantic"
     boxes: Any = [(torch.zeros(3, 8, 8, dtype=torch.uint8), {"boxes": torch.zeros(0, 4)})]
     assert target_of(boxes) == "objects"
+
+
+def test_masks_without_a_pixel_that_counts_are_refused_before_the_work() -> None:
+    class Ignored:
+        target, classes, num_classes = "semantic", ("sky", "road"), 2
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.zeros((3, 8, 8), dtype=torch.uint8), torch.full((8, 8), 255, dtype=torch.uint8)
+
+    with pytest.raises(ConfigError, match="all pixels of the masks that were looked at are ignored: there is nothing"):
+        check_targets(Ignored())

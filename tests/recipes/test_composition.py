@@ -357,6 +357,25 @@ def test_a_wrong_scene_names_the_plugin_and_what_is_wrong(
         Drawer(recipe).draw_scenes([5])
 
 
+def test_a_mask_without_the_attribute_names_the_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Blocks, "draws_masks", False)
+    with pytest.raises(PluginError, match=r"of a generator with draws_masks = True it is \(image, mask\)"):
+        scenes_of(**one_part("blocks", objects=1), parts=[]).draw_scenes([0])
+
+
+def test_a_setting_of_a_part_is_set_by_its_number() -> None:
+    recipe = Recipe.from_dict(DATA, ["parts.1.categories=4", "parts.0.generator.dots=3000", "scene.background=bezier"])
+    assert recipe.num_categories == 16 and recipe.all_parts[0].generator.params.model_dump()["dots"] == 3000
+    for wrong, told in (
+        ("parts.2.categories=4", "'2' holds a plain value"),
+        ("parts.x.categories=4", "'x' holds a plain value"),
+        ("parts.share=1", "one of a list has a number, as in 0.share"),
+        ("parts.0.shar=1", r"parts.0.shar: there is no such setting \(did you mean 'share'\?\)"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Recipe.from_dict(DATA, [wrong])
+
+
 def test_a_wrong_mask_names_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Blocks, "render", lambda self, category, instance: np.zeros(self.canvas.shape, np.uint8))
     with pytest.raises(PluginError, match=r"'blocks'.*instance \d+: .*with draws_masks it is \(image, mask\)"):
@@ -392,6 +411,7 @@ ONE: dict[str, Any] = {"generator": "ifs", "categories": 3, "images": 5}
         ({"scene": {}, "instances": 3}, "instances: is not allowed with a scene"),
         ({"generator": "perlin", "scene": {}}, "images of 'perlin' have no background"),
         ({"scene": {"background": {"generator": "perln"}}}, "scene.background.generator.name: there is no generator"),
+        ({"scene": {"background": "perln"}}, "scene.background.generator.name: there is no generator 'perln'"),
         ({"scene": {"background": {"generator": "perlin", "share": 1}}}, "scene.background.share: is not allowed"),
         ({"scene": {"background": {"generator": "perlin", "categories": 101}}}, "'perlin' has 100 here"),
         ({"generator": "dots", "scene": "own", "images": 41}, "images: 41 is not allowed: 'dots' has 40 scenes here"),
@@ -418,7 +438,8 @@ def test_what_cannot_go_together_is_refused_with_the_reason(data: dict[str, Any]
         ([{"generator": "ifs"}, {"generator": "bezier", "categorie": 2}], "parts.1.categorie: there is no such"),
         ([{"generator": "ifs"}, {"generator": "bezier", "categories": 0}], "parts.1.categories.count: 0"),
         ([{"categories": 2}, {"generator": "bezier"}], "parts.0.generator: is missing"),
-        (["ifs"], "parts.0: 'ifs' is not allowed"),
+        (["ifss"], "parts.0.generator.name: there is no generator 'ifss'"),
+        ([3], "parts.0: 3 is not allowed"),
     ],
 )
 def test_wrong_parts_are_refused_with_the_reason(parts: list[Any], told: str) -> None:

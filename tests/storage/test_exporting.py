@@ -253,7 +253,7 @@ def test_a_complete_export_is_left_as_it_is_and_others_are_refused(stores: dict[
 def test_a_damaged_scene_is_told(tmp_path: Path) -> None:
     store = generate(Recipe.from_dict(OWN), tmp_path / "store", format="imagefolder")
     file = store.path / "objects" / "00000" / "00000007.png"
-    file.write_bytes(file.read_bytes()[:60])
+    file.write_bytes(file.read_bytes()[:60].ljust(file.stat().st_size, b"\0"))
     with pytest.raises(StoreError, match="object map 00000007 is damaged"):
         export_data(store, tmp_path / "out", to="coco")
     assert not (tmp_path / "out" / "annotations" / "instances_train.json").exists()

@@ -20,6 +20,7 @@ from slow_generator import installed
 
 from formulavision import (
     ConfigError,
+    DamagedStoreError,
     Drawer,
     FormulaVisionError,
     Generator,
@@ -31,6 +32,7 @@ from formulavision import (
     verify,
 )
 from formulavision.storage import FORMATS
+from formulavision.storage.formats import find_format
 from formulavision.storage.formats import format as format_module
 
 RECIPE = {
@@ -485,3 +487,18 @@ def test_verify_names_what_is_no_part_of_the_store(recipe: Recipe, tmp_path: Pat
     generate(recipe, tmp_path / "store")
     (tmp_path / "store" / "00099").mkdir()
     assert any("00099: does not belong to the store" in problem for problem in verify(tmp_path / "store").problems)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_damaged_store_is_not_called_complete(format: str, damage: str, tmp_path: Path) -> None:
+    recipe = {"generator": "perlin", "categories": 2, "instances": 3, "canvas": {"size": 16, "padding": 0}}
+    store = generate(recipe, tmp_path / "store", format=format)
+    assert generate(recipe, tmp_path / "store", format=format).manifest == store.manifest
+    file = tmp_path / "store" / find_format(format).files(store.pieces[0], store.layout)[0]
+    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(
+        DamagedStoreError, match=r"(is missing|has another size); 'formulavision verify' tells all of it"
+    ):
+        generate(recipe, tmp_path / "store", format=format)
+    assert verify(generate(recipe, tmp_path / "store", format=format, overwrite=True)).ok

@@ -137,7 +137,8 @@ def _list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[st
         empty = [name for name in found if name not in classes]
         held = f"the one class '{next(iter(classes))}'" if classes else "no classes"
         without = f" ({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}: no images)" if empty else ""
-        raise DownstreamError(f"{folder}: holds {held}{without}: it must have a subfolder a class, at least two")
+        masks = "; images with masks have masks/ beside images/" if "images" in found else ""
+        raise DownstreamError(f"{folder}: holds {held}{without}: it must have a subfolder a class, at least two{masks}")
     return classes
 
 

@@ -9,6 +9,7 @@ import random
 import secrets
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -411,7 +412,7 @@ class CountsProcesses(Squares):
 @fault("another process", "working folder")
 class ReadsTheWorkingFolder(Squares):
     def render(self, category, instance):
-        return super().render(category, instance + len(str(Path.cwd())))  # here
+        return super().render(category, instance + zlib.crc32(str(Path.cwd()).encode()))  # here
 
 
 @fault("another process", "ended abruptly")

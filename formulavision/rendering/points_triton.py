@@ -50,16 +50,18 @@ def _shade(
                 mark = tl.load(marks + (row - 1 - i) * size + column - 1 - j, mask=covered, other=0)
                 owner = tl.maximum(owner, mark + (8 - 3 * i - j))
         point = owner >> 4
-        # Mask 1024 c + 128 h + b is half h of block 128 c + b; fixed patches are all mask 0.
-        number = tl.where(point > 0, point - 1, 0) if PATCH == "random" else tl.zeros([BLOCK], tl.int32)
-        half = number % 1024 // 128
-        draw, category = tl.load(draws + image), tl.load(categories + image)
-        block = number // 1024 * 128 + number % 128
-        w0, w1, w2, w3 = philox4x32(block, tl.zeros([], tl.uint32), draw, category, key0, key1)
-        word = tl.where(half < 4, tl.where(half < 2, w0, w1), tl.where(half < 6, w2, w3))
-        bits = ((word >> (16 * (half % 2)).to(tl.uint32)) & 0xFFFF).to(tl.int32)
-        mask = 1 + ((bits * 511) >> 16)
-        lit = (point > 0) & (((mask >> (owner & 15)) & 1) == 1)
+        lit = point > 0
+        if PATCH != "full":
+            # Mask 1024 c + 128 h + b is half h of block 128 c + b; fixed patches are all mask 0.
+            number = tl.where(point > 0, point - 1, 0) if PATCH == "random" else tl.zeros([BLOCK], tl.int32)
+            half = number % 1024 // 128
+            draw, category = tl.load(draws + image), tl.load(categories + image)
+            block = number // 1024 * 128 + number % 128
+            w0, w1, w2, w3 = philox4x32(block, tl.zeros([], tl.uint32), draw, category, key0, key1)
+            word = tl.where(half < 4, tl.where(half < 2, w0, w1), tl.where(half < 6, w2, w3))
+            bits = ((word >> (16 * (half % 2)).to(tl.uint32)) & 0xFFFF).to(tl.int32)
+            mask = 1 + ((bits * 511) >> 16)
+            lit = (point > 0) & (((mask >> (owner & 15)) & 1) == 1)
     color = tl.where(lit, 1 + (point - 1) % period, 0)
     # Row 0 of the points is the lowest y; flips: none, top-bottom, left-right, both.
     flip = tl.load(flips + image)
@@ -90,7 +92,8 @@ def shade(
         flips: 0 none, 1 top-bottom, 2 left-right, 3 both.
         palette: the colour of pixels that are not lit, then those of lit pixels, which points take in turn.
         out: is filled.
-        patch: "random" (a mask for each point), "fixed" (one mask for all points of an image) or "point" (no patches).
+        patch: "random" (a mask for each point), "fixed" (one mask for all points of an image), "full"
+            (all of a patch is lit) or "point" (no patches).
         key: key of the random numbers.
     """
     n, size = latest.shape[:2]

@@ -9,6 +9,7 @@ Source: Kataoka et al., "Pre-training without Natural Images", ACCV 2020, sectio
 ``systems.py``         what is computed from a system: probabilities, thresholds, the added identity
 ``search_published.py``   the search for the categories of the published FractalDB
 ``search_independent.py`` the search that finds each category from a random stream of its own
+``patches_published.py``  the random patches of 2D-OFDB
 ``orbits.py``          the points of a system on the CPU; ``orbits_triton.py`` is its twin on a GPU
 ``drawing.py``         from a system to an image on the CPU; ``drawing_on_device.py`` on a GPU
 ====================== ============================================================================

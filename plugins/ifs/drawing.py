@@ -15,6 +15,7 @@ from formulavision.rendering import color, points
 
 from .orbits import in_fours, independent_orbit, published_orbit, select
 from .parameters import IfsParams
+from .patches_published import published_masks
 from .systems import add_identity, cumulative_probabilities, thresholds
 
 __all__ = ["FractalDrawing", "kernel_key", "palette", "published_draws"]
@@ -22,6 +23,8 @@ __all__ = ["FractalDrawing", "kernel_key", "palette", "published_draws"]
 GRAY = 127
 """Gray level of lit pixels: the published images draw (127, 127, 127) on black."""
 HUES = 128
+ALL_LIT = 0b111_111_111
+"""Mask of a full patch."""
 
 
 def kernel_key(seed: int, use: bytes) -> tuple[int, int]:
@@ -87,18 +90,24 @@ class FractalDrawing:
         points.patch_owners(latest, owners)
         return owners
 
-    def masks(self, category: Category, draw: int) -> UInt16[np.ndarray, " masks"]:
+    def masks(
+        self, category: Category, draw: int, stream: UInt32[np.ndarray, " 625"] | None = None
+    ) -> UInt16[np.ndarray, " masks"]:
         """Masks of the 3x3 patches for ``rendering.points.shade``: a 0, then one for each point or one for all points.
 
         Args:
             category: the category.
             draw: number of the draw of patches in the category.
+            stream: state of Python's random, from which published patches are drawn; it is moved on.
         """
-        if self.params.patch == "point":
-            return np.array([0, 1], np.uint16)
+        if self.params.patch in ("full", "point"):
+            return np.array([0, ALL_LIT if self.params.patch == "full" else 1], np.uint16)
         masks = _scratch("masks", 1 + (self.params.dots if self.params.patch == "random" else 1), np.uint16)
         masks[0] = 0
-        points.patch_masks(masks[1:], draw, category.index, *kernel_key(self.seed, b"mask"))
+        if stream is not None:
+            published_masks(stream, masks[1:])
+        else:
+            points.patch_masks(masks[1:], draw, category.index, *kernel_key(self.seed, b"mask"))
         return masks
 
     def shade(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8, UInt32
 
-from formulavision import Canvas, Category, ConfigError, Generator
+from formulavision import Canvas, Category, ConfigError, Generator, WalkedStreams
 
 from .parameters import IfsParams
 from .weights import ContinuousVariation, TableVariation, Variation, weight_table
@@ -40,15 +40,15 @@ class Ifs(Generator):
     Params = IfsParams
     columns = ("a", "b", "c", "d", "e", "f", "p")
     category_params = frozenset(
-        {"search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval"}
+        {"search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval", "table_rows"}
     )
 
     params: IfsParams
 
     def __init__(self, params: IfsParams, canvas: Canvas, seed: int) -> None:
         super().__init__(params, canvas, seed)
-        self.table = weight_table(params.weight_interval) if params.weights == "table" else None
-        """Weights of a to f, float64 [25, 6]; None for continuous weights."""
+        self.table = weight_table(params.weight_interval)[: params.table_rows] if params.weights == "table" else None
+        """Weights of a to f, float64 [rows, 6]; None for continuous weights."""
         self._by_table = None if self.table is None else TableVariation(self.table, params.flips)
         self.variation: Variation = self._by_table or ContinuousVariation(
             self.uniforms, params.perturbation, params.flips
@@ -93,7 +93,7 @@ class Ifs(Generator):
 
     def max_instances(self) -> int | None:
         # Without random patches only the table's weights and the flips vary.
-        if self._by_table is not None and self.params.patch == "point":
+        if self._by_table is not None and (self.params.patch in ("full", "point") or self.has_published_patches):
             return len(self._by_table.table) * self._by_table.flips
         return None
 
@@ -136,13 +136,44 @@ class Ifs(Generator):
                 owners = drawing.owners(category, draws.weights[i], orbit)
             if patch != draws.patches[i]:
                 patch = int(draws.patches[i])
-                image = drawing.shade(owners, drawing.masks(category, patch))
+                image = drawing.shade(owners, drawing.masks(category, patch, self._patch_stream(category)))
             drawing.turn(image, int(draws.flips[i]), out[i])
+
+    # Published patches ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_published_patches(self) -> bool:
+        return self.params.patches == "published"
+
+    def _patch_stream(self, category: Category) -> UInt32[np.ndarray, " 625"] | None:
+        """The state of Python's random where the patches of a category's image begin; None for independent patches."""
+        if not self.has_published_patches:
+            return None
+        from .patches_published import skip_images
+
+        checkpoint = self._streams.checkpoint(category.index)
+        return skip_images(checkpoint["state"], category.index - int(checkpoint["image"]), self.params.dots)
+
+    @cached_property
+    def _streams(self) -> WalkedStreams:
+        """The stream of the patches of all categories. It has no end: only what is drawn is walked."""
+        from . import patches_published as published
+
+        seed, dots = self.params.patch_seed, self.params.dots
+        return WalkedStreams(
+            self.name,
+            {"patches": self.version, "seed": seed, "dots": dots},
+            streams=1,
+            length=2**40,
+            stretch=published.STRETCH,
+            start=partial(published.start, seed),
+            walk=partial(published.walk, dots),
+        )
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         from formulavision.rendering.triton_support import runs_on
 
-        if not runs_on(device):
+        if self.has_published_patches or not runs_on(device):
             return None
         from .drawing_on_device import IfsRenderer
 

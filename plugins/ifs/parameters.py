@@ -53,6 +53,14 @@ class IfsParams(Params):
         description="step between the weights of the table: five weights around 1 multiply one of a to f at a time, "
         "which makes 25 rows (paper, section 3.3; 0.4 is best in table 3); 0: no variation",
     )
+    table_rows: int = Field(
+        25,
+        ge=1,
+        le=25,
+        description="number of rows of the table that are used, from the first on; 1 for 2D-OFDB, where a is "
+        "multiplied by 0.2 and nothing else varies",
+        json_schema_extra={"unit": "rows", "neutral": 25},
+    )
     orbit: Literal["published", "independent"] = Field(
         "independent",
         description="how points are computed. published: one chain in float64 with the published random numbers, exact "
@@ -65,10 +73,24 @@ class IfsParams(Params):
         description="number of points of an image (paper, table 4)",
         json_schema_extra={"unit": "points"},
     )
-    patch: Literal["random", "fixed", "point"] = Field(
+    patch: Literal["random", "fixed", "full", "point"] = Field(
         "random",
         description="what is drawn at a point (paper, table 1). random: a 3x3 patch, another one at each point; fixed: "
-        "one 3x3 patch for all points of the image; point: one pixel",
+        "one 3x3 patch for all points of the image; full: 3x3 lit pixels; point: one pixel",
+    )
+    patches: Literal["independent", "published"] = Field(
+        "independent",
+        description="source of the random numbers of patches. independent: a counter-based stream, keyed by the seed; "
+        "published: Python's random, as in the program of 2D-OFDB, which draws the points of all categories, each with "
+        "one instance, from one stream",
+        json_schema_extra={"neutral": "independent"},
+    )
+    patch_seed: int = Field(
+        0,
+        ge=0,
+        lt=2**64,
+        description="seed of Python's random with patches: published",
+        json_schema_extra={"neutral": 0},
     )
     flips: bool = Field(
         True,
@@ -77,7 +99,32 @@ class IfsParams(Params):
 
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> IfsParams:
-        for name, weights in (("perturbation", "continuous"), ("weight_interval", "table")):
-            if self.weights != weights and getattr(self, name) != IfsParams.model_fields[name].default:
-                raise ConfigError(f"{name}: has an effect with weights: {weights} only, and weights is {self.weights}")
+        for setting, value, names in _EFFECTIVE_WITH:
+            for name in names:
+                if getattr(self, setting) != value and getattr(self, name) != IfsParams.model_fields[name].default:
+                    now = getattr(self, setting)
+                    raise ConfigError(f"{name}: has an effect with {setting}: {value} only, and {setting} is {now}")
         return self
+
+    @model_validator(mode="after")
+    def _published_patches_are_of_published_points(self) -> IfsParams:
+        if self.patches == "independent":
+            return self
+        if self.patch == "fixed":
+            raise ConfigError("patches: published is not allowed with patch: fixed: it has a patch for each point")
+        if self.orbit != "published":
+            raise ConfigError(f"patches: published needs orbit: published, and orbit is {self.orbit}")
+        if self.weights != "table" or (self.table_rows > 1 and self.weight_interval > 0):
+            raise ConfigError(
+                "patches: published needs one instance a category: weights: table with table_rows: 1 or "
+                "weight_interval: 0"
+            )
+        return self
+
+
+_EFFECTIVE_WITH = (
+    ("weights", "continuous", ("perturbation",)),
+    ("weights", "table", ("weight_interval", "table_rows")),
+    ("patches", "published", ("patch_seed",)),
+)
+"""Settings, and the names of the parameters that have an effect at one of their values alone."""

@@ -78,6 +78,7 @@ def test_twenty_categories_of_fractals_are_the_same(device: torch.device) -> Non
                 ["generator.dots=1025"],
                 ["generator.dots=3000"],
                 ["generator.patch=fixed"],
+                ["generator.patch=full"],
                 ["generator.patch=point"],
                 ["generator.flips=false"],
                 ["canvas.channels=3"],

@@ -21,6 +21,7 @@ RECIPE_IDS = {
     "exfractaldb-1k": "fbaa318d4fcc97c1",
     "fractaldb-1k": "30eb0412c7e88b5f",
     "mv-fractaldb": "78493644df299926",
+    "ofdb-1k": "5d0786994d6ae4fc",
     "perlin-1296": "32d270b7237432ce",
     "rcdb-1k": "6c46bfbb38d2e64f",
     "segrcdb": "ab350b17cce4395d",

@@ -84,6 +84,13 @@ CASES: dict[str, dict[str, Any]] = {
     "ifs3d, published, a cloud and a view, 224 x 224": {
         "generator": {"name": "ifs3d", "random": "published"}, "categories": RUNS + 1, "canvas": {"size": 224},
     },
+    "dead-leaves, 128 x 128": {
+        "generator": "dead-leaves", "categories": 10 * RUNS + 1, "instances": 1, "canvas": {"size": 128},
+    },
+    "dead-leaves, published, 128 x 128": {
+        "generator": {"name": "dead-leaves", "random": "published"}, "categories": 1, "instances": 10 * RUNS + 1,
+        "canvas": {"size": 128},
+    },
     "segrcdb, scenes of 32 contours, 512 x 512": {
         "generator": "segrcdb", "scene": "own", "images": 100, "canvas": {"size": 512},
     },
@@ -91,7 +98,7 @@ CASES: dict[str, dict[str, Any]] = {
         "generator": {"name": "ifs", "dots": 10_000}, "scene": {"objects": 8}, "images": 100,
     },
 }  # fmt: skip
-CATEGORY = {"bezier": 19, "perlin": 99}
+CATEGORY = {"bezier": 19, "dead-leaves": 0, "perlin": 99}
 """The one that is drawn; of fractals, each run draws another."""
 
 

@@ -275,6 +275,7 @@ def _works(options: argparse.Namespace) -> list[Work]:
         work("perlin, 4 octaves", "perlin", octaves=4),
         work("bezier", "bezier", lambda label: label % 12 == 7),  # eight curves
         work("bezier, 1024", "bezier", grid=32),
+        work("dead-leaves", "dead-leaves"),
     ]
 
 

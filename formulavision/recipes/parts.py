@@ -98,7 +98,7 @@ class Part(Config):
     generator: GeneratorSettings
     categories: Categories = Categories()
     instances: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="images a category; only without a scene"
+        default=None, ge=1, le=10_000_000, description="images a category; only without a scene"
     )
     share: float | None = Field(
         default=None,

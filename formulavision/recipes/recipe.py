@@ -54,7 +54,7 @@ class Recipe(Config):
 
     generator: GeneratorSettings | None = None
     categories: Categories = Categories()
-    instances: int | None = Field(default=None, ge=1, le=1_000_000, description="images a category")
+    instances: int | None = Field(default=None, ge=1, le=10_000_000, description="images a category")
     parts: tuple[Part, ...] = Field(
         default=(),
         description="several generators in one recipe, in place of generator, categories and instances",

@@ -12,6 +12,7 @@ from formulavision.testing import check_generator
 DIGESTS = Path(__file__).parent / "digests"
 QUICK: dict[str, dict[str, Any]] = {
     "bezier": {},
+    "dead-leaves": {"radius_min": 0.1},
     "ifs": {"dots": 1000},
     "ifs3d": {},
     "perlin": {},

@@ -295,6 +295,31 @@ def test_published_contours_are_drawn_on_the_cpu(device: torch.device, name: str
     assert not DeviceDrawer(Drawer(Recipe.from_dict({**data, **scene})), device).native
 
 
+# Leaves --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["generator.radius_min=0.4", "generator.leaves=20"],
+        if_compiled(["generator.leaves=20", "canvas.size=33", "seed=4294967301"]),
+        pytest.param(["generator.radius_min=0.1", "canvas.channels=1"], marks=pytest.mark.slow),
+        pytest.param(["generator.sigma=1.5", "generator.radius_max=2"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_dead_leaves_are_the_same(device: torch.device, changes: list[str]) -> None:
+    labels, instances = ([0, 1], [0, 2**33]) if INTERPRETED else ([0, 3, 7, 0], [0, 19, 2**33 + 5, 1])
+    images = draw_both(device, "dead-leaves", ["canvas.channels=3", *changes], labels, instances, categories=8)
+    assert np.array_equal(*images)
+    assert len(np.unique(images[0])) > 8
+
+
+def test_published_leaves_are_drawn_on_the_cpu(device: torch.device) -> None:
+    data = {"generator": {"name": "dead-leaves", "random": "published"}, "canvas": {"size": 32}}
+    assert not DeviceDrawer(Drawer(Recipe.from_dict(data)), device).native
+
+
 # What is drawn on the CPU all the same ------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from formulavision.util.config import Config, identity, load_yaml
 
 RECIPE_IDS = {
     "bezier-1024": "649330eab09684af",
+    "dead-leaves": "ceda185d15fdf324",
     "exfractaldb-1k": "fbaa318d4fcc97c1",
     "fractaldb-1k": "30eb0412c7e88b5f",
     "mv-fractaldb": "78493644df299926",
@@ -117,6 +118,7 @@ def test_the_ids_of_the_comparisons_recipes_are_known(path: Path, tmp_path: Path
         ("perlin", "224090725834f0a1", "perlin-1d68aadcac391a20.npz"),
         ("ifs3d", "53ff35023f980aa4", "ifs3d-39ec609330663b3d.npz"),
         ("visual-atoms", "b8942baa98186415", "visual-atoms-3dbcb7f34935912a.npz"),
+        ("dead-leaves", "aa76773b9cbe0118", "dead-leaves-caf00635bd37e4e8.npz"),
     ],
 )
 def test_the_ids_and_cache_names_of_the_defaults_are_known(name: str, number: str, cache: str) -> None:

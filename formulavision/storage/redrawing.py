@@ -113,7 +113,8 @@ class _Comparison:
         try:
             stored = self.stored(index)
         except StoreError as error:
-            return [str(error)]
+            # The problem of a damaged file is known, and each of its images would repeat it.
+            return [] if self.in_damaged_piece(index) else [str(error)]
         difference = stored.difference(drawn)
         if not difference:
             return []
@@ -121,9 +122,12 @@ class _Comparison:
         cause = f": {self.cause(index, stored, drawn)}" if self.explained <= _EXPLAINED else ""
         return [f"{self.store.layout.name(index)}: {difference} differ from the formula's{cause}"]
 
+    def in_damaged_piece(self, index: int) -> bool:
+        return any(index in self.store.pieces[number].indices for number in self.damaged_pieces)
+
     def cause(self, index: int, stored: _Drawn, drawn: _Drawn) -> str:
         """The most likely reason for a difference, found by drawing the image alone, again, and after others."""
-        if any(piece.number in self.damaged_pieces for piece in self.store.pieces if index in piece.indices):
+        if self.in_damaged_piece(index):
             return "its file is damaged"
         others = {0, max(index - 1, 0), min(index + 1, len(self.store) - 1), len(self.store) - 1} - {index}
         why, first = impurity(self.draw_one_by_one, index, others, _Drawn.difference)

@@ -146,8 +146,10 @@ def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
 
 def _piece(store: Store, store_format: Format, piece: Piece, result: Verification) -> list[str]:
     """Problems with a piece's bytes, and with the names and labels in it."""
-    record, target = store.manifest.pieces[piece.number], store.path / piece.path
+    record = store.manifest.pieces[piece.number]
     files = files_of_piece(store.path, store_format, piece, store.layout)
+    folders = sorted({str(file.parent) for file in files})  # of images, and of object maps
+    target = " or ".join(folders) if (store.path / piece.path).is_dir() else store.path / piece.path
     try:
         if missing := [file for file in files if not file.is_file()]:
             return [f"{file}: is missing" for file in missing]

@@ -370,6 +370,9 @@ def test_verify_names_a_damaged_piece(format: str, tmp_path: Path) -> None:
             file.write_bytes(damaged)
             problems = verify(store.path, sample=0).problems
             assert problems and all("\n" not in problem for problem in problems)
+            assert str(file.parent if file.suffix in (".png", ".jsonl") else file) in problems[0]
+        # Its images cannot be read, which is said once.
+        assert file is not files[0] or len(verify(store.path, sample=None).problems) == 1
         file.write_bytes(content)
         file.unlink()
         assert f"{file}: is missing" in verify(store.path, sample=0).problems

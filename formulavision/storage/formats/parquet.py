@@ -73,7 +73,7 @@ class Parquet(ShardFormat):
         try:
             groups = pq.read_metadata(pa.BufferReader(pa.py_buffer(content)))
         except pa.ArrowException as error:
-            raise ValueError(one_line(error)[:80]) from None
+            raise ValueError(_first_sentence(error)) from None
         ranges: dict[str, list[tuple[int, int]]] = {}
         for number in range(groups.num_row_groups):
             group = groups.row_group(number)
@@ -87,7 +87,7 @@ class Parquet(ShardFormat):
         try:
             table = pq.read_table(pa.BufferReader(pa.py_buffer(content)), columns=["object_categories", "boxes"])
         except pa.ArrowException as error:
-            raise ValueError(one_line(error)[:80]) from None
+            raise ValueError(_first_sentence(error)) from None
         categories, boxes = (table[name].combine_chunks() for name in ("object_categories", "boxes"))
         starts, values = np.asarray(categories.offsets), np.asarray(categories.values)
         sides = np.asarray(boxes.flatten().flatten()).reshape(-1, 4)
@@ -128,6 +128,11 @@ def _image_column(rows: list[tuple[bytes, str]]) -> Any:
     pngs, paths = zip(*rows, strict=True)
     arrays = [pa.array(pngs, pa.binary()), pa.array(paths, pa.string())]
     return pa.StructArray.from_arrays(arrays, fields=list(_IMAGE))
+
+
+def _first_sentence(error: pa.ArrowException) -> str:
+    """What pyarrow says, without its advice and its addresses in C++."""
+    return one_line(error).partition(". ")[0]
 
 
 def _values_of_page(content: mmap.mmap, column: Any, rows: int) -> Iterator[tuple[int, int]]:

@@ -274,6 +274,8 @@ def _replaced_labels(arm: Arm) -> LabelSettings | None:
 def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
     """Settings that determine a stage's result, with the precision of this device in place of ``auto``."""
     content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
+    if content.get("decoder") == "fpn":
+        del content["decoder"]  # the default: where it is unset, the runs are the same
     return {**content, "precision": _precision(settings)}
 
 

@@ -225,8 +225,9 @@ class OwnedFolder:
             state = State.NEW
         elif there.identity != marker.identity:
             what = "a" if state is State.COMPLETE else "an unfinished"
+            other = [name for name, value in marker.identity.items() if there.identity.get(name) != value]
             raise FolderError(
-                f"{self.root}: holds {what} {self.kind} of another {' or '.join(marker.identity)}: "
+                f"{self.root}: holds {what} {self.kind} of another {' and another '.join(other)}: "
                 "give another --out, or --overwrite"
             )
         _remove_partial(self.root, there or marker)

@@ -61,6 +61,16 @@ def test_the_target_that_is_the_default_is_the_same_arm(of_scenes: dict[str, Any
     assert [stage.folder for stage in plan(of_scenes)] == [stage.folder for stage in named]
 
 
+def test_the_decoder_that_is_the_default_is_the_same_arm(of_scenes: dict[str, Any]) -> None:
+    unnamed, keys = plan(of_scenes), {}
+    for decoder in ("fpn", "unet"):
+        of_scenes["pretrain"] = {**of_scenes.get("pretrain", {}), "decoder": decoder}
+        of_scenes["arms"].pop("labels", None)  # it has no decoder
+        keys[decoder] = {stage.key for stage in plan(of_scenes) if isinstance(stage, Pretraining)}
+    assert keys["fpn"] < {stage.key for stage in unnamed if isinstance(stage, Pretraining)}
+    assert keys["unet"] != keys["fpn"]
+
+
 def test_facts_of_scenes_name_their_objects_parts_and_all_generators(of_scenes: dict[str, Any]) -> None:
     of_scenes["arms"]["both"] = {
         "recipe": {

@@ -235,12 +235,13 @@ def test_a_complete_export_is_left_as_it_is_and_others_are_refused(stores: dict[
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     export_data(store, out, to="masks", val=2)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    for other, settings in (
-        (store, {"to": "coco", "val": 2}),
-        (store, {"to": "masks"}),
-        (stores["composed"], {"to": "masks", "val": 2}),
+    for other, settings, which in (
+        (store, {"to": "coco", "val": 2}, "layout"),
+        (store, {"to": "masks"}, "division"),
+        (stores["composed"], {"to": "masks", "val": 2}, "recipe"),
+        (store, {"to": "coco"}, "layout and another division"),
     ):
-        with pytest.raises(FolderError, match=r"holds a data export of another recipe or layout or division: .*--over"):
+        with pytest.raises(FolderError, match=f"holds a data export of another {which}: .*--overwrite"):
             export_data(other, out, **settings)
     with pytest.raises(FolderError, match="holds a store, not a data export"):
         export_data(store, store.path, to="coco", overwrite=True)

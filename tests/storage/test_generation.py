@@ -193,7 +193,7 @@ def test_a_complete_store_is_left_as_it_is(recipe: Recipe, tmp_path: Path) -> No
 def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tmp_path: Path) -> None:
     generate(recipe, tmp_path / "store")
     other = Recipe.from_dict(RECIPE, ["seed=4"])
-    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe or format or png: .* --overwrite"):
+    with pytest.raises(FormulaVisionError, match=r"holds a store of another recipe: .* --overwrite"):
         generate(other, tmp_path / "store")
     assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
     assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id

@@ -110,7 +110,7 @@ def kill_stores(
 
     def plain_start() -> None:
         if overwrite and before.items() <= contents(root).items():
-            with pytest.raises(FolderError, match="of another recipe or format"):
+            with pytest.raises(FolderError, match="of another recipe"):
                 write(overwrite=False)
             write(overwrite=True)
         else:

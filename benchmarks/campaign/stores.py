@@ -367,7 +367,6 @@ TRIALS = [
         "generate killed before every file operation, new, resumed, overwriting",
         crash_trials,
         crash_generate,
-        short=1,
     ),
     Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=2),
     Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=1),

@@ -375,19 +375,12 @@ def load_odd(random: random.Random, path: Path, canary: Path, what: Path) -> int
 
 
 TRIALS = [
-    Trial(
-        "kill-training",
-        "pretrain, finetune and compare killed at random moments, and resumed",
-        100,
-        kill_training,
-        short=1,
-    ),
+    Trial("kill-training", "pretrain, finetune and compare killed at random moments, and resumed", 100, kill_training),
     Trial(
         "crash-training",
         "pretrain killed before every file operation, new, resumed, overwriting",
         lambda: len(STATES) * max(map(operations, STATES)),
         crash_training,
-        short=1,
     ),
     Trial("mutate-run", "a file of a run changed: resume, evaluate, export, finetune", 300, mutate_run, short=1),
     Trial("checkpoints", "odd, damaged and malicious files of weights", 300, checkpoints, short=2),

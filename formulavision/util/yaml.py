@@ -14,6 +14,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.parser import Parser
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import BaseResolver, implicit_resolvers
 
@@ -61,6 +62,63 @@ for _versions, _tag, _regexp, _first in implicit_resolvers:
         _BothSchemas.add_implicit_resolver_base(_tag, _regexp, _first)
 
 
+class _Parser(Parser):
+    """Refuses a text as soon as its values would be too large: events come before any value is built."""
+
+    def __init__(self, loader: Any) -> None:
+        super().__init__(loader)
+        self.nodes = 0
+        self.sizes: dict[str, int] = {}
+        """Number of nodes that an anchor stands for, with aliases expanded; 0 until the anchor's end is read."""
+        self.open_nodes: list[tuple[str | None, int]] = []
+
+    def check_event(self, *choices: Any) -> bool:
+        self.read_event()
+        return bool(super().check_event(*choices))
+
+    def peek_event(self) -> Any:
+        self.read_event()
+        return super().peek_event()
+
+    def get_event(self) -> Any:
+        self.read_event()
+        return super().get_event()
+
+    def read_event(self) -> None:
+        if self.current_event is None and self.state:
+            event = self.current_event = self.state()
+            if problem := self.problem(event):
+                raise ConstructorError(None, None, problem, event.start_mark)
+
+    def problem(self, event: Any) -> str | None:
+        if isinstance(event, CollectionEndEvent):
+            anchor, before = self.open_nodes.pop()
+            if anchor is not None:
+                self.sizes[anchor] = self.nodes - before
+        elif isinstance(event, AliasEvent):
+            size = self.sizes.get(event.anchor, 1)
+            if size == 0:
+                return f"the alias *{event.anchor} stands inside of what it names"
+            self.nodes += size
+        elif isinstance(event, ScalarEvent | CollectionStartEvent):
+            self.nodes += 1
+            if event.tag is not None:
+                return f"the tag {event.tag} is not allowed: values are plain"
+            if event.anchor in self.sizes:
+                return f"the anchor &{event.anchor} stands there twice"
+            if event.anchor is not None:
+                self.sizes[event.anchor] = int(isinstance(event, ScalarEvent))
+            if isinstance(event, CollectionStartEvent):
+                self.open_nodes.append((event.anchor, self.nodes - 1))
+            elif _NO_TEXT.search(event.value):
+                return "text holds a character that no text has"
+        if len(self.open_nodes) > _DEPTH:
+            return f"is nested more than {_DEPTH} deep"
+        if self.nodes > _NODES:
+            return f"expands to more than {_NODES:,} values"
+        return None
+
+
 class _Constructor(SafeConstructor):
     """Builds plain values. Every key is text, ``1``, ``on`` and ``null`` too."""
 
@@ -102,7 +160,7 @@ _Representer.add_representer(float, _Representer.represent_float)
 
 def _yaml(resolver: type[BaseResolver]) -> YAML:
     yaml = YAML(typ="safe", pure=True)
-    yaml.Resolver, yaml.Constructor, yaml.Representer = resolver, _Constructor, _Representer
+    yaml.Resolver, yaml.Parser, yaml.Constructor, yaml.Representer = resolver, _Parser, _Constructor, _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml
@@ -125,7 +183,6 @@ def parse_yaml(text: str) -> Any:
     if len(text.encode("utf-8", "replace")) > _BYTES:
         raise ConfigError(f"is larger than {_BYTES:,} bytes: a configuration holds settings, not data")
     try:
-        _check(text)
         return _yaml(_CoreSchema).load(text)
     except ConfigError:
         raise
@@ -136,44 +193,6 @@ def parse_yaml(text: str) -> Any:
         raise ConfigError(f"is not YAML that can be used{where}: {problem[:200]}") from None
     except Exception as error:  # any error of a parser means that the text is wrong
         raise ConfigError(f"is not YAML: {one_line(error)[:200] or type(error).__name__}") from None
-
-
-def _check(text: str) -> None:
-    """Read the text as a stream of events, which builds no values, and refuse it if the values would be too large."""
-    nodes = 0
-    sizes: dict[str, int] = {}
-    """Number of nodes that an anchor stands for, with aliases expanded; 0 until the anchor's end is read."""
-    open_nodes: list[tuple[str | None, int]] = []
-    for event in _yaml(_CoreSchema).parse(text):
-
-        def refuse(problem: str, mark: Any = event.start_mark) -> None:
-            raise ConstructorError(None, None, problem, mark)
-
-        if isinstance(event, CollectionEndEvent):
-            anchor, before = open_nodes.pop()
-            if anchor is not None:
-                sizes[anchor] = nodes - before
-        elif isinstance(event, AliasEvent):
-            size = sizes.get(event.anchor, 1)
-            if size == 0:
-                refuse(f"the alias *{event.anchor} stands inside of what it names")
-            nodes += size
-        elif isinstance(event, ScalarEvent | CollectionStartEvent):
-            nodes += 1
-            if event.tag is not None:
-                refuse(f"the tag {event.tag} is not allowed: values are plain")
-            if event.anchor in sizes:
-                refuse(f"the anchor &{event.anchor} stands there twice")
-            if event.anchor is not None:
-                sizes[event.anchor] = int(isinstance(event, ScalarEvent))
-            if isinstance(event, CollectionStartEvent):
-                open_nodes.append((event.anchor, nodes - 1))
-            elif _NO_TEXT.search(event.value):
-                refuse("text holds a character that no text has")
-        if len(open_nodes) > _DEPTH:
-            refuse(f"is nested more than {_DEPTH} deep")
-        if nodes > _NODES:
-            refuse(f"expands to more than {_NODES:,} values")
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

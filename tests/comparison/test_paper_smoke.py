@@ -12,6 +12,9 @@ from formulavision.recipes import categories
 
 PAPER = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
 REPEATS = {
+    "figure-1b": "arms of table-9 on other downstreams",
+    "figure-5": "labels with noise, which tests/comparison/test_arms.py runs",
+    "gray-and-color": "arms of other recipes, as in table-9",
     "table-1": "arms of other recipes, as in table-9",
     "table-2": "a sweep of a recipe's setting, as in figure-4",
     "table-3": "a sweep of a recipe's setting, as in figure-4",

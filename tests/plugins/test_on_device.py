@@ -197,9 +197,9 @@ def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, chan
         if_interpreted(["generator.lines_max=2", "generator.vertices_max=5", "generator.outline=ring"]),
         if_compiled([]),
         if_compiled(["generator.outline=ring", "canvas.channels=3", "generator.gray=light-on-black"]),
-        if_compiled(["generator.outline=filled", "canvas.size=141", "seed=4294967301"]),
+        pytest.param(["generator.outline=filled", "canvas.size=141", "seed=4294967301"], marks=pytest.mark.slow),
         if_compiled(["generator.vertices_max=600", "generator.vertices_mean=400", "generator.lines_max=3"]),
-        if_compiled(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"]),
+        pytest.param(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
@@ -263,9 +263,9 @@ def test_contours_as_objects_of_scenes_are_the_same(device: torch.device, outlin
     [
         if_interpreted({"mask": "M2", "lines_max": 2, "vertices_max": 5, "objects": 2}),
         if_compiled({}),
-        if_compiled({"mask": "M2", "objects": 4, "lines_max": 4}),
+        pytest.param({"mask": "M2", "objects": 4, "lines_max": 4}, marks=pytest.mark.slow),
         if_compiled({"mask": "M3", "objects": 9, "lines_max": 4}),
-        if_compiled({"objects": 300, "lines_max": 2}),
+        pytest.param({"objects": 300, "lines_max": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

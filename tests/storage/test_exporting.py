@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import weakref
 from pathlib import Path
@@ -111,7 +110,6 @@ def test_no_more_than_a_few_scenes_are_in_memory(
         nonlocal most
         scene = read(self, index)
         alive.append(weakref.ref(scene.object_map))
-        gc.collect()
         most = max(most, sum(reference() is not None for reference in alive))
         return scene
 

@@ -76,10 +76,10 @@ def test_every_format_holds_the_images_that_the_recipe_draws(recipe: Recipe, tmp
     [
         ("imagefolder", 3),
         ("webdataset", 2),
-        ("parquet", 2),
         # Repeats: the number of workers and the format have to do with each other in no line of the code.
         pytest.param("imagefolder", 2, marks=pytest.mark.slow),
         pytest.param("webdataset", 3, marks=pytest.mark.slow),
+        pytest.param("parquet", 2, marks=pytest.mark.slow),
         pytest.param("parquet", 3, marks=pytest.mark.slow),
     ],
 )
@@ -378,7 +378,7 @@ class Notes:
 
 
 @pytest.mark.usefixtures("cuda_is_the_cpu")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_where_the_generator_cannot_draw_there_it_is_told_once_and_the_cpu_draws(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:

@@ -63,6 +63,12 @@ def format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+MOSTLY_PARQUET = pytest.mark.parametrize(
+    "format", [pytest.param(name, marks=[] if name == "parquet" else pytest.mark.slow) for name in FORMATS]
+)
+"""For what is the same code in all formats."""
+
+
 def contents(root: Path) -> dict[str, str]:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -102,6 +108,7 @@ def test_the_boxes_are_those_of_objects_that_are_visible_and_zeros_for_others(fo
     assert hidden > 0
 
 
+@MOSTLY_PARQUET
 def test_several_parts_without_a_scene(format: str, tmp_path: Path) -> None:
     recipe = Recipe.from_dict(SINGLE)
     store = generate(recipe, tmp_path / "store", format=format)
@@ -206,7 +213,7 @@ def test_a_folder_holds_a_thousand_scenes() -> None:
 # The same bytes
 
 
-@pytest.mark.parametrize("recipe", [COMPOSED, SINGLE], ids=["scenes", "parts"])
+@pytest.mark.parametrize("recipe", [COMPOSED, pytest.param(SINGLE, marks=pytest.mark.slow)], ids=["scenes", "parts"])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(recipe: dict[str, Any], format: str, tmp_path: Path) -> None:
     generate(Recipe.from_dict(recipe), tmp_path / "one", format=format)
     generate(Recipe.from_dict(recipe), tmp_path / "two", format=format, workers=2)
@@ -265,6 +272,7 @@ def test_layouts_that_contradict_themselves(layout: dict[str, Any], told: str) -
 # Categories in files
 
 
+@MOSTLY_PARQUET
 def test_a_store_of_parts_needs_nothing_outside_of_it(format: str, tmp_path: Path) -> None:
     """Categories of a part and of the background were read from folders, one of them the store that is overwritten."""
     own = [np.array([[grid]]) for grid in (2.0, 4.0, 5.0)]

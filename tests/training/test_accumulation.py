@@ -79,6 +79,7 @@ def test_clusters_are_found_anew_at_the_same_epochs_after_resuming(stripes: Any,
     assert same(pretrain(stripes(), out=tmp_path / "run", resume=True, **arguments).folder, whole.folder)
 
 
+@pytest.mark.slow  # each part of it is tested: two processes, and accumulation
 def test_two_processes_accumulate_as_one_does(pair: Pair, stripes: Any, small: Any, tmp_path: Path) -> None:
     settings = settings_of(small, batch_size=4, grad_accum_steps=3)
     one = trained(stripes, tmp_path / "one", settings, 47)

@@ -103,6 +103,7 @@ def test_a_run_killed_before_the_checkpoint_of_its_best_epoch_keeps_them(
     assert (again.best_epoch, again.best_sha256) == (run.best_epoch, run.best_sha256)
 
 
+@pytest.mark.slow
 def test_two_processes_keep_them_once(pair: Pair, run: Run, small: Any, pretrained: Run, tmp_path: Path) -> None:
     two = pair(tuned, tmp_path / "two", small, pretrained)
     assert two.best_epoch is not None and (two.folder / BEST).is_file()

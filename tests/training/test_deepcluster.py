@@ -278,8 +278,7 @@ def test_clusters_are_of_features_of_centrally_cropped_images_in_evaluation_mode
     np.testing.assert_allclose(clustered[0], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("workers", "cached"), [(0, False), pytest.param(2, False, marks=pytest.mark.slow), (2, True)])
 def test_workers_and_caches_make_no_difference(
     uninterrupted: Any, stripes: Any, tmp_path: Path, workers: int, cached: bool
 ) -> None:

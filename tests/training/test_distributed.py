@@ -78,7 +78,11 @@ def test_frozen_layers_stay_as_they_are_in_several_processes(
     assert curve(runs[1]) == pytest.approx(curve(runs[0]), rel=1e-3)
 
 
-@pytest.mark.parametrize("images", [SeveralLabels(), Squares(23)], ids=lambda images: type(images).__name__)
+@pytest.mark.parametrize(
+    "images",
+    [SeveralLabels(), pytest.param(Squares(23), marks=pytest.mark.slow)],
+    ids=lambda images: type(images).__name__,
+)
 def test_what_does_not_count_weighs_alike_in_several_processes(
     pair: Pair, small: Any, tmp_path: Path, images: Any
 ) -> None:
@@ -101,9 +105,11 @@ def test_two_processes_measure_the_metrics_of_one(pair: Pair, small: Any, tmp_pa
         assert two.final[name] == one.final[name] is not None
 
 
-@pytest.mark.parametrize("resumed_by", ["others", pytest.param("devices: 2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "resumed_by", [None, *(pytest.param(by, marks=pytest.mark.slow) for by in ("others", "devices: 2"))]
+)
 def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(
-    pair: Pair, small: Any, tmp_path: Path, resumed_by: str
+    pair: Pair, small: Any, tmp_path: Path, resumed_by: str | None
 ) -> None:
     settings = {**small, "checkpoint_minutes": 0}
     # An image of the third and last batch of the first epoch.
@@ -115,6 +121,8 @@ def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(
     assert text.count("versions:") == 1
     assert "Traceback (most recent call last)" in text and "striped_images.py" in text
     assert f"FormulaVisionError: image {torn}: is torn" in text
+    if resumed_by is None:
+        return
     arguments: dict[str, Any] = {"out": tmp_path / "run", "resume": True, "show_progress": False}
     if resumed_by == "others":  # processes that somebody else started
         run = pair(pretrain, Stripes(), settings=settings, **arguments)

@@ -145,7 +145,7 @@ def test_a_second_ctrl_c_stops_at_once(
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_on_clusters_of_its_own_features_resumes_exactly(
     stripes: Any, small: Any, tmp_path: Path, workers: int
 ) -> None:

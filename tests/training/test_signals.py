@@ -178,7 +178,8 @@ def test_several_processes_stop_at_the_same_step_where_one_of_them_gets_a_signal
 @pytest.mark.parametrize(
     ("number", "group", "command"),
     [
-        (signal.SIGINT, True, None),
+        # Of two processes that stop at the same step, the test above states the same.
+        pytest.param(signal.SIGINT, True, None, marks=pytest.mark.slow),
         # That the first process passes a signal on, the test of a second signal states, too.
         pytest.param(signal.SIGTERM, False, None, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, True, None, marks=pytest.mark.slow),
@@ -202,7 +203,7 @@ def test_several_processes_stop_at_the_same_step(
     assert same(resumed(tmp_path / "run", small, pair), by_two)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path, small: Any, devices: int) -> None:
     settings = {**small, "devices": devices}
     with Training(tmp_path / "run", settings, seconds=600, slow=OF_THE_FIRST_PROCESS) as training:

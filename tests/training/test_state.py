@@ -401,7 +401,7 @@ LONGER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", LONGER.values(), ids=LONGER.keys())
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_that_is_made_longer_is_the_longer_run(
     stripes: Any, small: Any, tmp_path: Path, case: dict[str, Any], finished: bool
 ) -> None:

@@ -36,7 +36,7 @@ class Noisy:
 AUGMENT = v2.Compose([v2.RandomResizedCrop(40, antialias=True), v2.ColorJitter(0.5), v2.RandAugment(), Noisy()])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_random_transform_resumes_exactly(stripes: Any, small: Any, tmp_path: Path, workers: int) -> None:
     settings = {**small, **EVERY_STEP}
     images = stripes(channels=3)
@@ -82,6 +82,7 @@ def test_fresh_images_are_transformed_in_loader_processes(
     assert same(runs[0].folder, runs[1].folder) and not same(runs[0].folder, runs[2].folder)
 
 
+@pytest.mark.slow  # each part of it is tested: two processes, and a random transform that does not depend on workers
 def test_two_processes_transform_as_one_does(pair: Pair, stripes: Any, small: Any, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"transform": Noisy(), "settings": {**small, "learning_rate": 0.01}}
     one = pretrain(stripes(), out=tmp_path / "one", show_progress=False, **arguments)

@@ -342,7 +342,7 @@ class FormulaDataset(RecipeDataset):
             fresh: whether training draws new images in every epoch; then the recipe's own are held out.
 
         Raises:
-            ConfigError: there are fewer.
+            ConfigError: there are fewer, or the scenes are a finite published set.
         """
         what = "scenes" if self.recipe.is_scene else "instances"
         if fresh and count > self._counts.min():
@@ -351,11 +351,16 @@ class FormulaDataset(RecipeDataset):
             )
         firsts = np.zeros_like(self._counts) if fresh else self._counts
         for part, most in self._most.items():
+            if self.recipe.is_scene:
+                raise ConfigError(
+                    f"held_out: must be 0: the scenes of '{self.recipe.generator.name}' are a finite published set, "
+                    f"of {most} scenes"
+                )
             if firsts[part] + count > most:
                 name, own = self.recipe.all_parts[part].generator.name, self._counts[part]
-                each = "" if self.recipe.is_scene else "a category of "
                 raise ConfigError(
-                    f"held_out: is {count}: {each}'{name}' has {most} different {what}, of which the recipe takes {own}"
+                    f"held_out: is {count}: a category of '{name}' has {most} different instances, of which the recipe "
+                    f"takes {own}"
                 )
         return self._part(firsts, np.full_like(self._counts, count), endless=False)
 

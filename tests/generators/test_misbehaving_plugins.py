@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 
 from formulavision import Drawer, Generator, Params, Recipe, find_categories, generate, plugins, register
 from formulavision.recipes.drawing import DeviceDrawer
@@ -368,7 +369,7 @@ def test_generate_never_ends_well_without_a_store(tmp_path: Path, workers: str) 
 
 
 @pytest.mark.parametrize(
-    "leaves", [{"category": "os._exit(0)"}, {"render": "os._exit(0)"}, {"category": "sys.exit(0)"}]
+    "leaves", [{"render": "os._exit(0)"}, *slow({"category": "os._exit(0)"}, {"category": "sys.exit(0)"})]
 )
 def test_worker_processes_that_leave_do_not_end_well_either(tmp_path: Path, leaves: dict[str, str]) -> None:
     status, errors = run(tmp_path, "--workers", "2", **leaves)

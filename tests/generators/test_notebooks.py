@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from cases import slow
 from torch.utils.data import DataLoader
 
 import formulavision
@@ -98,7 +99,7 @@ def test_a_cell_does_not_replace_what_is_installed() -> None:
         register(impostor)
 
 
-@pytest.mark.parametrize(("categories", "instances"), [(1, 5000), (2, 2500)])
+@pytest.mark.parametrize(("categories", "instances"), [(2, 2500), *slow((1, 5000))])
 def test_workers_that_do_not_know_the_generator_say_so_in_one_line(
     tmp_path: Path, categories: int, instances: int
 ) -> None:

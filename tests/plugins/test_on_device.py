@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from draw_both import draw_both, draw_scenes_both
 from numpy.typing import NDArray
 
@@ -197,9 +198,9 @@ def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, chan
         if_interpreted(["generator.lines_max=2", "generator.vertices_max=5", "generator.outline=ring"]),
         if_compiled([]),
         if_compiled(["generator.outline=ring", "canvas.channels=3", "generator.gray=light-on-black"]),
-        pytest.param(["generator.outline=filled", "canvas.size=141", "seed=4294967301"], marks=pytest.mark.slow),
+        *slow(["generator.outline=filled", "canvas.size=141", "seed=4294967301"]),
         if_compiled(["generator.vertices_max=600", "generator.vertices_mean=400", "generator.lines_max=3"]),
-        pytest.param(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"], marks=pytest.mark.slow),
+        *slow(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"]),
     ],
     ids=" ".join,
 )
@@ -243,8 +244,7 @@ def test_masks_of_visual_atoms_are_the_same(device: torch.device) -> None:
     "outline",
     [
         "filled",
-        pytest.param("lines", marks=pytest.mark.slow),
-        pytest.param("ring", marks=pytest.mark.slow),
+        *slow("lines", "ring"),
     ],
 )
 def test_contours_as_objects_of_scenes_are_the_same(device: torch.device, outline: str) -> None:
@@ -263,9 +263,9 @@ def test_contours_as_objects_of_scenes_are_the_same(device: torch.device, outlin
     [
         if_interpreted({"mask": "M2", "lines_max": 2, "vertices_max": 5, "objects": 2}),
         if_compiled({}),
-        pytest.param({"mask": "M2", "objects": 4, "lines_max": 4}, marks=pytest.mark.slow),
+        *slow({"mask": "M2", "objects": 4, "lines_max": 4}),
         if_compiled({"mask": "M3", "objects": 9, "lines_max": 4}),
-        pytest.param({"objects": 300, "lines_max": 2}, marks=pytest.mark.slow),
+        *slow({"objects": 300, "lines_max": 2}),
     ],
     ids=str,
 )

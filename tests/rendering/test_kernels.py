@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from cases import slow
 from numba.core import config
 
 from formulavision.rendering import kernels
@@ -312,7 +313,7 @@ def test_files_of_a_function_do_not_grow_without_end(modules: Modules, monkeypat
     assert len([file for file in modules.files() if file.name.startswith("drawing_top.draw.")]) == 3
 
 
-@pytest.mark.parametrize("delay", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("delay", [0.3, *slow(0.1, 0.6)])
 def test_an_interrupt_while_a_kernel_compiles_is_not_lost(modules: Modules, delay: float) -> None:
     code = (
         "import os, signal, threading, time, drawing_top\n"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from comparing_runs import comparable, die_after, same
 from safetensors.torch import load_file
 from woven_images import woven
@@ -114,8 +115,7 @@ def test_held_out_images_are_those_of_a_loader() -> None:
     ("target", "objects", "categories", "fresh", "noise"),
     [
         ("semantic", [1, 4], 6, True, 0.5),
-        ("semantic", [1, 4], 300, False, None),
-        ("labels", [1, 4], 6, False, 0.5),
+        *slow(("semantic", [1, 4], 300, False, None), ("labels", [1, 4], 6, False, 0.5)),
         ("class", 1, 6, True, None),
     ],
 )
@@ -340,7 +340,7 @@ def test_a_run_says_where_its_images_are_drawn(
     assert drawn_on == ["cpu", "cpu", None]
 
 
-@pytest.mark.parametrize("steps", [[1], [4], [2, 2]], ids=str)
+@pytest.mark.parametrize("steps", [[2, 2], *slow([1], [4])], ids=str)
 def test_a_run_killed_after_any_step_resumes_exactly(
     small: Any, tmp_path: Path, on_device: None, steps: list[int]
 ) -> None:

@@ -18,6 +18,7 @@ import timm
 import torch
 import torchvision
 import yaml
+from cases import slow
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -91,7 +92,7 @@ def code(folder: Path, language: str) -> list[str]:
 # Weights -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["resnet", "tuned", "transformer"])
+@pytest.mark.parametrize("kind", ["tuned", *slow("resnet", "transformer")])
 def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     run = request.getfixturevalue(kind)
     assert export_model(run, tmp_path / "export") == tmp_path / "export"

@@ -11,6 +11,7 @@ import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from comparing_runs import comparable, die_after, same
 from lightning.pytorch import callbacks as c
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -135,7 +136,7 @@ def test_what_is_no_logger_is_refused(stripes: Any, small: Any, tmp_path: Path, 
 # Callbacks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
+@pytest.mark.parametrize("step", [3, *slow(1, 2, 4)])
 def test_callbacks_that_draw_random_numbers_change_nothing_and_resume_with_their_state(
     stripes: Any, small: Any, pretrained: Run, tmp_path: Path, step: int
 ) -> None:

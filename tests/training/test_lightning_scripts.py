@@ -12,6 +12,7 @@ import lightning.pytorch as lightning
 import pytest
 import timm
 import torch
+from cases import slow
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import formulavision as fv
@@ -84,8 +85,7 @@ def test_the_batches_are_those_of_pretrain(tmp_path: Path) -> None:
         assert torch.equal(labels, theirs)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("step", [2, 3, 5])
+@pytest.mark.parametrize(("step", "workers"), [(2, 0), (3, 1), *slow((2, 1), (3, 0), (5, 0), (5, 1))])
 def test_a_trainer_that_is_resumed_goes_on_with_the_next_batch(tmp_path: Path, step: int, workers: int) -> None:
     settings = {**SETTINGS, "held_out": 0, "workers": workers}
     whole, first, second = Watching(), Watching(), Watching()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from comparing_runs import comparable, same, stopped_and_resumed
 from safetensors.torch import load_file
 
@@ -31,7 +32,7 @@ def settings(small: Any) -> dict[str, Any]:
     return {**small, "held_out": 7, "batch_size": 8, "learning_rate": 0.01}
 
 
-@pytest.mark.parametrize("target", [None, "labels", "semantic"])
+@pytest.mark.parametrize("target", [None, "labels", *slow("semantic")])
 def test_a_model_learns_the_target_of_scenes(settings: Any, tmp_path: Path, target: str | None) -> None:
     given = {**settings, **({"target": target} if target else {})}
     run = pretrain(SCENES, out=tmp_path / "run", settings=given, show_progress=False)
@@ -44,7 +45,7 @@ def test_a_model_learns_the_target_of_scenes(settings: Any, tmp_path: Path, targ
     assert again == run
 
 
-@pytest.mark.parametrize(("target", "labels"), [("labels", {"noise": 0.5}), ("semantic", None)], ids=str)
+@pytest.mark.parametrize(("target", "labels"), [("semantic", None), *slow(("labels", {"noise": 0.5}))], ids=str)
 def test_scenes_are_the_same_from_a_recipe_and_a_store_and_with_any_number_of_workers(
     settings: Any, tmp_path: Path, target: str, labels: Any
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from cases import slow
 from comparing_runs import comparable, same, stopped_and_resumed
 from safetensors.torch import load_file, save_file
 from striped_images import Squares, Stripes, write_squares
@@ -46,7 +47,7 @@ def sized(name: str) -> Any:
         *(("test_convnext", decoder) for decoder in ("fpn", "unet", "upernet")),
         ("mobilenetv3_small_050", "fpn"),
         ("pvt_v2_b0", "unet"),
-        ("swin_tiny_patch4_window7_224", "upernet"),
+        *slow(("swin_tiny_patch4_window7_224", "upernet")),
         ("dla34", "unet"),
         ("test_vit", "dpt"),
         ("deit_tiny_distilled_patch16_224", "dpt"),
@@ -68,12 +69,10 @@ def test_a_model_is_that_of_the_library(name: str, decoder: str) -> None:
 
 BACKBONES = [
     ("resnet18", "fpn"),
-    ("resnet50", "unet"),
     ("convnext_atto", "upernet"),
-    ("swin_tiny_patch4_window7_224", "fpn"),
     ("mobilenetv3_small_100", "unet"),
     ("vit_tiny_patch16_224", "dpt"),
-    ("deit_tiny_patch16_224", "dpt"),
+    *slow(("resnet50", "unet"), ("swin_tiny_patch4_window7_224", "fpn"), ("deit_tiny_patch16_224", "dpt")),
 ]
 
 
@@ -235,7 +234,7 @@ def test_the_best_epoch_is_that_of_the_highest_miou(folder: Path, small: Any, tm
     assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("more", [{}, {"ema": 0.9, "grad_accum_steps": 2, "workers": 2}], ids=str)
+@pytest.mark.parametrize("more", [{"ema": 0.9, "grad_accum_steps": 2, "workers": 2}, *slow({})], ids=str)
 def test_a_run_on_masks_resumes_exactly(folder: Path, small: Any, tmp_path: Path, more: dict[str, Any]) -> None:
     settings = {**small, "batch_size": 8, "checkpoint_minutes": 0, "learning_rate": 0.01, **more}
     whole = pretrain(Squares(), out=tmp_path / "whole", settings=settings, show_progress=False)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from cases import slow
 from pydantic import Field
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -231,7 +232,7 @@ def on_command_line(*arguments: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("stored", [False, *slow(True)])
 def test_a_run_is_resumed_by_its_folder_alone(small: Any, tmp_path: Path, stored: bool) -> None:
     data: Any = RECIPE
     if stored:
@@ -329,7 +330,7 @@ def define(params: type[Params]) -> None:
             return None
 
 
-@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("given", [True, *slow(False)])
 def test_a_run_is_resumed_after_its_generator_has_gained_a_parameter(small: Any, tmp_path: Path, given: bool) -> None:
     define(FirstParams)
     content = {

@@ -351,13 +351,12 @@ class FormulaDataset(RecipeDataset):
             )
         firsts = np.zeros_like(self._counts) if fresh else self._counts
         for part, most in self._most.items():
+            name, own = self.recipe.all_parts[part].generator.name, self._counts[part]
             if self.recipe.is_scene:
                 raise ConfigError(
-                    f"held_out: must be 0: the scenes of '{self.recipe.generator.name}' are a finite published set, "
-                    f"of {most} scenes"
+                    f"held_out: must be 0: the scenes of '{name}' are a finite published set, of {most} scenes"
                 )
             if firsts[part] + count > most:
-                name, own = self.recipe.all_parts[part].generator.name, self._counts[part]
                 raise ConfigError(
                     f"held_out: is {count}: a category of '{name}' has {most} different instances, of which the recipe "
                     f"takes {own}"

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from formulavision.cli import bench, comparing, configs, drawing, evaluating, plugins, training
+from formulavision.cli import bench, comparing, configs, doctor, drawing, evaluating, plugins, training
 from formulavision.cli.commands import App, Group
 
 __all__ = ["app", "main"]
@@ -82,6 +82,7 @@ training.add_to(app)
 evaluating.add_to(app)
 comparing.add_to(app)
 configs.add_to(app)
+doctor.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

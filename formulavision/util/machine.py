@@ -27,10 +27,10 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, by name."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python, of the packages that results depend on, and of ``more`` packages, by name."""
     found = {"Python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

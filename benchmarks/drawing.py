@@ -91,6 +91,8 @@ CASES: dict[str, dict[str, Any]] = {
         "generator": {"name": "dead-leaves", "random": "published"}, "categories": 1, "instances": 10 * RUNS + 1,
         "canvas": {"size": 128},
     },
+    "moire, 128 x 128": {"generator": "moire", "categories": RUNS + 1, "canvas": {"size": 128}},
+    "moire, 224 x 224": {"generator": "moire", "categories": RUNS + 1, "canvas": {"size": 224}},
     "segrcdb, scenes of 32 contours, 512 x 512": {
         "generator": "segrcdb", "scene": "own", "images": 100, "canvas": {"size": 512},
     },

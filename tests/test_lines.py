@@ -22,7 +22,7 @@ AT_MOST = {
     "evaluation": 1_200,
     "formulavision": 150,
     "generators": 750,
-    "plugins": 4_600,
+    "plugins": 4_750,
     "recipes": 1_600,
     "rendering": 1_800,
     "storage": 2_300,

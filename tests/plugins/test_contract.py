@@ -15,6 +15,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "dead-leaves": {"radius_min": 0.1},
     "ifs": {"dots": 1000},
     "ifs3d": {},
+    "moire": {},
     "perlin": {},
     "rcdb": {"lines_max": 20, "vertices_max": 30},
     "segrcdb": {"lines_max": 20, "vertices_max": 30},

@@ -40,31 +40,29 @@ def add_grating(
         x, y: column and row of the centre, from which distances are measured.
         rings: rings around the centre; else parallel lines through it.
     """
-    size = uint64(field.shape[0])
-    for row in range(size):
+    for row in range(uint64(len(field))):
         dy = F32(row) - y
         if rings:
-            for column in range(size):
+            for column in range(uint64(len(field))):
                 dx = F32(column) - x
                 field[row, column] += _sine_of_turns(np.sqrt(dx * dx + dy * dy) * frequency)
         else:
-            for column in range(size):
+            for column in range(uint64(len(field))):
                 field[row, column] += _sine_of_turns(((F32(column) - x) * across + dy * down) * frequency)
 
 
 @kernel
 def to_levels(field: Float32[np.ndarray, "size size"], levels: UInt8[np.ndarray, "size size"]) -> None:
     """Turn a field into levels: 0 where it is lowest, 255 where it is highest; 0 everywhere where it is constant."""
-    size = uint64(field.shape[0])
     lows, highs = field[0].copy(), field[0].copy()
-    for row in range(size):
-        for column in range(size):
+    for row in range(uint64(len(field))):
+        for column in range(uint64(len(field))):
             lows[column] = min(lows[column], field[row, column])
             highs[column] = max(highs[column], field[row, column])
     low, high = lows.min(), highs.max()
     scale = F32(255) / (high - low) if high > low else F32(0)
-    for row in range(size):
-        for column in range(size):
+    for row in range(uint64(len(field))):
+        for column in range(uint64(len(field))):
             levels[row, column] = np.int32((field[row, column] - low) * scale + F32(0.5))
 
 

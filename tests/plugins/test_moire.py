@@ -68,6 +68,7 @@ def test_high_frequencies_are_those_of_the_definition_but_for_rounding() -> None
 def test_moiremix_is_the_formula_of_rings() -> None:
     """Sines of the distances from centres, added, from the lowest value to the highest: its program, in its words."""
     generator = recipe({"size": 224}, grating="rings").build()
+    assert isinstance(generator, Moire)
     category = Category(0, "00000", np.array([[17.0, 0, 0], [60.0, 0, 0]]))
     random = generator.random(category, 3)
     y, x = np.mgrid[:224, :224].astype(np.float32)

@@ -188,7 +188,7 @@ def _step(
 
 
 @kernel
-def _eight_steps(
+def eight_steps(
     system: Float32[np.ndarray, "fours 4 6"],
     least: UInt32[np.ndarray, "fours 4"],
     words: UInt32[np.ndarray, "4 chains"],
@@ -252,7 +252,7 @@ def independent_orbit(
         for block in range(-_BURN_IN_BLOCKS, blocks):
             first = CHAINS * (block + _BURN_IN_BLOCKS)
             philox_blocks(first, uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1), words)
-            _eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block_y)
+            eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block_y)
             if block < 0:
                 continue
             start = block * _BLOCK

@@ -12,7 +12,9 @@ from formulavision.testing import check_generator
 DIGESTS = Path(__file__).parent / "digests"
 QUICK: dict[str, dict[str, Any]] = {
     "bezier": {},
+    "colored-ifs": {"points": 1000},
     "dead-leaves": {"radius_min": 0.1},
+    "diamond-square": {},
     "ifs": {"dots": 1000},
     "ifs3d": {},
     "moire": {},

@@ -18,6 +18,8 @@ from formulavision.util.config import Config, identity, load_yaml
 
 RECIPE_IDS = {
     "bezier-1024": "649330eab09684af",
+    "colored-ifs-multi": "f15f5bb6728fa6d4",
+    "colored-ifs-single": "20100cce5562edc4",
     "dead-leaves": "ceda185d15fdf324",
     "exfractaldb-1k": "fbaa318d4fcc97c1",
     "fractaldb-1k": "30eb0412c7e88b5f",

@@ -1,0 +1,109 @@
+"""Systems of affine maps from random singular values, and their jitter (Anderson and Farrell, section 3).
+
+A system is float64 [n, 7]: a row is a transformation a to f, x' = a x + b y + e, y' = c x + d y + f, and its
+probability.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from formulavision_plugins.ifs.systems import with_probabilities
+from jaxtyping import Float64
+
+__all__ = ["Jitter", "jittered", "sampled_system", "sampled_transformations"]
+
+Jitter = Literal["default", "fractaldb-1", "fractaldb-2", "fractaldb-3", "fractaldb-4", "none"]
+_ATTEMPTS = 4
+_LEAST, _MOST = 0.8, 1.1
+"""Range of the factor of the default jitter."""
+
+
+def sampled_system(
+    random: np.random.Generator, fewest: int, most: int, sigma_factor: float | None
+) -> Float64[np.ndarray, "n 7"]:
+    """A system of ``fewest`` to ``most`` maps, of which none expands: all singular values are at most 1.
+
+    Args:
+        random: the source of all numbers.
+        fewest, most: numbers of maps.
+        sigma_factor: sum over the maps of s1 + 2 s2, for singular values s1 >= s2; None: uniform from (5 + n) / 2 to
+            (6 + n) / 2 for n maps, as the paper recommends.
+    """
+    count = int(random.integers(fewest, most + 1))
+    low, high = ((5 + count) / 2, (6 + count) / 2) if sigma_factor is None else (sigma_factor, sigma_factor)
+    return with_probabilities(sampled_transformations(random, count, low, high))
+
+
+def sampled_transformations(
+    random: np.random.Generator, count: int, low: float, high: float
+) -> Float64[np.ndarray, "count 6"]:
+    """Random affine maps whose singular values have a given sum, in the published order of random numbers.
+
+    Args:
+        random: the source of all numbers.
+        count: number of maps.
+        low, high: the sum of s1 + 2 s2 is uniform between them; where they are equal, no number is drawn for it.
+    """
+    signs = np.sign(random.random((2 * count, 2, 1)) - 0.5)
+    angles = random.uniform(-np.pi, np.pi, 2 * count)
+    alpha = random.uniform(low, high) if low < high else low
+    cosines, sines = np.cos(angles), np.sin(angles)
+    rotations = np.stack([cosines, -sines, sines, cosines], axis=1).reshape(-1, 2, 2)
+    bases = rotations * signs.reshape(-1, 1, 2)  # diag(signs) multiplies the columns
+    values = _singular_values(random, count, alpha)
+    moves = random.uniform(-1.0, 1.0, (count, 2))
+    matrices = (bases[:count] * values[:, None, :]) @ bases[count:]
+    return np.column_stack([matrices.reshape(count, 4), moves])
+
+
+def _singular_values(random: np.random.Generator, count: int, alpha: float) -> Float64[np.ndarray, "count 2"]:
+    """Singular values s1 >= s2 of ``count`` maps, from 0 to 1, with a sum of s1 + 2 s2 of ``alpha``."""
+    p, q = alpha, alpha - 3 * count + 3
+    values = np.empty((count, 2))
+    for row in values[:-1]:
+        row[0] = random.uniform(max(0.0, q / 3), min(1.0, p))
+        q -= row[0]
+        p -= row[0]
+        row[1] = random.uniform(max(0.0, q / 2), min(row[0], p / 2))
+        q = q - 2 * row[1] + 3
+        p -= 2 * row[1]
+    values[-1, 1] = random.uniform(max(0.0, (p - 1) / 2), p / 3)
+    values[-1, 0] = p - 2 * values[-1, 1]
+    return values
+
+
+def jittered(
+    random: np.random.Generator, system: Float64[np.ndarray, "n 7"], jitter: Jitter
+) -> Float64[np.ndarray, "n 7"]:
+    """A system with changed numbers, of which no map expands; the system itself where four attempts fail.
+
+    Args:
+        random: the source of all numbers.
+        system: is left as it is.
+        jitter: default: one map is multiplied by a factor from 0.8 to 1.1; fractaldb-k: one number of each map is
+            multiplied by a factor that all share, 1 - k / 5, 1 - k / 10, 1, 1 + k / 10 or 1 + k / 5; none.
+    """
+    for _ in range(_ATTEMPTS if jitter != "none" else 0):
+        changed = system[:, :6].copy()
+        if jitter == "default":
+            changed[random.integers(0, len(changed))] *= random.uniform(_LEAST, _MOST)
+        else:
+            # The published order of a map's numbers is a, b, e, c, d, f.
+            entries = np.array([0, 1, 4, 2, 3, 5])[random.integers(0, 6, len(changed))]
+            reach = int(jitter[-1]) / 5
+            changed[np.arange(len(changed)), entries] *= random.choice(np.linspace(1 - reach, 1 + reach, 5))
+        if not _expands(changed):
+            return with_probabilities(changed)
+    return system
+
+
+def _expands(transformations: Float64[np.ndarray, "n 6"]) -> bool:
+    """Whether a map has a singular value above 1: both are at most 1 where (1 - s1^2) (1 - s2^2) >= 0 and s1 s2 <= 1.
+
+    The sums and products are the same on every machine, unlike LAPACK's singular values.
+    """
+    a, b, c, d = transformations[:, :4].T
+    squares, determinants = a * a + b * b + c * c + d * d, a * d - b * c
+    return bool(((1 - squares + determinants * determinants < 0) | (np.abs(determinants) > 1)).any())

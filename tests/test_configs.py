@@ -58,6 +58,7 @@ def test_a_comparison_is_valid_at_each_size(path: Path, size: str, tmp_path: Pat
         ("exfractaldb-1k", 1_000_000),
         ("segrcdb", 20_000),
         ("ofdb-1k", 1_000),
+        ("1p-frac", 1_000),
     ],
 )
 def test_the_papers_datasets_have_the_papers_sizes(name: str, images: int) -> None:

@@ -22,7 +22,7 @@ AT_MOST = {
     "evaluation": 1_200,
     "formulavision": 150,
     "generators": 750,
-    "plugins": 5_800,
+    "plugins": 6_050,
     "recipes": 1_600,
     "rendering": 1_900,
     "storage": 2_300,

@@ -194,12 +194,11 @@ class Generator:
     contract: ClassVar[int] = CONTRACT_VERSION
     Params: ClassVar[type[Params]] = Params
     columns: ClassVar[tuple[str, ...]] = ()
-    category_params: ClassVar[frozenset[str] | None] = None
-
     default_instances: ClassVar[int] = 100
     default_channels: ClassVar[Literal[1, 3]] = 1
 
     background: int = 0
+    category_params: frozenset[str] | None = None
     draws_masks: ClassVar[bool] = False
     fills_canvas: ClassVar[bool] = False
     min_visible: ClassVar[int] = 1

@@ -87,7 +87,7 @@ class Ends:
             except PluginError as error:
                 return ("", "takes too much memory") if isinstance(error.__cause__, MemoryError) else (str(error), "")
             else:
-                known = self.subject.generator.category_params
+                known = Subject(self.subject.name, self.subject.params).recipe(_CANVAS).build().category_params
                 if known is not None and not params.keys() & known and found != self.usual:
                     return "categories change with it, so it belongs to category_params", ""
                 return "", ""

@@ -70,6 +70,23 @@ class FractalDrawing:
             weights: factors of a to f, one row for all transformations or one for each.
             orbit: number of the orbit in the category, for the random numbers of an independent orbit.
         """
+        columns, rows, length = self.orbit(category, weights, orbit)
+        size = self.canvas.size
+        latest = _scratch("latest", size * size, np.uint32).reshape(size, size)
+        points.mark(columns, rows, length, latest)
+        if self.params.patch == "point":
+            return latest
+        owners = _scratch("owners", size * size, np.uint32).reshape(size, size)
+        points.patch_owners(latest, owners)
+        return owners
+
+    def orbit(
+        self, category: Category, weights: Float64[np.ndarray, "rows 6"], orbit: int
+    ) -> tuple[UInt16[np.ndarray, " dots"], UInt16[np.ndarray, " dots"], int]:
+        """Columns and rows of the points, and the number of points that are drawn; the arguments are as of ``owners``.
+
+        The published orbit ends before an overflow.
+        """
         size, padding, dots = self.canvas.size, self.canvas.padding, self.params.dots
         columns, rows = (_scratch(name, dots, np.uint16) for name in ("columns", "rows"))
         transformations = category.parameters[:, :6] * weights
@@ -82,13 +99,7 @@ class FractalDrawing:
             counter = (orbit, category.index, *kernel_key(self.seed, b"walk"))
             fours = in_fours(transformations, thresholds(category.parameters))
             independent_orbit(*fours, *counter, size, padding, columns, rows)
-        latest = _scratch("latest", size * size, np.uint32).reshape(size, size)
-        points.mark(columns, rows, length, latest)
-        if self.params.patch == "point":
-            return latest
-        owners = _scratch("owners", size * size, np.uint32).reshape(size, size)
-        points.patch_owners(latest, owners)
-        return owners
+        return columns, rows, length
 
     def masks(
         self, category: Category, draw: int, stream: UInt32[np.ndarray, " 625"] | None = None

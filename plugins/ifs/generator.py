@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64, UInt8, UInt32
 from formulavision import Canvas, Category, ConfigError, Generator, WalkedStreams
 
 from .parameters import IfsParams
+from .systems import check_system
 from .weights import ContinuousVariation, TableVariation, Variation, weight_table
 
 if TYPE_CHECKING:
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ifs"]
 
-MAX_TRANSFORMATIONS = 254
-"""Largest number of transformations of a category from a file: a selection is one byte."""
-MAX_COEFFICIENT = 1_000_000
-"""Largest magnitude of a to f in a category from a file, far beyond systems that converge."""
-ROUNDING_ERROR = 0.02
-"""Largest difference of the sum of a file's probabilities from 1: files may have rounded ones, such as 0.33 three
-times."""
-
 
 class Ifs(Generator):
     """Fractals of iterated function systems, as in FractalDB (Kataoka et al., ACCV 2020, section 3)."""
@@ -40,15 +33,25 @@ class Ifs(Generator):
     Params = IfsParams
     columns = ("a", "b", "c", "d", "e", "f", "p")
     category_params = frozenset(
-        {"search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval", "table_rows"}
-    )
+        {
+            "search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval", "table_rows",
+            "base", "base_seed", "base_transformations", "sigma", "fill_size", "fill_padding", "patches", "patch_seed",
+        }
+    )  # fmt: skip
 
     params: IfsParams
 
     def __init__(self, params: IfsParams, canvas: Canvas, seed: int) -> None:
         super().__init__(params, canvas, seed)
-        self.table = weight_table(params.weight_interval)[: params.table_rows] if params.weights == "table" else None
-        """Weights of a to f, float64 [rows, 6]; None for continuous weights."""
+        self.table: Float64[np.ndarray, "rows 6"] | None = None
+        """Weights of a to f; None for continuous weights."""
+        if params.search == "one_base":
+            self.table = weight_table(0)
+        elif params.weights == "table":
+            self.table = weight_table(params.weight_interval)[: params.table_rows]
+        if self.has_published_perturbations:
+            # A try takes a random number for each point.
+            self.category_params = type(self).category_params | {"dots", "patch"}
         self._by_table = None if self.table is None else TableVariation(self.table, params.flips)
         self.variation: Variation = self._by_table or ContinuousVariation(
             self.uniforms, params.perturbation, params.flips
@@ -58,18 +61,58 @@ class Ifs(Generator):
     # Categories ------------------------------------------------------------------------------------------------------
 
     def categories_are_independent(self) -> bool:
-        return self.params.search == "independent"
+        return self.params.search != "published"
 
     def category(self, index: int) -> Float64[np.ndarray, "n 7"]:
-        from .search_independent import independent_search
+        from .search_independent import category_stream, independent_search
 
-        params = self.params
+        if self.has_published_perturbations:
+            from .drawing import FractalDrawing
+            from .search_one_base import published_perturbation
+
+            canvas = Canvas(size=self.params.fill_size, padding=self.params.fill_padding)
+            return published_perturbation(FractalDrawing(self.params, canvas, self.seed), self._base, index)
+        weights = np.full((1, 6), 1 + self.params.perturbation) if self.table is None else self.table
         return independent_search(
-            self.seed, index, params.max_transformations, params.fill_rate, self.table, params.perturbation
+            category_stream(self.seed, index), self._random_system, self.params.fill_rate, weights
         )
 
+    def _random_system(self, stream: np.random.Generator) -> Float64[np.ndarray, "n 7"]:
+        """A system as the search draws it, before it is tested."""
+        from .search_independent import contracting_system, uniform_system
+        from .search_one_base import perturbed
+
+        params = self.params
+        if params.search == "one_base":
+            base, most = self._base.parameters, params.perturbation
+            return perturbed(base, stream.uniform(1 - most, 1 + most, (len(base), 6)))
+        if params.search == "singular_values":
+            return contracting_system(stream, params.max_transformations)
+        return uniform_system(stream, params.max_transformations)
+
+    @property
+    def has_published_perturbations(self) -> bool:
+        return self.params.search == "one_base" and self.has_published_patches
+
+    @cached_property
+    def _base(self) -> Category:
+        """The system that all categories are perturbations of: the program tests none, our own fills the canvas."""
+        from .search_independent import independent_search
+        from .search_one_base import random_base
+
+        params = self.params
+        stream = np.random.default_rng(params.base_seed)
+        draw = partial(random_base, n=params.base_transformations, sigma=params.sigma)
+        if params.base is not None:
+            system = np.array(params.base)
+        elif self.has_published_patches:
+            system = draw(stream)
+        else:
+            system = independent_search(stream, draw, params.fill_rate, weight_table(0))
+        return Category(0, "base", system)
+
     def categories(self, count: int) -> Iterator[Float64[np.ndarray, "n 7"]]:
-        if self.params.search == "independent":
+        if self.categories_are_independent():
             yield from (self.category(index) for index in range(count))
             return
         from .search_published import published_search
@@ -81,13 +124,7 @@ class Ifs(Generator):
             yield system
 
     def check_category(self, parameters: Float64[np.ndarray, "n 7"]) -> None:
-        if len(parameters) > MAX_TRANSFORMATIONS:
-            raise ValueError(f"have {len(parameters)} transformations, not {MAX_TRANSFORMATIONS} at most")
-        if np.abs(parameters[:, :6]).max() > MAX_COEFFICIENT:
-            raise ValueError(f"a to f must be from -{MAX_COEFFICIENT:,} to {MAX_COEFFICIENT:,}")
-        p = parameters[:, 6]
-        if p.min() < 0 or abs(p.sum() - 1) > ROUNDING_ERROR:
-            raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+        check_system(parameters)
 
     # Instances -------------------------------------------------------------------------------------------------------
 
@@ -146,11 +183,21 @@ class Ifs(Generator):
         return self.params.patches == "published"
 
     def _patch_stream(self, category: Category) -> UInt32[np.ndarray, " 625"] | None:
-        """The state of Python's random where the patches of a category's image begin; None for independent patches."""
-        if not self.has_published_patches:
+        """The state of Python's random where the patches of a category's image begin; None where they have none."""
+        if not self.has_published_patches or self.params.patch != "random":
             return None
         from .patches_published import skip_images
+        from .search_one_base import published_tries
 
+        if self.has_published_perturbations:
+            base = self._base.parameters[:, :6]
+            for factors, state in published_tries(self.drawing, self._base, category.index):
+                if np.array_equal(base * factors, category.parameters[:, :6]):
+                    return state
+            raise ConfigError(
+                f"categories: {category.name} is no perturbation that patches: published draws for category "
+                f"{category.index}: remove categories.folder, or use patches: independent"
+            )
         checkpoint = self._streams.checkpoint(category.index)
         return skip_images(checkpoint["state"], category.index - int(checkpoint["image"]), self.params.dots)
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
 from formulavision import ConfigError, Params
+
+from .systems import check_system
 
 __all__ = ["IfsParams"]
 
 
 class IfsParams(Params):
-    search: Literal["published", "independent"] = Field(
+    search: Literal["published", "independent", "singular_values", "one_base"] = Field(
         "independent",
         description="how categories are found. published: by the trials of the published program, in the order of the "
         "seed's random stream; independent: each category by a random stream of its own, so that 1,000 categories can "
-        "grow to 10,000 and are found in parallel; systems that diverge are refused",
+        "grow to 10,000 and are found in parallel; systems that diverge are refused; singular_values: as independent, "
+        "with maps drawn by their singular values, so that none expands distances (Anderson and Farrell, WACV 2022, "
+        "who take 2 to 4 maps and any fill_rate); one_base: each category is a perturbation of one base system, as in "
+        "1p-frac, which is drawn again until it fills enough of the canvas",
     )
     max_transformations: int = Field(
         8,
@@ -27,10 +34,10 @@ class IfsParams(Params):
     )
     fill_rate: float = Field(
         0.2,
-        ge=0.01,
+        ge=0.0,
         le=0.3,
         description="smallest share of lit pixels of a category, for 100,000 points on 512 x 512 pixels (paper, "
-        "table 2)",
+        "table 2); with search: one_base and patches: published of its image, which is 0.05 in 1p-frac",
         json_schema_extra={"unit": "share"},
     )
     weights: Literal["continuous", "table"] = Field(
@@ -43,7 +50,8 @@ class IfsParams(Params):
         0.2,
         gt=0.0,
         le=0.5,
-        description="range of continuous weights: u is uniform from -perturbation to perturbation",
+        description="range of continuous weights: u is uniform from -perturbation to perturbation; with search: "
+        "one_base the weights are those of a category, and its instances differ in their patches (0.1 in 1p-frac)",
         json_schema_extra={"unit": "share"},
     )
     weight_interval: float = Field(
@@ -82,7 +90,8 @@ class IfsParams(Params):
         "independent",
         description="source of the random numbers of patches. independent: a counter-based stream, keyed by the seed; "
         "published: Python's random, as in the program of 2D-OFDB, which draws the points of all categories, each with "
-        "one instance, from one stream",
+        "one instance, from one stream; with search: one_base as in 1p-frac, where category i has the stream of seed "
+        "patch_seed + i for its perturbation and its patches",
         json_schema_extra={"neutral": "independent"},
     )
     patch_seed: int = Field(
@@ -91,6 +100,47 @@ class IfsParams(Params):
         lt=2**64,
         description="seed of Python's random with patches: published",
         json_schema_extra={"neutral": 0},
+    )
+    base: tuple[tuple[float, float, float, float, float, float, float], ...] | None = Field(
+        None,
+        min_length=1,
+        description="the base system of search: one_base, a row a to f and p for each transformation, or the path of a "
+        "CSV file of such rows; without it, a random one",
+        json_schema_extra={"neutral": None},
+    )
+    base_seed: int = Field(
+        0,
+        ge=0,
+        lt=2**64,
+        description="seed of numpy's default_rng, from which the base system is drawn: with patches: published the "
+        "first one, as in 1p-frac, otherwise the first one that fills enough of the canvas",
+        json_schema_extra={"neutral": 0},
+    )
+    base_transformations: int = Field(
+        2,
+        ge=2,
+        le=8,
+        description="number of transformations of the base system (N of 1p-frac)",
+        json_schema_extra={"unit": "transformations", "neutral": 2},
+    )
+    sigma: float = Field(
+        3.5,
+        ge=0.1,
+        le=23.9,
+        description="sum of s1 + 2 s2 over the transformations of the base system, s1 and s2 their singular values, "
+        "within 0.1; at most 3 times base_transformations, less 0.1",
+        json_schema_extra={"neutral": 3.5},
+    )
+    fill_size: int = Field(
+        512,
+        ge=8,
+        le=4096,
+        description="width and height of the image of which 1p-frac measures the share of lit pixels, whatever canvas "
+        "is drawn on",
+        json_schema_extra={"unit": "pixels", "neutral": 512},
+    )
+    fill_padding: int = Field(
+        6, ge=0, le=256, description="padding of that image", json_schema_extra={"unit": "pixels", "neutral": 6}
     )
     flips: bool = Field(
         True,
@@ -106,6 +156,42 @@ class IfsParams(Params):
                     raise ConfigError(f"{name}: has an effect with {setting}: {value} only, and {setting} is {now}")
         return self
 
+    @field_validator("base", mode="before")
+    @classmethod
+    def _read_file(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            lines = Path(value).expanduser().read_text(encoding="utf-8").splitlines()
+            return [[float(number) for number in line.split(",")] for line in lines if line.strip()]
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{value} cannot be read as rows of a to f and p ({error})") from None
+
+    @model_validator(mode="after")
+    def _perturbations_are_of_one_base(self) -> IfsParams:
+        if self.search != "one_base":
+            return self
+        if self.weights != "continuous":
+            raise ConfigError("search: one_base needs weights: continuous, which are those of its categories")
+        if self.max_transformations != IfsParams.model_fields["max_transformations"].default:
+            raise ConfigError("max_transformations: has no effect with search: one_base: set base_transformations")
+        if self.base is not None:
+            if (self.base_seed, self.base_transformations, self.sigma) != (0, 2, 3.5):
+                raise ConfigError("base_seed, base_transformations and sigma: have no effect where base is given")
+            try:
+                check_system(np.array(self.base))
+            except ValueError as error:
+                raise ConfigError(f"base: the parameters {error}") from None
+        most = 3 * self.base_transformations - 0.1
+        if self.sigma > most:
+            raise ConfigError(
+                f"sigma: {self.sigma:g} is not allowed: it is at most {most:g} for {self.base_transformations} "
+                "transformations (base_transformations)"
+            )
+        if self.fill_size <= 2 * self.fill_padding:
+            raise ConfigError(f"fill_padding: {self.fill_padding} leaves nothing of fill_size {self.fill_size}")
+        return self
+
     @model_validator(mode="after")
     def _published_patches_are_of_published_points(self) -> IfsParams:
         if self.patches == "independent":
@@ -114,10 +200,11 @@ class IfsParams(Params):
             raise ConfigError("patches: published is not allowed with patch: fixed: it has a patch for each point")
         if self.orbit != "published":
             raise ConfigError(f"patches: published needs orbit: published, and orbit is {self.orbit}")
-        if self.weights != "table" or (self.table_rows > 1 and self.weight_interval > 0):
+        several = self.weights != "table" or (self.table_rows > 1 and self.weight_interval > 0)
+        if several and self.search != "one_base":
             raise ConfigError(
                 "patches: published needs one instance a category: weights: table with table_rows: 1 or "
-                "weight_interval: 0"
+                "weight_interval: 0, or search: one_base"
             )
         return self
 
@@ -125,6 +212,7 @@ class IfsParams(Params):
 _EFFECTIVE_WITH = (
     ("weights", "continuous", ("perturbation",)),
     ("weights", "table", ("weight_interval", "table_rows")),
-    ("patches", "published", ("patch_seed",)),
+    ("patches", "published", ("patch_seed", "fill_size", "fill_padding")),
+    ("search", "one_base", ("base", "base_seed", "base_transformations", "sigma", "fill_size", "fill_padding")),
 )
 """Settings, and the names of the parameters that have an effect at one of their values alone."""

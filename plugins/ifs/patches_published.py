@@ -1,9 +1,8 @@
-"""The random patches of 2D-OFDB: one stream of CPython's ``random`` for the points of all categories.
+"""The random patches of 2D-OFDB and 1p-frac, from CPython's ``random``: ``randrange(1, 512)`` for each point.
 
-The program draws ``randrange(1, 512)`` for each point of a category's only image, in the order of the categories
-(Nakamura et al., ICCV 2023). A fractal that diverges would take fewer numbers, one for each point before; here each
-takes ``dots``, since nothing else of the categories before an image is known where it is drawn. With a multiplied by
-0.2, none of the first 100 published categories diverges.
+The program of 2D-OFDB (Nakamura et al., ICCV 2023) draws the only images of all categories from one stream. A fractal
+that diverges takes fewer numbers there, one for each point before that; here each takes ``dots``, since an image is
+drawn without the categories before it. With a multiplied by 0.2, none of the first 100 published categories diverges.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from formulavision.rendering import kernel, python_random
 
-__all__ = ["STRETCH", "published_masks", "skip_images", "start", "walk"]
+__all__ = ["STRETCH", "published_masks", "skip_images", "skip_masks", "start", "walk"]
 
 STRETCH = 128
 """Number of images of a stretch of the stream."""
@@ -34,7 +33,8 @@ def published_masks(state: UInt32[np.ndarray, " 625"], masks: UInt16[np.ndarray,
 
 
 @kernel
-def _skip(state: UInt32[np.ndarray, " 625"], masks: int) -> None:
+def skip_masks(state: UInt32[np.ndarray, " 625"], masks: int) -> None:
+    """Move the stream on behind a number of masks."""
     for _ in range(masks):
         python_random.below(state, _MASKS)
 
@@ -42,7 +42,7 @@ def _skip(state: UInt32[np.ndarray, " 625"], masks: int) -> None:
 def skip_images(state: UInt32[np.ndarray, " 625"], images: int, dots: int) -> UInt32[np.ndarray, " 625"]:
     """The state behind a number of images of ``dots`` points."""
     state = state.copy()
-    _skip(state, images * dots)
+    skip_masks(state, images * dots)
     return state
 
 

@@ -6,6 +6,8 @@ diverge are refused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 
@@ -14,9 +16,10 @@ from formulavision.rendering import kernel, points
 
 from .orbits import in_fours, independent_orbit, select
 from .search_published import SEARCH_PADDING, SEARCH_POINTS, SEARCH_SIZE, needed_pixels
+from .singular_values import random_transformations
 from .systems import cumulative_probabilities, thresholds, with_probabilities
 
-__all__ = ["independent_search"]
+__all__ = ["category_stream", "contracting_system", "independent_search", "uniform_system"]
 
 _STREAM = int.from_bytes(b"ifs/find", "little")
 _LYAPUNOV_STEPS = 4096
@@ -28,40 +31,50 @@ pixels, so systems that are refused here would, but for chance, be refused in th
 _BLOCK = 1000
 
 
+def category_stream(seed: int, index: int) -> np.random.Generator:
+    """The random stream in which category ``index`` is searched."""
+    return random_stream(seed, _STREAM, index)
+
+
+def uniform_system(stream: np.random.Generator, max_transformations: int) -> Float64[np.ndarray, "n 7"]:
+    """Draw a system of 2 to ``max_transformations`` maps, with a to f from -1 to 1 (paper, section 3.2)."""
+    n = int(stream.integers(2, max_transformations, endpoint=True))
+    return with_probabilities(stream.uniform(-1, 1, (n, 6)))
+
+
+def contracting_system(stream: np.random.Generator, max_transformations: int) -> Float64[np.ndarray, "n 7"]:
+    """Draw a system of 2 to ``max_transformations`` maps by their singular values, with the range of sigma-factors of
+    Anderson and Farrell, WACV 2022; their programs draw 2 to 4 maps."""
+    n = int(stream.integers(2, max_transformations, endpoint=True))
+    return with_probabilities(random_transformations(stream, n, (5 + n) / 2, (6 + n) / 2))
+
+
 def independent_search(
-    seed: int,
-    index: int,
-    max_transformations: int,
+    stream: np.random.Generator,
+    draw: Callable[[np.random.Generator], Float64[np.ndarray, "n 7"]],
     fill_rate: float,
-    table: Float64[np.ndarray, "rows 6"] | None,
-    perturbation: float,
+    weights: Float64[np.ndarray, "rows 6"],
 ) -> Float64[np.ndarray, "n 7"]:
-    """Category ``index``: the first system of its stream that fills enough of the canvas and does not diverge.
+    """The first system of a stream that fills enough of the canvas and does not diverge.
 
     Args:
-        seed: the recipe's seed.
-        index: the category's index.
-        max_transformations: largest number of transformations.
+        stream: of random numbers, is moved on.
+        draw: draws a random system from the stream.
         fill_rate: smallest share of lit pixels.
-        table: weights of a to f; a system that diverges under any of the rows is refused.
-        perturbation: without a table, largest difference of a weight from 1: a system is refused if it would diverge
-            with all of a to d greater by this share.
+        weights: factors of a to f; a system that diverges under any of the rows is refused.
 
     Raises:
         ConfigError: there is no such system among 20,000.
     """
-    stream = random_stream(seed, _STREAM, index)
     columns, rows = np.empty(SEARCH_POINTS, np.uint16), np.empty(SEARCH_POINTS, np.uint16)
     lit = np.empty((SEARCH_SIZE, SEARCH_SIZE), np.uint8)
     needed = needed_pixels(fill_rate)
-    weights = np.full((1, 6), 1 + perturbation) if table is None else table
     selection = np.empty(_LYAPUNOV_STEPS, np.uint8)
     for _ in range(_MOST_TRIALS):
-        n = int(stream.integers(2, max_transformations, endpoint=True))
-        system = with_probabilities(stream.uniform(-1, 1, (n, 6)))
+        system = draw(stream)
         counter_and_key = stream.integers(0, 2**32, 4).tolist()
         select(stream.random(_LYAPUNOV_STEPS), cumulative_probabilities(system), selection)
-        np.minimum(selection, n - 1, out=selection)
+        np.minimum(selection, len(system) - 1, out=selection)
         if not _contracts(system, np.ones((1, 6)), selection):
             continue
         fours = in_fours(system[:, :6], thresholds(system))
@@ -74,7 +87,8 @@ def independent_search(
                 return system
     raise ConfigError(
         f"generator: none of {_MOST_TRIALS:,} random systems fills {fill_rate:g} of the canvas and contracts under all "
-        "weights: lower fill_rate, or perturbation or weight_interval, or raise max_transformations"
+        "weights: lower fill_rate, or perturbation or weight_interval, or raise max_transformations, or take another "
+        "base or base_seed"
     )
 
 

@@ -10,8 +10,22 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64, UInt32
 
-__all__ = ["add_identities", "add_identity", "cumulative_probabilities", "thresholds", "with_probabilities"]
+__all__ = [
+    "add_identities",
+    "add_identity",
+    "check_system",
+    "cumulative_probabilities",
+    "thresholds",
+    "with_probabilities",
+]
 
+MAX_TRANSFORMATIONS = 254
+"""Largest number of transformations of a system from a file: a selection is one byte."""
+MAX_COEFFICIENT = 1_000_000
+"""Largest magnitude of a to f in a system from a file, far beyond systems that converge."""
+ROUNDING_ERROR = 0.02
+"""Largest difference of the sum of a file's probabilities from 1: files may have rounded ones, such as 0.33 three
+times."""
 _IDENTITY = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
 
 
@@ -24,6 +38,21 @@ def with_probabilities(transformations: Float64[np.ndarray, "n 6"]) -> Float64[n
     magnitude = np.abs(a * d - b * c)
     # cumsum adds one by one, as the published search does; the pairwise sum() may differ in the last bit.
     return np.column_stack([transformations, magnitude / np.cumsum(magnitude)[-1]])
+
+
+def check_system(parameters: Float64[np.ndarray, "n 7"]) -> None:
+    """Refuse what is no system, in a file of a user.
+
+    Raises:
+        ValueError: the message says why.
+    """
+    if len(parameters) > MAX_TRANSFORMATIONS:
+        raise ValueError(f"have {len(parameters)} transformations, not {MAX_TRANSFORMATIONS} at most")
+    if np.abs(parameters[:, :6]).max() > MAX_COEFFICIENT:
+        raise ValueError(f"a to f must be from -{MAX_COEFFICIENT:,} to {MAX_COEFFICIENT:,}")
+    p = parameters[:, 6]
+    if p.min() < 0 or abs(p.sum() - 1) > ROUNDING_ERROR:
+        raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
 
 
 def cumulative_probabilities(system: Float64[np.ndarray, "n 7"]) -> Float64[np.ndarray, " n"]:

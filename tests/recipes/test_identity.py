@@ -17,6 +17,7 @@ from formulavision.recipes import categories
 from formulavision.util.config import Config, identity, load_yaml
 
 RECIPE_IDS = {
+    "1p-frac": "ee7cfd3787fa13e7",
     "bezier-1024": "649330eab09684af",
     "colored-ifs-multi": "f15f5bb6728fa6d4",
     "colored-ifs-single": "20100cce5562edc4",

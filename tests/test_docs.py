@@ -78,6 +78,14 @@ def test_the_examples_of_stores_run(number: int, tmp_path: Path, monkeypatch: py
     exec(examples[number], {})
 
 
+def test_the_example_of_the_page_on_clusters_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(ROOT / "docs" / "clusters.md", "python")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert len(names["store"]) == 400
+
+
 def test_the_recipe_of_the_page_on_scenes_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (recipe,) = blocks(ROOT / "docs" / "scenes.md", "yaml")

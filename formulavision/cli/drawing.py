@@ -42,12 +42,26 @@ def generate(
     workers: o.Workers = 0,
     device: o.Device = "cpu",
     overwrite: o.Overwrite = False,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            "--job",
+            metavar="K/N",
+            help="Draw share K of N, as one job of a scheduler: jobs may run at the same time, on machines that share "
+            "the folder, and again after they were killed. --finish completes the store.",
+        ),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Complete a store that jobs have drawn, or say which jobs are missing.")
+    ] = False,
 ) -> None:
     """Draw a recipe into a store. The same command again continues where it was stopped.
 
     formulavision generate ifs --out data/ifs
 
     Scenes of several objects: formulavision generate ifs --set scene.objects=[1,8] --set images=1000 --out data/scenes
+
+    The third of eight jobs: formulavision generate fractaldb-1k --out data/fractaldb --job 3/8
     """
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
@@ -74,8 +88,10 @@ def generate(
     with progress_bars() as bars:
         store = run(
             recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars,
-            device=device, png=png,
+            device=device, png=png, job=job, finish=finish,
         )  # fmt: skip
+    if store is None:
+        return  # the job has said how it ended
     seconds = time.perf_counter() - started
     # Pre-training enlarges images to 256 pixels where nothing else is said.
     crop = store.recipe.canvas.size if store.recipe.canvas.size < 256 else None

@@ -2,7 +2,7 @@
 
 The store is planned as independent pieces. A worker draws the images of a piece, encodes them, and hands them to
 ``write_piece``; a record of each written piece in the folder ``.incomplete`` tells a later run what is left to do. The
-manifest is written last.
+manifest is written last. Jobs of a scheduler (``jobs.py``) write shares of the pieces, and one call more the manifest.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
 from formulavision.storage.formats.format import Format, Piece, Sample
+from formulavision.storage.jobs import Share, missing_pieces, refuse_beside_jobs
 from formulavision.storage.manifest import (
     INCOMPLETE,
     MANIFEST,
@@ -92,6 +93,38 @@ class Silent:
         pass
 
 
+@overload
+def generate(
+    recipe: RecipeLike,
+    out: str | Path,
+    *,
+    format: str = ...,
+    workers: int = ...,
+    overwrite: bool = ...,
+    progress: Progress | None = ...,
+    device: str = ...,
+    png: str = ...,
+    job: None = ...,
+    finish: bool = ...,
+) -> Store: ...
+
+
+@overload
+def generate(
+    recipe: RecipeLike,
+    out: str | Path,
+    *,
+    format: str = ...,
+    workers: int = ...,
+    overwrite: bool = ...,
+    progress: Progress | None = ...,
+    device: str = ...,
+    png: str = ...,
+    job: str,
+    finish: bool = ...,
+) -> None: ...
+
+
 def generate(
     recipe: RecipeLike,
     out: str | Path,
@@ -102,7 +135,9 @@ def generate(
     progress: Progress | None = None,
     device: str = "cpu",
     png: str = DEFAULT_ENCODING,
-) -> Store:
+    job: str | None = None,
+    finish: bool = False,
+) -> Store | None:
     """Draw a recipe into a store. An interrupted run is resumed by the same call, and ends in the same bytes.
 
     Args:
@@ -118,10 +153,15 @@ def generate(
         png: plain: 8-bit gray or RGB files, which every reader reads alike; compact: 1-bit palette files for gray
             images of two values, a little smaller, but numpy, torchvision's ``decode_image`` and Hugging Face
             datasets get wrong values from them. ``Store`` reads both.
+        job: ``3/8`` draws the third of eight shares of the store and returns None. Jobs may run at the same time and on
+            several machines that share the folder, be killed, and run again.
+        finish: complete a store that jobs have drawn, and draw nothing.
 
     Raises:
-        ConfigError: a number is out of range, or there is no such device or encoding.
-        StoreError: the folder holds something else, another process writes there, or the disk is full or read-only.
+        ConfigError: a number is out of range, there is no such device or encoding, or other numbers of jobs draw the
+            store.
+        StoreError: the folder holds something else, another process writes there, pieces are missing (``finish``), or
+            the disk is full or read-only.
         DamagedStoreError: the folder holds this store already, and one of its files is missing or cut short.
         PluginError: the generator raised; images that were written before are kept for the next run.
     """
@@ -135,6 +175,9 @@ def generate(
         raise StoreError(f"--format {format}: holds no scenes")
     check_device(device)
     check_encoding(png)
+    share = None if job is None else Share.parse(job)
+    if share is not None and (overwrite or finish):
+        raise ConfigError(f"job: not together with {'overwrite' if overwrite else 'finish'}")
     root = Path(out)
     folder = OwnedFolder(root, "store", last=MANIFEST)
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
@@ -146,7 +189,7 @@ def generate(
                 f"{root}: is complete, with the target {written}; a store serves every target: give {recipe.target} to "
                 f"what reads it (--set target={recipe.target})"
             )
-        return store
+        return store if share is None else None
     # The categories are read before anything is overwritten: their folder may be the store itself.
     recipe = from_own_folders(recipe, root)
     from_files = any(part.categories.sha256 is not None for _, part in category_files(recipe))
@@ -154,11 +197,29 @@ def generate(
     files = (*_recipe_files(recipe), MANIFEST, f"{INCOMPLETE}/")
     bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
     try:
-        with bars as shown, folder.writing(identity, files, overwrite=overwrite) as state:
-            if state is not State.COMPLETE:
-                _fill(folder, recipe, given, format, png, workers, device, shown)
-            if (root / INCOMPLETE).exists():
-                shutil.rmtree(root / INCOMPLETE)
+        with bars as shown, ExitStack() as drawing:
+            fill = _Filling(folder, recipe, given, format, png, workers, device, shown)
+            if share is not None:
+                fill.categories()  # before the folder is held: that may take long
+            alone = share is None
+            with folder.writing(
+                identity,
+                files,
+                overwrite=overwrite,
+                check=lambda: refuse_beside_jobs(root) if alone else None,
+                taken=None if alone else lambda: shown.note(f"{root}: waiting for another process that writes there"),
+            ) as state:
+                if state is not State.COMPLETE and share is not None:
+                    fill.begin()
+                    share.join(root)
+                    drawing.enter_context(share.drawing(root))
+                elif state is not State.COMPLETE:
+                    fill.complete(draws=not finish)
+                if alone and (root / INCOMPLETE).exists():
+                    shutil.rmtree(root / INCOMPLETE)
+            if state is not State.COMPLETE and share is not None:
+                fill.draw(share.of(fill.pieces))
+                shown.note(fill.ended(share))
     except BrokenProcessPool:
         raise StoreError(f"{root}: {BROKEN_POOL}; what was written so far is kept") from None
     except OSError as error:
@@ -166,53 +227,99 @@ def generate(
             f"{error.filename or root}: {error.strerror or error}; what was written so far is kept: "
             "run the same command again"
         ) from None
-    return Store(root)
+    return Store(root) if share is None else None
 
 
-def _fill(
-    folder: OwnedFolder,
-    recipe: Recipe,
-    given: list[Category] | None,
-    format: str,
-    png: str,
-    workers: int,
-    device: str,
-    progress: Progress,
-) -> None:
-    """Write the missing pieces and the manifest of a store whose folder this process has locked."""
-    root, store_format = folder.root, find_format(format)
-    (root / INCOMPLETE).mkdir(exist_ok=True)
-    for leftover in (root / INCOMPLETE).glob("*.partial"):  # of writers that were killed
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    found = given or find_categories(
-        recipe, workers=workers, progress=lambda n: progress.categories(n, recipe.num_categories)
-    ) + find_background(recipe, workers=workers)
-    _write_recipe(root, recipe, found)
-    categories = found[: recipe.num_categories]
-    drawer = Drawer(recipe, categories=categories, device=device, note=progress.note)
-    layout = layout_of(recipe, categories)
-    pieces = store_format.plan(layout)
-    folder.add(name for piece in pieces for name in store_format.patterns(piece, layout))
-    job = _Job(root, format, layout, png, "cpu" if drawer.device_drawer is None else device)
-    records = {piece: record for piece in pieces if (record := _read_record(job, piece))}
-    missing = [piece for piece in pieces if piece not in records]
-    done = sum(record.count for record in records.values())
-    for piece, record in _write_pieces(job, drawer, missing, workers, lambda n: progress.images(done + n, len(recipe))):
-        records[piece] = record
-    write_manifest(
-        root,
-        Manifest(
-            formulavision=__version__,
-            generator_package=origins(recipe),
-            format=format,
-            recipe_id=recipe.id,
-            recipe=recipe.portable(),
-            png=png,
-            layout=layout,
-            pieces=[records[piece] for piece in pieces],
-            files=file_checksums(root, _recipe_files(recipe)),
-        ),
-    )
+class _Filling:
+    """Writes the missing pieces of a store, and its manifest."""
+
+    def __init__(
+        self,
+        folder: OwnedFolder,
+        recipe: Recipe,
+        given: list[Category] | None,
+        format: str,
+        png: str,
+        workers: int,
+        device: str,
+        progress: Progress,
+    ) -> None:
+        self.folder, self.root, self.recipe, self.found = folder, folder.root, recipe, given
+        self.format, self.png, self.workers, self.device, self.progress = format, png, workers, device, progress
+        self.records: dict[Piece, PieceRecord] = {}
+
+    def categories(self) -> list[Category]:
+        """The recipe's categories and then the background's, which are searched at the first call."""
+        if self.found is None:
+            recipe, report = self.recipe, self.progress.categories
+            found = find_categories(recipe, workers=self.workers, progress=lambda n: report(n, recipe.num_categories))
+            self.found = found + find_background(recipe, workers=self.workers)
+        return self.found
+
+    def begin(self) -> None:
+        """Write the recipe, and note all files as ours. Only the process that holds the folder may do so."""
+        (self.root / INCOMPLETE).mkdir(exist_ok=True)
+        _write_recipe(self.root, self.recipe, self.categories())
+        store_format = find_format(self.format)
+        layout = layout_of(self.recipe, self.categories()[: self.recipe.num_categories])
+        self.pieces = store_format.plan(layout)
+        self.folder.add(name for piece in self.pieces for name in store_format.patterns(piece, layout))
+        self.job = _Job(self.root, self.format, layout, self.png, self.device)
+
+    def draw(self, pieces: list[Piece]) -> None:
+        """Write those of the pieces that are missing."""
+        missing = self.missing(pieces)
+        categories = self.categories()[: self.recipe.num_categories]
+        drawer = Drawer(self.recipe, categories=categories, device=self.device, note=self.progress.note)
+        if drawer.device_drawer is None:
+            self.job = replace(self.job, device="cpu")
+        total = sum(piece.count for piece in pieces)
+        done = total - sum(piece.count for piece in missing)
+        report = self.progress.images
+        for piece, record in _write_pieces(self.job, drawer, missing, self.workers, lambda n: report(done + n, total)):
+            self.records[piece] = record
+
+    def missing(self, pieces: list[Piece]) -> list[Piece]:
+        """Those of the pieces that are not written; the records of the others are read."""
+        for piece in pieces:
+            if piece not in self.records and (record := _read_record(self.job, piece)):
+                self.records[piece] = record
+        return [piece for piece in pieces if piece not in self.records]
+
+    def ended(self, share: Share) -> str:
+        """What the user of a job is told, from the records that there are."""
+        rest = [piece for piece in self.pieces if not self.job.record_file(piece).is_file()]
+        told = missing_pieces(self.root, rest, len(self.pieces)) if rest else "all pieces are written"
+        return f"job {share} has ended; {told}"
+
+    def complete(self, *, draws: bool) -> None:
+        """Write the missing pieces, or refuse to, and the manifest. Only the process that holds the folder may do so.
+
+        Raises:
+            StoreError: pieces are missing that are not to be drawn.
+        """
+        self.begin()
+        for leftover in (self.root / INCOMPLETE).glob("*.partial"):  # of writers that were killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if draws:
+            self.draw(self.pieces)
+        elif missing := self.missing(self.pieces):
+            raise StoreError(f"{self.root}: {missing_pieces(self.root, missing, len(self.pieces))}")
+        recipe = self.recipe
+        write_manifest(
+            self.root,
+            Manifest(
+                formulavision=__version__,
+                generator_package=origins(recipe),
+                format=self.format,
+                recipe_id=recipe.id,
+                recipe=recipe.portable(),
+                png=self.png,
+                layout=self.job.layout,
+                pieces=[self.records[piece] for piece in self.pieces],
+                files=file_checksums(self.root, _recipe_files(recipe)),
+            ),
+        )
 
 
 def _recipe_files(recipe: Recipe) -> list[str]:

@@ -158,13 +158,23 @@ class OwnedFolder:
         return marker is not None and self._state(marker) is State.COMPLETE and marker.identity == identity
 
     @contextmanager
-    def writing(self, identity: Mapping[str, str], ours: Iterable[str], *, overwrite: bool = False) -> Iterator[State]:
+    def writing(
+        self,
+        identity: Mapping[str, str],
+        ours: Iterable[str],
+        *,
+        overwrite: bool = False,
+        check: Callable[[], None] = lambda: None,
+        taken: Callable[[], None] | None = None,
+    ) -> Iterator[State]:
         """Hold the folder for this process, with ``ours`` on its marker's list. Yields the folder's state.
 
         Args:
             identity: of the content that is to be written, by names for the error's line: ``{"recipe": ...}``.
             ours: the files that will be written; see :class:`Marker`.
             overwrite: remove our files first.
+            check: called when the folder is held, before anything in it is changed; it may raise.
+            taken: called before waiting for another process that writes there; None refuses to wait.
 
         Raises:
             FolderError: as :meth:`state`, or another process writes there, the content has another identity, a file
@@ -173,7 +183,8 @@ class OwnedFolder:
         self._marker()  # so that nothing is changed in a folder that is refused
         with ExitStack() as stack:
             with _told(self.root):
-                stack.enter_context(_lock_folder(self.root))
+                stack.enter_context(_lock_folder(self.root, taken))
+                check()
                 state = self._claim(Marker(self.kind, self.last, dict(identity)), overwrite)
                 self.add(ours)
             yield state
@@ -269,11 +280,11 @@ def _told(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lock_folder(root: Path) -> Iterator[None]:
+def _lock_folder(root: Path, taken: Callable[[], None] | None = None) -> Iterator[None]:
     def refuse() -> None:
         raise FolderError(f"{root}: another process writes there (it holds {LOCK}): wait for it, or give another --out")
 
-    with locked(root / LOCK, refuse):
+    with locked(root / LOCK, taken or refuse):
         yield
 
 

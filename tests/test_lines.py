@@ -25,7 +25,7 @@ AT_MOST = {
     "plugins": 6_050,
     "recipes": 1_600,
     "rendering": 1_900,
-    "storage": 2_300,
+    "storage": 2_350,
     "testing": 1_000,
     "training": 3_700,
     "util": 1_050,

@@ -84,6 +84,16 @@ CASES: dict[str, dict[str, Any]] = {
     "ifs3d, published, a cloud and a view, 224 x 224": {
         "generator": {"name": "ifs3d", "random": "published"}, "categories": RUNS + 1, "canvas": {"size": 224},
     },
+    "colored-ifs, 224 x 224, 100,000 points": {
+        "generator": "colored-ifs", "categories": 1, "canvas": {"size": 224},
+    },
+    "colored-ifs, published, 224 x 224, 100,000 points": {
+        "generator": {"name": "colored-ifs", "random": "published"}, "categories": 1, "canvas": {"size": 224},
+    },
+    "colored-ifs, scenes of 1 to 5 fractals, 224 x 224": {
+        "generator": "colored-ifs", "scene": "own", "images": 100, "canvas": {"size": 224},
+    },
+    "diamond-square, 224 x 224": {"generator": "diamond-square", "canvas": {"size": 224}},
     "dead-leaves, 128 x 128": {
         "generator": "dead-leaves", "categories": 10 * RUNS + 1, "instances": 1, "canvas": {"size": 128},
     },
@@ -100,8 +110,8 @@ CASES: dict[str, dict[str, Any]] = {
         "generator": {"name": "ifs", "dots": 10_000}, "scene": {"objects": 8}, "images": 100,
     },
 }  # fmt: skip
-CATEGORY = {"bezier": 19, "dead-leaves": 0, "perlin": 99}
-"""The one that is drawn; of fractals, each run draws another."""
+CATEGORY = {"bezier": 19, "colored-ifs": 0, "dead-leaves": 0, "diamond-square": 0, "perlin": 99}
+"""The one that is drawn; of other fractals, each run draws another."""
 
 
 def median_ms(work: Callable[[int], object], runs: int = RUNS) -> float:

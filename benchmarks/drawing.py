@@ -103,6 +103,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "moire, 128 x 128": {"generator": "moire", "categories": RUNS + 1, "canvas": {"size": 128}},
     "moire, 224 x 224": {"generator": "moire", "categories": RUNS + 1, "canvas": {"size": 224}},
+    "mandelbulb, 64 x 64": {"generator": "mandelbulb", "categories": 1037, "canvas": {"size": 64}},
     "segrcdb, scenes of 32 contours, 512 x 512": {
         "generator": "segrcdb", "scene": "own", "images": 100, "canvas": {"size": 512},
     },

@@ -22,7 +22,7 @@ AT_MOST = {
     "evaluation": 1_200,
     "formulavision": 150,
     "generators": 750,
-    "plugins": 6_050,
+    "plugins": 6_300,
     "recipes": 1_600,
     "rendering": 1_900,
     "storage": 2_350,

@@ -17,6 +17,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "diamond-square": {},
     "ifs": {"dots": 1000},
     "ifs3d": {},
+    "mandelbulb": {"antialiasing": 1, "iterations": 4, "power_min": 8},
     "moire": {},
     "perlin": {},
     "rcdb": {"lines_max": 20, "vertices_max": 30},

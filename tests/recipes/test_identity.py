@@ -24,6 +24,7 @@ RECIPE_IDS = {
     "dead-leaves": "ceda185d15fdf324",
     "exfractaldb-1k": "fbaa318d4fcc97c1",
     "fractaldb-1k": "30eb0412c7e88b5f",
+    "mandelbulbvar-1k": "0820b39bced6516b",
     "moire-1k": "526589901933fcab",
     "mv-fractaldb": "78493644df299926",
     "ofdb-1k": "5d0786994d6ae4fc",
@@ -124,6 +125,7 @@ def test_the_ids_of_the_comparisons_recipes_are_known(path: Path, tmp_path: Path
         ("visual-atoms", "b8942baa98186415", "visual-atoms-3dbcb7f34935912a.npz"),
         ("dead-leaves", "aa76773b9cbe0118", "dead-leaves-caf00635bd37e4e8.npz"),
         ("moire", "bf65926aff7d94e0", "moire-6aab4c25d3a4bf2f.npz"),
+        ("mandelbulb", "cc6f08fad6402d97", "mandelbulb-77d73efd14977513.npz"),
     ],
 )
 def test_the_ids_and_cache_names_of_the_defaults_are_known(name: str, number: str, cache: str) -> None:

@@ -2,6 +2,7 @@ from . import color as color
 from . import compositing as compositing
 from . import compositing_triton as compositing_triton
 from . import diamond_square as diamond_square
+from . import memory as memory
 from . import mersenne as mersenne
 from . import noise_fields as noise_fields
 from . import noise_fields_triton as noise_fields_triton

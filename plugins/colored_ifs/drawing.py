@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt16
 
 from formulavision.rendering import kernel
 from formulavision.rendering.diamond_square import diamond_square, side_of_field
+from formulavision.rendering.memory import scratch
 from formulavision.rendering.random import philox_blocks
 
 from .choices import amplitudes, color_of, ground_of
@@ -43,7 +44,7 @@ def published_counts(
     size: int,
 ) -> Int32[np.ndarray, "bordered bordered"]:
     """Numbers of points of the published orbit, see ``pixels.count_points``."""
-    points, counts = np.empty((2, len(draws))), np.zeros((size + 2, size + 2), np.int32)
+    points, counts = scratch("points", (2, len(draws)), np.float64), _no_counts(size)
     published_points(np.array(system), draws, points)
     count_points(points[0], points[1], windowed(box_of(points), window), counts)
     return counts
@@ -58,9 +59,16 @@ def independent_counts(
     size: int,
 ) -> Int32[np.ndarray, "bordered bordered"]:
     """Numbers of points of the independent orbit."""
-    counts = np.zeros((size + 2, size + 2), np.int32)
+    counts = _no_counts(size)
     fours = in_fours(system[:, :6], thresholds(system))
     count_independent(*fours, counter, kernel_key(seed, b"walk"), points, window, counts)
+    return counts
+
+
+def _no_counts(size: int) -> Int32[np.ndarray, "bordered bordered"]:
+    """Zeros for an image and a border of one pixel, in memory that the next call of this function overwrites."""
+    counts = scratch("counts", (size + 2, size + 2), np.int32)
+    counts[:] = 0
     return counts
 
 
@@ -104,7 +112,7 @@ def draw_background(background: Background | None, image: UInt8[np.ndarray, "siz
     """Fill an image with a coloured field; without a background it stays as it is."""
     if background is not None:
         side = side_of_field(len(image))
-        field = np.empty((side, side), background.field.dtype)
+        field = scratch(f"{background.field.dtype} field", (side, side), background.field.dtype)
         diamond_square(background.field, amplitudes(side, background.decay).astype(field.dtype), field)
         color_field(field, ground_of(background.colors), image)
 
@@ -146,8 +154,8 @@ def draw_object(
 
 
 def independent_field(counter: tuple[int, int, int], seed: int, size: int) -> Float32[np.ndarray, " numbers"]:
-    """Uniform random numbers of a field that covers ``size`` pixels."""
-    draws = np.empty(side_of_field(size) ** 2, np.float32)
+    """Uniform random numbers of a field that covers ``size`` pixels, in memory that the next call overwrites."""
+    draws = scratch("draws", (side_of_field(size) ** 2,), np.float32)
     _fill(counter, kernel_key(seed, b"back"), draws)
     return draws
 

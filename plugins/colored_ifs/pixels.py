@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float, Float64, Int32, Int64, UInt8
-from numba import int32, uint8
+from jaxtyping import Float, Float64, Int32, Int64, UInt8, UInt16
+from numba import int32, uint8, uint16, uint32
 
 from formulavision.rendering import kernel
 from formulavision.rendering.color import hsv_to_rgb
@@ -171,25 +171,36 @@ def color_field(
 @kernel
 def _blur(image: UInt8[np.ndarray, "height width channels"], outer: int, middle: int) -> None:
     height, width, channels = image.shape
-    length = width * channels
-    lines = np.empty((height, length), np.int32)
-    source = image.reshape(height, length)
+    rows = image.reshape(height, width * channels)
+    # Sums along a row, of the row above, of this one and of the one below; those of each row are needed once more.
+    above, line, below = np.empty((3, width * channels), np.uint16)
+    _sum_row(rows[0], channels, outer, middle, line)
+    _sum_row(rows[1], channels, outer, middle, below)
+    above[:] = below
     for row in range(height):
-        line, target = source[row], lines[row]
-        for i in range(channels, length - channels):
-            target[i] = (int32(line[i - channels]) + int32(line[i + channels])) * int32(outer) + int32(line[i]) * int32(
-                middle
-            )
-        for i in range(channels):
-            target[i] = 2 * line[channels + i] * outer + line[i] * middle
-            end = length - channels + i
-            target[end] = 2 * line[end - channels] * outer + line[end] * middle
-    for row in range(height):
-        above, line = lines[row - 1 if row > 0 else 1], lines[row]
-        below, target = lines[row + 1 if row < height - 1 else height - 2], source[row]
-        for i in range(length):
-            total = (above[i] + below[i]) * int32(outer) + line[i] * int32(middle)
-            target[i] = uint8((total + int32(32768)) >> int32(16))
+        target = rows[row]
+        for i in range(len(target)):
+            total = uint32((above[i] + below[i]) * outer + line[i] * middle + 32768)
+            target[i] = uint8(total >> uint32(16))
+        above, line, below = line, below, above
+        if row + 2 < height:
+            _sum_row(rows[row + 2], channels, outer, middle, below)
+        else:
+            below[:] = above
+
+
+@kernel
+def _sum_row(
+    row: UInt8[np.ndarray, " length"], channels: int, outer: int, middle: int, sums: UInt16[np.ndarray, " length"]
+) -> None:
+    """Weighted sums of each pixel and its neighbours; at the ends, the neighbour inside counts twice."""
+    end = len(row) - channels
+    left, inner, right, target = row[: end - channels], row[channels:end], row[2 * channels :], sums[channels:end]
+    for i in range(len(target)):
+        target[i] = uint16((left[i] + right[i]) * outer + inner[i] * middle)
+    for i in range(channels):
+        sums[i] = 2 * row[channels + i] * outer + row[i] * middle
+        sums[end + i] = 2 * row[end - channels + i] * outer + row[end + i] * middle
 
 
 def blur(image: UInt8[np.ndarray, "height width channels"], sigma: float) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from formulavision_plugins.ifs.singular_values import random_transformations
 from formulavision_plugins.ifs.systems import with_probabilities
 from jaxtyping import Float64
 
-__all__ = ["Jitter", "jittered", "sampled_system", "sampled_transformations"]
+__all__ = ["Jitter", "jittered", "sampled_system"]
 
 Jitter = Literal["default", "fractaldb-1", "fractaldb-2", "fractaldb-3", "fractaldb-4", "none"]
 _ATTEMPTS = 4
@@ -33,45 +34,7 @@ def sampled_system(
     """
     count = int(random.integers(fewest, most + 1))
     low, high = ((5 + count) / 2, (6 + count) / 2) if sigma_factor is None else (sigma_factor, sigma_factor)
-    return with_probabilities(sampled_transformations(random, count, low, high))
-
-
-def sampled_transformations(
-    random: np.random.Generator, count: int, low: float, high: float
-) -> Float64[np.ndarray, "count 6"]:
-    """Random affine maps whose singular values have a given sum, in the published order of random numbers.
-
-    Args:
-        random: the source of all numbers.
-        count: number of maps.
-        low, high: the sum of s1 + 2 s2 is uniform between them; where they are equal, no number is drawn for it.
-    """
-    signs = np.sign(random.random((2 * count, 2, 1)) - 0.5)
-    angles = random.uniform(-np.pi, np.pi, 2 * count)
-    alpha = random.uniform(low, high) if low < high else low
-    cosines, sines = np.cos(angles), np.sin(angles)
-    rotations = np.stack([cosines, -sines, sines, cosines], axis=1).reshape(-1, 2, 2)
-    bases = rotations * signs.reshape(-1, 1, 2)  # diag(signs) multiplies the columns
-    values = _singular_values(random, count, alpha)
-    moves = random.uniform(-1.0, 1.0, (count, 2))
-    matrices = (bases[:count] * values[:, None, :]) @ bases[count:]
-    return np.column_stack([matrices.reshape(count, 4), moves])
-
-
-def _singular_values(random: np.random.Generator, count: int, alpha: float) -> Float64[np.ndarray, "count 2"]:
-    """Singular values s1 >= s2 of ``count`` maps, from 0 to 1, with a sum of s1 + 2 s2 of ``alpha``."""
-    p, q = alpha, alpha - 3 * count + 3
-    values = np.empty((count, 2))
-    for row in values[:-1]:
-        row[0] = random.uniform(max(0.0, q / 3), min(1.0, p))
-        q -= row[0]
-        p -= row[0]
-        row[1] = random.uniform(max(0.0, q / 2), min(row[0], p / 2))
-        q = q - 2 * row[1] + 3
-        p -= 2 * row[1]
-    values[-1, 1] = random.uniform(max(0.0, (p - 1) / 2), p / 3)
-    values[-1, 0] = p - 2 * values[-1, 1]
-    return values
+    return with_probabilities(random_transformations(random, count, low, high))
 
 
 def jittered(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt16
-from numpy.typing import NDArray
 
 from formulavision import Category, ConfigError, WalkedStreams
 from formulavision.rendering import python_random
+from formulavision.rendering.memory import scratch
 
 from . import published, shapes
 from .independent import frames, gray_levels
@@ -24,7 +23,6 @@ __all__ = [
     "draw_published_scene",
     "independent_contours",
     "published_contours",
-    "scratch",
 ]
 
 Contour = tuple[int, Int32[np.ndarray, "lines 2 vertices"], UInt8[np.ndarray, " lines"]]
@@ -196,16 +194,3 @@ def draw_published_scene(
         grays.append(levels)
         first += lines
     return DrawnScene(labels, sizes[1][labels], np.concatenate(grays))
-
-
-_buffers = threading.local()
-
-
-def scratch(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """Memory of this thread, zeros at first, which the next contour uses again: new pages cost more than drawing."""
-    length = int(np.prod(shape))
-    buffer = getattr(_buffers, name, None)
-    if buffer is None or len(buffer) < length or buffer.dtype != dtype:
-        buffer = np.zeros(length, dtype)
-        setattr(_buffers, name, buffer)
-    return buffer[:length].reshape(shape)

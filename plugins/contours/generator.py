@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
 from formulavision import Category, Generator
+from formulavision.rendering.memory import scratch
 
 from .independent import check_contour
 from .parameters import ContourParams
@@ -56,8 +57,6 @@ class ContourGenerator(Generator):
         out: UInt8[np.ndarray, "n size size channels"],
         masks: UInt8[np.ndarray, "n size size"] | None = None,
     ) -> None:
-        from .drawing import scratch
-
         odd, plane = (scratch(name, self.canvas.shape[:2], np.uint8) for name in ("odd", "plane"))
         for i, polygons, grays in self.contours(category, instances):
             image = out[i, :, :, 0] if self.canvas.channels == 1 else plane

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
 from formulavision import Category, ConfigError, Scene, WalkedStreams
+from formulavision.rendering.memory import scratch
 
 from .generator import ContourGenerator
 from .independent import CONTOUR_COLUMNS, SHAPE_COLUMNS, independent_contour, independent_shape
@@ -106,7 +107,7 @@ class SegRcdb(ContourGenerator):
         size = self.canvas.size
         image, object_map = np.empty((size, size), np.uint8), np.zeros((size, size), np.uint16)
         # Each line of the scene has a number: a pixel belongs to the last line, and with it to its object.
-        owners = drawing.scratch("owners", (size, size), np.int32)
+        owners = scratch("owners", (size, size), np.int32)
         owners[:] = 0
         if self.is_published:
             self._check_published(categories)

@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 from numpy.typing import NDArray
 
 from formulavision import Category, ConfigError, WalkedStreams
+from formulavision.rendering.memory import scratch
 
 from .generator import ContourGenerator
 from .independent import gray_levels
@@ -138,7 +139,7 @@ class VisualAtoms(ContourGenerator):
         return VisualAtomsRenderer(self.params, self.canvas.size, self.seed, self.uniforms, categories, device)
 
     def _independent(self, category: Category, instances: Int64[np.ndarray, " n"]) -> Iterator[Contour]:
-        from . import drawing, shapes
+        from . import shapes
         from .waves import wave_frames, wave_shifts
 
         size = self.canvas.size
@@ -150,14 +151,14 @@ class VisualAtoms(ContourGenerator):
         categories = np.repeat(category.parameters, len(instances), axis=0)
         frames, grays = wave_frames(self.params, size, categories, uniform[:, :2]), gray_levels(uniform[:, 2:])
         key = shapes.kernel_key(self.seed, b"inst")
-        polygons = drawing.scratch("polygons", (lines, 2, vertices), np.int32)
+        polygons = scratch("polygons", (lines, 2, vertices), np.int32)
         for i, instance in enumerate(instances.tolist()):
             counter = (instance & 0xFFFF_FFFF, category.index, instance >> 32)
             shapes.independent_wave_polygons(directions, shifts, frames[i], counter, key, polygons)
             yield i, polygons, grays[i]
 
     def _published(self, category: Category, instances: Int64[np.ndarray, " n"]) -> Iterator[Contour]:
-        from . import drawing, published_waves, shapes
+        from . import published_waves, shapes
         from .waves import half_sines, published_wave_polygons
 
         ranges, first = self.params.ranges(), category.index * self.params.published_instances
@@ -165,7 +166,7 @@ class VisualAtoms(ContourGenerator):
         vertices, lines, wave_1, wave_2 = parameters[[0, 1, 5, 6]].astype(int).tolist()
         directions, sines = shapes.angles(vertices), half_sines(vertices, wave_1, wave_2)
         scale = self.canvas.size / self.params.image_size
-        grays, polygons = np.empty(lines, np.uint8), drawing.scratch("polygons", (lines, 2, vertices), np.int32)
+        grays, polygons = np.empty(lines, np.uint8), scratch("polygons", (lines, 2, vertices), np.int32)
         none = np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 625), np.uint32)
         at, state, centre = -1, none[2], none[1]
         for i in np.argsort(instances, kind="stable"):

@@ -22,7 +22,7 @@ def random_transformations(stream: np.random.Generator, n: int, low: float, high
     Args:
         stream: of random numbers, is moved on.
         n: number of maps.
-        low, high: range of the sigma-factor, from 0 to 3 n.
+        low, high: range of the sigma-factor, from 0 to 3 n; where they are equal, no number is drawn for it.
 
     Returns:
         a to f of each map, e and f from -1 to 1.
@@ -32,7 +32,7 @@ def random_transformations(stream: np.random.Generator, n: int, low: float, high
         ((math.cos(angle) * x, -math.sin(angle) * y), (math.sin(angle) * x, math.cos(angle) * y))
         for angle, (x, y) in zip(stream.uniform(-math.pi, math.pi, 2 * n).tolist(), signs, strict=True)
     ]
-    values = _singular_values(stream, n, stream.uniform(low, high))
+    values = _singular_values(stream, n, stream.uniform(low, high) if low < high else low)
     offsets = stream.uniform(-1, 1, (n, 2)).tolist()
     maps = []
     for (s1, s2), u, v, offset in zip(values, turns[:n], turns[n:], offsets, strict=True):

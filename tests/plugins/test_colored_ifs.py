@@ -176,7 +176,7 @@ def program_of_scenes(
         if step < params.warm_up or (step - params.warm_up) % params.period == 0:
             label = added % len(categories)
             draws = compiled.random_sample(params.points)
-            counts = drawing.published_counts(categories[label].parameters, draws, drawing.WHOLE, size // 2)
+            counts = drawing.published_counts(categories[label].parameters, draws, drawing.WHOLE, size // 2).copy()
             pattern = host.randint(0, 2, 9, dtype=bool).astype(np.uint8).reshape(3, 3)
             entry = (label, counts, pattern, background_of(compiled, params, size))
             if len(cache) < params.cache:

@@ -66,6 +66,23 @@ CASES: dict[str, dict[str, Any]] = {
     "ifs, default, 256 x 256, 100,000 points": {
         "generator": {"name": "ifs", "dots": 100_000}, "categories": RUNS + 1,
     },
+    "ifs, 2D-OFDB, 362 x 362, 200,000 points": {
+        "generator": {
+            "name": "ifs", "search": "published", "max_transformations": 7, "weights": "table", "table_rows": 1,
+            "orbit": "published", "patches": "published", "flips": False,
+        },
+        "categories": RUNS + 1, "instances": 1, "canvas": {"size": SIZE}, "seed": 1,
+    },
+    "ifs, 1p-frac, 512 x 512, 100,000 points": {
+        "generator": {
+            "name": "ifs", "search": "one_base", "base_seed": 5, "perturbation": 0.1, "fill_rate": 0.05,
+            "orbit": "published", "dots": 100_000, "patches": "published", "flips": False,
+        },
+        "categories": RUNS + 1, "instances": 1, "canvas": {"size": 512},
+    },
+    "ifs, one base, 362 x 362, 200,000 points": {
+        "generator": {"name": "ifs", "search": "one_base"}, "categories": RUNS + 1, "canvas": {"size": SIZE},
+    },
     "bezier, 256 x 256, 8 cubic curves": {"generator": "bezier"},
     "perlin, 256 x 256, frequencies 10 and 10": {"generator": "perlin"},
     "rcdb, 512 x 512": {

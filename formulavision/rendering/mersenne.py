@@ -12,15 +12,22 @@ from numba import uint32, uint64
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["WORDS", "fractions", "next_words", "randint", "skip", "stream", "tempered", "uniform"]
+__all__ = ["WORDS", "fractions", "legacy_random", "next_words", "randint", "skip", "stream", "tempered", "uniform"]
 
 WORDS = 624
 """Number of words of the generator's state."""
 
 
+def legacy_random(seed: int) -> np.random.RandomState:
+    """``RandomState(seed)``, which itself would first ask the operating system for random numbers."""
+    random = np.random.RandomState(np.random.MT19937(0))
+    random.seed(seed)
+    return random
+
+
 def stream(seed: int) -> UInt32[np.ndarray, " 624"]:
     """The stream of ``RandomState(seed)``."""
-    words = np.random.RandomState(seed).get_state(legacy=False)["state"]["key"]
+    words = legacy_random(seed).get_state(legacy=False)["state"]["key"]
     next_words(words)
     return words
 

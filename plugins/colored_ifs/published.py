@@ -57,7 +57,7 @@ def numbers(state: UInt32[np.ndarray, " 624"], count: int) -> Float64[np.ndarray
 
 
 def _legacy(state: UInt32[np.ndarray, " 624"]) -> np.random.RandomState:
-    random = np.random.RandomState(0)
+    random = mersenne.legacy_random(0)
     random.set_state({"bit_generator": "MT19937", "state": {"key": state, "pos": 0}})
     return random
 

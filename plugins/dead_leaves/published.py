@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int16, UInt8, UInt32
 from numba import int64
 
-from formulavision.rendering import kernel, python_random
+from formulavision.rendering import kernel, mersenne, python_random
 
 from .opencv import fill_circle, fill_polygon
 
@@ -15,7 +15,7 @@ __all__ = ["draw", "numpy_seeded"]
 
 def numpy_seeded(seed: int) -> UInt32[np.ndarray, " 625"]:
     """The state of ``RandomState(seed)``: its values of ``random_sample`` are ``python_random.fraction`` of it."""
-    state = np.random.RandomState(seed).get_state(legacy=False)["state"]
+    state = mersenne.legacy_random(seed).get_state(legacy=False)["state"]
     return np.append(state["key"], np.uint32(state["pos"]))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64, UInt8, UInt16, UInt32
 from numpy.typing import NDArray
 
 from formulavision import Canvas, Category
-from formulavision.rendering import color, points
+from formulavision.rendering import color, mersenne, points
 
 from .orbits import in_fours, independent_orbit, published_orbit, select
 from .parameters import IfsParams
@@ -44,7 +44,7 @@ def palette(channels: int) -> UInt8[np.ndarray, "colors channels"]:
 
 def published_draws(dots: int) -> Float64[np.ndarray, " dots"]:
     """Random numbers by which the published orbit selects transformations, the same in all categories."""
-    return np.random.RandomState(100).random_sample(dots)
+    return mersenne.legacy_random(100).random_sample(dots)
 
 
 class FractalDrawing:

@@ -35,7 +35,7 @@ class Ifs(Generator):
     category_params = frozenset(
         {
             "search", "max_transformations", "fill_rate", "weights", "perturbation", "weight_interval", "table_rows",
-            "base", "base_seed", "base_transformations", "sigma", "fill_size", "fill_padding", "patches", "patch_seed",
+            "base", "base_seed", "base_transformations", "sigma",
         }
     )  # fmt: skip
 
@@ -50,8 +50,12 @@ class Ifs(Generator):
         elif params.weights == "table":
             self.table = weight_table(params.weight_interval)[: params.table_rows]
         if self.has_published_perturbations:
-            # A try takes a random number for each point.
-            self.category_params = type(self).category_params | {"dots", "patch"}
+            # Whether a try is taken depends on its image, and the random numbers of the next one on its points.
+            of_images = {"patches", "patch_seed", "patch", "dots", "fill_size", "fill_padding"}
+            self.category_params = type(self).category_params | of_images
+        elif params.search == "published":
+            # No weights are tested: 2D-OFDB shares the cached categories of FractalDB.
+            self.category_params = type(self).category_params - {"table_rows"}
         self._by_table = None if self.table is None else TableVariation(self.table, params.flips)
         self.variation: Variation = self._by_table or ContinuousVariation(
             self.uniforms, params.perturbation, params.flips

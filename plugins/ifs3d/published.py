@@ -45,7 +45,7 @@ def walk(state: UInt32[np.ndarray, " 624"], clouds: int) -> NDArray[Any]:
 def cloud_draws(state: UInt32[np.ndarray, " 624"], clouds: int) -> Float64[np.ndarray, " draws"]:
     """The random numbers of a cloud, ``clouds`` clouds behind a state, which is moved on behind them."""
     mersenne.skip(state, clouds * _WORDS)
-    random = np.random.RandomState(0)
+    random = mersenne.legacy_random(0)
     random.set_state({"bit_generator": "MT19937", "state": {"key": state, "pos": 0}})
     mersenne.skip(state, _WORDS)
     return random.random_sample(POINTS + 1)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from formulavision.rendering import mersenne
+
 from .clouds import POINTS, is_accepted, with_probabilities
 
 __all__ = ["independent_search", "published_search"]
@@ -31,7 +33,7 @@ def published_search(seed: int, max_transformations: int, variance: float) -> It
         max_transformations: largest number of transformations of a system.
         variance: least variance along every axis.
     """
-    random = np.random.RandomState(seed)
+    random = mersenne.legacy_random(seed)
     return _accepted(random, random.randint, max_transformations, variance, published=True)
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision import ConfigError, Drawer, Recipe, generate
-from formulavision.rendering import python_random
+from formulavision.recipes import categories
+from formulavision.rendering import mersenne, python_random
 
 OFDB: dict[str, Any] = {
     "search": "published", "max_transformations": 7, "weights": "table", "table_rows": 1, "orbit": "published",
@@ -280,6 +281,28 @@ def test_categories_of_a_file_have_no_published_patches_of_their_own(tmp_path: P
         Drawer(recipe(settings, systems(1, tmp_path), 64)).draw(0)
 
 
+def test_cached_categories_are_shared_by_what_does_not_change_them() -> None:
+    def cache(generator: dict[str, Any]) -> str:
+        return categories._cache_file(recipe(generator, 1, 64).build()).name
+
+    fractaldb = {"search": "published", "max_transformations": 7, "weights": "table", "orbit": "published"}
+    assert cache(OFDB) == cache({**OFDB, "patch_seed": 9, "dots": 1000}) == cache(fractaldb)
+    independent = {"search": "independent", "weights": "table"}
+    assert cache(independent) != cache({**independent, "table_rows": 1})
+    own = {"search": "one_base", "orbit": "published"}
+    assert cache(own) == cache({**own, "dots": 1000, "patch": "full"})
+    published: dict[str, Any] = {**own, "patches": "published"}
+    others: list[dict[str, Any]] = [
+        {},
+        {"patch_seed": 1},
+        {"dots": 1000},
+        {"patch": "full"},
+        {"fill_size": 64},
+        {"fill_padding": 5},
+    ]
+    assert len({cache(own), *(cache({**published, **other}) for other in others)}) == 7
+
+
 # Our own ways --------------------------------------------------------------------------------------------------------
 
 
@@ -339,3 +362,14 @@ def test_maps_by_singular_values_expand_no_distance(maps: int, fill_rate: float)
         assert (5 + n) / 2 - 1e-12 <= (values @ [1, 2]).sum() <= (6 + n) / 2 + 1e-12
     assert {len(category.parameters) for category in found} >= {2, 3, 4}
     assert max(len(category.parameters) for category in found) <= maps
+
+
+def test_published_sets_ask_the_operating_system_for_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy's ``RandomState(seed)`` does so before it takes the seed; ``plugins check`` refuses that."""
+    monkeypatch.setattr("random._urandom", None)
+    with pytest.raises(TypeError):
+        np.random.RandomState(100)
+    expected = [0.5434049417909654, 0.27836938509379616, 0.4245175907491331]
+    assert mersenne.legacy_random(100).random_sample(3).tolist() == expected
+    settings = {"search": "one_base", "orbit": "published", "patches": "published", "dots": 1000, "fill_rate": 0.01}
+    assert Drawer(recipe(settings, 1, 64)).draw(0)[0].any()

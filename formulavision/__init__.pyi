@@ -23,6 +23,7 @@ from .data.labels import label_noise as label_noise
 from .data.loading import ImageDataset as ImageDataset
 from .evaluation import ClassDifference as ClassDifference
 from .evaluation import Evaluation as Evaluation
+from .evaluation import FormulaScore as FormulaScore
 from .evaluation import Probe as Probe
 from .evaluation import evaluate as evaluate
 from .evaluation import first_layer_filters as first_layer_filters
@@ -31,6 +32,8 @@ from .evaluation import grad_cam_sheet as grad_cam_sheet
 from .evaluation import per_class_difference as per_class_difference
 from .evaluation import prediction_sheet as prediction_sheet
 from .evaluation import probe as probe
+from .evaluation import score as score
+from .evaluation import score_sheet as score_sheet
 from .evaluation.metrics import Metrics as Metrics
 from .generators.contract import Canvas as Canvas
 from .generators.contract import Category as Category

@@ -8,3 +8,6 @@ from .predicted_masks import prediction_sheet as prediction_sheet
 from .probes import Probe as Probe
 from .probes import probe as probe
 from .results import Evaluation as Evaluation
+from .scoring import FormulaScore as FormulaScore
+from .scoring import score as score
+from .scoring import score_sheet as score_sheet

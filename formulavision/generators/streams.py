@@ -39,6 +39,8 @@ class Stream(enum.IntEnum):
     """Seed of the global random numbers that a user's transform of a training image draws: (epoch, index)."""
     SCENE = 9
     """Composition of a scene: its number of objects and its background, (scene), and its objects, (scene, 1)."""
+    SCORED = 12
+    """Choice of the images that ``score`` measures: (category)."""
 
     # These share numbers with uses above, because they had a list of their own: new numbers would choose other images.
     FEW_SHOT = 0

@@ -297,7 +297,7 @@ def test_looking_imports_neither_torch_nor_numba(arguments: list[str]) -> None:
     "command",
     [
         *("generate", "categories", "preview", "verify", "export-data", "pretrain", "finetune"),
-        *("evaluate", "probe", "filters", "grad-cam", "per-class"),
+        *("evaluate", "probe", "filters", "grad-cam", "per-class", "score"),
     ],
 )
 def test_help_explains_every_option_and_shows_an_example(command: str) -> None:

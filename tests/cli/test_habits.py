@@ -22,7 +22,7 @@ from formulavision.util.shipped import shipped_configs
 
 COMMANDS = ("generate", "categories", "preview", "verify", "export-data", "bench", "plugins", "configs", "pretrain",
             "finetune", "export", "evaluate", "probe", "filters", "grad-cam", "per-class", "compare",
-            "report")  # fmt: skip
+            "report", "score")  # fmt: skip
 TINY = ["--categories", "3", "--instances", "4", "--size", "32"]
 CONFIGS = Path(__file__).parents[2] / "configs"
 

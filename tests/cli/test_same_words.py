@@ -19,6 +19,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "bench": fv.bench, "pretrain": fv.pretrain, "finetune": fv.finetune, "export": fv.export_model,
     "evaluate": fv.evaluate, "probe": fv.probe, "filters": fv.first_layer_filters, "grad-cam": fv.grad_cam_sheet,
     "per-class": fv.per_class_difference, "compare": fv.compare, "report": fv.report, "export-data": fv.export_data,
+    "score": fv.score,
 }  # fmt: skip
 """The function of each command."""
 
@@ -43,6 +44,8 @@ ONLY_COMMANDS: dict[str, dict[str, str]] = {
     "per-class": dict.fromkeys(("out", "overwrite"), "the function returns the table"),
     "compare": {"downstream": "makes the configuration", "minutes": "makes the configuration"},
     "report": {"runs": "folders"},
+    "score": {"names": "of recipes and stores: the command takes several"}
+    | dict.fromkeys(("out", "csv", "overwrite"), "the command writes what the functions return"),
 }  # fmt: skip
 """Options that no parameter has the name of: of all commands and of each, with the reason."""
 

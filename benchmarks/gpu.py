@@ -126,7 +126,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="width and height of the canvas")
     parser.add_argument("--dots", type=int, default=200_000, help="points of a fractal")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--categories", type=int, default=1000, help="of fractals")
+    parser.add_argument("--categories", type=int, default=1000, help="of fractals, of leaves")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement; a model has eleven")
     parser.add_argument("--models", nargs="*", default=["resnet50", "vit_tiny_patch16_224"])
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
@@ -261,7 +261,7 @@ def _works(options: argparse.Namespace) -> list[Work]:
 
     def work(title: str, name: str, chosen: Callable[[int], bool] = lambda label: True, **settings: Any) -> Work:
         generator = {"name": name, **settings}
-        count = {"categories": options.categories} if name == "ifs" else {}
+        count = {"categories": options.categories} if name in ("ifs", "dead-leaves") else {}
         recipe = Recipe.from_dict({"generator": generator, "canvas": canvas, **count})
         goal = GOALS.get(name) if title == name else None
         labels = np.array([label for label in range(recipe.num_categories) if chosen(label)])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from formulavision import Canvas, Category, ConfigError, Generator
 
@@ -115,13 +116,19 @@ class DeadLeaves(Generator):
 
         size = self.canvas.size
         table = leaves.category_table(self.params, np.array(category.parameters[0]))
-        radii, around = leaves.radii_in_pixels(self.params, size), leaves.directions()
+        radii, around, key = self._radii, leaves.directions(), leaves.leaf_key(self.seed)
         colors = np.zeros((self.params.leaves + 1, 3), np.uint8)
         for image, instance in zip(out, instances.tolist(), strict=True):
             owners = np.zeros(size * size + leaves.STEP, np.int16)
             counter = (instance & 0xFFFF_FFFF, category.index, instance >> 32)
-            leaves.draw_leaves(counter, leaves.leaf_key(self.seed), table, radii, around, owners, colors, size)
+            leaves.draw_leaves(counter, key, table, radii, around, owners, colors, size)
             leaves.paint(owners, colors, image)
+
+    @functools.cached_property
+    def _radii(self) -> Float32[np.ndarray, " 256"]:
+        from .leaves import radii_in_pixels
+
+        return radii_in_pixels(self.params, self.canvas.size)
 
     def _draw_published(
         self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]

@@ -13,11 +13,11 @@ DIGESTS = Path(__file__).parent / "digests"
 QUICK: dict[str, dict[str, Any]] = {
     "bezier": {},
     "colored-ifs": {"points": 1000},
-    "dead-leaves": {"radius_min": 0.1},
+    "dead-leaves": {"radius_min": 0.4, "leaves": 50},
     "diamond-square": {},
     "ifs": {"dots": 1000},
     "ifs3d": {},
-    "mandelbulb": {"antialiasing": 1, "iterations": 4, "power_min": 8},
+    "mandelbulb": {"antialiasing": 1, "iterations": 2, "power_min": 8},
     "moire": {},
     "perlin": {},
     "rcdb": {"lines_max": 20, "vertices_max": 30},

@@ -168,15 +168,19 @@ def _bound_side(
 
 @kernel
 def _find_free(owners: Int16[np.ndarray, " pixels"], size: int, free: Float32[np.ndarray, "2 size"]) -> bool:
-    """Find the first and the last column of each row that no leaf covers yet, and tell whether there is any."""
+    """Move to the first and the last column of each row that no leaf covers yet, and tell whether there is any.
+
+    Of a full row the first is behind the last.
+    """
     found = False
     for row in range(size):
-        first, last = size, -1
-        for column in range(int64(free[0, row]), int64(free[1, row]) + 1):
-            if owners[uint64(row * size + column)] == 0:
-                first, last = min(first, column), column
+        first, last = int64(free[0, row]), int64(free[1, row])
+        while first <= last and owners[uint64(row * size + first)] != 0:
+            first += 1
+        while first < last and owners[uint64(row * size + last)] != 0:
+            last -= 1
         free[0, row], free[1, row] = first, last
-        found |= last >= 0
+        found |= first <= last
     return found
 
 
@@ -184,7 +188,7 @@ def _find_free(owners: Int16[np.ndarray, " pixels"], size: int, free: Float32[np
 def _covers_free(free: Float32[np.ndarray, "2 size"], x: F32, radius: F32, top: int, bottom: int) -> bool:
     """Whether there may be free pixels within a radius of a column, in rows."""
     for row in range(uint64(top), uint64(bottom + 1)):
-        if free[0, row] <= x + radius and free[1, row] >= x - radius:
+        if max(free[0, row], x - radius) <= min(free[1, row], x + radius):
             return True
     return False
 

@@ -289,7 +289,12 @@ class Generator:
         return self.stream(category.index, instance, 1)
 
     def uniforms(
-        self, categories: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"], counts: ArrayLike
+        self,
+        categories: Int64[np.ndarray, " n"],
+        instances: Int64[np.ndarray, " n"],
+        counts: ArrayLike,
+        *,
+        last: int = 1,
     ) -> Float64[np.ndarray, " numbers"]:
         """The first random numbers of many instances, each ``self.random(category, instance).random(count)``.
 
@@ -297,13 +302,14 @@ class Generator:
             categories: the index of each instance's category (``Category.index``).
             instances: the number of each instance.
             counts: how many random numbers of each instance, int64 [n], or one number for all.
+            last: the last integer of the streams' keys: 1 for those of ``random``, others for ``stream``.
 
         Returns:
             The random numbers from 0 to below 1, instance after instance.
         """
         from formulavision.rendering.random import uniform_streams
 
-        counters = np.stack([categories, instances, np.ones_like(instances)], axis=1)
+        counters = np.stack([categories, instances, np.full_like(instances, last)], axis=1)
         return uniform_streams((self.seed, generator_key(self.name)), counters, counts)
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[Any]]:

@@ -14,7 +14,7 @@ from numba import uint64
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["camera", "draw_points", "perspective"]
+__all__ = ["camera", "combined", "draw_points", "perspective"]
 
 _BLOCK = 1024
 
@@ -47,11 +47,21 @@ def camera(toward: Float64[np.ndarray, " 3"], distance: float) -> Float32[np.nda
     return matrix.astype(np.float32)
 
 
+def combined(view: Float32[np.ndarray, "4 4"], projection: Float32[np.ndarray, "4 4"]) -> Float32[np.ndarray, "4 4"]:
+    """The product of a projection and a view, in OpenGL's order of operations.
+
+    Args:
+        view: from ``camera``.
+        projection: from ``perspective``.
+    """
+    p, v = projection[:, :, None], view
+    return (p[:, 0] * v[0] + p[:, 1] * v[1] + p[:, 2] * v[2]) + p[:, 3] * v[3]
+
+
 @kernel(error_model="numpy")
 def draw_points(
     points: Float32[np.ndarray, "3 points"],
-    view: Float32[np.ndarray, "4 4"],
-    projection: Float32[np.ndarray, "4 4"],
+    matrix: Float32[np.ndarray, "4 4"],
     value: int,
     image: UInt8[np.ndarray, "size size"],
 ) -> None:
@@ -59,18 +69,11 @@ def draw_points(
 
     Args:
         points: x, y and z.
-        view: from ``camera``.
-        projection: from ``perspective``.
+        matrix: from ``combined``.
         value: of the pixels.
         image: is drawn on; its first row is the bottom of the view.
     """
     size = image.shape[0]
-    matrix = np.empty((4, 4), np.float32)
-    for i in range(4):
-        for j in range(4):
-            matrix[i, j] = (
-                projection[i, 0] * view[0, j] + projection[i, 1] * view[1, j] + projection[i, 2] * view[2, j]
-            ) + projection[i, 3] * view[3, j]
     half, side, parts, one = np.float32(size / 2), np.float32(size), np.float32(256), np.float32(1)
     a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
     e, f, g, h = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
@@ -13,6 +13,11 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from formulavision import Category, ConfigError, Generator, WalkedStreams
 
 from .parameters import Ifs3dParams
+
+if TYPE_CHECKING:
+    import torch
+
+    from formulavision import DeviceRenderer
 
 __all__ = ["Ifs3d", "in_ring"]
 
@@ -24,6 +29,8 @@ _WHITE = 255
 _MOST_TRANSFORMATIONS = 254
 _LARGEST = 1_000_000
 """Largest magnitude of a coefficient in a category from a file."""
+_DRAWS = 2
+"""The last integer of the key of a cloud's random numbers."""
 _STRETCH = 5800
 """Number of clouds of a stretch of the published stream."""
 
@@ -100,20 +107,39 @@ class Ifs3d(Generator):
     def render_batch(
         self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
     ) -> None:
-        from formulavision.rendering.points_3d import camera, draw_points, perspective
+        from formulavision.rendering.points_3d import draw_points
 
-        projection = perspective(_ANGLE, _NEAR, _FAR)
-        cloud, points = -1, np.empty((3, 0), np.float32)
-        for i in np.argsort(instances, kind="stable"):
-            number, view = divmod(int(instances[i]), _VIEWS)
-            if number != cloud:
-                cloud, points = number, self.cloud(category, number)
-                turns = self._turns(category, number)
+        numbers, views = np.divmod(instances, _VIEWS)
+        for number in np.unique(numbers).tolist():
+            own = np.flatnonzero(numbers == number)
+            points = self.cloud(category, number)
+            for i, matrix in zip(own, self.matrices(category, number, views[own].tolist()), strict=True):
+                plane = out[i, :, :, 0] if self.canvas.channels == 1 else np.zeros(out.shape[1:3], np.uint8)
+                draw_points(points, matrix, _WHITE, plane)
+                if self.canvas.channels == 3:
+                    out[i] = plane[:, :, None]
+
+    def matrices(self, category: Category, number: int, views: Sequence[int]) -> Float32[np.ndarray, "n 4 4"]:
+        """What the cameras of some views of a cloud make of a point, for ``rendering.points_3d``."""
+        from formulavision.rendering.points_3d import camera, combined, perspective
+
+        projection, turns = perspective(_ANGLE, _NEAR, _FAR), self._turns(category, number)
+        matrices = np.empty((len(views), 4, 4), np.float32)
+        for matrix, view in zip(matrices, views, strict=True):
             toward = self.random_direction(category, number, view) if turns is None else in_ring(view, turns[view])
-            plane = out[i, :, :, 0] if self.canvas.channels == 1 else np.zeros(out.shape[1:3], np.uint8)
-            draw_points(points, camera(toward, _DISTANCE), projection, _WHITE, plane)
-            if self.canvas.channels == 3:
-                out[i] = plane[:, :, None]
+            matrix[:] = combined(camera(toward, _DISTANCE), projection)
+        return matrices
+
+    def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.triton_support import runs_on
+
+        if self.is_published or not runs_on(device):
+            return None
+        from .drawing_on_device import Ifs3dRenderer
+
+        draws = functools.partial(self.uniforms, last=_DRAWS)
+        table = self._table[: self.params.clouds]
+        return Ifs3dRenderer(_VIEWS, _WHITE, table, draws, self.matrices, categories, device)
 
     def cloud(self, category: Category, number: int) -> Float32[np.ndarray, "3 points"]:
         """The points of a cloud of a category, from about -1 to 1; none where the orbit diverges."""
@@ -134,7 +160,7 @@ class Ifs3d(Generator):
         from . import clouds, published
 
         if not self.is_published:
-            return self.stream(category.index, number, 2).random(clouds.POINTS + 1)
+            return self.stream(category.index, number, _DRAWS).random(clouds.POINTS + 1)
         image = category.index * self.params.clouds + number
         checkpoint = self._streams.checkpoint(image)
         return published.cloud_draws(checkpoint["state"].copy(), image - int(checkpoint["image"]))

@@ -58,6 +58,9 @@ def golden(shared_data: Path) -> tuple[Path, dict[str, Any]]:
     return folder, json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
+PROJECTION = points_3d.perspective(45, 1, 100)
+
+
 @pytest.fixture(scope="module")
 def drawer() -> Drawer:
     return Drawer(recipe(categories=6, instances=1740, **GOLDEN))
@@ -72,7 +75,7 @@ def view_of(drawer: Drawer, category: int, row: int, view: int, place: int) -> N
     """A view as the program rendered it for the goldens: the cloud is number ``place`` of those that were there."""
     image = np.zeros((SIZE, SIZE), np.uint8)
     camera = points_3d.camera(in_ring(view, published.turns(7, place)[view]), 4.0)
-    points_3d.draw_points(cloud_of(drawer, category, row), camera, points_3d.perspective(45, 1, 100), 255, image)
+    points_3d.draw_points(cloud_of(drawer, category, row), points_3d.combined(camera, PROJECTION), 255, image)
     return np.repeat(image[:, :, None], 3, axis=2)
 
 
@@ -155,7 +158,7 @@ def test_pixels_are_those_of_the_formula_but_for_rounding() -> None:
     x, y, z = points = random.uniform(-1, 1, (3, 400))
     phi = 1.234
     camera = points_3d.camera(np.array([np.cos(phi), 0, -np.sin(phi)]), 4.0)
-    points_3d.draw_points(points.astype(np.float32), camera, points_3d.perspective(45, 1, 100), 9, image)
+    points_3d.draw_points(points.astype(np.float32), points_3d.combined(camera, PROJECTION), 9, image)
     depth, cotangent = 4 + np.cos(phi) * x - np.sin(phi) * z, 1 / np.tan(np.pi / 8)
     middle = SIZE / 2
     columns = middle + middle * cotangent * (np.sin(phi) * x + np.cos(phi) * z) / depth
@@ -167,9 +170,9 @@ def test_pixels_are_those_of_the_formula_but_for_rounding() -> None:
 
 
 def test_points_outside_of_the_image_and_behind_the_camera_are_left_out() -> None:
-    image, projection = np.zeros((8, 8), np.uint8), points_3d.perspective(45, 1, 100)
+    image = np.zeros((8, 8), np.uint8)
     far = np.array([[9, 0, 0, np.nan], [0, -9, 0, 0], [0, 0, 9, 0]], np.float32)
-    points_3d.draw_points(far, points_3d.camera(np.array([0.0, 0, -1]), 4.0), projection, 1, image)
+    points_3d.draw_points(far, points_3d.combined(points_3d.camera(np.array([0.0, 0, -1]), 4.0), PROJECTION), 1, image)
     assert not image.any()
 
 

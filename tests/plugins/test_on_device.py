@@ -15,6 +15,7 @@ import pytest
 import torch
 from cases import slow
 from draw_both import draw_both, draw_scenes_both
+from formulavision_plugins.ifs3d import clouds
 from numpy.typing import NDArray
 
 from formulavision import Category, Drawer, Recipe
@@ -318,6 +319,38 @@ def test_dead_leaves_are_the_same(device: torch.device, changes: list[str]) -> N
 def test_published_leaves_are_drawn_on_the_cpu(device: torch.device) -> None:
     data = {"generator": {"name": "dead-leaves", "random": "published"}, "canvas": {"size": 32}}
     assert not DeviceDrawer(Drawer(Recipe.from_dict(data)), device).native
+
+
+# Clouds of points ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["canvas.size=40"],
+        if_compiled(["generator.views=random", "canvas.size=33", "canvas.channels=3", "seed=4294967301"]),
+        *slow(["generator.clouds=3", "generator.max_transformations=12"]),
+    ],
+    ids=" ".join,
+)
+def test_views_of_clouds_are_the_same(
+    device: torch.device, changes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"generator": {"name": "ifs3d"}, "categories": 4, "canvas": {"size": 40, "padding": 0}}
+    drawer = Drawer(Recipe.from_dict(data, changes))
+    # The clouds of a category that diverges are empty.
+    wild = np.column_stack([1e6 * np.ones((2, 12)), [0.5, 0.5]])
+    categories = [*drawer.categories[:2], Category(2, "wild", wild), drawer.categories[3]]
+    drawer = Drawer(drawer.recipe, categories=categories)
+    on_device = DeviceDrawer(drawer, device)
+    assert on_device.native
+    monkeypatch.setattr(clouds, "POINTS", 150)
+    labels = np.array([0, 3, 0, 1, 2, 3, 0])
+    instances = np.array([5, 13, 17, 2**33, 3, 12 * 145 + 1, 5])
+    with np.errstate(all="ignore"):
+        images = drawer.draw_instances(labels, instances)
+        assert np.array_equal(images, on_device.draw_instances(labels, instances).cpu().numpy())
+    assert [bool(image.any()) for image in images] == [True, True, True, True, False, True, True]
 
 
 # What is drawn on the CPU all the same ------------------------------------------------------------------------------

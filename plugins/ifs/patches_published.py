@@ -2,7 +2,7 @@
 
 The program of 2D-OFDB (Nakamura et al., ICCV 2023) draws the only images of all categories from one stream. A fractal
 that diverges takes fewer numbers there, one for each point before that; here each takes ``dots``, since an image is
-drawn without the categories before it. With a multiplied by 0.2, none of the first 100 published categories diverges.
+drawn without the categories before it. Of the 1,000 published categories with a times 0.2 one diverges, 203.
 """
 
 from __future__ import annotations

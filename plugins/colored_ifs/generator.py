@@ -86,6 +86,9 @@ class ColoredIfs(Generator):
             pixels.blur(image, sigma)
         return image, mask
 
+    def max_scenes(self) -> int | None:
+        return self.params.published_images if self.is_published else None
+
     def scene(self, categories: Sequence[Category], index: int) -> Scene:
         from . import drawing, pixels
 

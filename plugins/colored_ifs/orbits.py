@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from formulavision_plugins.ifs.orbits import CHAINS, eight_steps
-from jaxtyping import Float32, Float64, Int32, UInt32
+from jaxtyping import Float, Float32, Float64, Int32, UInt32
 from numba import uint32, uint64
 
 from formulavision.rendering import kernel
@@ -47,9 +47,24 @@ def published_points(
 
 
 @kernel
+def _widen(
+    values: Float[np.ndarray, " values"], low: Float[np.ndarray, " chains"], high: Float[np.ndarray, " chains"]
+) -> None:
+    """Running bounds of many lanes, which the compiler turns into vector instructions; NaN is in no bounds."""
+    for start in range(0, len(values), CHAINS):
+        for i in range(min(CHAINS, len(values) - start)):
+            value = values[start + i]
+            low[i] = value if value < low[i] else low[i]
+            high[i] = value if value > high[i] else high[i]
+
+
+@kernel
 def box_of(points: Float64[np.ndarray, "2 points"]) -> Region:
     """The bounding box of points."""
-    return points[0].min(), points[1].min(), points[0].max(), points[1].max()
+    lows, highs = np.full((2, CHAINS), np.inf), np.full((2, CHAINS), -np.inf)
+    for axis in range(2):
+        _widen(points[axis], lows[axis], highs[axis])
+    return lows[0].min(), lows[1].min(), highs[0].max(), highs[1].max()
 
 
 @kernel
@@ -95,15 +110,3 @@ def count_independent(
                 _widen(block_y[:length], lows[1], highs[1])
         box = float(lows[0].min()), float(lows[1].min()), float(highs[0].max()), float(highs[1].max())
         region = windowed(box, window)
-
-
-@kernel
-def _widen(
-    values: Float32[np.ndarray, " values"], low: Float32[np.ndarray, " chains"], high: Float32[np.ndarray, " chains"]
-) -> None:
-    """Running bounds of many lanes, which the compiler turns into vector instructions; NaN is in no bounds."""
-    for start in range(0, len(values), CHAINS):
-        for i in range(min(CHAINS, len(values) - start)):
-            value = values[start + i]
-            low[i] = value if value < low[i] else low[i]
-            high[i] = value if value > high[i] else high[i]

@@ -46,8 +46,8 @@ class DiamondSquareParams(SourceParams):
 
 class ColoredIfsParams(SourceParams):
     published_only = (
-        "published_instances", "cache", "period", "warm_up", "generator_seed", "numba_seed", "color_seed", "host_seed",
-        "decay_seed",
+        "published_instances", "published_images", "cache", "period", "warm_up", "generator_seed", "numba_seed",
+        "color_seed", "host_seed", "decay_seed",
     )  # fmt: skip
 
     maps_min: int = Field(
@@ -124,6 +124,13 @@ class ColoredIfsParams(SourceParams):
         le=1_000_000,
         description="number of images a category of the published set",
         json_schema_extra={"unit": "images"},
+    )
+    published_images: int = Field(
+        1_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="number of scenes of the published set: one depends on the random numbers of all before it",
+        json_schema_extra={"unit": "scenes", "neutral": 1_000_000},
     )
     cache: int = Field(
         512,

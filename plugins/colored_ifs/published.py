@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt8, UInt32
+from jaxtyping import Float64, Int32, UInt8, UInt32
 from numpy.typing import NDArray
 
 from formulavision import Category, WalkedStreams
@@ -179,6 +179,10 @@ class PublishedSource:
         self.size = size
         self.version = version
         self._held: dict[tuple[int, bytes], WalkedStreams] = {}
+        self._fractals: dict[tuple[int, bytes], tuple[Int32[np.ndarray, "b b"], UInt8[np.ndarray, "3 3"]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fractals": {}}
 
     def instance(self, category: Category, instance: int) -> tuple[Fractal, Background | None, float]:
         """An instance: its fractal, its background, and sigma of its blur."""
@@ -200,13 +204,28 @@ class PublishedSource:
         choices = streams.choose_scene()
         objects = []
         for chosen in choices.objects:
-            label, before = chosen.fractal % len(categories), self._at_fractal(chosen.fractal)
-            counts = published_counts(categories[label].parameters, before.points(), WHOLE, self.size // 2)
-            fractal = Fractal(spread_counts(counts, before.pattern(), chosen.flips), streams.color())
+            label = chosen.fractal % len(categories)
+            counts, pattern = self._cached(chosen.fractal, categories[label].parameters)
+            fractal = Fractal(spread_counts(counts, pattern, chosen.flips), streams.color())
             objects.append(SceneObject(label, fractal, chosen.side, chosen.row, chosen.column))
         before = self._at_fractal(choices.background)
         mersenne.skip(before.numba, 2 * self.params.points)
         return objects, self._background(before), choices.sigma
+
+    def _cached(
+        self, fractal: int, system: Float64[np.ndarray, "n 7"]
+    ) -> tuple[Int32[np.ndarray, "bordered bordered"], UInt8[np.ndarray, "3 3"]]:
+        """Counts and patch of a fractal in the program's cache; as many as it has are kept, for the next scenes."""
+        key = (fractal, system.tobytes())
+        found = self._fractals.get(key)
+        if found is None:
+            streams = self._at_fractal(fractal)
+            counts = published_counts(system, streams.points(), WHOLE, self.size // 2).copy()
+            found = counts, streams.pattern()
+            if len(self._fractals) >= self.params.cache:
+                self._fractals.clear()
+            self._fractals[key] = found
+        return found
 
     def _background(self, streams: Streams) -> Background | None:
         if not self.params.background:
@@ -249,14 +268,14 @@ class PublishedSource:
                 streams=1,
                 length=2**40,
                 stretch=_STRETCH,
-                start=lambda stream: start(self.params, max(category, 0)),
+                start=functools.partial(_start, self.params, max(category, 0)),
                 walk=functools.partial(_walk, self.params, self.size, system),
             )
         return self._held[key]
 
 
-def start(params: ColoredIfsParams, ahead: int) -> NDArray[Any]:
-    """The streams at their beginning, with all seeds raised by ``ahead``."""
+def _start(params: ColoredIfsParams, ahead: int, stream: int) -> NDArray[Any]:
+    """The streams at their beginning, with all seeds raised by ``ahead``; their number is always 0."""
     state = np.zeros((), _STATE)
     state["numba"] = mersenne.stream((params.numba_seed + ahead) % 2**32)
     state["host"] = mersenne.stream((params.host_seed + ahead) % 2**32)

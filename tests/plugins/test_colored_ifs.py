@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,14 @@ def test_later_scenes_go_on_in_the_streams_and_share_a_cache(settings: dict[str,
         scene = drawer.draw_scenes([number])[0]
         assert np.array_equal(scene.image, expected[number][0])
         assert scene.categories.tolist() == expected[number][1]
+
+
+@pytest.mark.parametrize("random", ["independent", "published"])
+def test_other_processes_get_a_drawer_that_has_drawn(random: str) -> None:
+    drawer = Drawer(recipe({"size": 32}, images=9, random=random))
+    expected = drawer.draw_scenes([5])[0].image
+    drawer.generator.render(drawer.categories[1], 3)
+    assert np.array_equal(pickle.loads(pickle.dumps(drawer)).draw_scenes([5])[0].image, expected)
 
 
 def test_colors_of_a_seed_of_their_own_go_on_from_image_to_image() -> None:
@@ -457,6 +466,8 @@ def test_systems_that_diverge_leave_the_background(tmp_path: Path) -> None:
         ({"sigma_factor": 6}, "sigma_factor"),
         ({"jitter": "sval"}, "jitter"),
         ({"random": "published", "published_instances": 39}, "39"),
+        ({"random": "published", "published_images": 39, "images": 40}, "has 39 scenes here"),
+        ({"published_images": 39}, "published_images: has an effect with random: published only"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:

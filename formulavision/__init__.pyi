@@ -22,10 +22,12 @@ from .data.labels import LabelSettings as LabelSettings
 from .data.labels import label_noise as label_noise
 from .data.loading import ImageDataset as ImageDataset
 from .evaluation import ClassDifference as ClassDifference
+from .evaluation import CorruptionEvaluation as CorruptionEvaluation
 from .evaluation import Evaluation as Evaluation
 from .evaluation import FormulaScore as FormulaScore
 from .evaluation import Probe as Probe
 from .evaluation import evaluate as evaluate
+from .evaluation import evaluate_corrupted as evaluate_corrupted
 from .evaluation import first_layer_filters as first_layer_filters
 from .evaluation import grad_cam as grad_cam
 from .evaluation import grad_cam_sheet as grad_cam_sheet

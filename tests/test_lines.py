@@ -18,8 +18,8 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_300,
     "comparison": 3_300,
-    "data": 2_750,
-    "evaluation": 1_450,
+    "data": 2_850,
+    "evaluation": 1_600,
     "formulavision": 150,
     "generators": 750,
     "plugins": 6_450,

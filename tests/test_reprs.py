@@ -55,6 +55,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         fv.Metrics(**metrics), fv.Evaluation(**tested), fv.LabelSettings(noise=0.25), fv.DownstreamSettings(**digits),
         fv.Probe(**tested, method="knn", train_images=4, draws=[0.5], spread=None, penalty=None),
         fv.FormulaScore("perlin", 2, 4, 0.5, None, 0.5, -2.0, 0.0, 6.5),
+        fv.CorruptionEvaluation({"fog": [0.5] * 5}, {"fog": [0.1] * 5}, ["fog"], False, 4, 1.0, root),
         fv.ClassDifference("a", 4, 0.5, 0.25, 0.25, 0.5), fv.TrainSettings(epochs=3), fv.verify(store),
         fv.bench(RECIPE, seconds=0.001), fv.Loaded(["a"], [], [], []),
         drawer.recipe.all_parts[0], fv.SceneSettings(objects=(2, 3)),

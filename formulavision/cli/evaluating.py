@@ -36,8 +36,15 @@ def evaluate(checkpoint: Run, downstream: o.Downstream, out: Out = None, setting
     several labels per image (Pascal VOC): mean average precision.
 
     formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
+
+    On corrupted images: formulavision evaluate --checkpoint runs/ft --downstream corrupted:/path/to/CIFAR-10-C
     """
     chosen = only_downstream(downstream, settings)
+    if chosen.kind == "corrupted":
+        from formulavision.evaluation import evaluate_corrupted
+
+        evaluate_corrupted(checkpoint, chosen, out=out)
+        return
     from formulavision.evaluation import evaluate as run
 
     run(checkpoint, chosen, out=out)

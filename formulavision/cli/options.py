@@ -42,7 +42,8 @@ _DOWNSTREAM = typer.Option(
     "--downstream",
     help="A folder of images (PATH), imagenet:PATH, cifar10, cifar100, places365, voc2012, omniglot (or KIND:PATH, "
     "where it is), digits, or another of torchvision's: flowers102, food101, ...; for segmentation a folder with "
-    "images/ and masks/ (PATH), voc2012-masks, oxfordiiitpet-masks, ade20k:PATH, cityscapes:PATH",
+    "images/ and masks/ (PATH), voc2012-masks, oxfordiiitpet-masks, ade20k:PATH, cityscapes:PATH; "
+    "for evaluate also corrupted:PATH (CIFAR-10-C, ImageNet-C)",
     show_default=False,
 )
 Downstream = Annotated[str, _DOWNSTREAM]

@@ -1,3 +1,5 @@
+from .corruptions import CorruptionEvaluation as CorruptionEvaluation
+from .corruptions import evaluate_corrupted as evaluate_corrupted
 from .evaluating import evaluate as evaluate
 from .filters import first_layer_filters as first_layer_filters
 from .gradcam import grad_cam as grad_cam

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from formulavision.util.errors import CheckpointError
 _LOGITS = 1 << 27
 """Largest number of logits of a batch of masks: half a gigabyte."""
 
-__all__ = ["build_finetuned", "check_classes", "evaluate", "open_finetuned"]
+__all__ = ["build_finetuned", "check_class_names", "check_classes", "evaluate", "open_finetuned"]
 
 
 def evaluate(
@@ -125,16 +126,26 @@ def check_classes(run: Run, opened: Downstream) -> None:
     if (run.target == "semantic") != (opened.target == "semantic"):
         ours, theirs = ("masks", "no masks") if run.target == "semantic" else ("no masks", "masks")
         raise CheckpointError(f"{run.folder}: has learned {ours}, {opened.name} has {theirs}: fine-tune on it first")
+    check_class_names(run, opened.name, opened.classes, "fine-tune on it first")
+
+
+def check_class_names(run: Run, name: str, classes: Sequence[str], remedy: str) -> None:
+    """Refuse a run with other classes than a dataset's.
+
+    Args:
+        name, classes: of the dataset.
+        remedy: the end of the message.
+
+    Raises:
+        CheckpointError: names the first class that differs.
+    """
     trained = run.classes
-    if len(trained) != opened.num_classes:
-        raise CheckpointError(
-            f"{run.folder}: has {len(trained)} classes, {opened.name} has {opened.num_classes}: fine-tune on it first"
-        )
-    for ours, theirs in zip(trained, opened.classes, strict=True):
+    if len(trained) != len(classes):
+        raise CheckpointError(f"{run.folder}: has {len(trained)} classes, {name} has {len(classes)}: {remedy}")
+    for ours, theirs in zip(trained, classes, strict=True):
         if ours != theirs:
             raise CheckpointError(
-                f"{run.folder}: has other classes than {opened.name} ('{ours}' where that has '{theirs}'): "
-                "fine-tune on it first"
+                f"{run.folder}: has other classes than {name} ('{ours}' where that has '{theirs}'): {remedy}"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,14 @@ class Evaluation(Metrics):
         return f"{', '.join(parts)} ({self.images:,} images, {self.seconds:.1f} s)"
 
 
-def make_folder(out: Path) -> Path:
+def make_folder(out: Path, files: Sequence[str] = FILES) -> Path:
     """Make a folder for an evaluation's files; a run's folder lists them as its own from now on.
 
     Raises:
         ConfigError: the folder cannot be made, or a file of somebody else has the name of one of ours.
     """
     try:
-        with adding(out, FILES):
+        with adding(out, files):
             out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None

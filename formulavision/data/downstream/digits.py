@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from formulavision.data.downstream.images import LabelledImages, Sides
+from formulavision.data.downstream.images import ArrayImages, LabelledImages, Sides
 
 __all__ = ["open_digits"]
 
 _TEST_SHARE = 0.25
-
-
-class _ArrayImages:
-    """An :class:`~formulavision.data.downstream.images.ImageSource` of an array, uint8 [n, h, w]."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.images = images
-
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        return self.images[index]
-
-    def content(self, indices: NDArray[np.int64]) -> bytes:
-        return self.images[indices].tobytes()
 
 
 def open_digits() -> Sides:
@@ -34,7 +20,7 @@ def open_digits() -> Sides:
     labels = digits.target.astype(np.int64)
     everything = np.arange(len(labels))
     sides = train_test_split(everything, test_size=_TEST_SHARE, stratify=labels, random_state=0, shuffle=True)
-    source = _ArrayImages(np.round(digits.images * (255 / 16)).astype(np.uint8))
+    source = ArrayImages(np.round(digits.images * (255 / 16)).astype(np.uint8))
     whole = LabelledImages(source, everything, labels, [str(name) for name in digits.target_names])
     train, test = (whole.part(np.sort(side)) for side in sides)
     return Sides(train, test)

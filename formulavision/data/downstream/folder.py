@@ -15,7 +15,7 @@ from formulavision.data.downstream.settings import SPLITS, DownstreamSettings
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import DownstreamError
 
-__all__ = ["open_class_folders", "open_folder"]
+__all__ = ["labelled", "list_classes", "open_class_folders", "open_folder"]
 
 
 def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
@@ -60,14 +60,14 @@ def open_class_folders(train: Path, test: Path, keep: Callable[[str], bool] = la
         DownstreamError: a folder has another layout, a class is in one of them only, or an image cannot be used.
     """
     skipped: Counter[str] = Counter()
-    first, second = (_list_classes(folder, keep, skipped) for folder in (train, test))
+    first, second = (list_classes(folder, keep, skipped) for folder in (train, test))
     if list(first) != list(second):
         other = min(set(first) ^ set(second))
         where = (train if other in first else test).name
         raise DownstreamError(
             f"{train.parent}: class '{other}' has images in {where}/ only: both sides must have the same classes"
         )
-    sides = _labelled(train, first), _labelled(test, second)
+    sides = labelled(train, first), labelled(test, second)
     return Sides(*sides, numbers=_numbers(train, first), note=_describe(skipped))
 
 
@@ -75,8 +75,8 @@ def _divided(folder: Path, settings: DownstreamSettings) -> Sides:
     if settings.test_split is not None:
         raise DownstreamError(f"{folder}: has no train/ and test/ or val/: test_split is for a folder with these")
     skipped: Counter[str] = Counter()
-    classes = _list_classes(folder, settings.keeps, skipped)
-    whole = _labelled(folder, classes)
+    classes = list_classes(folder, settings.keeps, skipped)
+    whole = labelled(folder, classes)
     assert isinstance(whole.source, ImageFiles)
     names = whole.source.names
     seed = settings.test_seed
@@ -125,7 +125,7 @@ def _tested(root: Path, splits: dict[str, str], settings: DownstreamSettings) ->
     return next(with_labels, next((name for name, found in candidates.items() if found), None))
 
 
-def _list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[str]) -> dict[str, list[str]]:
+def list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[str]) -> dict[str, list[str]]:
     """Paths of the images of each class that is kept and has any, by the class's name, relative to its subfolder.
 
     Raises:
@@ -142,7 +142,8 @@ def _list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[st
     return classes
 
 
-def _labelled(folder: Path, classes: dict[str, list[str]]) -> LabelledImages:
+def labelled(folder: Path, classes: dict[str, list[str]]) -> LabelledImages:
+    """The images of the classes that :func:`list_classes` found in a folder; labels in the order of the classes."""
     source = ImageFiles(folder, [f"{name}/{file}" for name, files in classes.items() for file in files])
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
     return LabelledImages(source, np.arange(len(labels)), labels, list(classes))

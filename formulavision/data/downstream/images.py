@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_TEST_SHARE",
+    "ArrayImages",
     "ImageSource",
     "LabelledImages",
     "Labels",
@@ -43,6 +44,19 @@ class ImageSource(Protocol):
 
     def content(self, indices: NDArray[np.int64], /) -> bytes:
         """Bytes that differ where the images differ. No more than some hundred images are read for them."""
+
+
+class ArrayImages:
+    """An :class:`ImageSource` of an array, uint8 [n, h, w] or [n, h, w, 3], which may be a file mapped to memory."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.images = images
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        return np.array(self.images[index])
+
+    def content(self, indices: NDArray[np.int64]) -> bytes:
+        return self.images[indices].tobytes()
 
 
 class LabelledImages:

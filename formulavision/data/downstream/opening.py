@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from formulavision.data.downstream.corrupted import Corrupted, read_corrupted
 from formulavision.data.downstream.datasets import as_sides, find_labels, is_dataset
 from formulavision.data.downstream.digits import open_digits
 from formulavision.data.downstream.files import ImageFiles
@@ -26,14 +27,14 @@ from formulavision.data.downstream.masks_published import (
 )
 from formulavision.data.downstream.omniglot import open_omniglot
 from formulavision.data.downstream.places365 import open_places365
-from formulavision.data.downstream.settings import PYTHON, SEGMENTATION, SPLITS, DownstreamSettings
+from formulavision.data.downstream.settings import CORRUPTED, PYTHON, SEGMENTATION, SPLITS, DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import default_root, may_download, open_torchvision
 from formulavision.data.downstream.voc2012 import open_voc2012
 from formulavision.generators.streams import random_stream
 from formulavision.util.config import did_you_mean, identity, parse
 from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["Downstream", "DownstreamLike", "count_shared", "open_downstream", "open_for_run"]
+__all__ = ["Downstream", "DownstreamLike", "count_shared", "open_corrupted", "open_downstream", "open_for_run"]
 
 _LOCAL = {
     "folder": open_folder,
@@ -166,6 +167,21 @@ def open_downstream(settings: DownstreamLike) -> Downstream:
     return Downstream(name, settings, train, test, whole.note, whole.divided)
 
 
+def open_corrupted(settings: DownstreamSettings) -> Corrupted:
+    """The images of kind ``corrupted``, of the wanted classes, ``test_per_class`` of each.
+
+    Raises:
+        DownstreamError: as of :func:`formulavision.data.downstream.corrupted.read_corrupted`; or a class is not there,
+            or has too few images.
+    """
+    assert settings.root is not None
+    whole = read_corrupted(settings.root, settings)
+    first = next(iter(whole.values()))
+    labels = _labels_of(settings, Sides(first, first), f"{settings.kind}:{settings.root}")
+    numbers = range(first.num_classes)
+    return {key: _reduce(images, labels, numbers, settings, "test_per_class") for key, images in whole.items()}
+
+
 class TrainedRun(Protocol):
     """A :class:`formulavision.training.Run`, as far as :func:`open_for_run` looks at it."""
 
@@ -267,6 +283,11 @@ def _split(splits: Mapping[Any, Any]) -> Any:
 
 def _open(settings: DownstreamSettings) -> Sides:
     kind = settings.kind
+    if kind == CORRUPTED:
+        raise DownstreamError(
+            f"{kind}:{settings.root}: has test images only, for evaluate (in Python evaluate_corrupted): give another "
+            "dataset here"
+        )
     if kind == "digits":
         return open_digits()
     if kind in _LOCAL:

@@ -13,7 +13,7 @@ from formulavision.data.downstream.torchvision_sets import TORCHVISION
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
-__all__ = ["KINDS", "PYTHON", "SEGMENTATION", "SPLITS", "DownstreamSettings", "read_classes"]
+__all__ = ["CORRUPTED", "KINDS", "PYTHON", "SEGMENTATION", "SPLITS", "DownstreamSettings", "read_classes"]
 
 
 SPLITS = {
@@ -26,11 +26,14 @@ SPLITS = {
 SEGMENTATION = ("masks", "voc2012-masks", "ade20k", "cityscapes", "oxfordiiitpet-masks")
 """Kinds of datasets whose images have masks: a class a pixel."""
 
-KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION, *SEGMENTATION)
+CORRUPTED = "corrupted"
+"""Kind of test images that are corrupted in several ways, each with five severities."""
+
+KINDS = ("folder", "digits", "imagenet", "places365", "voc2012", "omniglot", *TORCHVISION, *SEGMENTATION, CORRUPTED)
 PYTHON = "python"
 """Kind of a dataset that is an object of a Python program."""
 
-_NEED_ROOT = ("folder", "imagenet", "masks", "ade20k", "cityscapes")
+_NEED_ROOT = ("folder", "imagenet", "masks", "ade20k", "cityscapes", CORRUPTED)
 
 
 class DownstreamSettings(Config):
@@ -48,7 +51,7 @@ class DownstreamSettings(Config):
         default=None,
         min_length=2,
         description="classes to keep, in the order of their labels: names (or wnids), or a text file with one a line; "
-        "for kind masks the names of the values 0, 1, 2 ...",
+        "for kind masks the names of the values 0, 1, 2 ..., for arrays of kind corrupted those of the labels",
     )
     exclude: tuple[str, ...] = Field(
         default=(),
@@ -146,6 +149,8 @@ class DownstreamSettings(Config):
             given = [name for name in given if name != "test_split"]
         if self.kind != "folder" and given:
             raise ValueError(f"{given[0]}: is for kind folder: {self.kind} has test images of its own")
+        if self.kind == CORRUPTED and self.train_per_class is not None:
+            raise ValueError("train_per_class: corrupted has test images only: leave it out")
         if self.ignored != 255 and self.kind != "masks":
             raise ValueError("ignored: is for kind masks: no other kind of dataset has values to choose")
         if self.kind in SEGMENTATION:

@@ -104,7 +104,9 @@ def main() -> None:
     kinds: dict[str, Any] = {field.name: float for field in fields(fv.FormulaScore)}
     kinds |= {"name": str, "categories": int, "images": int}
     rows = read_csv(table) if table.is_file() else []
-    values = [{name: kinds[name](row[name]) if row[name] else None for name in kinds} for row in rows]
+    values: list[dict[str, Any]] = [
+        {name: kinds[name](row[name]) if row[name] else None for name in kinds} for row in rows
+    ]
     scores = {row["key"]: fv.FormulaScore(**each) for row, each in zip(rows, values, strict=True)}
 
     def measure(key: str, name: str, data: Any, crop: int) -> None:

@@ -107,7 +107,8 @@ def _table(scores: list[FormulaScore]) -> Table:
     from formulavision.evaluation.image_measures import NATURAL_SLOPE
 
     table = Table(box=box.SIMPLE_HEAD, header_style="")
-    table.add_column("recipe", overflow="fold")
+    # Headings are broken into lines rather than names.
+    table.add_column("recipe", overflow="fold", min_width=min(24, max(len(each.name) for each in scores)))
     given = any(each.given_separability is not None for each in scores)
     headings = ["categories", "images", "separability", *(["by the given network"] if given else []), "by chance"]
     headings += ["spread within", f"slope (natural {NATURAL_SLOPE:g})", "near-duplicates", "entropy"]

@@ -177,10 +177,12 @@ class Plots:
         scale: float,
         ylabel: str,
     ) -> Iterator[Illustration]:
-        svg = by_epoch(lines, column, scale=scale, title=title, xlabel=f"{training} epoch", ylabel=ylabel)
+        rows = (row for line in lines for history in line.histories for row in history)
+        unit = "interval" if any("step" in row for row in rows) else "epoch"
+        svg = by_epoch(lines, column, scale=scale, title=title, xlabel=f"{training} {unit}", ylabel=ylabel)
         if svg is not None:
             of = "" if title == training else f" on {title}"
-            alt = f"{ylabel.removesuffix(' (%)')}{of} by {training} epoch, a line an arm"
+            alt = f"{ylabel.removesuffix(' (%)')}{of} by {training} {unit}, a line an arm"
             yield self._keep(name, title, alt, svg)
 
     def _look(self, arm: str) -> Look:

@@ -11,6 +11,7 @@ from formulavision.comparison.results import SHORT, TOP_1, ArmFacts, Findings, R
 from formulavision.comparison.significance import ALPHA
 from formulavision.comparison.tables import T_TEST, Cell, Table
 from formulavision.comparison.wording import listed, p_text, percent, points, score_text
+from formulavision.training.runs import when
 from formulavision.util.text import counted, duration
 
 __all__ = ["summary"]
@@ -304,9 +305,9 @@ def _cost(findings: Findings) -> Iterator[str]:
 def _pretraining(facts: ArmFacts, starts: dict[str, Result], findings: Findings) -> tuple[str, str]:
     """``35 s`` and `` (2,400 drawn images an epoch, 4 epochs)``: the mean time over seeds, and what it was spent on."""
     time = duration(fmean(result.pretrain_seconds or 0.0 for result in starts.values()))
-    epochs = [len(history) for start in starts if (history := findings.pretrainings.get(start))]
+    lengths = [when(history[-1]) for start in starts if (history := findings.pretrainings.get(start))]
     how = [f"{facts.images:,} drawn images an epoch"] if facts.images is not None else []
-    how += [counted(epochs[0], "epoch")] if epochs else []
+    how += [counted(number, unit) for unit, number in lengths[:1]]
     return time, f" ({', '.join(how)})" if how else ""
 
 

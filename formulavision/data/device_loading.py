@@ -167,11 +167,9 @@ class DeviceLoader(EpochLoader):
                 yield _handed_over(*drawn.popleft(), device)
 
 
-def make_device_loader(
-    drawn: DrawnOnDevice, *, batch_size: int, shuffle: bool, rank: int = 0, ranks: int = 1
-) -> DeviceLoader:
-    """A loader of the batches of :func:`make_batches`, which are drawn on the device."""
-    return DeviceLoader(drawn, make_batches(drawn, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks))
+def make_device_loader(drawn: DrawnOnDevice, **batches: Any) -> DeviceLoader:
+    """A loader of the batches of :func:`make_batches`, whose arguments are ``batches``; drawn on the device."""
+    return DeviceLoader(drawn, make_batches(drawn, **batches))
 
 
 @functools.cache

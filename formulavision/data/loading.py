@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,6 +124,8 @@ class DrawnImages(ImageDataset, Protocol):
 class EpochBatches(Sampler[list[Key]]):
     """Batches of one epoch as lists of (epoch, index): each index once, in a permutation keyed by (seed, epoch).
 
+    With ``stretch``, one iteration has so many batches instead, which go on through as many epochs as they need.
+
     Ranks (processes that train together) share each batch: its first image is for rank 0, the second for rank 1 and so
     on. All ranks together see the batches that a single process sees.
 
@@ -132,15 +135,28 @@ class EpochBatches(Sampler[list[Key]]):
         shuffle: otherwise the images come in order.
         rank, ranks: number of this process, and number of all.
         least: a last batch of fewer images is left out in this epoch.
+        stretch: batches of one iteration; None: those of an epoch.
+        total: batches of all iterations with ``stretch``; the last iteration may be shorter.
 
     Attributes:
-        epoch: the epoch of the next iteration, from 0.
+        batches: batches of an epoch.
+        epoch: the number of the next iteration, from 0; without ``stretch`` that of its epoch.
         start: its first batch; the iteration after it begins with the first one.
         order: replaces the permutation where it is set, int64 [length].
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1, least: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        ranks: int = 1,
+        least: int = 1,
+        stretch: int | None = None,
+        total: int = 0,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -151,11 +167,16 @@ class EpochBatches(Sampler[list[Key]]):
         rest = length % batch_size
         # The last batch is smaller: some ranks may have no image of it.
         self.batches = length // batch_size + (rest >= max(least, rank + 1))
+        self.stretch = stretch
+        self.total = total
         self.epoch = self.start = 0
         self.order: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return self.batches
+        if self.stretch is None:
+            return self.batches
+        left = self.total - self.epoch * self.stretch
+        return min(self.stretch, left) if left > 0 else self.stretch
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
@@ -166,21 +187,29 @@ class EpochBatches(Sampler[list[Key]]):
         """Itself: before each epoch, Lightning calls ``set_epoch`` of a batch sampler's sampler."""
         return self
 
+    def place(self, batch: int) -> tuple[int, int]:
+        """The epoch of a batch of this iteration, and the number of the batch in the epoch, both from 0."""
+        return divmod(self.epoch * (self.stretch or self.batches) + batch, self.batches)
+
     def size(self, batch: int) -> int:
-        """Images of a batch, of all ranks together."""
-        return min(self.batch_size, self.length - batch * self.batch_size)
+        """Images of a batch of this iteration, of all ranks together."""
+        return min(self.batch_size, self.length - self.place(batch)[1] * self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = self.order
-        if order is None:
-            order = np.arange(self.length)
-            if self.shuffle:
-                order = random_stream(self.seed, Stream.SHUFFLE, self.epoch).permutation(self.length)
-        epoch = self.epoch
         start, self.start = self.start, 0
-        for batch in range(start, self.batches):
-            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
-            yield [(epoch, index) for index in mine.tolist()]
+        places = [self.place(batch) for batch in range(start, len(self))]
+        for epoch, group in itertools.groupby(places, key=lambda place: place[0]):
+            order = self._order(epoch)
+            for _, batch in group:
+                mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
+                yield [(epoch, index) for index in mine.tolist()]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self.order is not None:
+            return self.order
+        if self.shuffle:
+            return random_stream(self.seed, Stream.SHUFFLE, epoch).permutation(self.length)
+        return np.arange(self.length)
 
 
 class ImageCache:
@@ -658,24 +687,20 @@ class EpochLoader(DataLoader[Batch]):
         )
 
 
-def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> EpochBatches:
-    """Batches of ``prepared``: all images once an epoch.
+def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, ranks: int = 1, **more: Any) -> EpochBatches:
+    """Batches of ``prepared``: all images once an epoch. ``more`` are further arguments of :class:`EpochBatches`.
 
     The last batch is smaller. In training it is left out where it has fewer than two images, because batch
     normalisation needs two, or fewer than there are ranks.
     """
     least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
-    return EpochBatches(
-        len(prepared), batch_size, seed=prepared.seed, shuffle=shuffle, rank=rank, ranks=ranks, least=least
-    )
+    seed = prepared.seed
+    return EpochBatches(len(prepared), batch_size, seed=seed, shuffle=shuffle, ranks=ranks, least=least, **more)
 
 
-def make_loader(
-    prepared: Prepared, *, batch_size: int, shuffle: bool, workers: int, pin: bool, rank: int = 0, ranks: int = 1
-) -> EpochLoader:
-    """A loader of the batches of :func:`make_batches`."""
-    batches = make_batches(prepared, batch_size=batch_size, shuffle=shuffle, rank=rank, ranks=ranks)
-    return EpochLoader(prepared, batches, workers=workers, pin=pin)
+def make_loader(prepared: Prepared, *, workers: int, pin: bool, **batches: Any) -> EpochLoader:
+    """A loader of the batches of :func:`make_batches`, whose arguments are ``batches``."""
+    return EpochLoader(prepared, make_batches(prepared, **batches), workers=workers, pin=pin)
 
 
 def _unchanged(batch: Any) -> Any:

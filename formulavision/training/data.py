@@ -98,6 +98,9 @@ class TrainingData(lightning.LightningDataModule):
             "batch_size": settings.batch_size, "shuffle": training, "rank": trainer.global_rank,
             "ranks": trainer.world_size,
         }  # fmt: skip
+        if training and settings.steps and settings.interval:
+            stretch, total = (steps * settings.grad_accum_steps for steps in (settings.interval, settings.steps))
+            batches |= {"stretch": stretch, "total": total}
         if transform is None and draws_on_device(settings, device):
             try:
                 drawer = device_drawer(dataset, device)

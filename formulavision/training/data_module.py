@@ -61,6 +61,8 @@ class FormulaDataModule(TrainingData):
             settings = parse(TrainSettings, dict(settings or {}))
         train, _ = open_data(data, settings, show_progress=False)
         check_target(target_of(train))
+        if settings.steps:  # a Trainer of the user's own ends when it is told to, and its epochs are passes
+            settings = settings.model_copy(update={"steps": None, "interval": None})
         validation = held_out_images(train, settings, show_progress=False)
         super().__init__(settings, train, validation, transform=transform)
         self.classes = list(train.classes)

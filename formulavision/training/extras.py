@@ -34,7 +34,7 @@ _ALLOWED: dict[str, Any] = {
 """Arguments of the Trainer that change neither the images, nor the steps, nor the files of a run, with their types."""
 
 _INSTEAD = {
-    ("max_epochs", "min_epochs", "max_steps", "min_steps"): "the schedule depends on it: set epochs",
+    ("max_epochs", "min_epochs", "max_steps", "min_steps"): "the schedule depends on it: set epochs or steps",
     ("max_time",): "the run would end before its last epoch: stop it by a signal, and resume it",
     ("precision",): "set precision",
     ("accelerator",): "set device",
@@ -47,7 +47,7 @@ _INSTEAD = {
     ("limit_val_batches", "limit_test_batches", "limit_predict_batches"):
         "metrics are those of all images: set held_out, or give fewer test images",
     ("check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"):
-        "the metrics of a run include a validation after each epoch",
+        "the metrics of a run include a validation after each epoch: set steps and interval for another",
     ("enable_checkpointing",): "the run writes its own checkpoints: set checkpoint_minutes",
     ("enable_progress_bar",): "set show_progress, or give a progress bar of Lightning in callbacks",
     ("sync_batchnorm", "use_distributed_sampler", "reload_dataloaders_every_n_epochs"):

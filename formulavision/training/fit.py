@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from formulavision.training.export import write_card
 from formulavision.training.extras import Extras, check_sendable, quiet_lightning
 from formulavision.training.models import build_model, check_training, save_timm_model, save_weights
 from formulavision.training.module import LightningClassifier
+from formulavision.training.optimization import count_steps
 from formulavision.training.processes import is_first, launched, train_in_processes
 from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say_and_log
 from formulavision.training.randomness import own_randomness
@@ -167,6 +169,10 @@ def _check(plan: Plan, ranks: int) -> None:
         if ranks > count:
             raise ConfigError(f"devices: {ranks} processes cannot share {what} {count}")
     resolve_precision(settings.precision, device)
+    batches = math.ceil(len(train) / settings.batch_size)
+    steps = settings.steps or (settings.epochs or 0) * count_steps(batches, settings)
+    if settings.warmup_steps >= steps:
+        raise ConfigError(f"warmup_steps: is {settings.warmup_steps}: must be below the {steps} steps of the run")
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
     check_targets(train)
@@ -242,7 +248,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
             num_nodes=torchrun.nodes if torchrun else 1,
             strategy=DDPStrategy(timeout=_PATIENCE) if torchrun else "auto",
             precision=precision,
-            max_epochs=settings.epochs,
+            max_epochs=settings.epochs or math.ceil((settings.steps or 0) / (settings.interval or 1)),
             # The recorder writes checkpoints: after the user's callbacks, whose state is in them.
             callbacks=[*plan.extras.callbacks, recorder, *_more(plan, data, console)],
             accumulate_grad_batches=settings.grad_accum_steps,

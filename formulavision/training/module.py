@@ -161,7 +161,8 @@ class LightningClassifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, step: int) -> torch.Tensor:
         # Random numbers of a step (dropout, mixing) depend on its number alone, so that a resumed run repeats them.
-        stream = random_stream(self.settings.seed, Stream.STEP, self.current_epoch, step, self.global_rank)
+        place = (self.current_epoch, step) if self.data is None else self.data.train_loader.batches.place(step)
+        stream = random_stream(self.settings.seed, Stream.STEP, *place, self.global_rank)
         seed = int(stream.integers(2**63))
         torch.manual_seed(seed)
         random.seed(seed)
@@ -232,9 +233,12 @@ class LightningClassifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.settings)
+        settings = self.settings
         if self.data is None:
-            steps_per_epoch = round(self.trainer.estimated_stepping_batches / self.settings.epochs)
+            steps_per_epoch = round(self.trainer.estimated_stepping_batches / (settings.epochs or 1))
+            total = None if settings.epochs else steps_per_epoch
         else:  # the Trainer's estimate starts the loader workers: the run's clusters are not yet found
-            steps_per_epoch = count_steps(len(self.data.train_loader.batches), self.settings)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(self.settings, steps_per_epoch))
+            steps_per_epoch, total = count_steps(self.data.train_loader.batches.batches, settings), settings.steps
+        factor = learning_rate_factor(settings, steps_per_epoch, total)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -33,21 +33,31 @@ def count_steps(batches: int, settings: TrainSettings) -> int:
     return math.ceil(batches / settings.grad_accum_steps)
 
 
-def learning_rate_factor(settings: TrainSettings, steps_per_epoch: int) -> Callable[[int], float]:
+def learning_rate_factor(
+    settings: TrainSettings, steps_per_epoch: int, total: int | None = None
+) -> Callable[[int], float]:
     """The factor on the learning rate in each step, as a function of the step's number, counted from 0.
 
-    The rate first rises linearly for ``warmup_epochs``. Then ``step`` multiplies it by ``gamma`` after each milestone,
-    and ``cosine`` lowers it to 0 at the last step (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without
-    restarts).
+    The rate first rises linearly for ``warmup_steps`` or ``warmup_epochs``. Then ``step`` multiplies it by ``gamma``
+    after each milestone, and ``cosine`` lowers it to ``min_learning_rate`` at the last step (Loshchilov and Hutter,
+    "SGDR", ICLR 2017, equation 5, without restarts).
+
+    Args:
+        steps_per_epoch: unit of ``warmup_epochs`` and, in a run of so many epochs, of ``milestones``.
+        total: steps of the run; None: those of ``epochs``.
     """
-    total = settings.epochs * steps_per_epoch
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    unit = 1 if settings.epochs is None else steps_per_epoch
+    if total is None:
+        total = (settings.epochs or 1) * steps_per_epoch
+    warmup = settings.warmup_steps or round(settings.warmup_epochs * steps_per_epoch)
+    floor = settings.min_learning_rate / settings.learning_rate
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if settings.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-        return float(settings.gamma ** sum(step >= milestone * steps_per_epoch for milestone in settings.milestones))
+            falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+            return floor + (1 - floor) * falling
+        return float(settings.gamma ** sum(step >= milestone * unit for milestone in settings.milestones))
 
     return factor

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from formulavision.training.module import LightningClassifier
-from formulavision.training.runs import METRICS, EpochMetrics, Run, score_of
+from formulavision.training.runs import METRICS, EpochMetrics, Run, score_of, when
 from formulavision.training.settings import TrainSettings
 from formulavision.util.console import say
 from formulavision.util.logs import note
@@ -36,9 +36,10 @@ def describe_run(kind: str, settings: TrainSettings, images: int, classes: int, 
     if tested is not None:
         data += f", tested on {tested:,}"
     together = f" ({settings.grad_accum_steps} a step)" if settings.grad_accum_steps > 1 else ""
+    length = counted(settings.epochs, "epoch") if settings.steps is None else counted(settings.steps, "step")
     verb = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
     return (
-        f"{verb} {settings.model} on {data}: {counted(settings.epochs, 'epoch')} of batches of {settings.batch_size}"
+        f"{verb} {settings.model} on {data}: {length} of batches of {settings.batch_size}"
         f"{together}, {settings.crop}-pixel crops of {settings.resize}"
     )
 
@@ -56,8 +57,10 @@ def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
 def conclude(console: Console, run: Run, seconds: float) -> None:
     """Print a run's score and its folder."""
     metric, score, images = score_of(run.final)
+    unit, number = when(run.final)
+    length = counted(number, unit)
     say_and_log(
-        f"{run.folder}: {metric} {score:.2%} on {images} images after {counted(len(run.history), 'epoch')}; "
+        f"{run.folder}: {metric} {score:.2%} on {images} images after {length}; "
         f"{seconds:.0f} s, {run.images_per_second:.0f} images/s in training",
         console,
     )
@@ -65,7 +68,8 @@ def conclude(console: Console, run: Run, seconds: float) -> None:
 
 def epoch_line(metrics: EpochMetrics) -> str:
     """The metrics of an epoch in one line."""
-    parts = [f"epoch {metrics['epoch']}", *_in_words(metrics, "train")]
+    unit, number = when(metrics)
+    parts = [f"{unit} {number}", *_in_words(metrics, "train")]
     if tested := _in_words(metrics, "validation"):
         parts.append(f"validation {', '.join(tested)}")
     parts += [f"{metrics['seconds']:.1f} s", f"{metrics['images_per_second']:.0f} images/s"]
@@ -98,12 +102,18 @@ class Bar(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         epochs, steps = trainer.max_epochs or 1, int(trainer.num_training_batches)
         done = trainer.current_epoch * steps + trainer.fit_loop.epoch_loop.batch_progress.current.ready % steps
-        self._task = self._progress.add_task("", total=epochs * steps, completed=done, state="starting")
+        total = epochs * steps
+        assert isinstance(pl_module, LightningClassifier)
+        self._counts_steps = pl_module.settings.steps is not None
+        if pl_module.settings.steps is not None:
+            total, done = (n * trainer.accumulate_grad_batches for n in (pl_module.settings.steps, trainer.global_step))
+        self._task = self._progress.add_task("", total=total, completed=done, state="starting")
         self._progress.start()
         self._started = self._read = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._progress.update(self._task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        part = "" if self._counts_steps else f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._progress.update(self._task, description=part)
         self._started = self._read = time.perf_counter()
 
     def on_train_batch_end(

@@ -29,12 +29,12 @@ from formulavision.util.text import counted, write_csv
 __all__ = ["Recorder", "columns"]
 
 
-def columns(task: Task) -> tuple[str, ...]:
-    """Columns of metrics.csv. Epochs count from 1. Metrics are 0..1; those of training images are measured while the
-    model is trained. The learning rate is that of the epoch's first step. Seconds include validation; images per second
-    are those of training alone."""
+def columns(task: Task, unit: str = "epoch") -> tuple[str, ...]:
+    """Columns of metrics.csv. Epochs or steps (``unit``) count from 1. Metrics are 0..1; those of training images are
+    measured while the model is trained. The learning rate is that of the row's first step. Seconds include validation;
+    images per second are those of training alone."""
     return (
-        "epoch",
+        unit,
         *(f"train_{name}" for name in ("loss", *task.metrics)),
         *(f"validation_{name}" for name in ("loss", *task.validated, *task.metrics)),
         *("learning_rate", "seconds", "images_per_second"),
@@ -75,7 +75,8 @@ class Recorder(lightning.Callback):
         self.folder = folder
         self.data = data
         self.task = task
-        self.columns = columns(task)
+        self.unit = "epoch" if settings.steps is None else "step"
+        self.columns = columns(task, self.unit)
         self.settings = settings
         # A damaged last checkpoint does not replace the one before it.
         self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
@@ -98,6 +99,9 @@ class Recorder(lightning.Callback):
     def describe_position(self) -> str:
         """The part of the run that the last checkpoint holds, in words."""
         epoch, batch = self._position
+        if self.settings.steps is not None:
+            done = self._number(epoch) + batch // self.settings.grad_accum_steps
+            return f"{min(done, self.settings.steps):,} of {counted(self.settings.steps, 'step')}"
         within = f" and {batch:,} of {counted(len(self.batches), 'step')} of the next" if batch else ""
         return f"{epoch:,} of {counted(self.epochs, 'epoch')}{within}"
 
@@ -124,20 +128,21 @@ class Recorder(lightning.Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["steps_per_epoch"] = len(self.batches)
+        checkpoint["steps_per_epoch"] = self.batches.batches
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Not at the epoch's start: loader workers begin to read before it.
         batches = self.batches
-        if checkpoint["steps_per_epoch"] != len(batches):
+        if checkpoint["steps_per_epoch"] != batches.batches:
             processes = counted(trainer.world_size, "process")
             raise FormulaVisionError(
-                f"{self.folder}: has {counted(checkpoint['steps_per_epoch'], 'step')} an epoch, and {len(batches)} "
+                f"{self.folder}: has {counted(checkpoint['steps_per_epoch'], 'step')} an epoch, and {batches.batches} "
                 f"with {processes}: resume it with as many processes as it had"
             )
-        epoch, step = divmod(checkpoint["global_step"], count_steps(len(batches), self.settings))
+        steps = self.settings.interval or count_steps(batches.batches, self.settings)
+        epoch, step = divmod(checkpoint["global_step"], steps)
         batches.epoch, batches.start = self._position = epoch, step * self.settings.grad_accum_steps
 
     # Hooks -----------------------------------------------------------------------------------------------------------
@@ -153,6 +158,8 @@ class Recorder(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.batches.epoch, self.batches.start = trainer.current_epoch, 0
+        # The last epoch of Lightning may be shorter where these are intervals of steps.
+        trainer.fit_loop.max_batches = trainer.val_check_batch = len(self.batches)
         self._started, self._before, self._trained = time.perf_counter(), 0.0, None
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -184,7 +191,8 @@ class Recorder(lightning.Callback):
         epoch = trainer.current_epoch + 1
         loss, found, images = pl_module.train_sums.totals(pl_module.device)
         self._check_loss(loss, epoch)
-        metrics: EpochMetrics = {**dict.fromkeys(self.columns), "epoch": epoch, **_named("train", loss, found)}
+        number = self._number(epoch)
+        metrics: EpochMetrics = {**dict.fromkeys(self.columns), self.unit: number, **_named("train", loss, found)}
         if trainer.val_dataloaders:
             tested_loss, tested, _ = pl_module.validation_sums.totals(pl_module.device)
             self._check_loss(tested_loss, epoch)
@@ -202,9 +210,9 @@ class Recorder(lightning.Callback):
         self.train_seconds += seconds
         if trainer.is_global_zero:
             self._write_table()
-            logged = {name: value for name, value in metrics.items() if name != "epoch" and value is not None}
+            logged = {name: value for name, value in metrics.items() if name != self.unit and value is not None}
             for logger in trainer.loggers:
-                logger.log_metrics(logged, step=epoch)
+                logger.log_metrics(logged, step=number)
                 logger.save()
         self._save(trainer, epoch, 0)
         self.on_epoch(metrics)
@@ -214,6 +222,12 @@ class Recorder(lightning.Callback):
             self._check_not_stopped(trainer)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _number(self, epoch: int) -> int:
+        """The epochs that are done after so many epochs of Lightning or, in a run of steps, the steps."""
+        if self.settings.steps is None or self.settings.interval is None:
+            return epoch
+        return min(epoch * self.settings.interval, self.settings.steps)
 
     def _elapsed(self) -> float:
         """Seconds of this epoch so far."""
@@ -229,9 +243,9 @@ class Recorder(lightning.Callback):
 
     def _check_loss(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
+            moment = f"{'in epoch' if self.unit == 'epoch' else 'before step'} {self._number(epoch)}"
             raise FormulaVisionError(
-                f"{self.folder}: the loss became {loss} in epoch {epoch}: "
-                f"lower learning_rate (it is {self._learning_rate:g})"
+                f"{self.folder}: the loss became {loss} {moment}: lower learning_rate (it is {self._learning_rate:g})"
             )
 
     def _keep_best(self, trainer: lightning.Trainer, model: torch.nn.Module, epoch: int) -> None:

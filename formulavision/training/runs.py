@@ -50,6 +50,7 @@ __all__ = [
     "read_settings",
     "recipe_id",
     "score_of",
+    "when",
     "write_result",
     "write_settings",
 ]
@@ -106,6 +107,12 @@ _SCORES = ("map", "miou", "accuracy")
 """Metrics by which models are compared; of a run's columns the first one that is there."""
 
 
+def when(metrics: EpochMetrics) -> tuple[str, int]:
+    """The moment of a row of metrics: ``epoch`` or, in a run of steps, ``step``, and its number, from 1."""
+    unit = "step" if "step" in metrics else "epoch"
+    return unit, round(metrics[unit] or 0)
+
+
 def score_of(metrics: EpochMetrics) -> tuple[str, float, str]:
     """The score of an epoch: its metric in words, its value (0..1), and on which images (``test`` or ``training``)."""
     for prefix, images in (("validation", "test"), ("train", "training")):
@@ -122,7 +129,7 @@ class Run:
     Attributes:
         folder: where it is.
         kind: ``pretrain`` or ``finetune``.
-        history: the metrics of each epoch, as in metrics.csv.
+        history: the metrics of each epoch or, in a run of steps, of each interval, as in metrics.csv.
         seconds: time of all epochs, validation included.
         images_per_second: training images per second of training, validation not included.
         final: the metrics of the last epoch.
@@ -131,9 +138,10 @@ class Run:
         frozen: names of the parameters that were not trained.
         parameters: number of the model's parameters.
         weights_sha256: SHA-256 of model.safetensors; None where version 0.1 wrote the run.
-        best_epoch: the epoch, from 1, with the highest score on validation images (accuracy; of several labels mean
-            average precision, of segmentation mIoU), the first one of several; its weights are
-            model_best.safetensors. None where the run was not validated, or the file was lost while it was trained.
+        best_epoch: the epoch (in a run of steps: the row of the history), from 1, with the highest score on validation
+            images (accuracy; of several labels mean average precision, of segmentation mIoU), the first one of several;
+            its weights are model_best.safetensors. None where the run was not validated, or the file was lost while it
+            was trained.
         best_sha256: SHA-256 of model_best.safetensors; None without it.
     """
 
@@ -156,9 +164,10 @@ class Run:
 
     def __repr__(self) -> str:
         metric, score, images = score_of(self.final)
+        unit, number = when(self.final)
         return (
             f"Run({str(self.folder)!r}, {self.kind}, {self.settings['settings']['model']}, "
-            f"{counted(len(self.history), 'epoch')}, {metric} {score:.2%} on {images} images)"
+            f"{counted(number, unit)}, {metric} {score:.2%} on {images} images)"
         )
 
     @property
@@ -309,7 +318,7 @@ def _begin(out: Path, settings: Mapping[str, Any], class_names: Sequence[str]) -
 
 
 def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Refuse to resume a run with other settings than its own, except for more epochs.
+    """Refuse to resume a run with other settings than its own, except for more epochs or steps.
 
     Recipes are compared by their id, and settings that are younger than the run count at their neutral value: a run is
     not refused because FormulaVision has learned a new option since.
@@ -326,18 +335,24 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
     """
     own = parse(TrainSettings, recorded["settings"], "settings", context=WRITTEN_OUT).model_dump(mode="json")
     old, new = _flat({**recorded, "settings": own}), _flat(settings)
-    before, now = old.get("settings.epochs", 0), new.get("settings.epochs", 0)
+    unit = "epochs" if old.get("settings.steps") is None else "steps"
+    before, now = (settings.get(f"settings.{unit}") or 0 for settings in (old, new))
     if now > before and old.get("settings.schedule") == "cosine":
         raise ConfigError(
-            f"resume: settings.epochs is {now} and was {before} in the run, whose cosine schedule ends with it: "
+            f"resume: settings.{unit} is {now} and was {before} in the run, whose cosine schedule ends with it: "
             "a longer run has other learning rates from its first step: start it in another --out"
         )
+    if now > before and unit == "steps" and before % old["settings.interval"]:
+        raise ConfigError(
+            f"resume: steps is {now} and was {before} in the run: it can be raised only where it is a multiple of "
+            f"interval, {old['settings.interval']}"
+        )
     if now < before:
-        raise ConfigError(f"epochs: is {now} and was {before} in the run: it can be raised, not lowered")
+        raise ConfigError(f"{unit}: is {now} and was {before} in the run: it can be raised, not lowered")
     same_recipe = _same_recipe(recorded.get("data", {}), settings.get("data", {}))
     differences = [
         f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
-        for key in sorted({*old, *new} - _FREE_TO_CHANGE - {"settings.epochs"})
+        for key in sorted({*old, *new} - _FREE_TO_CHANGE - {f"settings.{unit}"})
         if old.get(key) != new.get(key) and not (same_recipe and key.startswith("data.recipe."))
     ]
     if differences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -60,6 +61,10 @@ vision transformers does augment (RCDB, Visual Atoms, OFDB: RandAugment m9-mstd0
 also colour jitter; Visual Atoms without horizontal flips), so this preset does not reproduce their figures."""
 
 
+_LENGTHS = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
+"""Settings that give one length in two units."""
+
+
 class TrainSettings(Config):
     """Settings of a pre-training or fine-tuning run; the defaults are those of the paper's section 4.
 
@@ -83,7 +88,28 @@ class TrainSettings(Config):
         "vision transformers; unset: fpn",
         json_schema_extra={"neutral": None},
     )
-    epochs: int = Field(default=90, ge=1, le=100_000, description="passes over the training images")
+    # In place of an epoch, whose length depends on the number of images. Before epochs, whose default depends on it.
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="steps of the optimizer, in place of epochs",
+        json_schema_extra={"neutral": None},
+    )
+    interval: int | None = Field(
+        default_factory=lambda given: math.ceil(given["steps"] / 100) if given.get("steps") else None,
+        ge=1,
+        le=1_000_000_000,
+        description="with steps: steps between two validations, each with a checkpoint and a row in metrics.csv; "
+        "unset: a hundredth of steps",
+        json_schema_extra={"neutral": None},
+    )
+    epochs: int | None = Field(
+        default_factory=lambda given: None if given.get("steps") else 90,
+        ge=1,
+        le=100_000,
+        description="passes over the training images",
+    )
     # At least 2: batch normalisation has no statistics of one image whose feature map is one pixel.
     batch_size: int = Field(default=256, ge=2, le=65_536, description="images per step")
     grad_accum_steps: int = Field(
@@ -101,14 +127,35 @@ class TrainSettings(Config):
     )
     schedule: Literal["step", "cosine"] = Field(
         default="step",
-        description="step: times gamma after each milestone; cosine: falls to 0 at the last step",
+        description="step: times gamma after each milestone; cosine: falls to min_learning_rate at the last step",
     )
     milestones: tuple[int, ...] = Field(
-        default=(30, 60), description="epochs after which the learning rate is multiplied by gamma (schedule: step)"
+        # Thirds of the run, as in the paper, whose run has 90 epochs.
+        default_factory=lambda given: (
+            tuple(sorted({math.ceil(given["steps"] / 3), math.ceil(given["steps"] * 2 / 3)}))
+            if given.get("steps")
+            else (30, 60)
+        ),
+        description="epochs after which the learning rate is multiplied by gamma (schedule: step); with steps: steps, "
+        "unset: a third and two thirds of them",
     )
     gamma: float = Field(default=0.1, gt=0, le=1, description="factor on the learning rate at each milestone")
     warmup_epochs: float = Field(
         default=0.0, ge=0, le=1000, description="warm-up: epochs in which the learning rate rises linearly from 0"
+    )
+    warmup_steps: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="the same in steps, in place of warmup_epochs",
+        json_schema_extra={"neutral": 0},
+    )
+    min_learning_rate: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="learning rate at the last step (schedule: cosine)",
+        json_schema_extra={"neutral": 0.0},
     )
     clip_grad: float = Field(
         default=0.0, ge=0, le=1e6, description="maximum L2 norm of the gradient (gradient clipping); 0: no clipping"
@@ -236,17 +283,35 @@ class TrainSettings(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        preset = PRESETS.get(data.get("preset", "resnet")) if isinstance(data, dict) else None
-        return {**preset, **data} if preset else data
+        if not isinstance(data, dict):
+            return data
+        preset = dict(PRESETS.get(data.get("preset", "resnet"), {}))
+        for one, other in _LENGTHS:
+            if data.get(one) and data.get(other):
+                raise ValueError(f"{one} and {other} are both given: give one of them")
+            for given, unit in ((one, other), (other, one)):
+                if data.get(given) is not None:
+                    preset.pop(unit, None)
+        return {**preset, **data}
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:
         if self.crop > self.resize:
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: must be at most resize")
-        if self.warmup_epochs >= self.epochs:
+        if self.steps is None and self.interval is not None:
+            raise ValueError(f"interval {self.interval} needs steps: a run of epochs validates after each epoch")
+        if self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below epochs {self.epochs}")
+        if self.steps is not None and self.warmup_epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be 0 with steps: give warmup_steps")
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate:g} must be at most learning_rate {self.learning_rate:g}"
+            )
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
-            raise ValueError(f"milestones {list(self.milestones)} must be rising epochs from 1")
+            raise ValueError(f"milestones {list(self.milestones)} must be rising epochs (with steps: steps) from 1")
         if any(s <= 0 for s in self.std):
             raise ValueError(f"std {list(self.std)} must be above 0 in every channel")
         return self

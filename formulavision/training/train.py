@@ -87,8 +87,8 @@ def pretrain(
         trainer_args: further arguments of Lightning's Trainer, such as ``profiler``. Callbacks and arguments that would
             break exact resuming are refused.
         resume: go on with the run in ``out``, from its last checkpoint. Arguments that are left out are those of the
-            run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs``: a larger number
-            makes a run longer, finished or not, unless its schedule is ``cosine``.
+            run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs`` (or
+            ``steps``): a larger number makes a run longer, finished or not, unless its schedule is ``cosine``.
         overwrite: replace the run in ``out``.
         show_progress: print progress on the terminal.
 
@@ -115,6 +115,8 @@ def pretrain(
     if labels is not None and labels.clusters:
         if settings.held_out:
             raise ConfigError("held_out: must be 0 with labels.clusters: held-out images are in no cluster")
+        if settings.steps is not None:
+            raise ConfigError("steps: must be unset with labels.clusters, found before each epoch: give epochs")
         if settings.ema:
             raise ConfigError("ema: must be 0 with labels.clusters, which give each epoch a new head")
     show_progress = show_progress and is_first()
@@ -210,8 +212,8 @@ def finetune(
         trainer_args: further arguments of Lightning's Trainer, such as ``profiler``. Callbacks and arguments that would
             break exact resuming are refused.
         resume: go on with the run in ``out``, from its last checkpoint. Arguments that are left out are those of the
-            run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs``: a larger number
-            makes a run longer, finished or not, unless its schedule is ``cosine``.
+            run. Given ones must equal the run's, except for paths, devices, and ``settings.epochs`` (or
+            ``steps``): a larger number makes a run longer, finished or not, unless its schedule is ``cosine``.
         overwrite: replace the run in ``out``.
         show_progress: print progress on the terminal.
 

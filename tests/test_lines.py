@@ -16,9 +16,9 @@ lines = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(lines)
 
 AT_MOST = {
-    "cli": 1_300,
+    "cli": 1_350,
     "comparison": 3_300,
-    "data": 2_850,
+    "data": 2_950,
     "evaluation": 1_600,
     "formulavision": 150,
     "generators": 750,
@@ -27,7 +27,7 @@ AT_MOST = {
     "rendering": 1_950,
     "storage": 2_350,
     "testing": 1_000,
-    "training": 3_700,
+    "training": 3_850,
     "util": 1_050,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""

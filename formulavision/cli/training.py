@@ -23,7 +23,12 @@ LearningRate = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", help="Defaults of other settings: resnet (the paper's) or vit.", show_default="resnet"),
+    typer.Option(
+        "--preset",
+        help="Defaults of other settings: resnet (the paper's), vit, fdsl-vit, fractaldb-vit, ofdb, 1p-frac, "
+        "finetune-sgd or finetune-adamw (docs/training.md).",
+        show_default="resnet",
+    ),
 ]
 Devices = Annotated[
     int | None, typer.Option("--devices", help="Processes that share each batch, one per GPU; or use torchrun.")
@@ -53,7 +58,8 @@ PretrainSet = Annotated[
     ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue the run at --out, with its own options; --epochs may be raised.")
+    bool,
+    typer.Option("--resume", help="Continue the run at --out, with its own options; epochs or steps may be raised."),
 ]
 
 

@@ -51,7 +51,8 @@ class DrawnOnDevice(Prepared):
     Args:
         source: a dataset whose images are drawn.
         drawer: draws the images on the device.
-        settings: ``resize``, ``crop``, ``augment``, ``flip``, ``seed`` and ``fresh``, as of :class:`Prepared`.
+        settings: ``resize``, ``crop``, ``augment``, ``flip``, ``vertical_flip``, ``repeats``, ``seed`` and ``fresh``,
+            as of :class:`Prepared`.
     """
 
     source: DrawnImages
@@ -67,11 +68,12 @@ class DrawnOnDevice(Prepared):
     def _resized(self, keys: list[Key]) -> Batch:
         if isinstance(self.source, FormulaDataset) and self.source.has_scenes:
             return self._resized_scenes(self.source, keys)
-        labels, categories, instances = self.source.find_instances(keys, fresh=self.fresh)
+        labels, categories, instances = self.source.find_instances(self._drawn(keys), fresh=self.fresh)
         images = self.drawer.draw_instances(categories, instances).permute(0, 3, 1, 2).contiguous()
         return self._at_size(images), upload(labels, self.device)
 
     def _resized_scenes(self, source: FormulaDataset, keys: list[Key]) -> Batch:
+        keys = self._drawn(keys)
         images, object_maps, drawn = self.drawer.draw_scenes(source.find_scenes(keys, fresh=self.fresh))
         places = [(epoch if self.fresh else -1, index) for epoch, index in keys]
         categories = [source.categories_of(*place, own) for place, own in zip(places, drawn, strict=True)]
@@ -81,10 +83,10 @@ class DrawnOnDevice(Prepared):
         return self._at_size(images.permute(0, 3, 1, 2).contiguous()), targets
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
-        top, left, mirrored = upload(windows, self.device)[:, :, None]
+        top, left, flips = upload(windows, self.device)[:, :, None]
         place = torch.arange(self.crop, device=self.device)
-        rows = top + place
-        columns = left + torch.where(mirrored > 0, self.crop - 1 - place, place)
+        rows = top + torch.where((flips & 2) > 0, self.crop - 1 - place, place)
+        columns = left + torch.where((flips & 1) > 0, self.crop - 1 - place, place)
         image = torch.arange(len(images), device=self.device)[:, None, None, None]
         channel = torch.arange(images.shape[1], device=self.device)[:, None, None]
         return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

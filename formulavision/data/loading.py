@@ -7,7 +7,7 @@ import functools
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from formulavision.data.augmentation import Augmentation
 from formulavision.data.datasets import InstanceNumbers
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
@@ -53,7 +54,8 @@ __all__ = [
 ]
 
 Key = tuple[int, int]
-"""(epoch, index). An image's augmentation depends on these and the seed alone."""
+"""(epoch, index). An image's augmentation depends on these and the seed alone. Where an image is several times in an
+epoch, the first number is epoch * repeats + the number of the repetition."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, uint8 [b, c, crop, crop], and targets by the dataset's target (see :func:`target_of`): of ``class`` labels,
@@ -137,6 +139,8 @@ class EpochBatches(Sampler[list[Key]]):
         least: a last batch of fewer images is left out in this epoch.
         stretch: batches of one iteration; None: those of an epoch.
         total: batches of all iterations with ``stretch``; the last iteration may be shorter.
+        repeats: times that an image is in an epoch, one behind the other, with fewer images an epoch (repeated
+            augmentation: Hoffer et al., "Augment Your Batch", CVPR 2020; Touvron et al., "DeiT", ICML 2021).
 
     Attributes:
         batches: batches of an epoch.
@@ -157,6 +161,7 @@ class EpochBatches(Sampler[list[Key]]):
         least: int = 1,
         stretch: int | None = None,
         total: int = 0,
+        repeats: int = 1,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -169,6 +174,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.batches = length // batch_size + (rest >= max(least, rank + 1))
         self.stretch = stretch
         self.total = total
+        self.repeats = repeats
         self.epoch = self.start = 0
         self.order: NDArray[np.int64] | None = None
 
@@ -201,8 +207,12 @@ class EpochBatches(Sampler[list[Key]]):
         for epoch, group in itertools.groupby(places, key=lambda place: place[0]):
             order = self._order(epoch)
             for _, batch in group:
-                mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.ranks]
-                yield [(epoch, index) for index in mine.tolist()]
+                end = min((batch + 1) * self.batch_size, self.length)
+                images, copies = np.divmod(
+                    np.arange(batch * self.batch_size + self.rank, end, self.ranks), self.repeats
+                )
+                keys = (epoch * self.repeats + copies).tolist(), order[images].tolist()
+                yield list(zip(*keys, strict=True))
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self.order is not None:
@@ -265,6 +275,9 @@ class Prepared(Dataset[Any]):
         resize, crop: sides in pixels.
         augment: crop at random (and flip, where ``flip``); otherwise the crop is central.
         flip: mirror half of the images.
+        vertical_flip: turn half of the images upside down, where ``augment`` is set.
+        augmentation: further random changes, where ``augment`` is set; of images without masks.
+        repeats: times that each image is in an epoch, as of :class:`EpochBatches`.
         seed: seed of the augmentation, which depends on (seed, epoch, index) alone.
         cache: keeps the resized images; None: they are resized each time.
         fresh: take the source's ``fresh_items``, which are new in every epoch.
@@ -289,6 +302,9 @@ class Prepared(Dataset[Any]):
         interpolation: Interpolation = "bilinear",
         fill: Sequence[int] = (0, 0, 0),
         transform: Transform | None = None,
+        vertical_flip: bool = False,
+        augmentation: Augmentation | None = None,
+        repeats: int = 1,
     ) -> None:
         self.source = source
         self.resize = resize
@@ -302,6 +318,9 @@ class Prepared(Dataset[Any]):
         self.interpolation = interpolation
         self.fill = fill
         self.transform = transform
+        self.vertical_flip = vertical_flip
+        self.augmentation = augmentation
+        self.repeats = repeats
 
     def __len__(self) -> int:
         return len(self.source)
@@ -312,22 +331,26 @@ class Prepared(Dataset[Any]):
     def __getitems__(self, keys: list[Key]) -> Batch:
         """Images, uint8 [b, c, crop, crop], and their targets."""
         images, targets = self._resized(keys)
-        margin = self.resize - self.crop
+        margin = images.shape[-1] - self.crop
         if not self.augment:
-            cut = functools.partial(centre, crop=self.crop)
-        elif margin == 0 and not self.flip:
-            return images, targets
-        else:
-            windows = random_windows(keys, margin, seed=self.seed, flip=self.flip)
+            cut: Callable[[torch.Tensor], torch.Tensor] = functools.partial(centre, crop=self.crop)
+        elif margin or self.flip or self.vertical_flip:
+            windows = random_windows(keys, margin, seed=self.seed, flip=self.flip, vertical_flip=self.vertical_flip)
             cut = functools.partial(self._cut, windows=windows)
+        else:
+            cut = _unchanged
         # Masks are cut as their images are.
-        return cut(images), cut(targets[:, None])[:, 0] if targets.ndim == 3 else targets
+        images, targets = cut(images), cut(targets[:, None])[:, 0] if targets.ndim == 3 else targets
+        if self.augment and self.augmentation is not None and self.augmentation.changes:
+            images = torch.stack(self._randomly(Stream.AUGMENTATION, self.augmentation.change, images, keys))
+        return images, targets
 
     def plain(self) -> Self:
         """The source's own images (not fresh ones), cropped centrally."""
         plain = copy.copy(self)
         plain.augment = plain.flip = plain.fresh = False
         plain.transform = None
+        plain.repeats = 1
         return plain
 
     def _cut(self, images: torch.Tensor, windows: NDArray[np.int64]) -> torch.Tensor:
@@ -335,16 +358,24 @@ class Prepared(Dataset[Any]):
         # numpy's views cost a fraction of torch's, and each image takes several.
         whole = images.numpy()
         out = np.empty((*images.shape[:2], self.crop, self.crop), whole.dtype)
-        for cropped, image, (top, left, mirrored) in zip(out, whole, windows.T.tolist(), strict=True):
+        for cropped, image, (top, left, flips) in zip(out, whole, windows.T.tolist(), strict=True):
             window = image[:, top : top + self.crop, left : left + self.crop]
-            cropped[:] = window[:, :, ::-1] if mirrored else window
+            cropped[:] = window[:, :: -1 if flips & 2 else 1, :: -1 if flips & 1 else 1]
         return torch.from_numpy(out)
 
     def _resized(self, keys: list[Key]) -> Batch:
         indices = [index for _, index in keys]
         if self.fresh or self.cache is None:
-            items = cast(DrawnImages, self.source).fresh_items(keys) if self.fresh else self._items(indices)
-            return self._stacked(items if self.transform is None else self._transformed(items, keys))
+            fresh = self.fresh
+            items = cast(DrawnImages, self.source).fresh_items(self._drawn(keys)) if fresh else self._items(indices)
+            if self.transform is not None:
+                items = self._transformed(items, keys)
+            if self.crops_at_random:
+                assert self.augmentation is not None
+                whole = [image for image, _ in items]
+                cut = self._randomly(Stream.RESIZED_CROP, self.augmentation.cut, whole, keys)
+                items = [(image, target) for image, (_, target) in zip(cut, items, strict=True)]
+            return self._stacked(items)
         wanted = torch.tensor(indices)
         missing = wanted[~self.cache.filled[wanted]]
         if len(missing):
@@ -354,27 +385,44 @@ class Prepared(Dataset[Any]):
             self.cache.filled[missing] = True
         return self.cache.images[wanted], self.cache.labels[wanted]
 
+    @property
+    def crops_at_random(self) -> bool:
+        """Whether the source's images are cropped and resized at random, rather than resized and then cropped."""
+        return self.augment and self.augmentation is not None and self.augmentation.crops
+
+    def _drawn(self, keys: list[Key]) -> list[Key]:
+        """(epoch, index) of the images, without the number of the repetition."""
+        return [(epoch // self.repeats, index) for epoch, index in keys]
+
     def _items(self, indices: list[int]) -> list[tuple[torch.Tensor, Any]]:
         fetch = getattr(self.source, "__getitems__", None)
         return fetch(indices) if fetch else [self.source[index] for index in indices]
 
     def _transformed(self, items: list[tuple[torch.Tensor, Any]], keys: list[Key]) -> list[tuple[torch.Tensor, Any]]:
         assert self.transform is not None
+        transform = self.transform
+        found = self._randomly(Stream.TRANSFORM, lambda item: apply_transform(transform, *item), items, keys)
+        if len({len(image) for image, _ in found}) > 1:
+            raise ConfigError("transform: must give images with the same number of channels, gave gray and RGB ones")
+        return found
+
+    def _randomly(
+        self, stream: Stream, change: Callable[[Any], Any], items: Iterable[Any], keys: list[Key]
+    ) -> list[Any]:
+        """``change`` of each item, whose global random numbers are set from the seed, the stream and the item's key."""
         python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         found = []
         try:
             for item, key in zip(items, keys, strict=True):
-                seed = int(random_stream(self.seed, Stream.TRANSFORM, *key).integers(2**63))
+                seed = int(random_stream(self.seed, stream, *key).integers(2**63))
                 random.seed(seed)
                 np.random.seed(seed % 2**32)  # noqa: NPY002
                 torch.default_generator.manual_seed(seed)
-                found.append(apply_transform(self.transform, *item))
+                found.append(change(item))
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
             torch.set_rng_state(state)
-        if len({len(image) for image, _ in found}) > 1:
-            raise ConfigError("transform: must give images with the same number of channels, gave gray and RGB ones")
         return found
 
     def _stacked(self, items: list[tuple[torch.Tensor, Any]]) -> Batch:
@@ -395,6 +443,8 @@ class Prepared(Dataset[Any]):
         return torch.stack([resized(image) for image in images])
 
     def _at_size(self, images: torch.Tensor) -> torch.Tensor:
+        if self.crops_at_random:
+            return images
         return to_square(images, self.resize, self.crop, self.mode, self.interpolation, self.fill)
 
     def _mask_at_size(self, masks: torch.Tensor) -> torch.Tensor:
@@ -619,7 +669,9 @@ def _resized_by_pillow(image: torch.Tensor, size: Sequence[int], interpolation: 
     return torch.from_numpy(np.array(resized).reshape(*size, -1)).permute(2, 0, 1)
 
 
-def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -> NDArray[np.int64]:
+def random_windows(
+    keys: Sequence[Key], margin: int, *, seed: int, flip: bool, vertical_flip: bool = False
+) -> NDArray[np.int64]:
     """Random crops of images; the crop of an image depends on (seed, epoch, index) alone.
 
     Args:
@@ -627,15 +679,16 @@ def random_windows(keys: Sequence[Key], margin: int, *, seed: int, flip: bool) -
         margin: difference of the sides of image and crop, in pixels.
         seed: seed of the augmentation.
         flip: mirror half of the images.
+        vertical_flip: turn half of them upside down.
 
     Returns:
-        Top row, left column, and 1 for a mirrored image, 0 otherwise: int64 [3, n].
+        Top row, left column, and 1 for a mirrored image plus 2 for one that is upside down: int64 [3, n].
     """
     counters = np.zeros((len(keys), 3), np.int64)
     counters[:, :2] = keys
-    down, right, mirror = uniform_streams((seed, Stream.AUGMENT), counters, 3).reshape(-1, 3).T
+    down, right, mirror, turn = uniform_streams((seed, Stream.AUGMENT), counters, 4).reshape(-1, 4).T
     places = (np.stack([down, right]) * (margin + 1)).astype(np.int64)
-    return np.concatenate([places, [(mirror < 0.5) & flip]])
+    return np.concatenate([places, [((mirror < 0.5) & flip) + 2 * ((turn < 0.5) & vertical_flip)]])
 
 
 class EpochLoader(DataLoader[Batch]):
@@ -694,8 +747,8 @@ def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, ranks: i
     normalisation needs two, or fewer than there are ranks.
     """
     least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
-    seed = prepared.seed
-    return EpochBatches(len(prepared), batch_size, seed=seed, shuffle=shuffle, ranks=ranks, least=least, **more)
+    more |= {"seed": prepared.seed, "shuffle": shuffle, "ranks": ranks, "least": least, "repeats": prepared.repeats}
+    return EpochBatches(len(prepared), batch_size, **more)
 
 
 def make_loader(prepared: Prepared, *, workers: int, pin: bool, **batches: Any) -> EpochLoader:

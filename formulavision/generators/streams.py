@@ -39,6 +39,10 @@ class Stream(enum.IntEnum):
     """Seed of the global random numbers that a user's transform of a training image draws: (epoch, index)."""
     SCENE = 9
     """Composition of a scene: its number of objects and its background, (scene), and its objects, (scene, 1)."""
+    RESIZED_CROP = 10
+    """Seed of the global random numbers that a random resized crop draws: (epoch, index)."""
+    AUGMENTATION = 11
+    """Seed of those that RandAugment and colour jitter draw: (epoch, index)."""
     SCORED = 12
     """Choice of the images that ``score`` measures: (category)."""
 

@@ -10,6 +10,7 @@ import lightning.pytorch as lightning
 import torch
 from torch.utils.data import DataLoader
 
+from formulavision.data.augmentation import Augmentation
 from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
 from formulavision.data.loading import (
     Batch,
@@ -93,6 +94,10 @@ class TrainingData(lightning.LightningDataModule):
             **settings.resizing(), "augment": training, "flip": settings.horizontal_flip, "seed": settings.seed,
             "fresh": fresh,
         }  # fmt: skip
+        augmentation = None
+        if training:
+            images |= {"vertical_flip": settings.vertical_flip, "repeats": settings.repeated_augmentation}
+            augmentation = _augmentation(settings)
         transform = self.transform if training else None
         batches: dict[str, Any] = {
             "batch_size": settings.batch_size, "shuffle": training, "rank": trainer.global_rank,
@@ -101,7 +106,9 @@ class TrainingData(lightning.LightningDataModule):
         if training and settings.steps and settings.interval:
             stretch, total = (steps * settings.grad_accum_steps for steps in (settings.interval, settings.steps))
             batches |= {"stretch": stretch, "total": total}
-        if transform is None and draws_on_device(settings, device):
+        if augmentation is not None and draws_on_device(settings, device) and getattr(dataset, "drawer", None):
+            self.tell("random resized crops, RandAugment and colour jitter are made on the CPU: loader processes draw")
+        elif transform is None and draws_on_device(settings, device):
             try:
                 drawer = device_drawer(dataset, device)
             except PluginError as error:  # kernels need a C compiler, which slim containers lack
@@ -115,10 +122,25 @@ class TrainingData(lightning.LightningDataModule):
         if workers is None:
             workers = _default_workers(device, fresh, local_ranks)
         cache = None
-        if not fresh and transform is None:
+        if not fresh and transform is None and not (augmentation and augmentation.crops):
             cache = image_cache(dataset, settings.resize, workers=workers, ranks=local_ranks, mode=settings.resize_mode)
-        prepared = Prepared(dataset, cache=cache, transform=transform, **images)
+        prepared = Prepared(dataset, cache=cache, transform=transform, augmentation=augmentation, **images)
         return make_loader(prepared, workers=workers, pin=device.type == "cuda", **batches)
+
+
+def _augmentation(settings: TrainSettings) -> Augmentation | None:
+    """Random changes of training images that are made on the CPU; None: none."""
+    if not (settings.random_resized_crop or settings.rand_augment or settings.color_jitter):
+        return None
+    sizes = settings.resizing()
+    return Augmentation(
+        crop=settings.crop,
+        area=settings.random_resized_crop,
+        rand_augment=settings.rand_augment,
+        color_jitter=settings.color_jitter,
+        interpolation=settings.interpolation,
+        fill=sizes["fill"],
+    )
 
 
 def _default_workers(device: torch.device, fresh: bool, local_ranks: int) -> int:

@@ -173,6 +173,8 @@ def _check(plan: Plan, ranks: int) -> None:
     steps = settings.steps or (settings.epochs or 0) * count_steps(batches, settings)
     if settings.warmup_steps >= steps:
         raise ConfigError(f"warmup_steps: is {settings.warmup_steps}: must be below the {steps} steps of the run")
+    if settings.layer_decay < 1 and not hasattr(plan.model, "group_matcher"):
+        raise ConfigError(f"layer_decay: is {settings.layer_decay}: must be 1: only timm's models know their layers")
     if device.type == "cuda" and settings.devices > torch.cuda.device_count():
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
     check_targets(train)

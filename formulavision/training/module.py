@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import numpy as np
 import torch
+from timm.data.random_erasing import RandomErasing
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
@@ -169,6 +170,8 @@ class LightningClassifier(lightning.LightningModule):
         np.random.seed(seed % 2**32)  # noqa: NPY002
         images, labels = batch
         inputs, targets = self._input(images), labels
+        if self.settings.random_erasing:
+            inputs = RandomErasing(self.settings.random_erasing, mode="pixel", device=inputs.device)(inputs.clone())
         if self.mix is not None:
             inputs, targets = self.mix(inputs, targets)
         logits = self.model(inputs)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 from formulavision.training.settings import TrainSettings
 
@@ -15,17 +15,30 @@ __all__ = ["count_steps", "learning_rate_factor", "make_optimizer"]
 
 
 def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with weight decay of every parameter, or AdamW without that of biases, norms and the model's exceptions."""
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+    """SGD with weight decay of every parameter, or AdamW without that of biases, norms and the model's exceptions.
+
+    With ``layer_decay``, layers have learning rates of their own (Clark et al., "ELECTRA", ICLR 2020; timm's groups).
+    """
+    rate, sgd = settings.learning_rate, settings.optimizer == "sgd"
+    exempt = () if sgd else tuple(getattr(model, "no_weight_decay", set)())
+    groups: Any
+    if settings.layer_decay < 1:
+        groups = param_groups_layer_decay(
+            model,
+            settings.weight_decay,
+            no_weight_decay_list=exempt,
+            weight_decay_exclude_1d=not sgd,
+            layer_decay=settings.layer_decay,
         )
-    exempt: Any = getattr(model, "no_weight_decay", set)
-    groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=tuple(exempt()))
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        for group in groups:
+            group["lr"] = rate * group.pop("lr_scale")
+    elif sgd:
+        groups = [p for p in model.parameters() if p.requires_grad]
+    else:
+        groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=exempt)
+    if sgd:
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=rate)
 
 
 def count_steps(batches: int, settings: TrainSettings) -> int:

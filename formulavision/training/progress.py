@@ -36,7 +36,7 @@ def describe_run(kind: str, settings: TrainSettings, images: int, classes: int, 
     if tested is not None:
         data += f", tested on {tested:,}"
     together = f" ({settings.grad_accum_steps} a step)" if settings.grad_accum_steps > 1 else ""
-    length = counted(settings.epochs, "epoch") if settings.steps is None else counted(settings.steps, "step")
+    length = counted(settings.epochs or 0, "epoch") if settings.steps is None else counted(settings.steps, "step")
     verb = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
     return (
         f"{verb} {settings.model} on {data}: {length} of batches of {settings.batch_size}"

@@ -161,7 +161,7 @@ class Recorder(lightning.Callback):
         # The last epoch of Lightning may be shorter where these are intervals of steps.
         trainer.fit_loop.max_batches = trainer.val_check_batch = len(self.batches)
         self._started, self._before, self._trained = time.perf_counter(), 0.0, None
-        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self._learning_rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from formulavision.recipes.targets import Target
+from formulavision.training.presets import PRESETS
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
@@ -29,6 +30,7 @@ __all__ = [
 Channels = tuple[float, float, float]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Decoder = Literal["fpn", "unet", "upernet", "dpt"]
+Preset = Literal["resnet", "vit", "fdsl-vit", "fractaldb-vit", "ofdb", "1p-frac", "finetune-sgd", "finetune-adamw"]
 
 PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")
 """Preprocessing settings: weights are used with the values that they were trained with."""
@@ -38,28 +40,6 @@ REMOTE = ("timm:", "torchvision:")
 
 NEUTRAL = {"resize_mode": "squash", "interpolation": "bilinear"}
 """Values of later settings that train as runs did before the settings existed."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "resnet": {},
-    "vit": {
-        "epochs": 300,
-        "batch_size": 1024,
-        "optimizer": "adamw",
-        "learning_rate": 1e-3,
-        "weight_decay": 0.05,
-        "schedule": "cosine",
-        "warmup_epochs": 5,
-        "label_smoothing": 0.1,
-        "mixup": 0.8,
-        "cutmix": 1.0,
-        "drop_path": 0.1,
-    },
-}
-"""Settings of a preset that differ from the defaults. ``resnet``: the paper's section 4, which the defaults are.
-``vit``: DeiT (Touvron et al., ICML 2021, table 9) without its random augmentation. The published code of the field's
-vision transformers does augment (RCDB, Visual Atoms, OFDB: RandAugment m9-mstd0.5, random erasing 0.25 or 0.5; OFDB
-also colour jitter; Visual Atoms without horizontal flips), so this preset does not reproduce their figures."""
-
 
 _LENGTHS = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 """Settings that give one length in two units."""
@@ -71,9 +51,10 @@ class TrainSettings(Config):
     The published scripts pre-train at ``learning_rate=0.1``.
     """
 
-    preset: Literal["resnet", "vit"] = Field(
+    preset: Preset = Field(
         default="resnet",
-        description="defaults of the other settings: resnet: the paper's; vit: DeiT's, for vision transformers",
+        description="defaults of the other settings (see the presets): resnet is the paper's; the others are for "
+        "vision transformers",
     )
     model: str = Field(default="resnet50", min_length=1, description="name of a timm model")
     target: Target | None = Field(
@@ -122,6 +103,14 @@ class TrainSettings(Config):
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
     learning_rate: float = Field(default=0.01, gt=0, le=100, description="highest learning rate of the schedule")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor on the learning rate from a layer to the one before it (layer-wise decay, in timm's "
+        "layers); 1: none",
+        json_schema_extra={"neutral": 1.0},
+    )
     weight_decay: float = Field(
         default=1e-4, ge=0, le=1, description="weight decay; SGD: of all parameters; AdamW: of all but biases and norms"
     )
@@ -218,6 +207,45 @@ class TrainSettings(Config):
         "validation",
     )
     horizontal_flip: bool = Field(default=True, description="mirror each training image with probability 0.5")
+    vertical_flip: bool = Field(
+        default=False,
+        description="turn each training image upside down with probability 0.5",
+        json_schema_extra={"neutral": False},
+    )
+    random_resized_crop: tuple[float, float] | None = Field(
+        default=None,
+        description="smallest and largest share of a training image's area that is cut out at random, with an aspect "
+        "ratio of 3/4 to 4/3, and resized to crop; unset: random crops of the resized image",
+        json_schema_extra={"neutral": None},
+    )
+    rand_augment: str | None = Field(
+        default=None,
+        pattern=r"^rand(-(mstd|mmax|inc|m|n|p|w)\d+(\.\d+)?)+$",
+        description="RandAugment of training images in timm's words, such as rand-m9-mstd0.5-inc1; unset: none",
+        json_schema_extra={"neutral": None},
+    )
+    color_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="largest relative change of brightness, contrast and saturation of training images; 0: none",
+        json_schema_extra={"neutral": 0.0},
+    )
+    random_erasing: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability with which a rectangle of a training image is filled with noise (timm's mode pixel)",
+        json_schema_extra={"neutral": 0.0},
+    )
+    repeated_augmentation: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="times that an image is in an epoch, each time with another augmentation; an epoch has as many "
+        "fewer images",
+        json_schema_extra={"neutral": 1},
+    )
     mean: Channels = Field(
         default=(0.2, 0.2, 0.2), description="mean that is subtracted from each channel; channels are scaled to 0..1"
     )
@@ -312,6 +340,8 @@ class TrainSettings(Config):
             )
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"milestones {list(self.milestones)} must be rising epochs (with steps: steps) from 1")
+        if (area := self.random_resized_crop) is not None and not 0 < area[0] <= area[1] <= 1:
+            raise ValueError(f"random_resized_crop {list(area)} must be two rising shares above 0, at most 1")
         if any(s <= 0 for s in self.std):
             raise ValueError(f"std {list(self.std)} must be above 0 in every channel")
         return self

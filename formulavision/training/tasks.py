@@ -21,6 +21,8 @@ __all__ = ["TASKS", "ClassTask", "LabelsTask", "SemanticTask", "Task", "for_targ
 _SAMPLED = 1000
 """Number of images from which the share of positives is estimated where a dataset does not list its labels."""
 _NOT_COUNTED = -100
+_MOVING = ("random_resized_crop", "rand_augment", "random_erasing")
+"""Settings that move or remove pixels of images, without those of masks."""
 
 
 class Task(torch.nn.Module):
@@ -252,6 +254,11 @@ def for_target(settings: TrainSettings, target: str, *, own_model: bool = False)
     if mixed and not task.mixes:
         what = "images of several labels each" if task is LabelsTask else "masks"
         raise ConfigError(f"{' and '.join(mixed)}: must be 0 for {what}")
+    moving = [name for name in _MOVING if getattr(settings, name)]
+    if moving and task is SemanticTask:
+        raise ConfigError(
+            f"{' and '.join(moving)}: must be unset (0) for masks, which are not changed with their images"
+        )
     decoder = settings.decoder or "fpn" if decodes else None
     # Unset as in runs of earlier versions, which had no other target.
     known = None if settings.target is None and target == "class" else target

@@ -86,6 +86,7 @@ def test_windows_are_those_of_each_images_own_stream() -> None:
         {"augment": False, "fresh": False},
         {"resize": 48},
         {"resize": 33, "crop": 20},
+        {"vertical_flip": True, "repeats": 3},
     ],
     ids=str,
 )

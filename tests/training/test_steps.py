@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from comparing_runs import comparable, same, stopped_and_resumed
 
+from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.loading import EpochBatches
-from formulavision.training import Run, TrainSettings, pretrain
+from formulavision.training import Run, TrainSettings, finetune, pretrain
 from formulavision.training.optimization import learning_rate_factor
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
@@ -62,9 +63,9 @@ def test_a_run_of_steps_resumes_exactly(
     assert comparable(run) == comparable(stepped)
 
 
-def test_every_interval_is_validated_the_shorter_last_one_too(stripes: Any, small: Any, tmp_path: Path) -> None:
-    recipe = {"generator": {"name": "perlin", "grid": 2}, "categories": 4, "instances": 12, "canvas": {"size": 36}}
-    run = quiet(recipe, tmp_path / "run", in_steps(small, held_out=2, workers=0))
+def test_every_interval_is_validated_the_shorter_last_one_too(small: Any, tmp_path: Path) -> None:
+    digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 3, "test_per_class": 2})
+    run = finetune(None, digits, out=tmp_path / "run", settings=in_steps(small, workers=0), show_progress=False)
     assert [row["validation_accuracy"] is not None for row in run.history] == [True, True]
     assert run.best_epoch in (1, 2)
 

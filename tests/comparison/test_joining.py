@@ -130,6 +130,31 @@ def test_seeds_and_downstreams_of_the_same_arm_come_together(tmp_path: Path, out
     assert Findings.load(out) == joined.findings
 
 
+@pytest.mark.parametrize(("finetune", "baseline"), [({"epochs": 1}, "scratch"), ({"epochs": 2}, None)])
+def test_arms_without_a_baseline_get_that_of_another_comparison(
+    tmp_path: Path, out: Path, finetune: dict[str, int], baseline: str | None
+) -> None:
+    one = leave(
+        tmp_path / "one",
+        [("scratch", "digits", 0, 0.5), ("ifs", "digits", 0, 0.6)],
+        arms={"scratch": "none", "ifs": "recipe"},
+        configurations={"one": yaml.safe_dump({"name": "one", "finetune": {"epochs": 1}})},
+    )
+    two = leave(
+        tmp_path / "two",
+        [("bezier", "digits", 0, 0.7)],
+        arms={"bezier": "curves"},
+        configurations={"two": yaml.safe_dump({"name": "two", "finetune": finetune})},
+    )
+    for folders in ([one, two], [two, one]):
+        arms = Findings.load(report(folders, out=out / folders[0].name).parent).arms
+        assert {name: arm.baseline for name, arm in arms.items()} == {
+            "scratch": None,
+            "ifs": "scratch",
+            "bezier": baseline,
+        }
+
+
 def test_another_arm_of_the_same_name_is_told_apart(tmp_path: Path, out: Path) -> None:
     folders = [
         leave(tmp_path / day, [("ours", "c10", 0, score)], arms={"ours": content, "scratch": "s"})

@@ -147,7 +147,7 @@ def test_arms_without_a_baseline_get_that_of_another_comparison(
         configurations={"two": yaml.safe_dump({"name": "two", "finetune": finetune})},
     )
     for folders in ([one, two], [two, one]):
-        arms = Findings.load(report(folders, out=out / folders[0].name).parent).arms
+        arms = Findings.load(report(folders, out=out / folders[0].name).folder).arms
         assert {name: arm.baseline for name, arm in arms.items()} == {
             "scratch": None,
             "ifs": "scratch",

@@ -80,7 +80,7 @@ class Streams:
         self.params = params
         self.size = size
         self.numba, self.host = state["numba"].copy(), state["host"].copy()
-        self.random = np.random.Generator(np.random.PCG64())
+        self.random = np.random.Generator(np.random.PCG64(0))
         low, high, increment_low, increment_high = state["random"].tolist()
         self.random.bit_generator.state = {
             "bit_generator": "PCG64",

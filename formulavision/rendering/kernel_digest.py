@@ -59,6 +59,7 @@ class _Describe:
         """Bytecode, constants, values of globals and of closures, and defaults."""
         used = sorted(self.names & function.__globals__.keys())
         return (
+            function.__module__,  # machine code names the module that it was compiled in
             self.code(function.__code__),
             {name: self.value(function.__globals__[name]) for name in used},
             [self.value(cell.cell_contents) for cell in function.__closure__ or ()],

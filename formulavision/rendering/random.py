@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
+__all__ = ["kernel_key", "philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
 
 Word = int | np.uint32
 Word64 = int | np.uint64
@@ -26,6 +26,16 @@ _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _ROUNDS = 10
+
+
+def kernel_key(seed: int, use: bytes) -> tuple[int, int]:
+    """Key of the random numbers of Philox4x32 inside kernels.
+
+    Args:
+        seed: of the recipe, below 2^64.
+        use: up to four bytes. Where two kernels have the same, they draw the same numbers at the same counters.
+    """
+    return seed & 0xFFFF_FFFF, (seed >> 32) ^ int.from_bytes(use, "little")
 
 
 # Inlined by numba, since what LLVM inlines comes too late for its loop vectoriser.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from formulavision_plugins.ifs.drawing import kernel_key
 from formulavision_plugins.ifs.orbits import in_fours
 from formulavision_plugins.ifs.systems import thresholds
 from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt16
@@ -13,7 +12,7 @@ from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt16
 from formulavision.rendering import kernel
 from formulavision.rendering.diamond_square import diamond_square, side_of_field
 from formulavision.rendering.memory import scratch
-from formulavision.rendering.random import philox_blocks
+from formulavision.rendering.random import kernel_key, philox_blocks
 
 from .choices import amplitudes, color_of, ground_of
 from .orbits import box_of, count_independent, published_points
@@ -61,7 +60,7 @@ def independent_counts(
     """Numbers of points of the independent orbit."""
     counts = _no_counts(size)
     fours = in_fours(system[:, :6], thresholds(system))
-    count_independent(*fours, counter, kernel_key(seed, b"walk"), points, window, counts)
+    count_independent(*fours, counter, kernel_key(seed, b"hues"), points, window, counts)
     return counts
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Float64, Int32, Int64, Integer, UInt8, UInt16, UI
 from numba import uint32, uint64
 
 from formulavision.rendering import kernel, noise_fields, pixel_lines, python_random
-from formulavision.rendering.random import philox_blocks
+from formulavision.rendering.random import kernel_key, philox_blocks
 
 __all__ = [
     "AREAS",
@@ -45,11 +45,6 @@ AREAS: dict[str, int] = {"lines": 0, "M1": 0, "ring": 1, "M2": 1, "filled": 2, "
 _NEAR = noise_fields.GRADIENTS_1D
 _FAR = np.roll(_NEAR, -1)
 _TO_UNIT = np.float32(2.0**-24)
-
-
-def kernel_key(seed: int, use: bytes) -> tuple[int, int]:
-    """Key of the random numbers inside kernels, for the use b"inst" (single contours) or b"scen" (those of scenes)."""
-    return seed & 0xFFFF_FFFF, (seed >> 32) ^ int.from_bytes(use, "little")
 
 
 @lru_cache(maxsize=4096)

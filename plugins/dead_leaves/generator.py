@@ -112,11 +112,13 @@ class DeadLeaves(Generator):
     def _draw(
         self, category: Category, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
     ) -> None:
+        from formulavision.rendering.random import kernel_key
+
         from . import leaves
 
         size = self.canvas.size
         table = leaves.category_table(self.params, np.array(category.parameters[0]))
-        radii, around, key = self._radii, leaves.directions(), leaves.leaf_key(self.seed)
+        radii, around, key = self._radii, leaves.directions(), kernel_key(self.seed, b"leaf")
         colors = np.zeros((self.params.leaves + 1, 3), np.uint8)
         for image, instance in zip(out, instances.tolist(), strict=True):
             owners = np.zeros(size * size + leaves.STEP, np.int16)
@@ -147,11 +149,11 @@ class DeadLeaves(Generator):
             leaves.paint(owners.reshape(-1), colors, image)
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
+        from formulavision.rendering.random import kernel_key
         from formulavision.rendering.triton_support import runs_on, upload
 
         if self.is_published or not runs_on(device):
             return None
-        from . import leaves
         from .leaves_triton import LeafTables, draw_leaves
 
         tables = LeafTables(self.params, self.canvas.size, categories, device)
@@ -163,6 +165,6 @@ class DeadLeaves(Generator):
             out: UInt8[torch.Tensor, "n size size channels"],
         ) -> None:
             images = np.column_stack([labels, instances & 0xFFFF_FFFF, indices[labels], instances >> 32])
-            draw_leaves(upload(images, device), tables, leaves.leaf_key(self.seed), self.params.leaves, out)
+            draw_leaves(upload(images, device), tables, kernel_key(self.seed, b"leaf"), self.params.leaves, out)
 
         return draw

@@ -28,7 +28,6 @@ __all__ = [
     "category_table",
     "directions",
     "draw_leaves",
-    "leaf_key",
     "paint",
     "radii_in_pixels",
 ]
@@ -49,11 +48,6 @@ F32 = np.float32
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
-
-
-def leaf_key(seed: int) -> tuple[int, int]:
-    """Key of the random numbers inside kernels."""
-    return seed & 0xFFFF_FFFF, (seed >> 32) ^ int.from_bytes(b"leaf", "little")
 
 
 @lru_cache

@@ -12,24 +12,20 @@ from numpy.typing import NDArray
 
 from formulavision import Canvas, Category
 from formulavision.rendering import color, mersenne, points
+from formulavision.rendering.random import kernel_key
 
 from .orbits import in_fours, independent_orbit, published_orbit, select
 from .parameters import IfsParams
 from .patches_published import published_masks
 from .systems import add_identity, cumulative_probabilities, thresholds
 
-__all__ = ["FractalDrawing", "kernel_key", "palette", "published_draws"]
+__all__ = ["FractalDrawing", "palette", "published_draws"]
 
 GRAY = 127
 """Gray level of lit pixels: the published images draw (127, 127, 127) on black."""
 HUES = 128
 ALL_LIT = 0b111_111_111
 """Mask of a full patch."""
-
-
-def kernel_key(seed: int, use: bytes) -> tuple[int, int]:
-    """Key of the random numbers inside kernels, for the use b"walk" (orbits) or b"mask" (patches)."""
-    return seed & 0xFFFF_FFFF, (seed >> 32) ^ int.from_bytes(use, "little")
 
 
 def palette(channels: int) -> UInt8[np.ndarray, "colors channels"]:

@@ -10,9 +10,10 @@ from jaxtyping import Int64, UInt8
 
 from formulavision import Canvas, Category
 from formulavision.rendering.points_triton import shade
+from formulavision.rendering.random import kernel_key
 from formulavision.rendering.triton_support import in_parts, keep, upload
 
-from .drawing import kernel_key, palette, published_draws
+from .drawing import palette, published_draws
 from .orbits_triton import LEAST_ROWS, mark_orbits, mark_published_orbits
 from .parameters import IfsParams
 from .systems import add_identities, cumulative_probabilities, thresholds

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from formulavision import Category, ConfigError, Drawer, Recipe
 from formulavision.recipes.category_files import write_folder
 from formulavision.rendering import python_random
-from formulavision.rendering.random import philox4x32
+from formulavision.rendering.random import kernel_key, philox4x32
 
 PUBLISHED = {
     "square": [
@@ -220,7 +220,7 @@ def plain_image(generator: DeadLeaves, category: Category, instance: int, most: 
     radii, (cosines, sines) = leaves.radii_in_pixels(generator.params, size), leaves.directions()
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     image = np.zeros((size, size, 3), np.uint8)
-    counter, key = (instance & 0xFFFF_FFFF, category.index, instance >> 32), leaves.leaf_key(generator.seed)
+    counter, key = (instance & 0xFFFF_FFFF, category.index, instance >> 32), kernel_key(generator.seed, b"leaf")
     for n in range(most - 1, -1, -1):
         (w0, w1, w2, w3), words = (philox4x32(2 * n + i, *counter, *key) for i in (0, 1))
         x, y = (f(int(w) >> 8) * (f(size) * f(2**-24)) - f(0.5) for w in (w0, w1))

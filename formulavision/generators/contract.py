@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -174,6 +174,8 @@ class Generator:
         contract: the version of this contract that the generator was written for.
         Params: the parameters, a subclass of :class:`Params`.
         columns: names of the columns of a category's parameters, for CSV files.
+        published_names: other names in files of ``name,value`` lines, such as the published program writes, each with
+            the column that it means. A value that is no column of the generator is left out.
         category_params: names of the parameters that the categories depend on; None: all. The cache of found
             categories ignores the others.
         default_instances: number of instances per category in a recipe that states none.
@@ -194,6 +196,7 @@ class Generator:
     contract: ClassVar[int] = CONTRACT_VERSION
     Params: ClassVar[type[Params]] = Params
     columns: ClassVar[tuple[str, ...]] = ()
+    published_names: ClassVar[Mapping[str, str]] = {}
     default_instances: ClassVar[int] = 100
     default_channels: ClassVar[Literal[1, 3]] = 1
 

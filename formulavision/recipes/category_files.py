@@ -43,6 +43,9 @@ def holds_categories(folder: Path) -> bool:
 def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
     """Parameters of categories by name: from ``categories.json`` in its order, or from ``*.csv`` in the order of names.
 
+    A CSV file holds a table of numbers, or one ``name,value`` a line, in any order: the names are the generator's
+    ``columns`` or ``published_names``.
+
     Args:
         folder: of the files; or a store's file of the categories of one of its parts, such as ``categories-0.json``.
 
@@ -67,7 +70,7 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
     for file in files:
         if "." in file.stem:
             raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
-        result[file.stem] = _read_table(_csv_rows(file), str(file), generator)
+        result[file.stem] = _read_table(_in_columns(_csv_rows(file), str(file), generator), str(file), generator)
     return result
 
 
@@ -83,9 +86,44 @@ def _csv_files(folder: Path) -> list[Path]:
 
 def _csv_rows(file: Path) -> list[list[str]]:
     try:
-        return [line.split(",") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.split(",") for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise ConfigError(f"categories.folder: {file}: cannot be read ({error})") from None
+
+
+def _in_columns(rows: list[list[str]], where: str, generator: Generator) -> list[list[str]]:
+    """Rows of a file in the generator's columns: as they are, or one row of the values in a file of named values."""
+    if not generator.columns or not rows or _is_number(rows[0][0]):
+        return rows
+    names = {column: column for column in generator.columns} | dict(generator.published_names)
+    values: dict[str, str] = {}
+    for row in rows:
+        name, value = row[0].strip(), row[-1].strip()
+        if len(row) != 2:
+            flaw = f"has neither numbers nor one name and one value in each line: {','.join(row)[:60]!r}"
+        elif name not in names:
+            flaw = f"unknown name {name[:60]!r}, known are: {', '.join(names)}"
+        elif not _is_number(value):
+            flaw = f"{name!r}: {value[:60]!r} is not a number"
+        elif names[name] in values:
+            flaw = f"{name!r}: is a second value of {names[name]}"
+        else:
+            values[names[name]] = value
+            continue
+        raise ConfigError(f"categories.folder: {where}: {flaw}")
+    if missing := [column for column in generator.columns if column not in values]:
+        published = {column: f" ({name})" for name, column in generator.published_names.items() if name != column}
+        missing = [column + published.get(column, "") for column in missing]
+        raise ConfigError(f"categories.folder: {where}: has no value of: {', '.join(missing)}")
+    return [[values[column] for column in generator.columns]]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_table(rows: object, where: str, generator: Generator) -> Parameters:

@@ -69,9 +69,10 @@ class GeneratorSettings(Config):
 class Categories(Config):
     """Source of the categories: the generator finds the first ``count``, or they are read from a folder.
 
-    A folder is a store, or holds one CSV a category in the published FractalDB layout (one row a transformation); the
-    files' stems are the categories' names. The recipe holds a digest of the parameters, so that it still defines every
-    image. A recipe with the digest and without the folder can be read, but not drawn.
+    A folder is a store, or holds one CSV a category: a table in the published FractalDB layout (one row a
+    transformation), or ``name,value`` lines, as RCDB writes them; the files' stems are the categories' names. The
+    recipe holds a digest of the parameters, so that it still defines every image. A recipe with the digest and without
+    the folder can be read, but not drawn.
     """
 
     count: int | None = Field(default=None, ge=1, le=10_000_000, description="number of categories")

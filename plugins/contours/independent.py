@@ -14,6 +14,7 @@ from .parameters import ContourParams, RadialParams
 
 __all__ = [
     "CONTOUR_COLUMNS",
+    "PUBLISHED_NAMES",
     "SHAPE_COLUMNS",
     "check_contour",
     "frames",
@@ -25,6 +26,20 @@ __all__ = [
 
 CONTOUR_COLUMNS = ("vertices", "lines", "perlin", "line_width")
 SHAPE_COLUMNS = ("radius", "oval_x", "oval_y")
+PUBLISHED_NAMES = {
+    "Vertex": "vertices",
+    "Line_num": "lines",
+    "Perlin_noise": "perlin",
+    "line_width": "line_width",
+    "Center_rad": "radius",
+    "Oval_rate_x": "oval_x",
+    "Oval_rate_y": "oval_y",
+    "start_pos_h": "centre_y",
+    "start_pos_w": "centre_x",
+    "Category_num": "category",
+    "Color_Gray": "gray",
+}
+"""Names in the files of RCDB and SegRCDB. A category of RCDB has no shape: that in its file is its first instance's."""
 
 _LOWEST = np.array([3, 1, 0, 0, 0, 1, 1])
 _HIGHEST = np.array([2000, 1000, 100, 100, 4096, 10, 10])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from formulavision import Canvas, Category, WalkedStreams
 
 from .generator import ContourGenerator
-from .independent import CONTOUR_COLUMNS, independent_contour, shapes_of
+from .independent import CONTOUR_COLUMNS, PUBLISHED_NAMES, independent_contour, shapes_of
 from .parameters import RcdbParams
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Rcdb(ContourGenerator):
     version = 1
     Params = RcdbParams
     columns = CONTOUR_COLUMNS
+    published_names = PUBLISHED_NAMES
     category_params = frozenset(RcdbParams.model_fields) - {"outline", "gray"}
     default_instances = 1000
 

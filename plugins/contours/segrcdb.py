@@ -13,7 +13,7 @@ from formulavision import Category, ConfigError, Scene, WalkedStreams
 from formulavision.rendering.memory import scratch
 
 from .generator import ContourGenerator
-from .independent import CONTOUR_COLUMNS, SHAPE_COLUMNS, independent_contour, independent_shape
+from .independent import CONTOUR_COLUMNS, PUBLISHED_NAMES, SHAPE_COLUMNS, independent_contour, independent_shape
 from .parameters import SegRcdbParams
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class SegRcdb(ContourGenerator):
     version = 1
     Params = SegRcdbParams
     columns = CONTOUR_COLUMNS + SHAPE_COLUMNS
+    published_names = PUBLISHED_NAMES
     category_params = frozenset(SegRcdbParams.model_fields) - {"mask", "objects", "published_images", "threads"}
     default_instances = 1000
 

@@ -197,6 +197,29 @@ def test_categories_from_files_are_refused_where_they_are_not_the_published_ones
         drawer.draw(0)
 
 
+@pytest.mark.parametrize("run", ["thread_0", "other_settings_thread_0"])
+def test_the_programs_own_files_give_the_published_images(shared_data: Path, run: str) -> None:
+    """The files of a first process have the first categories of the set."""
+    folder = shared_data / "published-generators" / "rcdb" / "param" / run
+    given = rcdb_recipe(RUNS[run]).to_dict()
+    drawer = Drawer(Recipe.from_dict({**given, "categories": {"folder": str(folder)}}))
+    assert [category.name for category in drawer.categories] == ["00000", "00001"]
+    for image in RUNS[run]["images"]:
+        drawn = drawer.draw(image["category"] * drawer.recipe.num_instances + image["instance"])[0]
+        assert digest(drawn) == image["pixels"], image
+
+
+def test_the_programs_own_files_of_later_processes_are_drawn_with_independent_numbers(shared_data: Path) -> None:
+    folder = shared_data / "published-generators" / "rcdb" / "param" / "thread_4"
+    drawer = Drawer(recipe(categories={"folder": str(folder)}))
+    generator = rcdb_recipe(RUNS["thread_4"]).build()
+    assert isinstance(generator, Rcdb)
+    assert [category.name for category in drawer.categories] == ["00008", "00009"]
+    for category in drawer.categories:
+        assert np.array_equal(category.parameters, category_of(generator, int(category.name)).parameters)
+    assert (drawer.draw_batch(range(12))[0] < 255).any()
+
+
 # Counter-based contours ----------------------------------------------------------------------------------------------
 
 

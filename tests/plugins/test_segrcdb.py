@@ -84,8 +84,8 @@ def test_random_states_are_those_of_the_program(name: str) -> None:
 @pytest.mark.parametrize(
     ("table", "run"), [("published", "M1_thread_0"), ("other_settings", "other_settings_thread_1")]
 )
-def test_parameter_files_of_the_categories_are_the_published_ones(table: str, run: str) -> None:
-    """All files one after the other, as the program writes them."""
+def test_parameter_files_of_the_categories_are_the_published_ones(table: str, run: str, tmp_path: Path) -> None:
+    """All files, as the program writes them, have the published digest; read again, they give the published scenes."""
     categories = find_categories(published_recipe(run))
     text = ""
     for number, category in enumerate(categories, 1):
@@ -93,9 +93,27 @@ def test_parameter_files_of_the_categories_are_the_published_ones(table: str, ru
         rows = {"Category_num": number, "Vertex": int(vertices), "Perlin_noise": perlin, "line_width": width,
                 "Center_rad": int(radius), "Line_num": int(lines), "Oval_rate_x": oval_x, "Oval_rate_y": oval_y,
                 "Color_Gray": number}  # fmt: skip
-        text += "".join(f"{name},{value!r}\r\n" for name, value in rows.items())
+        written = "".join(f"{name},{value!r}\r\n" for name, value in rows.items())
+        (tmp_path / f"{number:05d}.csv").write_bytes(written.encode())
+        text += written
     expected = {Path(each["table"]).stem: each["sha256"] for each in GOLDENS["segrcdb_parameters"]}
     assert hashlib.sha256(text.encode()).hexdigest() == expected[table]
+    given = published_recipe(run).to_dict()
+    golden = RUNS[run]["images"][0]
+    image, mask = Drawer(Recipe.from_dict({**given, "categories": {"folder": str(tmp_path)}})).draw(golden["number"])
+    assert isinstance(mask, np.ndarray) and [digest(image), digest(mask)] == [golden["image"], golden["mask"]]
+
+
+def test_the_programs_own_files_are_read(shared_data: Path) -> None:
+    """Three of them: categories of counter-based scenes, and not enough for the published ones."""
+    folder = {"folder": str(shared_data / "published-generators" / "segrcdb" / "param" / "as_written")}
+    drawer = Drawer(recipe(categories=folder, images=2))
+    published_ones = find_categories(published_recipe("M1_thread_0"))
+    for category in drawer.categories:
+        assert np.array_equal(category.parameters, published_ones[int(category.name) - 1].parameters)
+    assert drawer.draw(1)[0].any()
+    with pytest.raises(ConfigError, match="3 is not allowed: scenes of 'segrcdb' have objects of all 254"):
+        recipe(categories=folder, random="published")
 
 
 def test_published_scenes_do_not_depend_on_order_or_batch() -> None:

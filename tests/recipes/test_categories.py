@@ -72,6 +72,80 @@ def test_what_operating_systems_leave_in_a_folder_of_categories_is_ignored(tmp_p
     assert [category.name for category in find_categories(recipe)] == ["a"]
 
 
+# Files of named values
+
+RCDB = "Vertex,14\r\nPerlin_noise,0.25\r\nline_width,0.01\r\nCenter_rad,97\r\nLine_num,196\r\n"
+
+
+def parameters_of(folder: Path, name: str, text: str | bytes) -> list[list[float]]:
+    (folder / "a.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    recipe = Recipe.from_dict({"generator": name, "categories": {"folder": str(folder)}})
+    parameters: list[list[float]] = find_categories(recipe)[0].parameters.tolist()
+    return parameters
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RCDB,
+        "\ufeff" + RCDB,
+        RCDB.replace("\r\n", "\n").rstrip(),
+        RCDB.replace(",", " , ").replace("\r\n", "\n\n"),
+        "\r\n".join(reversed(RCDB.splitlines())),
+        "vertices,14\nlines,196\nperlin,2.5e-1\nline_width,0.01\n",
+        "Vertex,14\nlines,196.0\nPerlin_noise,0.25\nline_width,0.01\nstart_pos_h,1\nColor_Gray,3",
+        "\ufeff14,196,0.25,0.01\r\n",
+    ],
+    ids=["as written", "BOM", "LF", "spaces", "order", "columns", "mixed", "BOM, numbers"],
+)
+def test_named_values_become_columns_in_any_order(tmp_path: Path, text: str) -> None:
+    assert parameters_of(tmp_path, "rcdb", text) == [[14, 196, 0.25, 0.01]]
+
+
+def test_names_of_columns_are_read_for_every_generator(tmp_path: Path) -> None:
+    assert parameters_of(tmp_path, "perlin", "frequency_y,8\nfrequency_x,4\n") == [[4, 8]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "rcdb",
+            RCDB.replace("Line_num", "Lines"),
+            "unknown name 'Lines', known are: vertices, lines, perlin, ",
+        ),
+        ("rcdb", RCDB.replace("Line_num,196\r\n", ""), "has no value of: lines (Line_num)"),
+        ("rcdb", "Vertex,14\n", "has no value of: lines (Line_num), perlin (Perlin_noise), line_width"),
+        ("perlin", "frequency_x,4\n", "has no value of: frequency_y"),
+        ("rcdb", RCDB + "Vertex,15\n", "'Vertex': is a second value of vertices"),
+        ("rcdb", RCDB + "vertices,14\n", "'vertices': is a second value of vertices"),
+        ("rcdb", RCDB.replace("196", "many"), "'Line_num': 'many' is not a number"),
+        ("rcdb", RCDB.replace("97", ""), "'Center_rad': '' is not a number"),
+        ("rcdb", RCDB.replace("196", "nan"), "the parameters must be finite numbers"),
+        ("rcdb", RCDB.replace("14", "14.5"), "the parameters must be one row, with whole numbers of vertices"),
+        ("rcdb", RCDB.replace("196", "1e9"), "the parameters must be one row, with whole numbers of vertices"),
+        ("rcdb", RCDB + "Oval_rate_x\n", "neither numbers nor one name and one value in each line: 'Oval_rate_x'"),
+        ("rcdb", RCDB.replace(",", ";"), "neither numbers nor one name and one value in each line: 'Vertex;14'"),
+        ("rcdb", "vertices,lines\n14,196\n", "'vertices': 'lines' is not a number"),
+        ("rcdb", "file,Vertex,Line_num\n00001.csv,14,196\n", "nor one name and one value in each line: 'file,Vertex,"),
+        ("rcdb", "14,196,0.25,0.01\nVertex,14\n", "is not a table of numbers"),
+        ("rcdb", "\r\n", "the parameters have shape [0], not [rows, 4]"),
+        ("ifs", "Vertex,14\n", "unknown name 'Vertex', known are: a, b, c, d, e, f, p"),
+        ("rcdb", "x" * 10_000 + ",14\n", "unknown name 'xxxxx"),
+        ("rcdb", b"Vertex\xff,14\n", "cannot be read"),
+    ],
+    ids=lambda value: None,
+)
+def test_named_values_that_are_no_category_are_told_in_one_line(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parameters_of(tmp_path, name, text)
+    assert f"{tmp_path / 'a.csv'}: " in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
 # What a plugin gives out
 
 

@@ -1,7 +1,7 @@
 """Points in space, seen by a camera: projection to pixels, and dots of one pixel.
 
-All arithmetic is float32 in OpenGL's order, without fused multiply-add, and pixels are those of Mesa's renderer: it
-rounds positions to 1/256 of a pixel before it finds the pixel.
+All arithmetic is float32 without fused multiply-add: matrices in the order of operations of the library GLM, points in
+OpenGL's. Pixels are those of Mesa's renderer: it rounds positions to 1/256 of a pixel before it finds the pixel.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from numba import uint64
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["camera", "combined", "draw_points", "perspective"]
+__all__ = ["cameras", "combined", "draw_points", "perspective", "turned"]
 
 _BLOCK = 1024
+_SINE = [float.fromhex(c) for c in ("-0x1.555545995a603p-3", "0x1.1107605230bc4p-7", "-0x1.994eb3774cf24p-13")]
+_COSINE = [
+    float.fromhex(c)
+    for c in ("-0x1.ffffffd0c621cp-2", "0x1.55553e1068f19p-5", "-0x1.6c087e89a359dp-10", "0x1.99343027bf8c3p-16")
+]
+"""Coefficients of x^3, x^5, x^7 of the sine, and of x^2, x^4, x^6, x^8 of the cosine."""
 
 
 def perspective(degrees: float, near: float, far: float) -> Float32[np.ndarray, "4 4"]:
@@ -26,36 +32,82 @@ def perspective(degrees: float, near: float, far: float) -> Float32[np.ndarray, 
         degrees: angle that the image covers.
         near, far: depths between which points are seen.
     """
-    cotangent = 1 / math.tan(math.radians(degrees) / 2)
-    matrix = np.diag([cotangent, cotangent, (far + near) / (near - far), 0])
-    matrix[2, 3] = 2 * far * near / (near - far)
+    half, close, distant = np.float32(math.radians(degrees)) / np.float32(2), np.float32(near), np.float32(far)
+    cotangent = np.float32(1) / np.float32(math.tan(half))
+    matrix = np.diag([cotangent, cotangent, -(distant + close) / (distant - close), np.float32(0)])
+    matrix[2, 3] = -(np.float32(2) * distant * close) / (distant - close)
     matrix[3, 2] = -1
-    return matrix.astype(np.float32)
+    return matrix
 
 
-def camera(toward: Float64[np.ndarray, " 3"], distance: float) -> Float32[np.ndarray, "4 4"]:
-    """View of a camera that looks at the origin; y is up in the image.
+def turned(matrices: Float32[np.ndarray, "n 3 3"], angles: Float64[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3 3"]:
+    """Each matrix times a turn about the y axis, in the order of operations of GLM's ``rotate``.
 
     Args:
-        toward: unit vector in which the camera looks, not along y.
+        matrices: of column vectors.
+        angles: in radians; they are rounded to float32 first.
+    """
+    cosine, sine = (values[:, None] for values in _cosine_and_sine(angles.astype(np.float32).astype(np.float64)))
+    x, y, z = np.moveaxis(matrices, 2, 0)
+    return np.stack([x * cosine - z * sine, y * (cosine + (1 - cosine)), x * sine + z * cosine], axis=2)
+
+
+def _cosine_and_sine(angles: Float64[np.ndarray, " n"]) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """``cosf`` and ``sinf`` of the GNU C library, which GLM calls: their last bit is not always the nearest one.
+
+    Source: Arm's optimized routines, ``sincosf``: polynomials in double precision, for angles below 120.
+    """
+    quarters = np.rint(angles * (2 / np.pi))
+    x = angles - quarters * (np.pi / 2)
+    x2 = x * x
+    x3, x4 = x * x2, x2 * x2
+    sine = (x + x3 * _SINE[0]) + x3 * x2 * (_SINE[1] + x2 * _SINE[2])
+    cosine = ((1 + x2 * _COSINE[0]) + x4 * _COSINE[1]) + x4 * x2 * (_COSINE[2] + x2 * _COSINE[3])
+    quarter = quarters.astype(np.int64) % 4
+    cosines, sines = (cosine, -sine, -cosine, sine), (sine, cosine, -sine, -cosine)
+    return np.choose(quarter, cosines).astype(np.float32), np.choose(quarter, sines).astype(np.float32)
+
+
+def cameras(
+    toward: Float32[np.ndarray, "n 3"], up: Float32[np.ndarray, "n 3"], distance: float
+) -> Float32[np.ndarray, "n 4 4"]:
+    """Views of cameras that look at the origin, in the order of operations of GLM's ``lookAt``.
+
+    Args:
+        toward: directions in which the cameras look, of length 1.
+        up: directions that are up in the images, not along ``toward``.
         distance: from the origin.
     """
-    right = np.array([-toward[2], 0.0, toward[0]]) / math.hypot(toward[0], toward[2])
-    matrix = np.eye(4)
-    matrix[:3, :3] = right, np.cross(right, toward), -toward
-    matrix[2, 3] = -distance
-    return matrix.astype(np.float32)
+    eyes = 0 - toward * np.float32(distance)
+    forward = _normalized(0 - eyes)
+    right = _normalized(np.cross(forward, up))
+    matrices = np.zeros((len(toward), 4, 4), np.float32)
+    for row, axis in enumerate((right, np.cross(right, forward), -forward)):
+        matrices[:, row, :3], matrices[:, row, 3] = axis, -_dot(axis, eyes)
+    matrices[:, 3, 3] = 1
+    return matrices
 
 
-def combined(view: Float32[np.ndarray, "4 4"], projection: Float32[np.ndarray, "4 4"]) -> Float32[np.ndarray, "4 4"]:
-    """The product of a projection and a view, in OpenGL's order of operations.
+def _normalized(vectors: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+    return vectors * (1 / np.sqrt(_dot(vectors, vectors)))[:, None]
+
+
+def _dot(a: Float32[np.ndarray, "n 3"], b: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, " n"]:
+    x, y, z = (a * b).T
+    return x + y + z
+
+
+def combined(
+    views: Float32[np.ndarray, "n 4 4"], projection: Float32[np.ndarray, "4 4"]
+) -> Float32[np.ndarray, "n 4 4"]:
+    """The products of a projection and views, in OpenGL's order of operations.
 
     Args:
-        view: from ``camera``.
+        views: from ``cameras``.
         projection: from ``perspective``.
     """
-    p, v = projection[:, :, None], view
-    return (p[:, 0] * v[0] + p[:, 1] * v[1] + p[:, 2] * v[2]) + p[:, 3] * v[3]
+    p, v = projection[:, :, None], views[:, None]
+    return (p[:, 0] * v[:, :, 0] + p[:, 1] * v[:, :, 1] + p[:, 2] * v[:, :, 2]) + p[:, 3] * v[:, :, 3]
 
 
 @kernel(error_model="numpy")

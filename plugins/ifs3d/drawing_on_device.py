@@ -31,7 +31,7 @@ class Ifs3dRenderer:
         value: int,
         table: Float64[np.ndarray, "rows 12"],
         draws: Callable[..., Float64[np.ndarray, " numbers"]],
-        matrices: Callable[[Category, int, Sequence[int]], Float32[np.ndarray, "n 4 4"]],
+        matrices: Callable[[Category, int, Int64[np.ndarray, " n"]], Float32[np.ndarray, "n 4 4"]],
         categories: Sequence[Category],
         device: torch.device,
     ) -> None:
@@ -62,7 +62,7 @@ class Ifs3dRenderer:
             own = order[(cloud[order] >= part.start) & (cloud[order] < part.stop)]
             points = self._clouds(*found[:, part])
             matrices = [
-                self.matrices(self.categories[label], int(number), views[cloud == part.start + i].tolist())
+                self.matrices(self.categories[label], int(number), views[cloud == part.start + i])
                 for i, (label, number) in enumerate(found[:, part].T)
             ]
             images = torch.empty((len(own), *out.shape[1:]), dtype=torch.uint8, device=self.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,22 +112,21 @@ class Ifs3d(Generator):
         for number in np.unique(numbers).tolist():
             own = np.flatnonzero(numbers == number)
             points = self.cloud(category, number)
-            for i, matrix in zip(own, self.matrices(category, number, views[own].tolist()), strict=True):
+            for i, matrix in zip(own, self.matrices(category, number, views[own]), strict=True):
                 plane = out[i, :, :, 0] if self.canvas.channels == 1 else np.zeros(out.shape[1:3], np.uint8)
                 draw_points(points, matrix, _WHITE, plane)
                 if self.canvas.channels == 3:
                     out[i] = plane[:, :, None]
 
-    def matrices(self, category: Category, number: int, views: Sequence[int]) -> Float32[np.ndarray, "n 4 4"]:
+    def matrices(self, category: Category, number: int, views: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n 4 4"]:
         """What the cameras of some views of a cloud make of a point, for ``rendering.points_3d``."""
-        from formulavision.rendering.points_3d import camera, combined, perspective
+        from formulavision.rendering.points_3d import cameras, combined, perspective
 
-        projection, turns = perspective(_ANGLE, _NEAR, _FAR), self._turns(category, number)
-        matrices = np.empty((len(views), 4, 4), np.float32)
-        for matrix, view in zip(matrices, views, strict=True):
-            toward = self.random_direction(category, number, view) if turns is None else in_ring(view, turns[view])
-            matrix[:] = combined(camera(toward, _DISTANCE), projection)
-        return matrices
+        if self.params.views == "ring":
+            toward, up = in_ring(views, self._turns(category, number)[views])
+        else:
+            toward, up = self.random_directions(category, number * _VIEWS + views)
+        return combined(cameras(toward, up, _DISTANCE), perspective(_ANGLE, _NEAR, _FAR))
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         from formulavision.rendering.triton_support import runs_on
@@ -165,22 +163,23 @@ class Ifs3d(Generator):
         checkpoint = self._streams.checkpoint(image)
         return published.cloud_draws(checkpoint["state"].copy(), image - int(checkpoint["image"]))
 
-    def _turns(self, category: Category, number: int) -> Float64[np.ndarray, " 12"] | None:
-        """Degrees by which the views of a cloud are turned in the ring; None for views in any direction."""
+    def _turns(self, category: Category, number: int) -> Float64[np.ndarray, " 12"]:
+        """Degrees by which the views of a cloud are turned in the ring."""
         from . import published
 
-        if self.params.views == "random":
-            return None
         if self.is_published:
             return published.turns(self.params.view_seed, category.index * self.params.clouds + number)
         return self.stream(category.index, number, 3).uniform(-np.pi, np.pi, _VIEWS)
 
-    def random_direction(self, category: Category, number: int, view: int) -> Float64[np.ndarray, " 3"]:
-        """A unit vector, all directions alike."""
-        up, around = self.random(category, number * _VIEWS + view).random(2)
-        height, angle = 2 * up - 1, 2 * np.pi * around
-        flat = math.sqrt(1 - height * height)
-        return np.array([flat * math.cos(angle), height, flat * math.sin(angle)])
+    def random_directions(
+        self, category: Category, instances: Int64[np.ndarray, " n"]
+    ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, "n 3"]]:
+        """Directions in which cameras look, all alike, and directions at right angles to them that are up."""
+        draws = np.array([self.random(category, int(instance)).random(2) for instance in instances])
+        height, angle = 2 * draws[:, 0] - 1, 2 * np.pi * draws[:, 1]
+        flat, east, north = np.sqrt(1 - height * height), np.cos(angle), np.sin(angle)
+        toward, up = (flat * east, height, flat * north), (-height * east, flat, -height * north)
+        return np.stack(toward, axis=1).astype(np.float32), np.stack(up, axis=1).astype(np.float32)
 
     @functools.cached_property
     def _streams(self) -> WalkedStreams:
@@ -198,7 +197,18 @@ class Ifs3d(Generator):
         )
 
 
-def in_ring(view: int, turn: float) -> Float64[np.ndarray, " 3"]:
-    """Direction in which a camera of the ring looks: a twelfth of a turn, 30 degrees and ``turn`` degrees."""
-    phi = 2 * math.pi * view / _VIEWS + math.radians(30 + turn)
-    return np.array([math.cos(phi), 0.0, -math.sin(phi)])
+def in_ring(
+    views: Int64[np.ndarray, " n"], turns: Float64[np.ndarray, " n"]
+) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, "n 3"]]:
+    """Directions in which cameras of the ring look, and those that are up, as the published program computes them.
+
+    Args:
+        views: numbers of the cameras, a twelfth of a turn each.
+        turns: degrees by which each is turned, beside 30.
+    """
+    from formulavision.rendering.points_3d import turned
+
+    matrices = np.tile(np.eye(3, dtype=np.float32), (len(views), 1, 1))
+    for angles in (2 * np.pi * views / _VIEWS, np.full(len(views), np.radians(30)), np.radians(turns)):
+        matrices = turned(matrices, angles)
+    return matrices[:, :, 0], matrices[:, :, 1]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
+from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -71,11 +74,16 @@ def cloud_of(drawer: Drawer, category: int, row: int) -> NDArray[np.float32]:
     return drawer.generator.cloud(drawer.categories[category], row)
 
 
+def ring_cameras(views: NDArray[np.int64], turns: NDArray[np.float64]) -> NDArray[np.float32]:
+    toward, up = in_ring(views, turns)
+    return points_3d.cameras(toward, up, 4.0)
+
+
 def view_of(drawer: Drawer, category: int, row: int, view: int, place: int) -> NDArray[np.uint8]:
     """A view as the program rendered it for the goldens: the cloud is number ``place`` of those that were there."""
     image = np.zeros((SIZE, SIZE), np.uint8)
-    camera = points_3d.camera(in_ring(view, published.turns(7, place)[view]), 4.0)
-    points_3d.draw_points(cloud_of(drawer, category, row), points_3d.combined(camera, PROJECTION), 255, image)
+    matrix = points_3d.combined(ring_cameras(np.array([view]), published.turns(7, place)[[view]]), PROJECTION)[0]
+    points_3d.draw_points(cloud_of(drawer, category, row), matrix, 255, image)
     return np.repeat(image[:, :, None], 3, axis=2)
 
 
@@ -98,6 +106,27 @@ def test_all_views_are_the_published_ones(drawer: Drawer) -> None:
         digest(view_of(drawer, place // 3, row, view, place)) for place, row in enumerate(rows) for view in range(12)
     ]
     assert hashlib.sha256("".join(found).encode()).hexdigest()[:32] == "d70a6c12b0285af58fc449ea95342884"
+
+
+def test_all_matrices_are_the_published_ones_to_the_bit(golden: tuple[Path, dict[str, Any]]) -> None:
+    views = golden[1]["views"]["in_order"]
+    number, turns = (np.array([view[key] for view in views]) for key in ("view", "jitter_degrees"))
+    assert turns.tobytes() == np.concatenate([published.turns(7, place) for place in range(18)]).tobytes()
+    found = ring_cameras(number, turns)
+    expected, projections = (
+        np.array([view[key] for view in views], np.float32).reshape(-1, 4, 4).transpose(0, 2, 1)
+        for key in ("mat_view_column_major", "mat_proj_column_major")
+    )
+    assert len(views) == 216 and found.tobytes() == expected.tobytes()
+    assert np.broadcast_to(PROJECTION, projections.shape).tobytes() == projections.tobytes()
+
+
+# PyGLM 2.8.3 on glibc 2.36 gives this digest; the nearest sines and cosines give 34 other matrices.
+def test_matrices_of_any_turn_are_those_of_glm_to_the_bit() -> None:
+    random = Random(3)
+    turns = np.array([random.uniform(-math.pi, math.pi) for _ in range(20_000)])
+    found = ring_cameras(np.arange(20_000) % 12, turns)
+    assert digest(found) == "5ed213b76ee963fad67a05da7cfefb44f9134e6bb87d3937ad229a07e9dc27a1"
 
 
 def test_the_first_views_come_out_of_the_drawer(drawer: Drawer, golden: tuple[Path, dict[str, Any]]) -> None:
@@ -157,8 +186,9 @@ def test_pixels_are_those_of_the_formula_but_for_rounding() -> None:
     random, image = np.random.default_rng(0), np.zeros((SIZE, SIZE), np.uint8)
     x, y, z = points = random.uniform(-1, 1, (3, 400))
     phi = 1.234
-    camera = points_3d.camera(np.array([np.cos(phi), 0, -np.sin(phi)]), 4.0)
-    points_3d.draw_points(points.astype(np.float32), points_3d.combined(camera, PROJECTION), 9, image)
+    toward, up = np.array([[[np.cos(phi), 0, -np.sin(phi)]], [[0, 1, 0]]], np.float32)
+    matrix = points_3d.combined(points_3d.cameras(toward, up, 4.0), PROJECTION)[0]
+    points_3d.draw_points(points.astype(np.float32), matrix, 9, image)
     depth, cotangent = 4 + np.cos(phi) * x - np.sin(phi) * z, 1 / np.tan(np.pi / 8)
     middle = SIZE / 2
     columns = middle + middle * cotangent * (np.sin(phi) * x + np.cos(phi) * z) / depth
@@ -172,7 +202,8 @@ def test_pixels_are_those_of_the_formula_but_for_rounding() -> None:
 def test_points_outside_of_the_image_and_behind_the_camera_are_left_out() -> None:
     image = np.zeros((8, 8), np.uint8)
     far = np.array([[9, 0, 0, np.nan], [0, -9, 0, 0], [0, 0, 9, 0]], np.float32)
-    points_3d.draw_points(far, points_3d.combined(points_3d.camera(np.array([0.0, 0, -1]), 4.0), PROJECTION), 1, image)
+    toward, up = np.array([[[0, 0, -1]], [[0, 1, 0]]], np.float32)
+    points_3d.draw_points(far, points_3d.combined(points_3d.cameras(toward, up, 4.0), PROJECTION)[0], 1, image)
     assert not image.any()
 
 
@@ -205,9 +236,21 @@ def test_categories_are_accepted_systems_and_the_first_of_any_number() -> None:
 def test_random_views_look_from_everywhere() -> None:
     generator = generator_of(views="random")
     category = Category(0, "00000", np.zeros((1, 13)))
-    toward = np.array([generator.random_direction(category, n, 0) for n in range(500)])
-    np.testing.assert_allclose(np.linalg.norm(toward, axis=1), 1)
+    toward, up = generator.random_directions(category, np.arange(500))
+    np.testing.assert_allclose(np.linalg.norm([toward, up], axis=2), 1, rtol=1e-6)
+    assert np.abs((toward * up).sum(axis=1)).max() < 1e-6 and (up[:, 1] >= 0).all()
     assert np.abs(toward.mean(axis=0)).max() < 0.1 and np.abs((toward**2).mean(axis=0) - 1 / 3).max() < 0.05
+
+
+@pytest.mark.parametrize("height", [0.0, 1 - 2**-53, 0.5, 2**-53])
+def test_a_camera_may_look_along_the_axis(height: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = generator_of(views="random")
+    monkeypatch.setattr(Ifs3d, "random", lambda *_: Mock(random=lambda _: np.array([height, 0.2])))
+    toward, up = generator.random_directions(Category(0, "00000", np.zeros((1, 13))), np.arange(1))
+    (matrix,) = points_3d.cameras(toward, up, 4.0)
+    np.testing.assert_allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(matrix[:3, 3], [0, 0, -4], atol=1e-6)
+    assert matrix[2, 1] == np.float32(1 - 2 * height)
 
 
 def test_a_cloud_that_diverges_is_an_empty_image(tmp_path: Path) -> None:

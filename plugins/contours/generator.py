@@ -32,10 +32,10 @@ class ContourGenerator(Generator):
         return self.params.random == "published"
 
     def default_categories(self) -> int:
-        return self.params.published_categories
+        return self.params.drawn("published_categories")
 
     def max_categories(self) -> int | None:
-        return self.params.published_categories if self.is_published else None
+        return self.default_categories() if self.is_published else None
 
     def categories_are_independent(self) -> bool:
         return not self.is_published

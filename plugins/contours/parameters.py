@@ -32,6 +32,9 @@ class ContourParams(Params):
 
     published_only: ClassVar[tuple[str, ...]] = ("published_categories", "threads")
     """Names of the parameters that have an effect with ``random: published`` alone."""
+    shared: ClassVar[str] = "published_categories"
+    """Name of the number that the processes of the published program share: each has as many, and the rest is left
+    over."""
 
     random: Literal["independent", "published"] = Field(
         "independent",
@@ -102,7 +105,7 @@ class ContourParams(Params):
         ge=1,
         le=10_000,
         description="number of processes of the published program, each with a random stream of its own: other numbers "
-        "give other images",
+        "give other images. Each draws as many categories (segrcdb: images); what is left over is not drawn",
         json_schema_extra={"unit": "processes"},
     )
 
@@ -117,16 +120,17 @@ class ContourParams(Params):
                 raise ConfigError(f"{name}: has an effect with random: published only, and random is independent")
         return self
 
-    def divisible_by_threads(self, name: str) -> None:
-        """Refuse a number of the published set that its processes cannot share evenly.
+    @model_validator(mode="after")
+    def _each_thread_has_something(self) -> ContourParams:
+        number = getattr(self, self.shared)
+        if self.random == "published" and number < self.threads:
+            raise ConfigError(f"{self.shared}: {number} is not allowed: must not be below threads {self.threads}")
+        return self
 
-        Raises:
-            ConfigError: it is not a multiple of ``threads``.
-        """
-        if self.random == "published" and getattr(self, name) % self.threads:
-            raise ConfigError(
-                f"{name}: {getattr(self, name)} is not allowed: must be a multiple of threads {self.threads}"
-            )
+    def drawn(self, name: str) -> int:
+        """A number of the published set, by the name of its parameter, without what its processes leave over."""
+        number: int = getattr(self, name)
+        return number - number % self.threads if name == self.shared else number
 
 
 class RadialParams(ContourParams):
@@ -187,14 +191,10 @@ class RcdbParams(RadialParams):
         json_schema_extra={"unit": "instances"},
     )
 
-    @model_validator(mode="after")
-    def _threads_share_the_categories(self) -> RcdbParams:
-        self.divisible_by_threads("published_categories")
-        return self
-
 
 class SegRcdbParams(RadialParams):
     published_only: ClassVar[tuple[str, ...]] = ("published_categories", "published_images", "threads")
+    shared: ClassVar[str] = "published_images"
 
     vertices_max: int = Field(
         500,
@@ -238,11 +238,6 @@ class SegRcdbParams(RadialParams):
         description="number of images of the published set: 20000, or 118000 for the paper's best result",
         json_schema_extra={"unit": "images"},
     )
-
-    @model_validator(mode="after")
-    def _threads_share_the_images(self) -> SegRcdbParams:
-        self.divisible_by_threads("published_images")
-        return self
 
 
 class VisualAtomsParams(ContourParams):
@@ -306,13 +301,12 @@ class VisualAtomsParams(ContourParams):
         ge=1,
         le=10_000,
         description="number of processes of the published program, each with a random stream of its own: other numbers "
-        "give other images",
+        "give other images. Each draws as many categories; what is left over is not drawn",
         json_schema_extra={"unit": "processes"},
     )
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> VisualAtomsParams:
-        self.divisible_by_threads("published_categories")
         only = self.wave_2_min
         if only == self.wave_2_max and only > 0 and self.wave_1_min <= only <= self.wave_1_max:
             raise ConfigError(

@@ -100,7 +100,7 @@ class SegRcdb(ContourGenerator):
     # Scenes ----------------------------------------------------------------------------------------------------------
 
     def max_scenes(self) -> int | None:
-        return self.params.published_images if self.is_published else None
+        return self.params.drawn("published_images") if self.is_published else None
 
     def scene(self, categories: Sequence[Category], index: int) -> Scene:
         from . import drawing, shapes

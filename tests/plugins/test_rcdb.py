@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def recipe(canvas: Any = None, categories: Any = 4, instances: Any = 6, **genera
     return Recipe.from_dict(
         {
             "generator": {"name": "rcdb", **generator},
-            "categories": categories,
+            **({} if categories is None else {"categories": categories}),
             "instances": instances,
             "canvas": {"size": 96, "padding": 0, **(canvas or {})},
             "seed": 1,
@@ -143,6 +144,23 @@ def test_published_images_do_not_depend_on_order_or_batch() -> None:
     assert np.array_equal(twice, together[[7, 3, 7, 39, 3]])
 
 
+def test_processes_draw_as_many_categories_each_and_leave_the_rest_over() -> None:
+    """10 categories of 3 processes are 9; the random numbers of each process are Python's own."""
+    settings = {"random": "published", "threads": 3, "published_instances": 2}
+    drawer = Drawer(recipe(categories=None, instances=2, published_categories=10, **settings))
+    assert (drawer.recipe.num_categories, len(drawer.recipe)) == (9, 18)
+    even = Drawer(recipe(categories=9, instances=2, published_categories=9, **settings))
+    assert np.array_equal(drawer.draw_batch(range(18))[0], even.draw_batch(range(18))[0])
+    for process in range(3):
+        numbers, vertices = random.Random(process + 1), 0
+        while not 2 < vertices <= 200:
+            vertices = int(numbers.expovariate(1 / 100))
+        expected = [vertices, numbers.randint(1, 200), numbers.uniform(0, 4), numbers.uniform(0, 0.1)]
+        assert drawer.categories[3 * process].parameters[0].tolist() == expected
+    with pytest.raises(ConfigError, match=r"categories\.count: 10 is not allowed: 'rcdb' has 9 here"):
+        recipe(categories=10, instances=2, published_categories=10, **settings)
+
+
 def test_the_recipes_seed_changes_no_published_image() -> None:
     first, second = (
         Drawer(Recipe.from_dict({**rcdb_recipe(RUNS["thread_0"]).to_dict(), "seed": seed})).draw(0)[0]
@@ -173,10 +191,9 @@ def test_the_number_of_a_published_set_is_finite() -> None:
         ({"threads": 10}, r"threads: has an effect with random: published only"),
         ({"published_instances": 10}, r"published_instances: has an effect with random: published only"),
         (
-            {"random": "published", "published_categories": 1001},
-            r"published_categories: 1001 is not allowed: must be a multiple of threads 40",
+            {"random": "published", "published_categories": 39},
+            r"published_categories: 39 is not allowed: must not be below threads 40",
         ),
-        ({"random": "published", "published_categories": 20}, r"20 is not allowed: must be a multiple of threads 40"),
         ({"lines_min": 20, "lines_max": 10}, r"lines_min: 20 is not allowed: must not be above lines_max 10"),
         ({"perlin_min": 5.0}, r"perlin_min: 5.0 is not allowed: must not be above perlin_max 4.0"),
         ({"radius_min": 200}, r"radius_min: 200 is not allowed: must not be above radius_max 100"),

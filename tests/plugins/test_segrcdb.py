@@ -141,6 +141,16 @@ def test_the_published_classes_are_254_and_the_scenes_finite() -> None:
         recipe(random="published", categories=10)
 
 
+def test_processes_draw_as_many_scenes_each_and_leave_the_rest_over() -> None:
+    """83 scenes of 40 processes are 80; the categories are everybody's."""
+    drawer = Drawer(published_recipe("M1_thread_5", published_images=83))
+    assert len(recipe(random="published", published_images=83)) == 80
+    golden = RUNS["M1_thread_5"]["images"][0]
+    assert digest(drawer.draw(golden["number"])[0]) == golden["image"]
+    with pytest.raises(ConfigError, match="images: 81 is not allowed: 'segrcdb' has 80 scenes here"):
+        recipe(random="published", published_images=83, images=81)
+
+
 def test_published_scenes_refuse_categories_from_files_that_are_others(tmp_path: Path) -> None:
     from formulavision.recipes.category_files import write_folder
 
@@ -154,7 +164,7 @@ def test_published_scenes_refuse_categories_from_files_that_are_others(tmp_path:
     ("settings", "message"),
     [
         ({"published_images": 118_000}, "published_images: has an effect with random: published only"),
-        ({"random": "published", "published_images": 20_001}, "20001 is not allowed: must be a multiple of threads 40"),
+        ({"random": "published", "published_images": 39}, "39 is not allowed: must not be below threads 40"),
         ({"mask": "M4"}, "mask"),
         ({"objects": 0}, "objects"),
         ({"objects": 65_536}, "objects"),

@@ -157,13 +157,14 @@ def test_a_smaller_canvas_shows_the_published_lines_scaled() -> None:
         ({"threads": 10}, r"threads: has an effect with random: published only"),
         ({"published_instances": 10}, r"published_instances: has an effect with random: published only"),
         (
-            {"random": "published", "published_categories": 1001},
-            r"published_categories: 1001 is not allowed: must be a multiple of threads 20",
+            {"random": "published", "published_categories": 19},
+            r"published_categories: 19 is not allowed: must not be below threads 20",
         ),
         ({"vertices_min": 1001}, r"vertices_min: 1001 is not allowed: must not be above vertices_max 1000"),
         ({"wave_2_min": 21}, r"wave_2_min: 21 is not allowed: must not be above wave_2_max 20"),
         ({"wave_2_min": 7, "wave_2_max": 7}, r"wave_2_max: 7 is not allowed: the second sine needs another frequency"),
         ({"categories": 1001, "random": "published"}, "1000"),
+        ({"categories": 1001, "published_categories": 1019, "random": "published"}, "'visual-atoms' has 1000 here"),
         ({"instances": 1001, "random": "published"}, "1000"),
     ],
 )

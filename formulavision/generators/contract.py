@@ -269,6 +269,17 @@ class Generator:
         """The last part of an instance's file name, ``CATEGORY_PART.png``: unique, without ``/``, ``\\`` and dots."""
         return f"{instance:06d}"
 
+    def before_drawing(self, categories: Sequence[Category]) -> None:
+        """Take note of all categories. Called once, in every process that draws, before anything is drawn.
+
+        Override it where an image depends on the categories before its own, as in a published program that draws all
+        of them from one random stream. It must not depend on those behind: the first k of N categories have the same
+        images for every N. Long work belongs into the first drawing: many generators are built that draw little.
+
+        Args:
+            categories: all categories of the recipe's part, in order.
+        """
+
     def shared_work(self, instances: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Group ids: instances with equal ids share intermediate results.
 

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt16
 
-from formulavision.generators.contract import Category, Generator, Scene, render_each
+from formulavision.generators.contract import Canvas, Category, Generator, Scene, render_each
 from formulavision.generators.failures import blamed
+from formulavision.recipes.parts import Part
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.scenes import PlannedObjects, ScenePlanner, SceneSettings
 from formulavision.util.errors import PluginError
 
-__all__ = ["SceneBatch", "SceneComposer", "draw_category", "own_scenes"]
+__all__ = ["SceneBatch", "SceneComposer", "build_generators", "draw_category", "own_scenes"]
 
 _CHUNK_BYTES = 64_000_000
 """Memory for the images of objects before they are composed; a scene of more objects is composed in steps."""
@@ -83,7 +84,7 @@ class SceneComposer:
         self.planner = ScenePlanner(settings, recipe.all_parts, recipe.canvas, recipe.seed)
         self.canvases = settings.canvases(recipe.canvas)
         self.part_of = np.repeat(np.arange(len(parts)), [part.num_categories for part in parts])
-        self.generators = [[part.generator.build(canvas, recipe.seed) for canvas in self.canvases] for part in parts]
+        self.generators = build_generators(parts, self.canvases, recipe.seed, categories)
         self._whole = np.array([part.object == "fill" for part in recipe.all_parts] + [True])[: len(parts)]
         self._pixels, self._masks = np.empty(0, np.uint8), np.empty(0, np.uint8)
 
@@ -177,6 +178,27 @@ class SceneComposer:
                 mask_start = rows[group[0], 3]
                 mask_out = masks[mask_start : mask_start + length].reshape(len(group), side, side)
             yield part, step, group, out, mask_out
+
+
+def build_generators(
+    parts: Sequence[Part], canvases: Sequence[Canvas], seed: int, categories: Sequence[Category]
+) -> list[list[Generator]]:
+    """The generators of each part, one for each canvas, ready to draw: they know the categories.
+
+    Args:
+        categories: of all parts, in the order of the parts.
+
+    Raises:
+        PluginError: a generator raised.
+    """
+    rest, found = iter(categories), []
+    for part in parts:
+        own = list(itertools.islice(rest, part.num_categories))
+        found.append([part.generator.build(canvas, seed) for canvas in canvases])
+        for generator in found[-1]:
+            with blamed(generator.name, "in before_drawing()"):
+                generator.before_drawing(own)
+    return found
 
 
 def own_scenes(generator: Generator, categories: Sequence[Category], numbers: Int64[np.ndarray, " n"]) -> SceneBatch:

@@ -12,7 +12,7 @@ from formulavision.generators.contract import Category, DeviceRenderer, DeviceSc
 from formulavision.generators.failures import blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories, find_categories_of_part
-from formulavision.recipes.composition import SceneBatch, SceneComposer, draw_category, own_scenes
+from formulavision.recipes.composition import SceneBatch, SceneComposer, build_generators, draw_category, own_scenes
 from formulavision.recipes.device import current_device, find_device
 from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.recipes.scenes import SceneSettings
@@ -57,11 +57,12 @@ class Drawer:
     ) -> None:
         self.recipe = as_recipe(recipe)
         parts = self.recipe.all_parts
-        self.generators = [part.generator.build(self.recipe.canvas, self.recipe.seed) for part in parts]
         self.device_drawer: DeviceDrawer | None = None
         if device != "cpu":
             place = find_device(device)
         self.categories = categories or find_categories(self.recipe, workers=workers, progress=progress)
+        built = build_generators(parts, [self.recipe.canvas], self.recipe.seed, self.categories)
+        self.generators = [generator for (generator,) in built]
         self.part_of = np.repeat(np.arange(len(parts)), [part.num_categories for part in parts])
         self.composer: SceneComposer | None = None
         if isinstance(self.recipe.scene, SceneSettings):

@@ -189,7 +189,7 @@ class _Checker:
         subject = self.subject
         drawn = _Drawn(recipe, subject.categories(recipe), [])
         if subject.draws_images:
-            drawn.instances, generator = subject.instances(recipe), recipe.build()
+            drawn.instances, generator = subject.instances(recipe), subject.build(recipe, drawn.categories)
             for c, category in enumerate(drawn.categories):
                 batch = subject.draw(generator, category, drawn.instances)
                 drawn.images |= {(c, i): image for i, image in zip(drawn.instances, batch, strict=True)}
@@ -201,7 +201,7 @@ class _Checker:
 
     def _scene(self, drawn: _Drawn, numbers: Iterable[int]) -> bytes:
         """The last of the scenes, drawn one after the other by a new generator."""
-        generator = drawn.recipe.build()
+        generator = self.subject.build(drawn.recipe, drawn.categories)
         scenes = [self.subject.draw_scene(generator, drawn.categories, number) for number in numbers]
         return b"".join(array.tobytes() for array in scenes[-1])
 
@@ -253,11 +253,12 @@ class _Checker:
         for number, drawn in enumerate(drawings):
             self.progress(number, len(drawings))
             yield from self._different_images(drawn)
+            yield from self._different_among_fewer(drawn)
             yield from self._different_scenes(drawn)
 
     def _different_images(self, drawn: _Drawn) -> Iterator[str]:
         pairs = list(drawn.images)
-        generator, alone = drawn.recipe.build(), drawn.recipe.build()
+        generator, alone = (self.subject.build(drawn.recipe, drawn.categories) for _ in range(2))
         seen: dict[tuple[int, int], list[Image]] = {pair: [] for pair in pairs}
         for c, category in reversed(list(enumerate(drawn.categories))):
             for batch in (drawn.instances[::-1], drawn.instances[1:3], drawn.instances, [*drawn.instances[:2]] * 2):
@@ -273,6 +274,16 @@ class _Checker:
                     return self.subject.draw_one_by_one(drawn.recipe, drawn.categories, some).tobytes()
 
                 yield self._explain(drawn, _name(*pair), draw, index, len(pairs))
+                return
+
+    def _different_among_fewer(self, drawn: _Drawn) -> Iterator[str]:
+        if self.generator.before_drawing is Generator.before_drawing:
+            return
+        for (c, i), image in drawn.images.items():
+            few = self.subject.build(drawn.recipe, drawn.categories[: c + 1])
+            if not np.array_equal(self.subject.draw(few, drawn.categories[c], [i])[0], image):
+                place = places.line_of_method(self.generator, "before_drawing")
+                yield f"{_name(c, i)}: it depends on the categories behind its own, not on those before it alone{place}"
                 return
 
     def _different_scenes(self, drawn: _Drawn) -> Iterator[str]:
@@ -308,7 +319,7 @@ class _Checker:
 
     def _line_of_a_change(self, drawn: _Drawn) -> str:
         """Where something is kept that may change later images."""
-        generator, categories = drawn.recipe.build(), drawn.categories
+        generator, categories = self.subject.build(drawn.recipe, drawn.categories), drawn.categories
         self._use(generator, categories[:1], 0)
         state = partial(places.state_of, generator)
         return places.line_that_changes(self.generator, state, partial(self._use, generator, categories, 1))
@@ -418,7 +429,7 @@ class _Checker:
         if not self.subject.has_scenes:
             raise _SkippedError("the generator has no scenes of its own")
         for drawn in self.some():
-            generator = drawn.recipe.build()
+            generator = self.subject.build(drawn.recipe, drawn.categories)
             scenes = [self.subject.draw_scene(generator, drawn.categories, number) for number in drawn.scenes]
             if not any(scene.object_map.any() for scene in scenes):
                 yield f"no object is in the object maps{places.line_of_method(self.generator, 'scene')}"
@@ -435,7 +446,7 @@ class _Checker:
         for number, drawn in enumerate(drawings):
             self.progress(number, len(drawings))
             with np.errstate(all="ignore"), current_device(device):  # Triton's interpreter computes with numpy
-                for what, found, expected in _draw_on(device, drawn):
+                for what, found, expected in _draw_on(device, self.subject, drawn):
                     native += 1
                     if found != expected:
                         place = places.line_of_method(generator, "device_renderer", "device_scenes")
@@ -516,7 +527,7 @@ class _Elsewhere:
         for data, instances, scenes in self.canvases:
             recipe = Recipe.from_dict(data)
             drawn = _Drawn(recipe, self.subject.categories(recipe), instances)
-            generator = recipe.build()
+            generator = self.subject.build(recipe, drawn.categories)
             for c, category in reversed(list(enumerate(drawn.categories))):
                 for i in instances[::-1]:
                     drawn.images[c, i] = self.subject.draw(generator, category, [i])[0]
@@ -537,11 +548,11 @@ def _digests(drawn: _Drawn) -> Iterator[list[str]]:
     yield from ([f"scene {number}", digest(scene)] for number, scene in drawn.scenes.items())
 
 
-def _draw_on(device: Any, drawn: _Drawn) -> Iterator[tuple[str, bytes, bytes]]:
+def _draw_on(device: Any, subject: Subject, drawn: _Drawn) -> Iterator[tuple[str, bytes, bytes]]:
     """What is drawn, from a device and from the CPU."""
     import torch
 
-    generator = drawn.recipe.build()
+    generator = subject.build(drawn.recipe, drawn.categories)
     shape = drawn.recipe.canvas.shape
     pairs = list(drawn.images)[:: max(1, len(drawn.images) // 6)]
     name = generator.name

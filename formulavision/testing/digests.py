@@ -110,7 +110,8 @@ def _problems(subject: Subject, written: dict[str, Any], identity: str, digest: 
 
 def _digest(subject: Subject, recipe: Recipe) -> str:
     digest = hashlib.sha256()
-    generator, categories = recipe.build(), subject.categories(recipe, recipe.num_categories)
+    categories = subject.categories(recipe, recipe.num_categories)
+    generator = subject.build(recipe, categories)
     if recipe.is_scene:
         for index in range(len(recipe)):
             for array in subject.draw_scene(generator, categories, index):

@@ -103,7 +103,8 @@ class Ends:
             PluginError: the generator raised, or drew an image of a batch otherwise than alone.
         """
         recipe = subject.recipe(_CANVAS)
-        categories, generator = subject.categories(recipe, 1), recipe.build()
+        categories = subject.categories(recipe, 1)
+        generator = subject.build(recipe, categories)
         if subject.draws_images:
             instances = subject.instances(recipe)[:2]
             images = subject.draw(generator, categories[0], instances)

@@ -14,7 +14,7 @@ from formulavision.generators.contract import Category, Generator, Scene
 from formulavision.generators.failures import ask_for_number, blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import category_name, search
-from formulavision.recipes.composition import draw_category, own_scenes
+from formulavision.recipes.composition import build_generators, draw_category, own_scenes
 from formulavision.recipes.recipe import Recipe
 from formulavision.testing.places import line_of_method, line_with
 
@@ -104,6 +104,10 @@ class Subject:
         found = search(part.generator, recipe.build(), count)
         return [Category(i, category_name(i), table) for i, table in enumerate(found)]
 
+    def build(self, recipe: Recipe, categories: Sequence[Category]) -> Generator:
+        """A new generator, ready to draw: it knows the categories."""
+        return build_generators(recipe.all_parts, [recipe.canvas], recipe.seed, categories)[0][0]
+
     def instances(self, recipe: Recipe) -> list[int]:
         """Some instances: the first ones, others that share work with them, and one of a large number."""
         generator = recipe.build()
@@ -147,7 +151,7 @@ class Subject:
         self, recipe: Recipe, categories: Sequence[Category], pairs: Iterable[tuple[int, int]]
     ) -> Image:
         """The last of the images of (category, instance), drawn one after the other by a new generator."""
-        generator = recipe.build()
+        generator = self.build(recipe, categories)
         return [self.draw(generator, categories[c], [i])[0] for c, i in pairs][-1]
 
     def draw_scene(self, generator: Generator, categories: Sequence[Category], index: int) -> Scene:

@@ -85,17 +85,26 @@ class FractalDrawing:
         """
         size, padding, dots = self.canvas.size, self.canvas.padding, self.params.dots
         columns, rows = (_scratch(name, dots, np.uint16) for name in ("columns", "rows"))
-        transformations = category.parameters[:, :6] * weights
         length = dots
         if self.params.orbit == "published":
-            x, y = (_scratch(name, dots, np.float64) for name in ("x", "y"))
-            published_orbit(add_identity(transformations), self._selection(category), x, y)
-            length = points.to_pixels(x, y, size, padding, columns, rows)
+            length = points.to_pixels(*self._published_points(category, weights), size, padding, columns, rows)
         else:
             counter = (orbit, category.index, *kernel_key(self.seed, b"walk"))
-            fours = in_fours(transformations, thresholds(category.parameters))
+            fours = in_fours(category.parameters[:, :6] * weights, thresholds(category.parameters))
             independent_orbit(*fours, *counter, size, padding, columns, rows)
         return columns, rows, length
+
+    def published_length(self, category: Category, weights: Float64[np.ndarray, "rows 6"]) -> int:
+        """Number of points of a published orbit that are drawn, as ``orbit`` returns it, without their pixels."""
+        x, y = self._published_points(category, weights)
+        return points.valid_length(y, points.valid_length(x, len(x)))
+
+    def _published_points(
+        self, category: Category, weights: Float64[np.ndarray, "rows 6"]
+    ) -> tuple[Float64[np.ndarray, " dots"], Float64[np.ndarray, " dots"]]:
+        x, y = (_scratch(name, self.params.dots, np.float64) for name in ("x", "y"))
+        published_orbit(add_identity(category.parameters[:, :6] * weights), self._selection(category), x, y)
+        return x, y
 
     def masks(
         self, category: Category, draw: int, stream: UInt32[np.ndarray, " 625"] | None = None

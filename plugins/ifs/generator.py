@@ -61,6 +61,8 @@ class Ifs(Generator):
             self.uniforms, params.perturbation, params.flips
         )
         """How instances follow from their numbers."""
+        self._streams: WalkedStreams | None = None
+        """The stream of the patches of all categories, where they share one and are known."""
 
     # Categories ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +192,6 @@ class Ifs(Generator):
         """The state of Python's random where the patches of a category's image begin; None where they have none."""
         if not self.has_published_patches or self.params.patch != "random":
             return None
-        from .patches_published import skip_images
         from .search_one_base import published_tries
 
         if self.has_published_perturbations:
@@ -202,24 +203,24 @@ class Ifs(Generator):
                 f"categories: {category.name} is no perturbation that patches: published draws for category "
                 f"{category.index}: remove categories.folder, or use patches: independent"
             )
-        checkpoint = self._streams.checkpoint(category.index)
-        return skip_images(checkpoint["state"], category.index - int(checkpoint["image"]), self.params.dots)
+        if self._streams is None or category.index >= self._streams.length:
+            raise ConfigError(
+                f"patches: published needs the categories before {category.name} to draw it: call "
+                "generator.before_drawing(categories) first, as Drawer does"
+            )
+        begins: UInt32[np.ndarray, " 625"] = self._streams.checkpoint(category.index)["state"][:-1].copy()
+        return begins
 
-    @cached_property
-    def _streams(self) -> WalkedStreams:
-        """The stream of the patches of all categories. It has no end: only what is drawn is walked."""
-        from . import patches_published as published
+    def before_drawing(self, categories: Sequence[Category]) -> None:
+        if self.has_published_patches and not self.has_published_perturbations:
+            from .patches_published import walked_patches
 
-        seed, dots = self.params.patch_seed, self.params.dots
-        return WalkedStreams(
-            self.name,
-            {"patches": self.version, "seed": seed, "dots": dots},
-            streams=1,
-            length=2**40,
-            stretch=published.STRETCH,
-            start=partial(published.start, seed),
-            walk=partial(published.walk, dots),
-        )
+            version, params = self.version, self.params
+            self._streams = walked_patches(self.name, version, params, categories, self._published_length)
+
+    def _published_length(self, category: Category) -> int:
+        assert self.table is not None  # published patches need it: one row
+        return self.drawing.published_length(category, self.table)
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
         from formulavision.rendering.triton_support import runs_on

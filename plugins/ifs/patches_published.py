@@ -1,28 +1,33 @@
 """The random patches of 2D-OFDB and 1p-frac, from CPython's ``random``: ``randrange(1, 512)`` for each point.
 
-The program of 2D-OFDB (Nakamura et al., ICCV 2023) draws the only images of all categories from one stream. A fractal
-that diverges takes fewer numbers there, one for each point before that; here each takes ``dots``, since an image is
-drawn without the categories before it. Of the 1,000 published categories with a times 0.2 one diverges, 203.
+The program of 2D-OFDB (Nakamura et al., ICCV 2023) draws the only images of all categories from one stream, so an image
+begins behind the points of all categories before it. A fractal that diverges has fewer points: of the 1,000 published
+categories with a times 0.2 one does, 203.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt16, UInt32
 from numpy.typing import NDArray
 
+from formulavision import Category, WalkedStreams
 from formulavision.rendering import kernel, python_random
 
-__all__ = ["STRETCH", "published_masks", "skip_images", "skip_masks", "start", "walk"]
+from .parameters import IfsParams
 
-STRETCH = 128
+__all__ = ["published_masks", "skip_masks", "walked_patches"]
+
+_STRETCH = 128
 """Number of images of a stretch of the stream."""
-_BETWEEN = 8
-"""Number of images from a checkpoint to the next."""
 _MASKS = 511
-_CHECKPOINT = np.dtype([("image", "<i8"), ("state", "<u4", 625)])
+_CHECKPOINT = np.dtype([("image", "<i8"), ("state", "<u4", 626)])
+"""The state of Python's random where an image begins, and the image's number behind it."""
 
 
 @kernel
@@ -39,24 +44,44 @@ def skip_masks(state: UInt32[np.ndarray, " 625"], masks: int) -> None:
         python_random.below(state, _MASKS)
 
 
-def skip_images(state: UInt32[np.ndarray, " 625"], images: int, dots: int) -> UInt32[np.ndarray, " 625"]:
-    """The state behind a number of images of ``dots`` points."""
-    state = state.copy()
-    skip_masks(state, images * dots)
-    return state
+def walked_patches(
+    name: str, version: int, params: IfsParams, categories: Sequence[Category], length: Callable[[Category], int]
+) -> WalkedStreams:
+    """The stream that the images of all categories share, one image a category.
+
+    Args:
+        name, version: of the generator.
+        length: gives the number of points of a category's image.
+    """
+    digest = hashlib.sha256()
+    for category in categories:
+        digest.update(len(category.parameters).to_bytes(8, "little") + category.parameters.tobytes())
+    systems = [digest.hexdigest(), params.weight_interval]
+    return WalkedStreams(
+        name,
+        {"patches": version, "seed": params.patch_seed, "dots": params.dots, "systems": systems},
+        streams=1,
+        length=len(categories),
+        stretch=_STRETCH,
+        start=partial(_start, params.patch_seed),
+        walk=partial(_walk, categories, length),
+    )
 
 
-def start(seed: int, stream: int) -> UInt32[np.ndarray, " 625"]:
-    """The stream at its beginning, for ``WalkedStreams``."""
-    return python_random.seeded(seed)
+def _start(seed: int, stream: int) -> UInt32[np.ndarray, " 626"]:
+    return np.append(python_random.seeded(seed), np.uint32(0))
 
 
-def walk(dots: int, state: UInt32[np.ndarray, " 625"], images: int) -> NDArray[Any]:
-    """Checkpoints along the stream, for ``WalkedStreams``."""
-    numbers = [*range(0, images, _BETWEEN), images]
-    found = np.empty(len(numbers), _CHECKPOINT)
-    before = 0
-    for checkpoint, number in zip(found, numbers, strict=True):
-        state = skip_images(state, number - before, dots)
-        checkpoint["image"], checkpoint["state"], before = number, state, number
+def _walk(
+    categories: Sequence[Category],
+    length: Callable[[Category], int],
+    state: UInt32[np.ndarray, " 626"],
+    images: int,
+) -> NDArray[Any]:
+    found = np.zeros(images + 1, _CHECKPOINT)
+    for image in range(images + 1):
+        found[image] = image, state
+        if image < images:
+            skip_masks(state[:-1], length(categories[state[-1]]))
+            state[-1] += 1
     return found

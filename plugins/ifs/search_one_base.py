@@ -72,4 +72,4 @@ def published_tries(
         factors = (low + (high - low) * fractions).reshape(-1, 6)
         yield factors, state.copy()
         if params.patch == "random":
-            skip_masks(state, drawing.orbit(base, factors, 0)[2])
+            skip_masks(state, drawing.published_length(base, factors))

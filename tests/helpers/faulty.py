@@ -55,6 +55,26 @@ _numbers = np.random.default_rng(0)
 _drawn: dict[int, int] = {}
 
 
+class Stacked(Squares):
+    """Keeps the contract: below each square there are bars, by the widths of the categories before its own."""
+
+    name = "stacked"
+
+    def before_drawing(self, categories):
+        self.widths = [int(10 * category.parameters[0, 0]) for category in categories]
+
+    def render(self, category, instance):
+        image = super().render(category, instance)
+        image[-1, : 1 + sum(self.widths[: category.index])] = 99
+        return image
+
+
+@fault("twice, alone", "it depends on the categories behind its own")
+class KnowsThoseBehind(Stacked):
+    def before_drawing(self, categories):  # here
+        self.widths = [len(categories)] * len(categories)
+
+
 # Chance and time
 
 

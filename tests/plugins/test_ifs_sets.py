@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from formulavision_plugins.ifs import patches_published, search_one_base
 from formulavision_plugins.ifs.singular_values import probabilities_by_elimination, random_transformations
 from numpy.typing import NDArray
 from PIL import Image
 
-from formulavision import ConfigError, Drawer, Recipe, generate
+from formulavision import ConfigError, DeviceDrawer, Drawer, FormulaDataset, Recipe, generate, verify
 from formulavision.recipes import categories
 from formulavision.rendering import mersenne, python_random
 
@@ -58,7 +60,7 @@ def test_the_stream_of_patches_is_left_where_the_program_left_it(shared_data: Pa
     _, goldens = manifest(shared_data, "ofdb")
     state = python_random.seeded(goldens["random_seed_set_once_before"])
     for image in goldens["images"]:
-        state = patches_published.skip_images(state, 1, 200_000)
+        patches_published.skip_masks(state, 200_000)
         after = image["random_state_after"]
         assert state[624] == after["position"]
         assert hashlib.sha256(state[:624].astype("<u4").tobytes()).hexdigest() == after["words_sha256"]
@@ -74,7 +76,7 @@ def systems(count: int, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("wanted", [[0], [9], [130], [130, 3, 127, 128, 9]])
 def test_published_patches_do_not_depend_on_what_is_drawn_before(tmp_path: Path, wanted: list[int]) -> None:
-    """Checkpoints are every 8 images, stretches every 128."""
+    """Stretches have 128 images."""
     settings = recipe({**OFDB, "dots": 1000, "patch_seed": 2**63}, systems(131, tmp_path), 48)
     python = random.Random(2**63)
     numbers = [[python.randrange(1, 512) for _ in range(1000)] for _ in range(131)]
@@ -85,6 +87,85 @@ def test_published_patches_do_not_depend_on_what_is_drawn_before(tmp_path: Path,
         assert masks.tolist() == [0, *numbers[index]]
     alone = [Drawer(settings).draw(index)[0] for index in wanted]
     assert np.array_equal(np.stack(alone), Drawer(settings).draw_batch(wanted)[0])
+
+
+def plain_ofdb(system: NDArray[np.float64], python: random.Random, points: int, size: int) -> NDArray[np.uint8]:
+    """One image as the README of the goldens describes it, with plain loops."""
+    borders, system = np.cumsum(system[:, 6]), system[:, :6] * [0.2, 1, 1, 1, 1, 1]
+    x = y = 0.0
+    orbit = [(x, y)]
+    for draw in np.random.RandomState(100).random(points)[:-1]:
+        j = int(np.searchsorted(borders, draw))
+        if j < len(system):
+            a, b, c, d, e, f = system[j].tolist()
+            x, y = (x * a + y * b) + e, (x * c + y * d) + f
+        orbit.append((x, y))
+    places = np.array(orbit)
+    for axis in (0, 1):
+        if (bad := np.flatnonzero(np.isnan(places[:, axis]))).size:
+            places = np.delete(places, [*range(bad[0] - 100, bad[0]), *bad], axis=0)
+    low, high = np.minimum(places.min(axis=0), 0), places.max(axis=0)
+    pixels = ((places - low) / (high - low) * (size - 12) + 6).astype(np.uint16)
+    image = np.zeros((size, size), np.uint8)
+    for column, row in pixels.astype(int):
+        bits = f"{python.randrange(1, 512):09b}"
+        image[row + 1 : row + 4, column + 1 : column + 4] = np.array([*map(int, bits)]).reshape(3, 3) * 127
+    return image[::-1]
+
+
+DIVERGING = {
+    1: [[0.5, 0.1, 0.2, 1.9, 0.3, -0.2, 0.6], [0.4, 0, 0, 0.9, 1, 0.5, 0.4]],
+    2: [[8, 0.1, 0, 0.5, 0.2, 0.4, 0.97], [0.3, 0.5, 0, 0.5, 0, 1, 0.03]],
+    4: [[-0.5, 1, 1.5, 0.2, 0.7, 0.1, 1.0]],
+}
+"""Systems in whose orbits a number becomes NaN: by x first, by y first, and with a single map."""
+
+
+def diverging(count: int, folder: Path) -> dict[str, str]:
+    categories = systems(count, folder)
+    for i, system in DIVERGING.items():
+        np.savetxt(folder / f"{i:03d}.csv", system, delimiter=",")
+    return categories
+
+
+def test_images_after_a_fractal_that_diverges_are_the_published_ones(tmp_path: Path) -> None:
+    (tmp_path / "categories").mkdir()
+    settings = recipe({**OFDB, "dots": 6000, "patch_seed": 5}, diverging(7, tmp_path / "categories"), 48)
+    python = random.Random(5)
+    drawer = Drawer(settings)
+    expected = [plain_ofdb(category.parameters, python, 6000, 48) for category in drawer.categories]
+    for i in (6, 3):
+        assert np.array_equal(Drawer(settings).draw(i)[0][:, :, 0], expected[i])
+        assert np.array_equal(FormulaDataset(settings)[i][0][0], expected[i])
+    assert np.array_equal(drawer.draw_batch(range(7))[0][..., 0], expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(drawer)).draw_batch([5, 0])[0][..., 0], [expected[5], expected[0]])
+    places = np.arange(7), np.zeros(7, int)
+    on_device = DeviceDrawer(drawer, torch.device("cpu")).draw_instances(*places)
+    assert np.array_equal(on_device[..., 0], expected)
+    store = generate(settings, tmp_path / "store", workers=2)
+    assert all(np.array_equal(store.read(i)[:, :, 0], expected[i]) for i in range(7))
+    assert verify(tmp_path / "store", sample=None).problems == []
+    fewer = Recipe.from_dict({**settings.to_dict(), "categories": {"folder": str(tmp_path / "categories"), "count": 4}})
+    assert np.array_equal(Drawer(fewer).draw(3)[0][:, :, 0], expected[3])
+    ifs = {"generator": settings.to_dict()["generator"], "categories": {"folder": str(tmp_path / "categories")}}
+    parts = {"parts": [{"generator": "perlin", "categories": 2, "instances": 1}, {**ifs, "instances": 1}]}
+    in_parts = Drawer({**parts, "canvas": {"size": 48}})
+    assert np.array_equal(in_parts.draw_batch(range(2, 9))[0][..., 0], expected)
+
+
+def test_published_patches_need_the_categories_before(tmp_path: Path) -> None:
+    settings = recipe({**OFDB, "dots": 1000}, systems(3, tmp_path), 48)
+    categories, generator = Drawer(settings).categories, settings.build()
+    told = "patches: published needs the categories before 002 to draw it: call generator.before_drawing"
+    with pytest.raises(ConfigError, match=told):
+        generator.render(categories[2], 0)
+    generator.before_drawing(categories[:2])
+    with pytest.raises(ConfigError, match=told):
+        generator.render(categories[2], 0)
+    generator.before_drawing(categories)
+    assert np.array_equal(generator.render(categories[2], 0), Drawer(settings).draw(2)[0])
+    settings = recipe({**OFDB, "dots": 1000, "patch": "full"}, systems(3, tmp_path), 48)
+    assert np.any(settings.build().render(categories[2], 0))  # without random patches there is no stream
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,29 @@ def one_part(generator: Any, categories: int = 6, **scene: Any) -> dict[str, Any
     }  # fmt: skip
 
 
+# Categories before drawing -------------------------------------------------------------------------------------------
+
+
+def test_every_generator_knows_all_categories_of_its_part_before_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Generator, Sequence[Category]]] = []
+    for name in ("ifs", "bezier", "perlin"):
+        monkeypatch.setattr(plugins()[name].generator, "before_drawing", lambda *args: told.append(args))
+    drawer = scenes_of()
+    composer = drawer.composer
+    assert composer is not None
+    of_parts = [composer.categories[:12], composer.categories[12:17], composer.categories[17:]]
+    single = list(zip(drawer.generators, of_parts, strict=False))
+    sizes = [(one, own) for part, own in zip(composer.generators, of_parts, strict=True) for one in part]
+    assert told == [*single, *sizes]
+    assert [[category.index for category in own] for own in of_parts] == [list(range(n)) for n in (12, 5, 9)]
+
+
+def test_an_error_before_drawing_names_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Generator, "before_drawing", lambda self, categories: categories[99])
+    with pytest.raises(PluginError, match=r"'bezier' .* failed in before_drawing\(\): IndexError"):
+        scenes_of()
+
+
 # The pure function ---------------------------------------------------------------------------------------------------
 
 

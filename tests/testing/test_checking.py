@@ -22,7 +22,10 @@ def line_at_fault(generator: type[Generator]) -> str:
     return next((f"line {first + place})" for place, line in enumerate(lines) if "# here" in line), "")
 
 
-@pytest.mark.parametrize("generator", [faulty.Squares, faulty.Masked, faulty.MaskedBatch, faulty.Heap, discs.Discs])
+@pytest.mark.parametrize(
+    "generator",
+    [faulty.Squares, faulty.Stacked, faulty.Masked, faulty.MaskedBatch, faulty.Heap, discs.Discs],
+)
 def test_a_generator_that_keeps_the_contract_passes(generator: type[Generator]) -> None:
     before = dict(plugins().generators)
     assert check_generator(generator) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from formulavision_plugins.contours import Rcdb, published, shapes
 from numpy.typing import NDArray
 from PIL import Image
@@ -212,6 +213,13 @@ def test_categories_from_files_are_refused_where_they_are_not_the_published_ones
     drawer = Drawer(recipe(categories={"folder": str(tmp_path / "categories")}, instances=3, **settings))
     with pytest.raises(ConfigError, match="00001 is not category 0 of the published set"):
         drawer.draw(0)
+
+
+def test_the_page_translates_a_command_line_of_the_program() -> None:
+    page = Path(__file__).parents[2] / "docs" / "generators" / "contours.md"
+    translated = page.read_text(encoding="utf-8").partition("--start_pos=150` is\n\n```yaml\n")[2].partition("```")[0]
+    run = rcdb_recipe(RUNS["other_settings_thread_3"])
+    assert Recipe.from_dict(yaml.safe_load(translated)) == run
 
 
 @pytest.mark.parametrize("run", ["thread_0", "other_settings_thread_0"])

@@ -18,12 +18,11 @@ __all__ = ["IfsParams"]
 class IfsParams(Params):
     search: Literal["published", "independent", "singular_values", "one_base"] = Field(
         "independent",
-        description="how categories are found. published: by the trials of the published program, in the order of the "
-        "seed's random stream; independent: each category by a random stream of its own, so that 1,000 categories can "
-        "grow to 10,000 and are found in parallel; systems that diverge are refused; singular_values: as independent, "
-        "with maps drawn by their singular values, so that none expands distances (Anderson and Farrell, WACV 2022, "
-        "who take 2 to 4 maps and any fill_rate); one_base: each category is a perturbation of one base system, as in "
-        "1p-frac, which is drawn again until it fills enough of the canvas",
+        description="how categories are found. published: by the trials of the published program, from one random "
+        "stream; independent: each by a random stream of its own, in parallel, and systems that diverge are refused; "
+        "singular_values: as independent, with maps that expand no distance (Anderson and Farrell, WACV 2022, who take "
+        "2 to 4 maps and any fill_rate); one_base: perturbations of one base system that fill enough of the canvas, as "
+        "in 1p-frac",
     )
     max_transformations: int = Field(
         8,
@@ -43,8 +42,7 @@ class IfsParams(Params):
     weights: Literal["continuous", "table"] = Field(
         "continuous",
         description="the weights by which an instance multiplies a to f. continuous: 1 + u with a random u for each, "
-        "drawn anew for every instance, so the number of instances has no limit; table: one of the 25 rows of the "
-        "published table of weights",
+        "so instances have no limit; table: one of the 25 rows of the published table",
     )
     perturbation: float = Field(
         0.2,
@@ -65,8 +63,7 @@ class IfsParams(Params):
         25,
         ge=1,
         le=25,
-        description="number of rows of the table that are used, from the first on; 1 for 2D-OFDB, where a is "
-        "multiplied by 0.2 and nothing else varies",
+        description="number of rows of the table that are used, from the first on; 1 for 2D-OFDB: a times 0.2",
         json_schema_extra={"unit": "rows", "neutral": 25},
     )
     orbit: Literal["published", "independent"] = Field(
@@ -89,9 +86,8 @@ class IfsParams(Params):
     patches: Literal["independent", "published"] = Field(
         "independent",
         description="source of the random numbers of patches. independent: a counter-based stream, keyed by the seed; "
-        "published: Python's random, as in the program of 2D-OFDB, which draws the points of all categories, each with "
-        "one instance, from one stream; with search: one_base as in 1p-frac, where category i has the stream of seed "
-        "patch_seed + i for its perturbation and its patches",
+        "published: Python's random, one stream for the only images of all categories, as in 2D-OFDB; with search: "
+        "one_base a stream of seed patch_seed + i for the perturbation and the patches of category i, as in 1p-frac",
         json_schema_extra={"neutral": "independent"},
     )
     patch_seed: int = Field(
@@ -104,8 +100,7 @@ class IfsParams(Params):
     base: tuple[tuple[float, float, float, float, float, float, float], ...] | None = Field(
         None,
         min_length=1,
-        description="the base system of search: one_base, a row a to f and p for each transformation, or the path of a "
-        "CSV file of such rows; without it, a random one",
+        description="the base system of search: one_base, rows a to f and p, or their CSV file; else a random one",
         json_schema_extra={"neutral": None},
     )
     base_seed: int = Field(
@@ -135,24 +130,22 @@ class IfsParams(Params):
         512,
         ge=8,
         le=4096,
-        description="width and height of the image of which 1p-frac measures the share of lit pixels, whatever canvas "
-        "is drawn on",
+        description="width and height of the image whose share of lit pixels 1p-frac measures, on any canvas",
         json_schema_extra={"unit": "pixels", "neutral": 512},
     )
     fill_padding: int = Field(
         6, ge=0, le=256, description="padding of that image", json_schema_extra={"unit": "pixels", "neutral": 6}
     )
     flips: bool = Field(
-        True,
-        description="whether an image flipped top-bottom, left-right and both is an instance of its own",
+        True, description="whether an image flipped top-bottom, left-right and both is an instance of its own"
     )
 
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> IfsParams:
         for setting, value, names in _EFFECTIVE_WITH:
-            for name in names:
-                if getattr(self, setting) != value and getattr(self, name) != IfsParams.model_fields[name].default:
-                    now = getattr(self, setting)
+            now = getattr(self, setting)
+            for name in names if now != value else ():
+                if getattr(self, name) != IfsParams.model_fields[name].default:
                     raise ConfigError(f"{name}: has an effect with {setting}: {value} only, and {setting} is {now}")
         return self
 

@@ -24,7 +24,7 @@ AT_MOST = {
     "generators": 750,
     "plugins": 6_500,
     "recipes": 1_650,
-    "rendering": 1_950,
+    "rendering": 2_000,
     "storage": 2_350,
     "testing": 1_000,
     "training": 3_850,

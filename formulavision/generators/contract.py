@@ -259,6 +259,15 @@ class Generator:
             ValueError: the parameters are invalid; the message says why.
         """
 
+    def check_categories(self, categories: Sequence[Category]) -> None:
+        """Refuse categories that cannot be drawn together. Called once for those read from a user's files.
+
+        Override it where images depend on the list of categories, as those of published programs may.
+
+        Raises:
+            ValueError: they cannot be drawn; the message says why, and begins with the name of a category.
+        """
+
     # Instances -------------------------------------------------------------------------------------------------------
 
     def max_instances(self) -> int | None:

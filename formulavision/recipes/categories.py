@@ -22,7 +22,7 @@ from formulavision.recipes.category_files import Parameters, check_digest, param
 from formulavision.recipes.parts import GeneratorSettings, Part, category_prefixes
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.util.config import WRITTEN_OUT, identity, parse
-from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
+from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, one_line
 from formulavision.util.files import atomic_write, cache_folder
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
@@ -67,7 +67,13 @@ def find_categories_of_part(
     if part.categories.folder is not None:
         read = dict(list(read_folder(part.categories.folder, generator).items())[:count])
         check_digest(part.categories.folder, read, part.categories.sha256)
-        return [Category(i, name, parameters) for i, (name, parameters) in enumerate(read.items())]
+        categories = [Category(i, name, parameters) for i, (name, parameters) in enumerate(read.items())]
+        with blamed(generator.name, "in check_categories()"):
+            try:
+                generator.check_categories(categories)
+            except ValueError as error:
+                raise ConfigError(f"categories.folder: {part.categories.folder}: {one_line(error)}") from None
+        return categories
     if part.categories.sha256 is not None:
         raise ConfigError("categories.folder: is missing: the recipe's categories were read from files, not found")
     cache = _cache_file(generator)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt16
 
-from formulavision import Category, ConfigError, WalkedStreams
+from formulavision import Category, WalkedStreams
 from formulavision.rendering import python_random
 from formulavision.rendering.memory import scratch
 
@@ -83,11 +83,6 @@ def published_contours(
         nearest = int(checkpoint["image"]) - first
         if not nearest <= at <= instance:
             at, state, placement = nearest, checkpoint["state"].copy(), checkpoint["placement"].copy()
-        if not np.array_equal(checkpoint["category"], category.parameters[0]):
-            raise ConfigError(
-                f"categories.folder: {category.name} is not category {category.index} of the published set, whose "
-                "images depend on the order of its categories: use random: independent for categories from files"
-            )
         published.advance(state, ranges, brightest + 1, category.parameters[0], placement, instance - at, *none)
         published_shape, centre = placement[:3].copy(), placement[3:].copy()
         perlin, width = category.parameters[0, 2:].tolist()

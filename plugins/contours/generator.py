@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,18 @@ class ContourGenerator(Generator):
 
     def check_category(self, parameters: Float64[np.ndarray, "rows columns"]) -> None:
         check_contour(parameters)
+
+    def check_categories(self, categories: Sequence[Category]) -> None:
+        most = self.max_categories()
+        if most is None:
+            return
+        own = [np.asarray(parameters) for parameters in self.categories(min(len(categories), most))]
+        for category in categories:
+            if category.index >= most or not np.array_equal(category.parameters[0], own[category.index]):
+                raise ValueError(
+                    f"{category.name} is not category {category.index} of the published set, whose images depend on "
+                    "the order of its categories: use random: independent for other categories"
+                )
 
     def render(
         self, category: Category, instance: int

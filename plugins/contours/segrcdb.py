@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
-from formulavision import Category, ConfigError, Scene, WalkedStreams
+from formulavision import Category, Scene, WalkedStreams
 from formulavision.rendering.memory import scratch
 
 from .generator import ContourGenerator
@@ -111,7 +111,6 @@ class SegRcdb(ContourGenerator):
         owners = scratch("owners", (size, size), np.int32)
         owners[:] = 0
         if self.is_published:
-            self._check_published(categories)
             drawn = drawing.draw_published_scene(self.params, self.streams, self._published, index, owners, object_map)
         else:
             # The stream of an instance of a category -1, which there is not.
@@ -132,13 +131,6 @@ class SegRcdb(ContourGenerator):
             prepared = IndependentScenes(self.params, self.canvas.size, self.seed, categories)
             self._prepared = prepared
         return prepared
-
-    def _check_published(self, categories: Sequence[Category]) -> None:
-        if not np.array_equal(np.concatenate([category.parameters for category in categories]), self._published):
-            raise ConfigError(
-                f"categories: the published scenes need all {len(self._published)} published categories, as the "
-                "generator finds them: leave categories out"
-            )
 
     def device_scenes(self, categories: Sequence[Category], device: torch.device) -> DeviceScenes | None:
         from formulavision.rendering.triton_support import runs_on

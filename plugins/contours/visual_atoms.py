@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 from numpy.typing import NDArray
 
-from formulavision import Category, ConfigError, WalkedStreams
+from formulavision import Category, WalkedStreams
 from formulavision.rendering.memory import scratch
 
 from .generator import ContourGenerator
@@ -172,11 +172,6 @@ class VisualAtoms(ContourGenerator):
         for i in np.argsort(instances, kind="stable"):
             instance = int(instances[i])
             checkpoint = self.streams.checkpoint(first + instance)
-            if not np.array_equal(checkpoint["category"], parameters):
-                raise ConfigError(
-                    f"categories.folder: {category.name} is not category {category.index} of the published set, whose "
-                    "images depend on the order of its categories: use random: independent for categories from files"
-                )
             nearest = int(checkpoint["image"]) - first
             if not nearest <= at <= instance:
                 at, state, centre = nearest, checkpoint["state"].copy(), checkpoint["centre"].copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,11 +209,15 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], mes
 
 def test_categories_from_files_are_refused_where_they_are_not_the_published_ones(tmp_path: Path) -> None:
     settings = {**RUNS["thread_0"]["settings"], "random": "published"}
-    found = Drawer(recipe(instances=3, **settings)).categories
+    found = Drawer(recipe(categories=20, instances=3, **settings)).categories
     write_folder(found[1:3], tmp_path / "categories")
-    drawer = Drawer(recipe(categories={"folder": str(tmp_path / "categories")}, instances=3, **settings))
     with pytest.raises(ConfigError, match="00001 is not category 0 of the published set"):
-        drawer.draw(0)
+        Drawer(recipe(categories={"folder": str(tmp_path / "categories")}, instances=3, **settings))
+    write_folder([*found[:3], replace(found[3], name="00004")], tmp_path / "renamed")  # names do not count, order does
+    Drawer(recipe(categories={"folder": str(tmp_path / "renamed")}, instances=3, **settings))
+    write_folder([*found, replace(found[0], name="00020")], tmp_path / "more")
+    with pytest.raises(ConfigError, match="more: 00020 is not category 20 of the published set"):
+        Drawer(recipe(categories={"folder": str(tmp_path / "more")}, instances=3, **settings))
 
 
 def test_the_page_translates_a_command_line_of_the_program() -> None:

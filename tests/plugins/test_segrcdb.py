@@ -156,8 +156,11 @@ def test_published_scenes_refuse_categories_from_files_that_are_others(tmp_path:
 
     settings = {"random": "published", "published_categories": 3, "published_images": 40}
     write_folder(find_categories(recipe(categories=3)), tmp_path / "others")
-    with pytest.raises(ConfigError, match="the published scenes need all 3 published categories"):
-        Drawer(recipe(categories={"folder": str(tmp_path / "others")}, **settings)).draw_scenes(np.array([0]))
+    with pytest.raises(ConfigError, match="00000 is not category 0 of the published set"):
+        Drawer(recipe(categories={"folder": str(tmp_path / "others")}, **settings))
+    write_folder(find_categories(recipe(**{**settings, "published_categories": 4})), tmp_path / "more")
+    with pytest.raises(ConfigError, match="00003 is not category 3 of the published set"):
+        Drawer(recipe(categories={"folder": str(tmp_path / "more")}, **settings))
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,8 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], mes
 def test_categories_from_files_are_refused_where_they_are_not_the_published_ones(tmp_path: Path) -> None:
     settings = {**SMALL, "random": "published"}
     write_folder(Drawer(recipe(**settings)).categories[1:3], tmp_path / "categories")
-    drawer = Drawer(recipe(categories={"folder": str(tmp_path / "categories")}, **settings))
     with pytest.raises(ConfigError, match="00001 is not category 0 of the published set"):
-        drawer.draw(0)
+        Drawer(recipe(categories={"folder": str(tmp_path / "categories")}, **settings))
 
 
 # Counter-based images ------------------------------------------------------------------------------------------------

@@ -209,6 +209,23 @@ def test_a_generators_own_check_is_asked(odd: Recipe, error: Exception, monkeypa
         find_categories(odd)
 
 
+def test_a_generator_refuses_a_list_of_categories_from_files(
+    odd: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(self: Generator, categories: list[Category]) -> None:
+        names = [category.name for category in categories if category.parameters[0, 0] != category.index]
+        if names:
+            raise ValueError(f"{names[0]} must be\nhigher")
+
+    monkeypatch.setattr(Odd, "check_categories", check)
+    for name, value in {"a": 0, "b": 1, "c": 7}.items():
+        (tmp_path / f"{name}.csv").write_text(f"{value}\n")
+    first = Recipe.from_dict({**odd.to_dict(), "categories": {"folder": str(tmp_path), "count": 2}})
+    assert [category.name for category in find_categories(first)] == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"^categories\.folder: [^\n]*: c must be higher$"):
+        find_categories(Recipe.from_dict({**odd.to_dict(), "categories": {"folder": str(tmp_path)}}))
+
+
 # Read-only
 
 

@@ -22,7 +22,7 @@ AT_MOST = {
     "evaluation": 1_600,
     "formulavision": 150,
     "generators": 750,
-    "plugins": 6_500,
+    "plugins": 6_550,
     "recipes": 1_650,
     "rendering": 2_000,
     "storage": 2_350,

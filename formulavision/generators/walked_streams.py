@@ -30,7 +30,7 @@ __all__ = ["WalkedStreams"]
 _MOST_HELD = 128
 """Largest number of stretches that are held in memory."""
 _LONG_S = 10
-"""A walk that takes more seconds says so before it starts."""
+"""A walk that takes more seconds says so."""
 T = TypeVar("T")
 
 
@@ -132,11 +132,13 @@ class WalkedStreams:
         share = missing / len(places)
         seconds = share * images * self.words * _seconds_per_word() / min(cores, len(stretches)) if self.words else 0.0
         if seconds > _LONG_S:
-            logging.getLogger("formulavision").warning(
-                f"the random streams of the published set are walked first, once: {share * images * self.words:.1e} "
-                f"random words, about {seconds:,.0f} s on {cores} cores; states are kept in {self._folder}, and a walk "
-                "that is interrupted goes on"
-            )
+            self._say(f"{share * images * self.words:.1e} random words, about {seconds:,.0f} s on {cores} cores")
+
+    def _say(self, cost: str) -> None:
+        logging.getLogger("formulavision").warning(
+            f"the random streams of the published set are walked first, once: {cost}; states are kept in "
+            f"{self._folder}, and a walk that is interrupted goes on"
+        )
 
     def _checkpoints(self, stream: int, number: int) -> NDArray[Any]:
         """The checkpoints of a stretch, by its number in the stream."""
@@ -157,7 +159,7 @@ class WalkedStreams:
                 first, before = number, None
                 while first > 0 and (before := self._read(stream, first - 1)) is None:
                     first -= 1
-                found = before
+                found, started, said = before, time.monotonic(), False
                 for next_number in range(first, number + 1):
                     state = self.start(stream) if found is None else found["state"][-1].copy()
                     found = self._read(stream, next_number)  # another process may have walked it meanwhile
@@ -167,6 +169,11 @@ class WalkedStreams:
                         found["image"] += stream * self.length + start
                         with atomic_write(self._file(stream, next_number)) as file:
                             np.savez(file, states=found)  # a zip archive, whose checksum tells of damage
+                    taken = time.monotonic() - started
+                    rest = taken / (next_number - first + 1) * (number - next_number)
+                    if taken > 1 and rest > _LONG_S and not said:
+                        self._say(f"about {rest:,.0f} s more")
+                        said = True
         except OSError as error:
             raise FolderError(
                 f"{self._folder}: the states of a published set's random streams cannot be kept there "

@@ -105,7 +105,8 @@ def centred(points: Float64[np.ndarray, "3 points"]) -> bool:
     As in the published program, all axes share a scale, and the mean is the sum divided by 10,000.
 
     Returns:
-        Whether the cloud is finite; one that is not is left undefined.
+        Whether no y is NaN, which is what the published program asks. Then x and z may still be NaN, all of them: where
+        one of them exceeds the range of numbers in the last points.
     """
     # Running bounds of many lanes, which the compiler turns into vector instructions; NaN is in no bounds.
     count = points.shape[1]
@@ -117,10 +118,9 @@ def centred(points: Float64[np.ndarray, "3 points"]) -> bool:
                 value = points[axis, first + k]
                 low[k] = value if value < low[k] else low[k]
                 high[k] = value if value > high[k] else high[k]
-    lowest = low.min()
+    # Once there is NaN, there is NaN up to the last point.
+    lowest = np.nan if np.isnan(points[:, count - 1].sum()) else low.min()
     spread = high.max() - lowest
-    if not (np.isfinite(spread) and spread > 0.0) or np.isnan(points[:, count - 1].sum()):
-        return False
     x, y, z = points[0], points[1], points[2]
     for v in (x, y, z):
         for i in range(count):
@@ -134,7 +134,7 @@ def centred(points: Float64[np.ndarray, "3 points"]) -> bool:
     x -= total_x / 10_000
     y -= total_y / 10_000
     z -= total_z / 10_000
-    return True
+    return not np.isnan(total_y)
 
 
 def is_accepted(system: Float64[np.ndarray, "n 13"], draws: Float64[np.ndarray, " draws"], variance: float) -> bool:
@@ -153,7 +153,7 @@ def is_accepted(system: Float64[np.ndarray, "n 13"], draws: Float64[np.ndarray, 
 def cloud(
     system: Float64[np.ndarray, "n 13"], factors: Float64[np.ndarray, " 12"], draws: Float64[np.ndarray, " draws"]
 ) -> Float32[np.ndarray, "3 points"]:
-    """The points of a system, scaled and centred; none where its orbit diverges."""
+    """The points of a system, scaled and centred; none where its orbit diverges, so that a y is NaN."""
     points = np.empty((3, POINTS))
     orbit(system, factors, draws, points)
     return points.astype(np.float32) if centred(points) else np.empty((3, 0), np.float32)

@@ -30,15 +30,14 @@ _LARGEST = 1_000_000
 """Largest magnitude of a coefficient in a category from a file."""
 _DRAWS = 2
 """The last integer of the key of a cloud's random numbers."""
-_STRETCH = 5800
-"""Number of clouds of a stretch of the published stream."""
 
 
 class Ifs3d(Generator):
     """Clouds of points of 3D iterated function systems (MV-FractalDB, ExFractalDB, 3D-OFDB), white on black.
 
     A category is a system of affine maps. Instance i is view i mod 12 of cloud i div 12; a cloud is an orbit of the
-    system, with one parameter of all maps multiplied by a weight of the published table.
+    system, with one parameter of all maps multiplied by a weight of the published table. Published clouds that diverge
+    are not counted, so that such a category has fewer instances than others, and empty images behind its last one.
     """
 
     name = "ifs3d"
@@ -49,6 +48,8 @@ class Ifs3d(Generator):
     default_instances = 1740
 
     params: Ifs3dParams
+    _streams: WalkedStreams | None = None
+    """The stream of the clouds of all categories, where they share one and are known."""
 
     # Categories ------------------------------------------------------------------------------------------------------
 
@@ -84,6 +85,13 @@ class Ifs3d(Generator):
         p = parameters[:, 12]
         if p.min() < 0 or abs(p.sum() - 1) > 0.02:
             raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+
+    def before_drawing(self, categories: Sequence[Category]) -> None:
+        from .published import walked_clouds
+
+        if self.is_published:
+            table = self._table[: self.params.clouds]
+            self._streams = walked_clouds(self.name, self.version, self.params.cloud_seed, table, categories)
 
     # Instances -------------------------------------------------------------------------------------------------------
 
@@ -140,11 +148,30 @@ class Ifs3d(Generator):
         return Ifs3dRenderer(_VIEWS, _WHITE, table, draws, self.matrices, categories, device)
 
     def cloud(self, category: Category, number: int) -> Float32[np.ndarray, "3 points"]:
-        """The points of a cloud of a category, from about -1 to 1; none where the orbit diverges."""
+        """The points of a cloud of a category, from about -1 to 1; none where the orbit diverges.
+
+        With ``random: published`` clouds that diverge have no number, and numbers behind the last cloud have no points.
+        """
         from . import clouds
 
+        if self.is_published:
+            _, rows = self._written(category)
+            if number >= len(rows):
+                return np.empty((3, 0), np.float32)
+            number = int(rows[number])
         factors = self._table[number % self.params.clouds]
         return clouds.cloud(np.array(category.parameters), factors, self._draws(category, number))
+
+    def _written(self, category: Category) -> tuple[int, Int64[np.ndarray, " clouds"]]:
+        """Number of published clouds of all categories before, and rows of the table of the category's own."""
+        from .published import written_clouds
+
+        if self._streams is None or category.index * self.params.clouds >= self._streams.length:
+            raise ConfigError(
+                f"random: published needs the categories before {category.name} to draw it: call "
+                "generator.before_drawing(categories) first, as Drawer does"
+            )
+        return written_clouds(self._streams, category.index, self.params.clouds)
 
     @functools.cached_property
     def _table(self) -> Float64[np.ndarray, "145 12"]:
@@ -159,16 +186,18 @@ class Ifs3d(Generator):
 
         if not self.is_published:
             return self.stream(category.index, number, _DRAWS).random(clouds.POINTS + 1)
+        assert self._streams is not None  # asked for before
         image = category.index * self.params.clouds + number
         checkpoint = self._streams.checkpoint(image)
-        return published.cloud_draws(checkpoint["state"].copy(), image - int(checkpoint["image"]))
+        return published.cloud_draws(checkpoint["state"][:-2].copy(), image - int(checkpoint["image"]))
 
     def _turns(self, category: Category, number: int) -> Float64[np.ndarray, " 12"]:
         """Degrees by which the views of a cloud are turned in the ring."""
         from . import published
 
         if self.is_published:
-            return published.turns(self.params.view_seed, category.index * self.params.clouds + number)
+            before, _ = self._written(category)
+            return published.turns(self.params.view_seed, before + number)
         return self.stream(category.index, number, 3).uniform(-np.pi, np.pi, _VIEWS)
 
     def random_directions(
@@ -180,21 +209,6 @@ class Ifs3d(Generator):
         flat, east, north = np.sqrt(1 - height * height), np.cos(angle), np.sin(angle)
         toward, up = (flat * east, height, flat * north), (-height * east, flat, -height * north)
         return np.stack(toward, axis=1).astype(np.float32), np.stack(up, axis=1).astype(np.float32)
-
-    @functools.cached_property
-    def _streams(self) -> WalkedStreams:
-        """The stream of the published clouds. It has no end: only what is drawn is walked."""
-        from . import published
-
-        return WalkedStreams(
-            self.name,
-            {"version": self.version, "seed": self.params.cloud_seed},
-            streams=1,
-            length=2**40,
-            stretch=_STRETCH,
-            start=functools.partial(published.start, self.params.cloud_seed),
-            walk=published.walk,
-        )
 
 
 def in_ring(

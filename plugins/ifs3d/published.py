@@ -1,45 +1,101 @@
 """The random streams of the published programs for clouds and views of MV-FractalDB.
 
 One stream of numpy has 10,000 numbers for each cloud, and one of Python has a number for each view, in the order of
-categories, clouds and views.
+categories, clouds and views. A cloud that diverges takes its numbers of the first stream, but is not written: there are
+no views of it, and the next cloud that is written gets its number and its turns.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt32
+from jaxtyping import Float64, Int64, UInt32
 from numpy.typing import NDArray
 
+from formulavision import Category, WalkedStreams
 from formulavision.rendering import mersenne, python_random
 
-from .clouds import POINTS
+from .clouds import POINTS, cloud
 
-__all__ = ["cloud_draws", "start", "turns", "walk"]
+__all__ = ["cloud_draws", "turns", "walked_clouds", "written_clouds"]
 
 VIEWS = 12
 """Number of views of a cloud."""
-BETWEEN = 29
+_BETWEEN = 29
 """Number of clouds from a checkpoint to the next."""
+_STRETCH = 20 * _BETWEEN
+"""Number of clouds of a stretch of the stream."""
 _WORDS = 2 * (POINTS + 1)
-_CHECKPOINT = np.dtype([("image", "<i8"), ("state", "<u4", mersenne.WORDS)])
+_CHECKPOINT = np.dtype([("image", "<i8"), ("state", "<u4", mersenne.WORDS + 2), ("written", "?", _BETWEEN)])
+"""Where a cloud begins, and which clouds are written from there on. A state is that of numpy's generator, the number of
+clouds before it, and the number of those that are written."""
 
 
-def start(seed: int, stream: int) -> UInt32[np.ndarray, " 624"]:
-    """The stream of all clouds at its beginning."""
-    return mersenne.stream(seed)
+def walked_clouds(
+    name: str, version: int, seed: int, table: Float64[np.ndarray, "rows 12"], categories: Sequence[Category]
+) -> WalkedStreams:
+    """The stream that the clouds of all categories share; an image of it is a cloud.
+
+    Args:
+        name, version: of the generator.
+        seed: of numpy's generator.
+        table: weights of the clouds of a category.
+    """
+    systems = np.concatenate([category.parameters for category in categories])
+    sizes = [len(category.parameters) for category in categories]
+    digest = hashlib.sha256(systems.tobytes()).hexdigest()
+    return WalkedStreams(
+        name,
+        {"version": version, "seed": seed, "rows": len(table), "systems": [digest, sizes]},
+        streams=1,
+        length=len(categories) * len(table),
+        stretch=_STRETCH,
+        start=partial(_start, seed),
+        walk=partial(_walk, categories, table),
+    )
 
 
-def walk(state: UInt32[np.ndarray, " 624"], clouds: int) -> NDArray[Any]:
-    """Checkpoints along the stream of clouds, for ``WalkedStreams``."""
-    numbers = [*range(0, clouds, BETWEEN), clouds]
-    found = np.empty(len(numbers), _CHECKPOINT)
-    before = 0
+def _start(seed: int, stream: int) -> UInt32[np.ndarray, " 626"]:
+    return np.append(mersenne.stream(seed), np.zeros(2, np.uint32))
+
+
+def _walk(
+    categories: Sequence[Category],
+    table: Float64[np.ndarray, "rows 12"],
+    state: UInt32[np.ndarray, " 626"],
+    clouds: int,
+) -> NDArray[Any]:
+    numbers = [*range(0, clouds, _BETWEEN), clouds]
+    found = np.zeros(len(numbers), _CHECKPOINT)
     for checkpoint, number in zip(found, numbers, strict=True):
-        mersenne.skip(state, (number - before) * _WORDS)
-        checkpoint["image"], checkpoint["state"], before = number, state, number
+        checkpoint["image"], checkpoint["state"] = number, state
+        for place in range(min(_BETWEEN, clouds - number)):
+            category, row = divmod(int(state[-2]), len(table))
+            draws = cloud_draws(state[: mersenne.WORDS], 0)
+            written = cloud(np.array(categories[category].parameters), table[row], draws).size > 0
+            checkpoint["written"][place] = written
+            state[-2:] += np.array([1, written], np.uint32)
     return found
+
+
+def written_clouds(streams: WalkedStreams, category: int, rows: int) -> tuple[int, Int64[np.ndarray, " clouds"]]:
+    """The clouds that the program writes: how many of all categories before, and rows of the table of a category's own.
+
+    Args:
+        streams: from ``walked_clouds``.
+        category: its index.
+        rows: number of rows of the table.
+    """
+    first = category * rows
+    skipped = first % _BETWEEN
+    checkpoints = [streams.checkpoint(number) for number in range(first - skipped, first + rows, _BETWEEN)]
+    written = np.concatenate([checkpoint["written"] for checkpoint in checkpoints])
+    before = int(checkpoints[0]["state"][-1]) + int(written[:skipped].sum())
+    return before, np.flatnonzero(written[skipped : skipped + rows])
 
 
 def cloud_draws(state: UInt32[np.ndarray, " 624"], clouds: int) -> Float64[np.ndarray, " draws"]:
@@ -56,7 +112,7 @@ def turns(seed: int, cloud: int) -> Float64[np.ndarray, " 12"]:
 
     Args:
         seed: of Python's generator.
-        cloud: number of the cloud, over all categories.
+        cloud: number of the cloud, of those that are written, over all categories.
     """
     state, fractions = python_random.seeded(seed), np.empty(VIEWS)
     python_random.skip(state, 2 * VIEWS * cloud)

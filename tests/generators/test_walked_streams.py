@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from formulavision import FolderError, WalkedStreams
+from formulavision.generators import walked_streams
 from formulavision.util.files import cache_folder
 
 CHECKPOINT = np.dtype([("image", "<i8"), ("state", "<i8", 1)])
@@ -146,3 +148,16 @@ def test_the_cost_of_a_long_walk_is_stated_before_it_starts(caplog: pytest.LogCa
     list(long.walked(75, len))
     list(streams().walked(75, len))
     assert len(caplog.records) == 1
+
+
+def test_a_long_walk_to_an_image_says_how_long_it_will_take(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(walked_streams, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    far = WalkedStreams("counting", {}, streams=1, length=100, stretch=10, start=start, walk=partial(walk, []))
+    far.checkpoint(15)  # a second stretch that begins after 6 s takes 6 s more
+    assert caplog.records == []
+    far.checkpoint(95)
+    (record,) = caplog.records
+    assert "walked first, once: about 42 s more; states are kept in" in record.message

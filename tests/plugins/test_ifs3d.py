@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -170,6 +171,87 @@ def test_published_images_do_not_depend_on_order_or_batch() -> None:
     together = images(1000, 7, 1739, 1745, 1001, **settings)
     alone = [images(index, **settings)[0] for index in (1000, 7, 1739, 1745, 1001)]
     assert np.array_equal(together, alone) and len({image.tobytes() for image in together}) == 5
+
+
+def plain_cloud(
+    system: NDArray[np.float64], factors: NDArray[np.float64], numbers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """A cloud as the README of the goldens describes it, with plain loops."""
+    borders, maps = np.cumsum(system[:, 12]), (system[:, :12] * factors).tolist()
+    x = y = z = 0.0
+    orbit = []
+    for j in np.searchsorted(borders, numbers[:-1]):
+        if j < len(maps):
+            a, b, c, d, e, f, g, h, i, u, v, w = maps[j]
+            x, y, z = ((x * a + y * b) + z * c) + u, ((x * d + y * e) + z * f) + v, ((x * g + y * h) + z * i) + w
+        orbit.append((x, y, z))
+    points = np.array(orbit).T
+    with np.errstate(all="ignore"):
+        points = ((points - points.min()) / (points.max() - points.min())) * 2 - 1
+        return points - np.cumsum(points, axis=1)[:, -1:] / 10_000
+
+
+def diverging(folder: Path) -> dict[str, str]:
+    """Categories of which the first has all 13 clouds, the second the first 7, the third none, the fourth the first 12.
+
+    The seventh of the second category is the one of which only the last x exceeds the range of numbers.
+    """
+    low, high = 1.07, 1.08  # a: x is (a^n - 1) / (a - 1) after n steps
+    while (a := (low + high) / 2) not in (low, high):
+        low, high = (a, high) if 9998.5 * math.log(a) - math.log(a - 1) < 1024 * math.log(2) else (low, a)
+    systems = [
+        [[0.5, 0.1, 0.2, 0.3, 0.4, -0.2, 0.1, -0.5, 0.6, 1, 0.5, 0.2, 0.6], [*[0.1, -0.3, 0.2] * 3, 0.5, 0, 1, 0.4]],
+        [[a, 0, 0, 0, -0.5, 0.1, 0, 0.2, 0.5, 1, 1, 1, 1]],
+        [[9.0, 1, 2, 3, 9, 1, 2, 3, 9, 1, 1, 1, 1]],
+        [[0.7, 0.1, 0, 0, 0.5, 0.3, 0, -0.5, 0.4, 1, 0.5, 0.2, 1]],
+        [[0.4, 0.1, 0.2, -0.3, 0.4, 0.2, 0.1, 0.5, 0.6, 0.3, 0.5, 0.2, 0.9], [*[0.3, -0.1, 0.2] * 3, 0.5, 0, 1, 0.1]],
+    ]
+    for i, system in enumerate(systems):
+        np.savetxt(folder / f"{i}.csv", system, delimiter=",")
+    return {"folder": str(folder)}
+
+
+def test_clouds_that_diverge_have_no_number_and_no_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "_STRETCH", 29)
+    settings: dict[str, Any] = {**GOLDEN, "clouds": 13, "categories": diverging(tmp_path), "instances": 156}
+    random, python = np.random.RandomState(101), Random(7)
+    drawer = Drawer(recipe(**settings))
+    table = clouds.weight_table(published=True)
+    expected = np.zeros((5, 156, SIZE, SIZE), np.uint8)
+    numbers = []
+    for category, images_of in zip(drawer.categories, expected, strict=True):
+        number = 0
+        for row in range(13):
+            points = plain_cloud(category.parameters, table[row], random.random_sample(10_000))
+            if not np.isnan(points[1]).any():
+                turns = np.array([python.uniform(-math.pi, math.pi) for _ in range(12)])
+                for view, camera in enumerate(ring_cameras(np.arange(12), turns)):
+                    matrix = points_3d.combined(camera[None], PROJECTION)[0]
+                    points_3d.draw_points(points.astype(np.float32), matrix, 255, images_of[12 * number + view])
+                number += 1
+        numbers.append(number)
+    assert numbers == [13, 7, 0, 12, 13]
+    assert expected[1, :72].any(axis=(1, 2)).all() and not expected[1, 72:].any()
+    expected = expected.reshape(-1, SIZE, SIZE, 1)
+    for index in (4 * 156 + 3, 3 * 156 + 143, 2 * 156, 156 + 83, 156 + 84, 3 * 156 + 144, 5):
+        assert np.array_equal(Drawer(recipe(**settings)).draw(index)[0], expected[index])
+    assert np.array_equal(drawer.draw_batch(range(779, 0, -7))[0], expected[779:0:-7])
+    again = pickle.loads(pickle.dumps(drawer))
+    assert np.array_equal(again.draw_batch(range(160, 170))[0], expected[160:170])
+    fewer = recipe(**{**settings, "categories": {**settings["categories"], "count": 4}})
+    assert np.array_equal(Drawer(fewer).draw(3 * 156)[0], expected[3 * 156])
+
+
+def test_published_clouds_need_the_categories_before(drawer: Drawer) -> None:
+    generator = generator_of(**GOLDEN)
+    told = "random: published needs the categories before 00002 to draw it: call generator"
+    with pytest.raises(ConfigError, match=told):
+        generator.render(drawer.categories[2], 0)
+    generator.before_drawing(drawer.categories[:2])
+    with pytest.raises(ConfigError, match=told):
+        generator.render(drawer.categories[2], 0)
+    generator.before_drawing(drawer.categories[:3])
+    assert np.array_equal(generator.render(drawer.categories[2], 0), drawer.draw(2 * 1740)[0])
 
 
 def test_3d_ofdb_has_twelve_views_of_the_first_row() -> None:

@@ -134,6 +134,8 @@ def _search(recipe: Recipe, seconds: float) -> tuple[list[Category], float | Non
     """Categories in random order, and how many one core finds in a second; None where there is no search."""
     total, generator = recipe.num_categories, recipe.build()
     order = np.random.default_rng(0).permutation(total).tolist()
+    if generator.max_instances() is not None:
+        order = list(range(total))  # in a published set, images may depend on their categories' places
     if recipe.categories.folder is not None:
         tables = list(read_folder(recipe.categories.folder, generator).items())
         return [Category(i, *tables[i]) for i in order[:_CATEGORIES]], None

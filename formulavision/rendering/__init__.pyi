@@ -10,6 +10,7 @@ from . import pixel_lines as pixel_lines
 from . import pixel_lines_triton as pixel_lines_triton
 from . import points as points
 from . import points_3d as points_3d
+from . import points_3d_triton as points_3d_triton
 from . import points_triton as points_triton
 from . import polylines as polylines
 from . import polylines_triton as polylines_triton

@@ -103,7 +103,7 @@ def test_the_generator_of_the_docs_draws_in_colour(ribbons: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("mandelbulb-2", "there is no generator 'mandelbulb-2' (its package is called formulavision-mandelbulb-2 by"),
+        ("julia-2", "there is no generator 'julia-2' (its package is called formulavision-julia-2 by"),
         ("ifz", "there is no generator 'ifz' (did you mean 'ifs'?); installed: "),
         ("a package/../x", "there is no generator 'a package/../x'; installed: "),
     ],

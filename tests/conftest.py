@@ -18,9 +18,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from signatures import check_signatures
 
 check_signatures()
+
+# A first call may compile, and other processes may take the time.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 EMULATED = "EMULATED_GPU" in os.environ
 if EMULATED:

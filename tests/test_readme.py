@@ -33,7 +33,7 @@ def test_the_tour_runs_from_top_to_bottom_in_shorter_trainings(tmp_path: Path, m
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}\n{result.output}"
     made = {path.name for path in tmp_path.iterdir()}
-    assert made == {"sheet.png", "data", "runs", "filters.png", "heatmaps.png", "export"}
+    assert made == {"sheet.png", "scores.png", "data", "runs", "filters.png", "heatmaps.png", "export"}
 
 
 def test_the_first_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,10 @@ def test_the_id_is_known() -> None:
     assert recipe.to_dict() == {
         "generator": {
             "name": "ifs", "version": 2, "search": "independent", "max_transformations": 8, "fill_rate": 0.2,
-            "weights": "continuous", "perturbation": 0.2, "weight_interval": 0.4, "orbit": "independent", "dots": 2000,
-            "patch": "random", "flips": True,
+            "weights": "continuous", "perturbation": 0.2, "weight_interval": 0.4, "table_rows": 25,
+            "orbit": "independent", "dots": 2000, "patch": "random", "patches": "independent", "patch_seed": 0,
+            "base": None, "base_seed": 0, "base_transformations": 2, "sigma": 3.5, "fill_size": 512, "fill_padding": 6,
+            "flips": True,
         },
         "categories": {"count": 3},
         "instances": 4,
@@ -65,7 +67,10 @@ def test_whatever_changes_images_changes_the_id(setting: str) -> None:
         ("generator.fil_rate=0.1", "generator.fil_rate: there is no such setting (did you mean 'fill_rate'?)"),
         ("generator.fill_rate=0.9", "generator.fill_rate: 0.9 is not allowed: must be less than or equal to 0.3"),
         ("generator.dots=many", "generator.dots: 'many' is not allowed: must be a valid integer"),
-        ("generator.patch=rndom", "generator.patch: 'rndom' is not allowed: must be 'random', 'fixed' or 'point'"),
+        (
+            "generator.patch=rndom",
+            "generator.patch: 'rndom' is not allowed: must be 'random', 'fixed', 'full' or 'point'",
+        ),
         ("generator.name=isf", "generator.name: there is no generator 'isf' (did you mean 'ifs'?)"),
         ("generator.version=1", "generator.version: 1 of 'ifs' draws other pixels than version 2"),
         ("instance=3", "instance: there is no such setting (did you mean 'instances'?)"),

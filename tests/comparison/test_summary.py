@@ -349,7 +349,7 @@ def test_the_cost_counts_each_pre_training_once() -> None:
         each.finetune_seconds, each.evaluate_seconds = 10.0, 1.0
         if each.arm == "ifs":
             each.start, each.pretrain_seconds = f"runs/ifs/pretrain-{each.seed}", 100.0 + 20 * each.seed
-    history = [{"epoch": number} for number in (1, 2, 3)]
+    history: list[dict[str, float | None]] = [{"epoch": number} for number in (1, 2, 3)]
     found.pretrainings = {f"runs/ifs/pretrain-{seed}": history for seed in (0, 1)}
     assert told(found)["Cost"] == [
         "Pre-training took 1 min 50 s for ifs (2,400 drawn images an epoch, 3 epochs). It used no photograph. "

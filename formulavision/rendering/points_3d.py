@@ -17,11 +17,11 @@ from formulavision.rendering.kernels import kernel
 __all__ = ["cameras", "combined", "draw_points", "perspective", "turned"]
 
 _BLOCK = 1024
-_SINE = [float.fromhex(c) for c in ("-0x1.555545995a603p-3", "0x1.1107605230bc4p-7", "-0x1.994eb3774cf24p-13")]
-_COSINE = [
+_SINE = tuple(float.fromhex(c) for c in ("-0x1.555545995a603p-3", "0x1.1107605230bc4p-7", "-0x1.994eb3774cf24p-13"))
+_COSINE = tuple(
     float.fromhex(c)
     for c in ("-0x1.ffffffd0c621cp-2", "0x1.55553e1068f19p-5", "-0x1.6c087e89a359dp-10", "0x1.99343027bf8c3p-16")
-]
+)
 """Coefficients of x^3, x^5, x^7 of the sine, and of x^2, x^4, x^6, x^8 of the cosine."""
 
 
@@ -40,6 +40,7 @@ def perspective(degrees: float, near: float, far: float) -> Float32[np.ndarray, 
     return matrix
 
 
+@kernel(error_model="numpy")
 def turned(matrices: Float32[np.ndarray, "n 3 3"], angles: Float64[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3 3"]:
     """Each matrix times a turn about the y axis, in the order of operations of GLM's ``rotate``.
 
@@ -47,27 +48,38 @@ def turned(matrices: Float32[np.ndarray, "n 3 3"], angles: Float64[np.ndarray, "
         matrices: of column vectors.
         angles: in radians; they are rounded to float32 first.
     """
-    cosine, sine = (values[:, None] for values in _cosine_and_sine(angles.astype(np.float32).astype(np.float64)))
-    x, y, z = np.moveaxis(matrices, 2, 0)
-    return np.stack([x * cosine - z * sine, y * (cosine + (1 - cosine)), x * sine + z * cosine], axis=2)
+    out, one = np.empty_like(matrices), np.float32(1)
+    for i in range(len(angles)):
+        cosine, sine = _cosine_and_sine(np.float64(np.float32(angles[i])))
+        for row in range(3):
+            x, y, z = matrices[i, row, 0], matrices[i, row, 1], matrices[i, row, 2]
+            out[i, row, 0] = x * cosine - z * sine
+            out[i, row, 1] = y * (cosine + (one - cosine))
+            out[i, row, 2] = x * sine + z * cosine
+    return out
 
 
-def _cosine_and_sine(angles: Float64[np.ndarray, " n"]) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+@kernel
+def _cosine_and_sine(angle: float) -> tuple[np.float32, np.float32]:
     """``cosf`` and ``sinf`` of the GNU C library, which GLM calls: their last bit is not always the nearest one.
 
     Source: Arm's optimized routines, ``sincosf``: polynomials in double precision, for angles below 120.
     """
-    quarters = np.rint(angles * (2 / np.pi))
-    x = angles - quarters * (np.pi / 2)
+    quarters = np.rint(angle * (2 / np.pi))
+    x = angle - quarters * (np.pi / 2)
     x2 = x * x
     x3, x4 = x * x2, x2 * x2
     sine = (x + x3 * _SINE[0]) + x3 * x2 * (_SINE[1] + x2 * _SINE[2])
     cosine = ((1 + x2 * _COSINE[0]) + x4 * _COSINE[1]) + x4 * x2 * (_COSINE[2] + x2 * _COSINE[3])
-    quarter = quarters.astype(np.int64) % 4
-    cosines, sines = (cosine, -sine, -cosine, sine), (sine, cosine, -sine, -cosine)
-    return np.choose(quarter, cosines).astype(np.float32), np.choose(quarter, sines).astype(np.float32)
+    quarter = int(quarters) % 4
+    if quarter % 2 == 1:
+        sine, cosine = cosine, -sine
+    if quarter >= 2:
+        sine, cosine = -sine, -cosine
+    return np.float32(cosine), np.float32(sine)
 
 
+@kernel(error_model="numpy")
 def cameras(
     toward: Float32[np.ndarray, "n 3"], up: Float32[np.ndarray, "n 3"], distance: float
 ) -> Float32[np.ndarray, "n 4 4"]:
@@ -78,25 +90,40 @@ def cameras(
         up: directions that are up in the images, not along ``toward``.
         distance: from the origin.
     """
-    eyes = 0 - toward * np.float32(distance)
-    forward = _normalized(0 - eyes)
-    right = _normalized(np.cross(forward, up))
     matrices = np.zeros((len(toward), 4, 4), np.float32)
-    for row, axis in enumerate((right, np.cross(right, forward), -forward)):
-        matrices[:, row, :3], matrices[:, row, 3] = axis, -_dot(axis, eyes)
-    matrices[:, 3, 3] = 1
+    zero, far = np.float32(0), np.float32(distance)
+    for i in range(len(toward)):
+        eye = zero - toward[i] * far
+        forward = _normalized(zero - eye)
+        right = _normalized(_cross(forward, up[i]))
+        above = _cross(right, forward)
+        for column in range(3):
+            matrices[i, 0, column], matrices[i, 1, column] = right[column], above[column]
+            matrices[i, 2, column] = -forward[column]
+        for row in range(3):
+            matrices[i, row, 3] = -_dot(matrices[i, row, :3], eye)
+        matrices[i, 3, 3] = np.float32(1)
     return matrices
 
 
-def _normalized(vectors: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    return vectors * (1 / np.sqrt(_dot(vectors, vectors)))[:, None]
+@kernel(error_model="numpy")
+def _normalized(vector: Float32[np.ndarray, " 3"]) -> Float32[np.ndarray, " 3"]:
+    return vector * (np.float32(1) / np.sqrt(_dot(vector, vector)))
 
 
-def _dot(a: Float32[np.ndarray, "n 3"], b: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, " n"]:
-    x, y, z = (a * b).T
-    return x + y + z
+@kernel
+def _cross(a: Float32[np.ndarray, " 3"], b: Float32[np.ndarray, " 3"]) -> Float32[np.ndarray, " 3"]:
+    out = np.empty(3, np.float32)
+    out[0], out[1], out[2] = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+    return out
 
 
+@kernel
+def _dot(a: Float32[np.ndarray, " 3"], b: Float32[np.ndarray, " 3"]) -> np.float32:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@kernel
 def combined(
     views: Float32[np.ndarray, "n 4 4"], projection: Float32[np.ndarray, "4 4"]
 ) -> Float32[np.ndarray, "n 4 4"]:
@@ -106,8 +133,15 @@ def combined(
         views: from ``cameras``.
         projection: from ``perspective``.
     """
-    p, v = projection[:, :, None], views[:, None]
-    return (p[:, 0] * v[:, :, 0] + p[:, 1] * v[:, :, 1] + p[:, 2] * v[:, :, 2]) + p[:, 3] * v[:, :, 3]
+    out, p = np.empty_like(views), projection
+    for i in range(len(views)):
+        v = views[i]
+        for row in range(4):
+            for column in range(4):
+                out[i, row, column] = (
+                    p[row, 0] * v[0, column] + p[row, 1] * v[1, column] + p[row, 2] * v[2, column]
+                ) + p[row, 3] * v[3, column]
+    return out
 
 
 @kernel(error_model="numpy")

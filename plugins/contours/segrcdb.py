@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
-from formulavision import Category, Scene, WalkedStreams
+from formulavision import Category, ConfigError, Scene, WalkedStreams
 from formulavision.rendering.memory import scratch
 
 from .generator import ContourGenerator
@@ -111,6 +111,8 @@ class SegRcdb(ContourGenerator):
         owners = scratch("owners", (size, size), np.int32)
         owners[:] = 0
         if self.is_published:
+            if len(categories) != len(self._published):
+                raise ConfigError(f"categories: scenes of the published set need all {len(self._published)} categories")
             drawn = drawing.draw_published_scene(self.params, self.streams, self._published, index, owners, object_map)
         else:
             # The stream of an instance of a category -1, which there is not.

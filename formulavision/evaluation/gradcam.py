@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from formulavision.data.downstream import DownstreamLike, LabelledImages, open_for_run
-from formulavision.data.loading import centre, to_square
+from formulavision.data.resizing import centre, to_square
 from formulavision.evaluation.columns import INK, Column, channels_last, side_by_side
 from formulavision.evaluation.evaluating import build_finetuned, check_classes, open_finetuned
 from formulavision.evaluation.inference import without_augmentation

@@ -18,7 +18,8 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Subset
 
 from formulavision.data.datasets import RecipeDataset
-from formulavision.data.loading import ImageDataset, target_of, to_square
+from formulavision.data.loading import ImageDataset, target_of
+from formulavision.data.resizing import to_square
 from formulavision.evaluation.image_measures import (
     NATURAL_SLOPE,
     entropy,

@@ -15,7 +15,7 @@ import timm
 import torch
 import torchvision
 
-from formulavision.data.loading import Interpolation, ResizeMode
+from formulavision.data.resizing import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.matching import Match, best_match
 from formulavision.training.runs import BEST_WEIGHTS, WEIGHTS, Run, file_digest, own_class

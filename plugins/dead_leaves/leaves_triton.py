@@ -59,11 +59,13 @@ def _draw_leaves(
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = pixel < size * size
     row, column = (pixel // size).to(tl.float32), (pixel % size).to(tl.float32)
+    first_row, last_row = tl.min(row, 0), tl.max(row, 0)
     scale = size.to(tl.float32) * 5.9604644775390625e-08
     quarter: tl.constexpr = DIRECTIONS // 4
     free = there
     color = tl.zeros([BLOCK], tl.int32)
     n = tl.zeros([], tl.int32)
+    uncovered = tl.full([], 1, tl.int32)
     goes_on = leaves > 0
     while goes_on:
         w0, w1, w2, w3 = philox4x32(2 * n, word1, word2, word3, key0, key1)
@@ -100,19 +102,22 @@ def _draw_leaves(
         low = tl.minimum(tl.minimum(y0, y1), tl.minimum(y2, y3))
         high = tl.maximum(tl.maximum(y0, y1), tl.maximum(y2, y3))
         low, high = tl.where(shape == 0, y - radius, low), tl.where(shape == 0, y + radius, high)
-        left, right = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32) + size
-        left, right = _side(x3, y3, x0, y0, row, left, right)
-        left, right = _side(x0, y0, x1, y1, row, left, right)
-        left, right = _side(x1, y1, x2, y2, row, left, right)
-        left, right = _side(x2, y2, x3, y3, row, left, right)
-        dy = row - y
-        half = tl.sqrt_rn(tl.maximum(radius * radius - dy * dy, 0.0))
-        left, right = tl.where(shape == 0, x - half, left), tl.where(shape == 0, x + half, right)
-        covered = free & (row >= low) & (row <= high) & (column >= left) & (column <= right)
-        color = tl.where(covered, red | (green << 8) | (blue << 16), color)
-        free = free & ~covered
+        # Most leaves are small: they leave out most blocks.
+        if (low <= last_row) & (high >= first_row):
+            left, right = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32) + size
+            left, right = _side(x3, y3, x0, y0, row, left, right)
+            left, right = _side(x0, y0, x1, y1, row, left, right)
+            left, right = _side(x1, y1, x2, y2, row, left, right)
+            left, right = _side(x2, y2, x3, y3, row, left, right)
+            dy = row - y
+            half = tl.sqrt_rn(tl.maximum(radius * radius - dy * dy, 0.0))
+            left, right = tl.where(shape == 0, x - half, left), tl.where(shape == 0, x + half, right)
+            covered = free & (row >= low) & (row <= high) & (column >= left) & (column <= right)
+            color = tl.where(covered, red | (green << 8) | (blue << 16), color)
+            free = free & ~covered
+            uncovered = tl.max(free.to(tl.int32), 0)
         n += 1
-        goes_on = (tl.max(free.to(tl.int32), 0) > 0) & (n < leaves)
+        goes_on = (uncovered > 0) & (n < leaves)
     target = out + (image * size * size + pixel) * CHANNELS
     for channel in tl.static_range(CHANNELS):
         tl.store(target + channel, ((color >> (8 * channel)) & 255).to(tl.uint8), mask=there)

@@ -48,10 +48,10 @@ def prepared(source: Any, **settings: Any) -> Prepared:
     return Prepared(source, cache=None, **{**TRAINING, **settings})
 
 
-def both(source: Any, **settings: Any) -> tuple[Any, Any]:
+def both(source: Any, device: torch.device = CPU, **settings: Any) -> tuple[Any, Any]:
     """A loader that draws on the device, and one that does not."""
     return (
-        make_device_loader(drawn(source, **settings), **BATCHES),
+        make_device_loader(drawn(source, device, **settings), **BATCHES),
         make_loader(prepared(source, **settings), workers=0, pin=False, **BATCHES),
     )
 
@@ -59,8 +59,9 @@ def both(source: Any, **settings: Any) -> tuple[Any, Any]:
 def assert_same_batches(one: Any, other: Any) -> None:
     for (images, labels), (expected, expected_labels) in zip(one, other, strict=True):
         assert images.dtype == torch.uint8 and images.is_contiguous()
-        assert torch.equal(images, expected)
-        assert labels.dtype == expected_labels.dtype and torch.equal(labels, expected_labels)
+        # A GPU may round a pixel of a resized image to the next level.
+        assert (images.cpu().int() - expected.int()).abs().max() <= (1 if images.is_cuda else 0)
+        assert labels.dtype == expected_labels.dtype and torch.equal(labels.cpu(), expected_labels)
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def test_held_out_images_are_those_of_a_loader() -> None:
     ],
 )
 def test_batches_of_scenes_are_those_of_a_loader(
-    target: str, objects: Any, categories: int, fresh: bool, noise: float | None
+    device: torch.device, target: str, objects: Any, categories: int, fresh: bool, noise: float | None
 ) -> None:
     scene = {"objects": objects, "size": [0.3, 0.7], "min_visible": 60}
     recipe = {**woven(categories=categories).to_dict(), "scene": scene, "images": 8, "target": target}
@@ -130,10 +131,10 @@ def test_batches_of_scenes_are_those_of_a_loader(
     if noise is not None:
         source = relabel(source, LabelSettings(noise=noise))
     for size in ({"resize": 36}, {"resize": 24, "crop": 20}):
-        device, host = both(source, fresh=fresh, **size)
-        for device.batches.epoch in (0, 1):
-            host.batches.epoch = device.batches.epoch
-            assert_same_batches(device, host)
+        one, host = both(source, device, fresh=fresh, **size)
+        for one.batches.epoch in (0, 1):
+            host.batches.epoch = one.batches.epoch
+            assert_same_batches(one, host)
 
 
 @pytest.mark.parametrize("fresh", [True, False])

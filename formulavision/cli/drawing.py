@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def generate(
-    out: o.Out,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder to write, or its URL: s3://BUCKET/FOLDER.")],
     name: o.RecipeName = None,
     plugin: o.Plugin = None,
     categories: o.CategoryCount = None,
@@ -62,16 +62,22 @@ def generate(
     Scenes of several objects: formulavision generate ifs --set scene.objects=[1,8] --set images=1000 --out data/scenes
 
     The third of eight jobs: formulavision generate fractaldb-1k --out data/fractaldb --job 3/8
+
+    On object storage: formulavision generate fractaldb-1k --out s3://bucket/fractaldb-1k
     """
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
     from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
+    from formulavision.util.remote import folder_of
     from formulavision.util.text import byte_size, counted, duration
 
-    if categories_from and not categories_from.exists() and not overwrite and (out / CATEGORIES).is_file():
-        say(f"{categories_from} does not exist: the categories are read from {out}")
-        categories_from = out
+    folder = folder_of(out)
+    if isinstance(folder, Path):
+        missing = categories_from and not categories_from.exists()
+        if missing and not overwrite and (folder / CATEGORIES).is_file():
+            say(f"{categories_from} does not exist: the categories are read from {out}")
+            categories_from = folder
     recipe = o.make_recipe(
         name, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
         seed=seed, settings=settings,
@@ -99,7 +105,7 @@ def generate(
     say(
         f"{out}: {what}, {byte_size(store.manifest.bytes)}, complete, in {duration(seconds)}\n"
         f"next: {o.command_line('verify', out)}\n"
-        f"      {o.command_line('pretrain', data=out, model='resnet18', crop=crop, out=Path('runs', out.name))}"
+        f"      {o.command_line('pretrain', data=out, model='resnet18', crop=crop, out=Path('runs', folder.name))}"
     )
 
 
@@ -174,7 +180,7 @@ def preview(
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="Folder of a store.")],
+    path: Annotated[str, typer.Argument(help="Folder of a store, or its URL: s3://BUCKET/FOLDER.")],
     sample: Annotated[int, typer.Option("--sample", min=0, help="Number of random images to draw again.")] = 1000,
     every: Annotated[bool, typer.Option("--all", help="Draw every image again.")] = False,
 ) -> None:
@@ -212,7 +218,7 @@ def verify(
 
 
 def export_data(
-    store: Annotated[Path, typer.Argument(help="Folder of a store of scenes.")],
+    store: Annotated[str, typer.Argument(help="Folder of a store of scenes, or its URL.")],
     out: o.Out,
     to: Annotated[
         str,

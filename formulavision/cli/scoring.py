@@ -65,12 +65,12 @@ def score(
     for file in (out, csv):
         if file is not None:
             check_new_file(file, overwrite=overwrite)
-    if settings and (store := next((name for name in names if Path(name).is_dir()), None)):
+    if settings and (store := next((name for name in names if _is_store(name)), None)):
         raise ConfigError(f"--set {settings[0]}: {store} is a store, whose images are drawn: settings are for recipes")
     from formulavision.storage import Store
 
     opened: list[Any] = [
-        Store(name) if Path(name).is_dir() else o.make_recipe(name, None, settings=settings) for name in names
+        Store(name) if _is_store(name) else o.make_recipe(name, None, settings=settings) for name in names
     ]
     for name, data in zip(names, opened, strict=True):
         if data.layout.scenes is not None if isinstance(data, Store) else data.is_scene:
@@ -96,6 +96,12 @@ def score(
     if out is not None:
         write_png(out, score_sheet(scores))
         say(f"written to {out}")
+
+
+def _is_store(name: str) -> bool:
+    from formulavision.util.remote import is_url
+
+    return is_url(name) or Path(name).is_dir()
 
 
 def _table(scores: list[FormulaScore]) -> Table:

@@ -70,7 +70,7 @@ def add_to(app: typer.Typer) -> None:
 
 def pretrain(
     out: o.Out,
-    data: Annotated[Path | None, typer.Option("--data", help="Store to train on.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Store to train on: its folder or URL.")] = None,
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Recipe, drawn on demand: a generator's name, a file (YAML), or one that ships."),

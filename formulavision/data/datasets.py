@@ -398,7 +398,7 @@ class StoredDataset(RecipeDataset):
     it; see :class:`RecipeDataset` for the targets of scenes.
 
     Args:
-        path: the store, or its folder.
+        path: the store, its folder, or its fsspec URL.
         target: class, labels, semantic or objects; None: that of the store's recipe. A store of scenes has them all.
         transform, target_transform, pil: as of :class:`FormulaDataset`.
 
@@ -431,7 +431,7 @@ class StoredDataset(RecipeDataset):
     def __repr__(self) -> str:
         # The recipe may be of a generator that is not installed here.
         size = self.store.layout.size
-        return f"StoredDataset({str(self.store.path)!r}: {self._sizes()} of {size} x {size})"
+        return f"StoredDataset({str(self.store.root)!r}: {self._sizes()} of {size} x {size})"
 
     @property
     def recipe(self) -> Recipe:

@@ -83,7 +83,7 @@ def export_data(
     if to not in EXPORTS:
         raise ConfigError(f"--to {to}: there is no such layout{did_you_mean(to, EXPORTS)}; known: {', '.join(EXPORTS)}")
     if store.layout.scenes is None:
-        raise StoreError(f"{store.path}: holds images with a label each, no scenes: its recipe has no 'scene'")
+        raise StoreError(f"{store.root}: holds images with a label each, no scenes: its recipe has no 'scene'")
     store.check_sizes()
     splits = _divide(len(store), val, test)
     if to == "masks":

@@ -7,13 +7,13 @@ manifest is written last. Jobs of a scheduler (``jobs.py``) write shares of the 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -24,38 +24,21 @@ from formulavision.recipes.categories import find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
+from formulavision.storage.destinations import Destination, LocalDestination
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
 from formulavision.storage.formats.format import Format, Piece, Sample
-from formulavision.storage.jobs import Share, missing_pieces, refuse_beside_jobs
-from formulavision.storage.manifest import (
-    INCOMPLETE,
-    MANIFEST,
-    RECIPE,
-    Manifest,
-    PieceRecord,
-    StoreLayout,
-    file_checksums,
-    layout_of,
-    origins,
-    write_manifest,
-)
+from formulavision.storage.jobs import Share, missing_pieces
+from formulavision.storage.manifest import Manifest, PieceRecord, StoreLayout, layout_of, origins
 from formulavision.storage.objects import EncodedObjects
-from formulavision.storage.own_categories import (
-    category_files,
-    find_background,
-    from_own_folders,
-    with_own_folders,
-    write_categories,
-)
-from formulavision.storage.pieces import files_of_piece, write_piece
+from formulavision.storage.own_categories import category_files, find_background, with_own_folders
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
+from formulavision.storage.remote_destination import RemoteDestination
 from formulavision.storage.store import Store
-from formulavision.util.config import dump_yaml
-from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError
-from formulavision.util.files import write_text
-from formulavision.util.folders import OwnedFolder, State
+from formulavision.util.errors import ConfigError, FormulaVisionError, RemoteError, StoreError
+from formulavision.util.folders import State
 from formulavision.util.processes import BROKEN_POOL, CONTEXT, worker_pool
 from formulavision.util.progress import is_watched, progress_bars
+from formulavision.util.remote import AnyFolder, folder_of
 from formulavision.util.version import __version__
 
 __all__ = ["Progress", "Silent", "generate"]
@@ -65,6 +48,7 @@ _WINDOW_IMAGES, _WINDOW_BYTES = 1024, 200_000_000
 of their indices: all images of a FractalDB category."""
 _MAX_WORKERS = 1024
 _MAX_IMAGES = 1_000_000_000
+_KEPT = "what was written so far is kept: run the same command again"
 
 
 class Progress(Protocol):
@@ -178,56 +162,57 @@ def generate(
     share = None if job is None else Share.parse(job)
     if share is not None and (overwrite or finish):
         raise ConfigError(f"job: not together with {'overwrite' if overwrite else 'finish'}")
-    root = Path(out)
-    folder = OwnedFolder(root, "store", last=MANIFEST)
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
-    if not overwrite and folder.holds(identity) and not (root / INCOMPLETE).exists():
-        store = Store(root)
-        store.check_sizes()
-        if (written := store.manifest.recipe.get("target", "class")) != recipe.target and progress is not None:
-            progress.note(
-                f"{root}: is complete, with the target {written}; a store serves every target: give {recipe.target} to "
-                f"what reads it (--set target={recipe.target})"
-            )
-        return store if share is None else None
-    # The categories are read before anything is overwritten: their folder may be the store itself.
-    recipe = from_own_folders(recipe, root)
-    from_files = any(part.categories.sha256 is not None for _, part in category_files(recipe))
-    given = find_categories(recipe, workers=workers) + find_background(recipe) if from_files else None
-    files = (*_recipe_files(recipe), MANIFEST, f"{INCOMPLETE}/")
-    bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
-    try:
-        with bars as shown, ExitStack() as drawing:
-            fill = _Filling(folder, recipe, given, format, png, workers, device, shown)
-            if share is not None:
-                fill.categories()  # before the folder is held: that may take long
-            alone = share is None
-            with folder.writing(
-                identity,
-                files,
-                overwrite=overwrite,
-                check=lambda: refuse_beside_jobs(root) if alone else None,
-                taken=None if alone else lambda: shown.note(f"{root}: waiting for another process that writes there"),
-            ) as state:
+    with _destination(folder_of(out)) as destination:
+        root = destination.root
+        if not overwrite and destination.holds(identity):
+            store = Store(root)
+            store.check_sizes()
+            if (written := store.manifest.recipe.get("target", "class")) != recipe.target and progress is not None:
+                progress.note(
+                    f"{root}: is complete, with the target {written}; a store serves every target: give "
+                    f"{recipe.target} to what reads it (--set target={recipe.target})"
+                )
+            return store if share is None else None
+        # The categories are read before anything is overwritten: their folder may be the store itself.
+        recipe = destination.with_categories(recipe)
+        from_files = any(part.categories.sha256 is not None for _, part in category_files(recipe))
+        given = find_categories(recipe, workers=workers) + find_background(recipe) if from_files else None
+        bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
+        if not destination.is_shared:
+            workers = 1
+        try:
+            with bars as shown, ExitStack() as drawing:
+                fill = _Filling(destination, identity, recipe, given, format, png, workers, device, shown)
+                if share is not None:
+                    fill.categories()  # before the folder is held: that may take long
+                with destination.writing(identity, recipe, share, overwrite, shown.note) as state:
+                    if state is not State.COMPLETE and share is not None:
+                        fill.begin()
+                        drawing.enter_context(destination.join(share))
+                    elif state is not State.COMPLETE:
+                        fill.complete(draws=not finish)
+                    if share is None:
+                        destination.tidy_up()
                 if state is not State.COMPLETE and share is not None:
-                    fill.begin()
-                    share.join(root)
-                    drawing.enter_context(share.drawing(root))
-                elif state is not State.COMPLETE:
-                    fill.complete(draws=not finish)
-                if alone and (root / INCOMPLETE).exists():
-                    shutil.rmtree(root / INCOMPLETE)
-            if state is not State.COMPLETE and share is not None:
-                fill.draw(share.of(fill.pieces))
-                shown.note(fill.ended(share))
-    except BrokenProcessPool:
-        raise StoreError(f"{root}: {BROKEN_POOL}; what was written so far is kept") from None
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or root}: {error.strerror or error}; what was written so far is kept: "
-            "run the same command again"
-        ) from None
+                    fill.draw(share.of(fill.pieces))
+                    shown.note(fill.ended(share))
+        except BrokenProcessPool:
+            raise StoreError(f"{root}: {BROKEN_POOL}; what was written so far is kept") from None
+        except RemoteError as error:
+            raise RemoteError(f"{error}; {_KEPT}") from None
+        except OSError as error:
+            raise StoreError(f"{error.filename or root}: {error.strerror or error}; {_KEPT}") from None
     return Store(root) if share is None else None
+
+
+@contextmanager
+def _destination(root: AnyFolder) -> Iterator[Destination]:
+    if isinstance(root, Path):
+        yield LocalDestination(root)
+    else:
+        with TemporaryDirectory(prefix="formulavision-") as folder:
+            yield RemoteDestination(root, Path(folder))
 
 
 class _Filling:
@@ -235,7 +220,8 @@ class _Filling:
 
     def __init__(
         self,
-        folder: OwnedFolder,
+        destination: Destination,
+        identity: dict[str, str],
         recipe: Recipe,
         given: list[Category] | None,
         format: str,
@@ -244,7 +230,7 @@ class _Filling:
         device: str,
         progress: Progress,
     ) -> None:
-        self.folder, self.root, self.recipe, self.found = folder, folder.root, recipe, given
+        self.destination, self.identity, self.recipe, self.found = destination, identity, recipe, given
         self.format, self.png, self.workers, self.device, self.progress = format, png, workers, device, progress
         self.records: dict[Piece, PieceRecord] = {}
 
@@ -257,14 +243,13 @@ class _Filling:
         return self.found
 
     def begin(self) -> None:
-        """Write the recipe, and note all files as ours. Only the process that holds the folder may do so."""
-        (self.root / INCOMPLETE).mkdir(exist_ok=True)
-        _write_recipe(self.root, self.recipe, self.categories())
+        """Write the recipe, and note all files as ours. Within :meth:`Destination.writing`."""
         store_format = find_format(self.format)
         layout = layout_of(self.recipe, self.categories()[: self.recipe.num_categories])
         self.pieces = store_format.plan(layout)
-        self.folder.add(name for piece in self.pieces for name in store_format.patterns(piece, layout))
-        self.job = _Job(self.root, self.format, layout, self.png, self.device)
+        patterns = (name for piece in self.pieces for name in store_format.patterns(piece, layout))
+        self.destination.begin(self.identity, self.recipe, self.categories(), patterns)
+        self.job = _Job(self.destination, self.format, layout, self.png, self.device)
 
     def draw(self, pieces: list[Piece]) -> None:
         """Write those of the pieces that are missing."""
@@ -281,33 +266,31 @@ class _Filling:
 
     def missing(self, pieces: list[Piece]) -> list[Piece]:
         """Those of the pieces that are not written; the records of the others are read."""
-        for piece in pieces:
-            if piece not in self.records and (record := _read_record(self.job, piece)):
-                self.records[piece] = record
+        unknown = [piece for piece in pieces if piece not in self.records]
+        self.records |= self.destination.records(unknown, find_format(self.format), self.job.layout)
         return [piece for piece in pieces if piece not in self.records]
+
+    def missing_in_words(self, missing: list[Piece]) -> str:
+        return missing_pieces(missing, len(self.pieces), self.destination.jobs())
 
     def ended(self, share: Share) -> str:
         """What the user of a job is told, from the records that there are."""
-        rest = [piece for piece in self.pieces if not self.job.record_file(piece).is_file()]
-        told = missing_pieces(self.root, rest, len(self.pieces)) if rest else "all pieces are written"
-        return f"job {share} has ended; {told}"
+        rest = self.missing(self.pieces)
+        return f"job {share} has ended; {self.missing_in_words(rest) if rest else 'all pieces are written'}"
 
     def complete(self, *, draws: bool) -> None:
-        """Write the missing pieces, or refuse to, and the manifest. Only the process that holds the folder may do so.
+        """Write the missing pieces, or refuse to, and the manifest. Within :meth:`Destination.writing`.
 
         Raises:
             StoreError: pieces are missing that are not to be drawn.
         """
         self.begin()
-        for leftover in (self.root / INCOMPLETE).glob("*.partial"):  # of writers that were killed
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if draws:
             self.draw(self.pieces)
         elif missing := self.missing(self.pieces):
-            raise StoreError(f"{self.root}: {missing_pieces(self.root, missing, len(self.pieces))}")
+            raise StoreError(f"{self.destination.root}: {self.missing_in_words(missing)}")
         recipe = self.recipe
-        write_manifest(
-            self.root,
+        self.destination.finish(
             Manifest(
                 formulavision=__version__,
                 generator_package=origins(recipe),
@@ -317,21 +300,9 @@ class _Filling:
                 png=self.png,
                 layout=self.job.layout,
                 pieces=[self.records[piece] for piece in self.pieces],
-                files=file_checksums(self.root, _recipe_files(recipe)),
-            ),
+                files=self.destination.checksums(recipe),
+            )
         )
-
-
-def _recipe_files(recipe: Recipe) -> list[str]:
-    """The files of a store that hold its recipe and categories."""
-    return [RECIPE, *(name for name, _ in category_files(recipe))]
-
-
-def _write_recipe(root: Path, recipe: Recipe, found: list[Category]) -> None:
-    """Write the recipe and its categories, so that the store depends on no file outside of it."""
-    write_categories(recipe, found, root)
-    # Relative to the recipe's file: the store itself, wherever it is moved.
-    write_text(root / RECIPE, dump_yaml(with_own_folders(recipe.portable(), Path())))
 
 
 # Pieces --------------------------------------------------------------------------------------------------------------
@@ -341,29 +312,11 @@ def _write_recipe(root: Path, recipe: Recipe, found: list[Category]) -> None:
 class _Job:
     """The arguments that a process needs to write pieces, besides the drawer."""
 
-    root: Path
+    destination: Destination
     format: str
     layout: StoreLayout
     png: str
     device: str
-
-    def record_file(self, piece: Piece) -> Path:
-        return self.root / INCOMPLETE / f"{piece.number:06d}.json"
-
-
-def _read_record(job: _Job, piece: Piece) -> PieceRecord | None:
-    """The record of a piece that an earlier run wrote; None where there is none, or where the files' size differs."""
-    path = job.record_file(piece)
-    if not path.is_file():
-        return None
-    try:
-        record = PieceRecord.model_validate_json(path.read_text())
-        files = files_of_piece(job.root, find_format(job.format), piece, job.layout)
-        size = sum(file.stat().st_size for file in files)
-    except (ValueError, OSError):
-        return None
-    expected = (piece.path, piece.first, piece.count, size)
-    return record if (record.path, record.first, record.count, record.bytes) == expected else None
 
 
 class _Stopped(Exception):
@@ -386,9 +339,7 @@ class _PieceWriter:
         self.report = report
 
     def write(self, piece: Piece) -> PieceRecord:
-        record = write_piece(self.job.root, self.format, piece, self._samples(piece), self.job.layout)
-        write_text(self.job.record_file(piece), record.model_dump_json())
-        return record
+        return self.job.destination.write_piece(self.format, piece, self._samples(piece), self.job.layout)
 
     def _samples(self, piece: Piece) -> Iterator[Sample]:
         """The samples of a piece in order. A window of them at a time is drawn in the order that shares most work."""
@@ -440,7 +391,7 @@ def _write_pieces(
         return
     # ``stop`` has no lock: if a worker were killed while it held the lock, all others would wait for ever.
     drawn, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.RawValue("b", 0), CONTEXT.Event()
-    recipe = with_own_folders(drawer.recipe.portable(), job.root.absolute())
+    recipe = with_own_folders(drawer.recipe.portable(), job.destination.own_categories)
     start = (recipe, drawer.categories, job, drawn, stop, compiled)
     pool = worker_pool(min(workers, len(pieces)), _start_worker, *start)
     try:

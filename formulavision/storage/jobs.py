@@ -18,14 +18,13 @@ from filelock import FileLock, Timeout
 from formulavision.storage.formats.format import Piece
 from formulavision.storage.manifest import INCOMPLETE
 from formulavision.util.errors import ConfigError, StoreError
-from formulavision.util.files import write_text
 from formulavision.util.folders import locked
 from formulavision.util.text import counted
 
-__all__ = ["Share", "missing_pieces", "refuse_beside_jobs"]
+__all__ = ["COUNT", "Share", "draws", "missing_pieces", "refuse_beside_jobs"]
 
-_COUNT = "jobs"
-"""The file that says how many jobs draw the store."""
+COUNT = f"{INCOMPLETE}/jobs"
+"""The file of a store that says how many jobs draw the store."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +52,22 @@ class Share:
     def of(self, pieces: Sequence[Piece]) -> list[Piece]:
         return [piece for piece in pieces if piece.number % self.count == self.number - 1]
 
-    def join(self, root: Path) -> None:
-        """Note how many jobs draw the store. Only the process that holds the folder may do so.
+    def check(self, there: int | None, root: object) -> None:
+        """Refuse another number of jobs than began to draw the store in ``root``.
 
         Raises:
-            ConfigError: another number of jobs began to draw it.
+            ConfigError: it is another.
         """
-        there = _count(root)
         if there not in (None, self.count):
             raise ConfigError(f"job: {self}: {counted(there or 0, 'job')} began to draw {root}: give one of those")
-        write_text(root / INCOMPLETE / _COUNT, f"{self.count}\n")
 
-    @contextmanager
-    def drawing(self, root: Path) -> Iterator[None]:
-        """Be seen to draw. Only the process that holds the folder may enter, and need not hold it within."""
-        name = f"job-{self.number}-of-{self.count}-{secrets.token_hex(4)}.lock"
-        with locked(root / INCOMPLETE / name, lambda: None):
-            yield
+
+@contextmanager
+def draws(root: Path, share: Share) -> Iterator[None]:
+    """Be seen to draw. Only the process that holds the folder may enter, and need not hold it within."""
+    name = f"job-{share.number}-of-{share.count}-{secrets.token_hex(4)}.lock"
+    with locked(root / INCOMPLETE / name, lambda: None):
+        yield
 
 
 def refuse_beside_jobs(root: Path) -> None:
@@ -85,20 +83,12 @@ def refuse_beside_jobs(root: Path) -> None:
         lock.release()
 
 
-def missing_pieces(root: Path, missing: Iterable[Piece], pieces: int) -> str:
-    """Which pieces are missing, in words: those of which jobs."""
+def missing_pieces(missing: Iterable[Piece], pieces: int, count: int | None) -> str:
+    """Which of the pieces are missing, in words: those of which of ``count`` jobs, where jobs draw the store."""
     numbers = [piece.number for piece in missing]
     told = f"{len(numbers)} of {counted(pieces, 'piece')} {'is' if len(numbers) == 1 else 'are'} missing"
-    if (count := _count(root)) is not None:
+    if count is not None:
         jobs = sorted({number % count + 1 for number in numbers})
         named = ", ".join(f"{job}/{count}" for job in jobs[:10]) + (", ..." if len(jobs) > 10 else "")
         told += f", of {'job' if len(jobs) == 1 else 'jobs'} {named}"
     return told
-
-
-def _count(root: Path) -> int | None:
-    """The number of jobs that draw the store; None where none has begun."""
-    try:
-        return int((root / INCOMPLETE / _COUNT).read_text())
-    except (FileNotFoundError, ValueError):
-        return None

@@ -24,7 +24,7 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.storage.own_categories import category_files
 from formulavision.util.config import Config, parse
 from formulavision.util.errors import DamagedStoreError, StoreError, one_line
-from formulavision.util.files import write_text
+from formulavision.util.remote import AnyFolder, RemoteFolder
 
 __all__ = [
     "INCOMPLETE",
@@ -34,11 +34,11 @@ __all__ = [
     "PartLayout",
     "PieceRecord",
     "StoreLayout",
+    "encode_manifest",
     "file_checksums",
     "layout_of",
     "origins",
     "read_manifest",
-    "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
@@ -227,7 +227,7 @@ class Manifest(Config):
         return sum(piece.bytes for piece in self.pieces)
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: AnyFolder) -> Manifest:
     """The manifest of the store in ``root``.
 
     Raises:
@@ -235,12 +235,8 @@ def read_manifest(root: Path) -> Manifest:
         StoreError: there is no store, or it is not complete.
     """
     path = root / MANIFEST
-    if not path.is_file():
-        if (root / INCOMPLETE).is_dir():
-            raise StoreError(f"{root}: is not complete; run the same 'formulavision generate' again to finish it")
-        raise StoreError(f"{root}: is not a store: no {MANIFEST}" if root.is_dir() else f"{root}: no such folder")
     try:
-        content = path.read_bytes()
+        content = _read(root)
         data = json.loads(content)
         if isinstance(data, dict) and (CHECKSUM in data or "files" in data):
             checksum = str(data.pop(CHECKSUM, ""))
@@ -253,10 +249,31 @@ def read_manifest(root: Path) -> Manifest:
         raise DamagedStoreError(f"{path}: is damaged: {one_line(error)}") from None
 
 
-def write_manifest(root: Path, manifest: Manifest) -> None:
+def _read(root: AnyFolder) -> bytes:
+    """The bytes of the manifest.
+
+    Raises:
+        StoreError: there is none.
+        OSError: it cannot be read.
+    """
+    if isinstance(root, RemoteFolder):
+        content = root.read(MANIFEST)
+        begun, there = content is None and not (root / INCOMPLETE).is_empty(), True
+    else:
+        content = (root / MANIFEST).read_bytes() if (root / MANIFEST).is_file() else None
+        begun, there = (root / INCOMPLETE).is_dir(), root.is_dir()
+    if content is not None:
+        return content
+    if begun:
+        raise StoreError(f"{root}: is not complete; run the same 'formulavision generate' again to finish it")
+    raise StoreError(f"{root}: is not a store: no {MANIFEST}" if there else f"{root}: no such folder")
+
+
+def encode_manifest(manifest: Manifest) -> str:
+    """The text of ``manifest.json``."""
     data = {**manifest.model_dump(mode="json"), CHECKSUM: _ZEROS}
     head, zeros, tail = (json.dumps(data, indent=1) + "\n").rpartition(_ZEROS)
-    write_text(root / MANIFEST, head + _checksum((head + zeros + tail).encode()) + tail)
+    return head + _checksum((head + zeros + tail).encode()) + tail
 
 
 def file_checksums(root: Path, names: Sequence[str]) -> dict[str, str]:

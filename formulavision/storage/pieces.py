@@ -16,7 +16,7 @@ from formulavision.storage.formats.format import Format, Piece, Sample
 from formulavision.storage.manifest import INCOMPLETE, PieceRecord, StoreLayout
 from formulavision.util.files import flush_everything, flush_folder, partial_path
 
-__all__ = ["files_of_piece", "measure", "write_piece"]
+__all__ = ["files_of_piece", "measure", "write_files", "write_piece"]
 
 
 def write_piece(
@@ -35,25 +35,35 @@ def write_piece(
         StoreError: the format cannot hold a sample.
     """
     temporary = partial_path(root / INCOMPLETE / f"{piece.number:06d}")
-    made = {temporary}
-    temporary.mkdir(parents=True)
+    record = write_files(temporary, store_format, piece, samples, layout)
+    _flush(files_of_piece(temporary, store_format, piece, layout))
+    for entry in temporary.iterdir():
+        _move(entry, root / entry.name)
+    temporary.rmdir()
+    for folder in {root, *(file.parent for file in files_of_piece(root, store_format, piece, layout))}:
+        flush_folder(folder)
+    return record
+
+
+def write_files(
+    folder: Path, store_format: Format, piece: Piece, samples: Iterable[Sample], layout: StoreLayout
+) -> PieceRecord:
+    """Write the files of a piece into a new folder, where they have their names in the store.
+
+    Args, Returns, Raises: as of :func:`write_piece`.
+    """
+    made = {folder}
+    folder.mkdir(parents=True)
 
     def create(name: str) -> BinaryIO:
-        path = temporary / name
+        path = folder / name
         if path.parent not in made:
             path.parent.mkdir(parents=True)
             made.add(path.parent)
         return path.open("wb")
 
     store_format.write(samples, create, piece, layout)
-    _flush(files_of_piece(temporary, store_format, piece, layout))
-    for entry in temporary.iterdir():
-        _move(entry, root / entry.name)
-    temporary.rmdir()
-    files = files_of_piece(root, store_format, piece, layout)
-    for folder in {root, *(file.parent for file in files)}:
-        flush_folder(folder)
-    size, sha256 = measure(files)
+    size, sha256 = measure(files_of_piece(folder, store_format, piece, layout))
     return PieceRecord(path=piece.path, first=piece.first, count=piece.count, bytes=size, sha256=sha256)
 
 

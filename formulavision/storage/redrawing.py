@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import category_files
 from formulavision.storage.store import Store
 from formulavision.util.errors import StoreError
+from formulavision.util.remote import AnyFolder
 
 __all__ = ["redraw"]
 
@@ -53,7 +53,7 @@ def redraw(
     if len(indices) == 0:
         return
     generators = [part.generator.generator for _, part in category_files(store.recipe)]
-    comparison = _Comparison(store.path, categories, indices, damaged_pieces)
+    comparison = _Comparison(store.root, categories, indices, damaged_pieces)
     try:
         yield from run_in_new_process(generators, comparison)
     except GeneratorUnknownThereError:
@@ -67,7 +67,7 @@ def redraw(
 class _Comparison:
     """Draws images of a store again, in this process, and compares them."""
 
-    path: Path
+    path: AnyFolder
     categories: list[Category]
     indices: NDArray[np.int64]
     damaged_pieces: set[int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,9 +21,11 @@ from formulavision.storage.formats.format import Piece, PieceReader
 from formulavision.storage.manifest import Manifest, read_manifest
 from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import with_own_folders
+from formulavision.storage.piece_cache import PieceCache, in_use
 from formulavision.storage.png import decode_image, decode_object_map
 from formulavision.util.errors import DamagedStoreError, StoreError, one_line
 from formulavision.util.indices import positions
+from formulavision.util.remote import AnyFolder, RemoteFolder, folder_of
 
 __all__ = ["Store"]
 
@@ -34,7 +36,8 @@ class Store:
     A store also stands for its path, wherever a path is taken.
 
     Args:
-        path: the store's folder.
+        path: the store's folder, or its fsspec URL (``s3://BUCKET/FOLDER``). Of a URL, pieces are read into a cache
+            folder of this machine (:class:`formulavision.storage.piece_cache.PieceCache`).
 
     Raises:
         StoreError: there is no store at ``path``, or it is not complete.
@@ -45,18 +48,31 @@ class Store:
     have by default."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
-        self.manifest: Manifest = read_manifest(self.path)
+        self.root: AnyFolder = folder_of(path)
+        self.manifest: Manifest = read_manifest(self.root)
         self.layout = self.manifest.layout
+        self._cache = None if isinstance(self.root, Path) else PieceCache(self.root, self.manifest)
         self._open: dict[int, PieceReader] = {}
+        self._folders: dict[int, Path] = {}
+
+    @property
+    def path(self) -> Path:
+        """The store's folder.
+
+        Raises:
+            StoreError: it is not on this machine: ``root`` has its URL.
+        """
+        if not isinstance(self.root, Path):
+            raise StoreError(f"{self.root}: is no folder of this machine: Store.root has its URL")
+        return self.root
 
     def __fspath__(self) -> str:
-        return str(self.path)
+        return str(self.root)
 
     def __repr__(self) -> str:
         what = "images" if self.layout.scenes is None else "scenes"
         images = f"{len(self):,} {what} of {self.layout.size} x {self.layout.size}"
-        return f"Store({str(self.path)!r}: {images}, {self.manifest.format}, recipe {self.manifest.recipe_id})"
+        return f"Store({str(self.root)!r}: {images}, {self.manifest.format}, recipe {self.manifest.recipe_id})"
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -65,7 +81,17 @@ class Store:
         Raises:
             ConfigError: its generator is not installed, or in another version; or the store's categories are damaged.
         """
-        return Recipe.from_dict(with_own_folders(self.manifest.recipe, self.path.absolute()))
+        return Recipe.from_dict(with_own_folders(self.manifest.recipe, self.recipe_folder))
+
+    @cached_property
+    def recipe_folder(self) -> Path:
+        """A folder of this machine with the store's recipe and categories: the store, or a copy of these files."""
+        return self.root.absolute() if isinstance(self.root, Path) else self._pieces.recipe_folder()
+
+    @property
+    def _pieces(self) -> PieceCache:
+        assert self._cache is not None
+        return self._cache
 
     def __len__(self) -> int:
         return self.layout.images
@@ -87,16 +113,27 @@ class Store:
             DamagedStoreError: a file is missing, or has another size.
         """
         store_format = find_format(self.manifest.format)
+        size_of = self.root.sizes().get if isinstance(self.root, RemoteFolder) else partial(_size, self.root)
         for piece, record in zip(self.pieces, self.manifest.pieces, strict=True):
-            files = [self.path / name for name in store_format.files(piece, self.layout)]
-            missing = next((file for file in files if not file.is_file()), None)
-            if missing is None and sum(file.stat().st_size for file in files) == record.bytes:
+            names = store_format.files(piece, self.layout)
+            found = [size_of(name) for name in names]
+            missing = next((name for name, size in zip(names, found, strict=True) if size is None), None)
+            if missing is None and sum(size or 0 for size in found) == record.bytes:
                 continue
-            found = f"{missing or self.path / piece.path} {'is missing' if missing else 'has another size'}"
+            told = f"{self.root / (missing or piece.path)} {'is missing' if missing else 'has another size'}"
             raise DamagedStoreError(
-                f"{self.path}: is damaged: {found}; 'formulavision verify' tells all of it, and --overwrite draws the "
+                f"{self.root}: is damaged: {told}; 'formulavision verify' tells all of it, and --overwrite draws the "
                 "store again"
             )
+
+    def download_again(self, piece: Piece) -> Path:
+        """A folder of this machine with a piece that is new from the store's URL.
+
+        Raises:
+            RemoteError: the file system does not answer, or refuses.
+            StoreError: a file is missing or damaged.
+        """
+        return self._pieces.download_again(piece)
 
     def label(self, index: int) -> int:
         """The label of an image; a negative index counts from the end.
@@ -107,7 +144,7 @@ class Store:
             StoreError: the store holds scenes, whose objects have labels (:meth:`scene`).
         """
         if self.layout.scenes is not None:
-            raise StoreError(f"{self.path}: holds scenes, which have no label: read them by scene()")
+            raise StoreError(f"{self.root}: holds scenes, which have no label: read them by scene()")
         return self.layout.label(int(positions([index], len(self))[0]))
 
     def read(self, index: int) -> NDArray[np.uint8]:
@@ -172,7 +209,7 @@ class Store:
     def _objects(self, index: int) -> EncodedObjects:
         reader, position = self._reader(index)
         if reader.objects is None:
-            raise StoreError(f"{self.path}: holds images with a label each, no scenes: its recipe has no 'scene'")
+            raise StoreError(f"{self.root}: holds images with a label each, no scenes: its recipe has no 'scene'")
         return reader.objects(position)
 
     def _reader(self, index: int) -> tuple[PieceReader, int]:
@@ -180,16 +217,19 @@ class Store:
         number = bisect_right(self._starts, index) - 1
         piece = self.pieces[number]
         reader = self._open.get(number)
-        if reader is None:
+        if reader is None or (self._cache is not None and not in_use(self._folders[number])):
             if len(self._open) >= self.OPEN_PIECES:
                 self._open.pop(next(iter(self._open)), None)
-            store_format = find_format(self.manifest.format)
-            if self.layout.scenes is None:
-                reader = PieceReader(store_format.open_piece(self.path, piece, self.layout))
-            else:
-                reader = store_format.open_scenes(self.path, piece, self.layout)
-            self._open[number] = reader
+            reader = self._open[number] = self._open_piece(piece)
         return reader, index - piece.first
+
+    def _open_piece(self, piece: Piece) -> PieceReader:
+        folder = self.root if isinstance(self.root, Path) else self._pieces.folder(piece)
+        self._folders[piece.number] = folder
+        store_format = find_format(self.manifest.format)
+        if self.layout.scenes is None:
+            return PieceReader(store_format.open_piece(folder, piece, self.layout))
+        return store_format.open_scenes(folder, piece, self.layout)
 
     @contextmanager
     def _damaged(self, what: str, index: int) -> Iterator[None]:
@@ -197,8 +237,14 @@ class Store:
         try:
             yield
         except (OSError, SyntaxError, ValueError) as error:
-            message = f"{self.path}: {what} {self.layout.name(index)} is damaged: {one_line(error)}"
+            message = f"{self.root}: {what} {self.layout.name(index)} is damaged: {one_line(error)}"
             raise StoreError(message) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_folders": {}}
+
+
+def _size(root: Path, name: str) -> int | None:
+    """The size of a file in bytes; None where it is missing."""
+    file = root / name
+    return file.stat().st_size if file.is_file() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,14 +19,15 @@ from formulavision.recipes.category_files import read_folder
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Format, Piece
-from formulavision.storage.manifest import MANIFEST, RECIPE, file_checksums, layout_of
+from formulavision.storage.manifest import INCOMPLETE, MANIFEST, RECIPE, file_checksums, layout_of
 from formulavision.storage.own_categories import find_background, part_categories
 from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.storage.redrawing import redraw
 from formulavision.storage.store import Store
-from formulavision.util.errors import ConfigError, DamagedStoreError, FolderError, one_line
+from formulavision.util.errors import ConfigError, DamagedStoreError, FolderError, RemoteError, StoreError, one_line
 from formulavision.util.files import is_system_leftover
 from formulavision.util.folders import LOCK, MARKER, Marker
+from formulavision.util.remote import AnyFolder, RemoteFolder
 
 __all__ = ["Verification", "verify"]
 
@@ -71,7 +74,6 @@ def verify(
         ConfigError: the recipe's generator is not installed, or in another version.
         PluginError: the generator raised.
     """
-    path = Path(path)
     store = Store(path)
     store_format = find_format(store.manifest.format)
     result = Verification(store)
@@ -82,7 +84,7 @@ def verify(
     drawable = not any(name.startswith("categories") for name in damaged)
     if drawable and store.recipe.id != store.manifest.recipe_id:
         raise DamagedStoreError(
-            f"{path}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}"
+            f"{store.root}: the recipe in the manifest has id {store.recipe.id}, not {store.manifest.recipe_id}"
         )
     total, pieces = len(store), len(store.pieces)
     count = total if sample is None else min(sample, total)
@@ -116,17 +118,30 @@ def _damaged_files(store: Store) -> dict[str, str]:
     """Problems with the files beside the images, by the files' names."""
     result = {}
     for name, sha256 in (store.manifest.files or {}).items():
-        file = store.path / name
+        file = store.root / name
         try:
-            if file_checksums(store.path, [name])[name] != sha256:
+            if _checksum(store.root, name) != sha256:
                 result[name] = f"{file}: its bytes are not those that were written (checksum): the file is damaged"
         except OSError as error:
             result[name] = f"{file}: {error.strerror or error}"
     try:
-        Marker.read(store.path)
+        if isinstance(store.root, Path):
+            Marker.read(store.root)
+        elif (content := store.root.read(MARKER)) is not None:
+            Marker.parse(content, store.root / MARKER)
     except FolderError:
-        result[MARKER] = f"{store.path / MARKER}: is damaged, or a newer version of FormulaVision wrote it"
+        result[MARKER] = f"{store.root / MARKER}: is damaged, or a newer version of FormulaVision wrote it"
     return result
+
+
+def _checksum(root: AnyFolder, name: str) -> str:
+    """sha256 of a file of a store; OSError where it cannot be read."""
+    if isinstance(root, Path):
+        return file_checksums(root, [name])[name]
+    content = root.read(name)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return hashlib.sha256(content).hexdigest()
 
 
 def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
@@ -135,21 +150,29 @@ def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
     known.update(name for piece in store.pieces for name in store_format.files(piece, store.layout))
     innermost = {PurePosixPath(name.rpartition("/")[0]) for name in known}
     folders = {folder.as_posix() for inner in innermost for folder in (inner, *inner.parents)}
-    for folder, inner, files in os.walk(store.path):
-        inside = Path(folder).relative_to(store.path).as_posix()
+    if isinstance(store.root, RemoteFolder):
+        for path in store.root.sizes():
+            # A job that ended after another process had completed the store leaves its records.
+            if path not in known and not path.startswith(f"{INCOMPLETE}/") and not is_system_leftover(path):
+                yield f"{store.root / path}: does not belong to the store"
+        return
+    for folder, inner, files in os.walk(store.root):
+        inside = Path(folder).relative_to(store.root).as_posix()
         names = {name: name if inside == "." else f"{inside}/{name}" for name in sorted([*inner, *files])}
         for name, path in names.items():
             if path not in known and path not in folders and not is_system_leftover(name):
-                yield f"{store.path / path}: does not belong to the store"
+                yield f"{store.root / path}: does not belong to the store"
         inner[:] = [name for name in inner if names[name] in folders]
 
 
 def _piece(store: Store, store_format: Format, piece: Piece, result: Verification) -> list[str]:
     """Problems with a piece's bytes, and with the names and labels in it."""
+    if not isinstance(store.root, Path):
+        return _remote_piece(store, store_format, piece, result)
     record = store.manifest.pieces[piece.number]
-    files = files_of_piece(store.path, store_format, piece, store.layout)
+    files = files_of_piece(store.root, store_format, piece, store.layout)
     folders = sorted({str(file.parent) for file in files})  # of images, and of object maps
-    target = " or ".join(folders) if (store.path / piece.path).is_dir() else store.path / piece.path
+    target = " or ".join(folders) if (store.root / piece.path).is_dir() else store.root / piece.path
     try:
         if missing := [file for file in files if not file.is_file()]:
             return [f"{file}: is missing" for file in missing]
@@ -159,18 +182,34 @@ def _piece(store: Store, store_format: Format, piece: Piece, result: Verificatio
             return [f"{target}: holds {size} bytes, not {record.bytes}: the file is damaged"]
         if sha256 != record.sha256:
             return [f"{target}: its bytes are not those that were written (checksum): the file is damaged"]
-        return list(store_format.check(store.path, piece, store.layout))
+        return list(store_format.check(store.root, piece, store.layout))
     except OSError as error:
         return [f"{target}: {error.strerror or one_line(error)}"]
     except ValueError as error:
         return [f"{target}: cannot be read: {one_line(error)}"]
 
 
+def _remote_piece(store: Store, store_format: Format, piece: Piece, result: Verification) -> list[str]:
+    """Problems as :func:`_piece` finds them, in a new copy of the piece."""
+    try:
+        folder = store.download_again(piece)
+    except RemoteError:
+        raise
+    except StoreError as error:
+        return [str(error)]
+    result.pieces += 1
+    try:
+        problems = list(store_format.check(folder, piece, store.layout))
+    except (OSError, ValueError) as error:
+        return [f"{store.root / piece.path}: cannot be read: {one_line(error)}"]
+    return [problem.replace(str(folder), str(store.root)) for problem in problems]
+
+
 def _categories(store: Store, found: list[Category]) -> Iterator[str]:
     """Differences between the categories in the store and those that the generators find."""
     recipe = store.recipe
     for name, part, expected in part_categories(recipe, found):
-        file = store.path / name
+        file = store.recipe_folder / name
         if name not in (store.manifest.files or ()):
             continue
         try:
@@ -191,9 +230,9 @@ def _categories(store: Store, found: list[Category]) -> Iterator[str]:
 
 def _structure(store: Store, categories: list[Category], store_format: Format) -> Iterator[str]:
     """Differences between the recipe's file, the manifest's layout and pieces, and the recipe."""
-    layout, recipe, path = store.layout, store.recipe, store.path
+    layout, recipe, path = store.layout, store.recipe, store.root
     try:
-        written = Recipe.load(path / RECIPE)
+        written = Recipe.load(store.recipe_folder / RECIPE)
         if written.portable() != recipe.portable():
             yield f"{path / RECIPE}: is not the recipe of {MANIFEST}"
     except ConfigError as error:

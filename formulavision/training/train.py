@@ -27,6 +27,7 @@ from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
 from formulavision.util.folders import State
+from formulavision.util.remote import is_url
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -400,9 +401,9 @@ def open_data(
 
     data = _read_recipe(data, settings)
     if isinstance(data, Store):
-        data = data.path
+        data = data.root
     if isinstance(data, str | PathLike):
-        dataset: Any = StoredDataset(Path(data), target=settings.target)
+        dataset: Any = StoredDataset(data, target=settings.target)
     elif isinstance(data, Recipe):
         dataset = _formula_dataset(data, settings, show_progress)
     elif isinstance(data, RecipeDataset):
@@ -420,7 +421,8 @@ def open_data(
         raise ConfigError(f"data: has {dataset.num_classes} class: a model is trained to distinguish at least 2")
     description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
     if isinstance(data, str | PathLike) and isinstance(dataset, StoredDataset):
-        description["store"] = str(Path(data).resolve())
+        root = dataset.store.root
+        description["store"] = str(root.resolve() if isinstance(root, Path) else root)
         # As the manifest has it: a store can be trained on without the generator that drew it.
         description["recipe"] = dataset.store.manifest.recipe
     elif (recipe := getattr(dataset, "recipe", None)) is not None:
@@ -445,6 +447,8 @@ def _is_store(path: str | PathLike[str]) -> bool:
     from formulavision.generators.registry import plugins
     from formulavision.util.shipped import shipped_configs
 
+    if is_url(path):
+        return True
     recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml")
     return Path(path).is_dir() or not (recipe or str(path) in plugins().generators or str(path) in shipped_configs())
 

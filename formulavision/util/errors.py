@@ -36,6 +36,10 @@ class DamagedStoreError(StoreError):
     """A store's manifest is damaged, so the rest of the store cannot be checked or read."""
 
 
+class RemoteError(StoreError):
+    """A file system that a URL names is not installed, does not answer, or refuses."""
+
+
 class FolderError(ConfigError, StoreError):
     """An output path is taken by something else, or another process writes there. Another ``out`` helps."""
 

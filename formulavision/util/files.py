@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from formulavision.util.errors import FolderError
+from formulavision.util.remote import refuse_url
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -133,6 +134,7 @@ def check_new_file(path: Path, *, overwrite: bool) -> None:
         FolderError: it is a folder, it exists and must not be overwritten, or its name is that of a picture which is
             no PNG: pictures are written as PNG.
     """
+    refuse_url(path)
     if path.suffix.lower() in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf"):
         raise FolderError(f"{path}: pictures are written as PNG: name it {path.with_suffix('.png').name}")
     if path.is_dir():

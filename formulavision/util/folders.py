@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from formulavision.util.errors import FolderError
 from formulavision.util.files import PARTIAL, is_system_leftover, json_digest, write_text
+from formulavision.util.remote import refuse_url
 
 __all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "adding", "locked"]
 
@@ -110,17 +111,30 @@ class Marker:
         """
         path = root / MARKER
         try:
-            text = path.read_bytes().decode()
+            return cls.parse(path.read_bytes(), path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FolderError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+    @classmethod
+    def parse(cls, encoded: bytes, path: object) -> Marker:
+        """The marker that the bytes of its file say.
+
+        Args:
+            path: the file, for the error's line.
+
+        Raises:
+            FolderError: as :meth:`read`.
+        """
+        try:
+            text = encoded.decode()
             content = json.loads(text)
             version = content["version"]
             marker = cls(
                 content["kind"], content["last"], content["identity"], tuple(content["ours"]), content["discarded"]
             )
             sound = marker.text() == text and all(map(_stays_inside, (marker.last, *marker.ours)))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise FolderError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             version, sound = None, False
         if isinstance(version, int) and version > _VERSION:
@@ -205,6 +219,7 @@ class OwnedFolder:
 
     def _marker(self) -> Marker | None:
         root = self.root
+        refuse_url(root)
         with _told(root):
             if root.exists() and not root.is_dir():
                 raise FolderError(f"{root}: is a file: give another --out")
@@ -257,6 +272,7 @@ def adding(folder: Path, names: Iterable[str]) -> Iterator[None]:
     Raises:
         FolderError: one of the files is there and is not ours, or the folder cannot be written.
     """
+    refuse_url(folder)
     for root, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
         marker = Marker.read(root)
         if marker is not None:

@@ -94,12 +94,10 @@ def test_a_folder_that_cannot_be_written_is_refused(refused: Refused) -> None:
 def test_a_full_disk_is_told_in_one_line(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from formulavision.storage import generation
-
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "store"))
 
-    monkeypatch.setattr(generation, "write_manifest", full)
+    monkeypatch.setattr("formulavision.storage.destinations.LocalDestination.finish", full)
     line = refused("generate", "--plugin", "perlin", "--categories", "1", "--instances", "1", "--workers", "1",
                    "--out", tmp_path / "store")  # fmt: skip
     assert "No space left on device; what was written so far is kept: run the same command again" in line

@@ -255,7 +255,6 @@ def test_a_recipe_by_hand_has_the_new_default(install: Any) -> None:
 def test_an_unfinished_store_goes_on_with_a_generator_that_got_a_parameter(
     install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage import generation
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -263,7 +262,7 @@ def test_an_unfinished_store_goes_on_with_a_generator_that_got_a_parameter(
     install(Stripes)
     recipe = Recipe.from_dict(DATA)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation, "write_manifest", stop)
+        patch.setattr("formulavision.storage.destinations.LocalDestination.finish", stop)
         generate(recipe, tmp_path / "store")
     install(LaterStripes)
     generate(Recipe.from_dict(DATA, ["generator.shift=0"]), tmp_path / "store")

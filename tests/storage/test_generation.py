@@ -211,13 +211,12 @@ def test_an_overwritten_store_is_read_anew(recipe: Recipe, tmp_path: Path, forma
 def test_a_piece_that_went_missing_before_the_end_is_drawn_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage import generation
 
     def fail(*arguments: object) -> None:
         raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(generation, "write_manifest", fail)
+        patch.setattr("formulavision.storage.destinations.LocalDestination.finish", fail)
         generate(recipe, tmp_path / "store", format="webdataset")
     (tmp_path / "store" / "shard-000001.tar").unlink()
     (tmp_path / "store" / ".incomplete" / "000002.json").write_text("{")
@@ -414,13 +413,12 @@ def test_a_worker_that_cannot_prepare_to_draw_is_told_in_one_line(
 def test_a_store_that_was_begun_on_one_device_is_finished_on_another(
     discs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage import generation
 
     def fail(*arguments: object) -> None:
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "write_manifest", fail)
+        patch.setattr("formulavision.storage.destinations.LocalDestination.finish", fail)
         with pytest.raises(Interrupted):
             generate(discs, tmp_path / "store", device="cuda")
     (tmp_path / "store" / ".incomplete" / "000001.json").unlink()

@@ -72,7 +72,7 @@ def test_it_holds_the_images_and_is_verified(tmp_path: Path) -> None:
 
 
 def test_it_is_resumed_and_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from formulavision.storage import generation
+    from formulavision.storage import destinations
 
     written: list[Piece] = []
 
@@ -82,8 +82,8 @@ def test_it_is_resumed_and_overwritten(tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return real(*arguments)  # type: ignore[arg-type]
 
-    real = generation.write_piece
-    monkeypatch.setattr(generation, "write_piece", stop_at_the_third)
+    real = destinations.write_piece
+    monkeypatch.setattr(destinations, "write_piece", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         generate(RECIPE, tmp_path / "store", format="pairs")
     with pytest.raises(FormulaVisionError, match="is not complete"):

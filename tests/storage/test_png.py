@@ -560,7 +560,7 @@ def test_an_unfinished_store_is_not_gone_on_with_in_another_encoding(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("formulavision.storage.generation.write_manifest", stop)
+        patch.setattr("formulavision.storage.destinations.LocalDestination.finish", stop)
         with pytest.raises(KeyboardInterrupt):
             generate(recipe, out, png=first)
     with pytest.raises(FolderError, match="png"):

@@ -257,7 +257,7 @@ def test_what_operating_systems_leave_behind_is_no_problem(
     for format in FORMATS:
         path = tmp_path / format
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(generation, "write_manifest", stop)
+            patch.setattr("formulavision.storage.destinations.LocalDestination.finish", stop)
             generate(recipe, path, format=format)
         litter(path)
         with monkeypatch.context() as patch:

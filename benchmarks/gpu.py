@@ -91,6 +91,8 @@ def main() -> None:
     ]
     failed = False
     for title, part in parts:
+        if not any(word in title for word in options.only):
+            continue
         if time.perf_counter() - started > ENOUGH_S:
             measured = [Row(title, "left out", notes=f"{ENOUGH_S} s were over")]
         else:
@@ -130,6 +132,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement; a model has eleven")
     parser.add_argument("--models", nargs="*", default=["resnet50", "vit_tiny_patch16_224"])
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--only", nargs="*", default=[""], help="parts whose titles contain one of these words")
     parser.add_argument("--out", type=Path, help="write the rows as JSON, too")
     return parser.parse_args()
 

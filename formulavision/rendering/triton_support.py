@@ -30,14 +30,15 @@ def runs_on(device: torch.device) -> bool:
     return device.type == ("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 
 
-def in_parts(images: int, pixels: int) -> Iterator[slice]:
-    """Divide a batch into parts that need at most ``SCRATCH_BYTES`` of scratch memory, or into single images.
+def in_parts(images: int, pixels: int, scratch: int | None = None) -> Iterator[slice]:
+    """Divide a batch into parts that need at most so much scratch memory, or into single images.
 
     Args:
         images: number of images in the batch.
         pixels: number of pixels of an image; each takes 4 bytes.
+        scratch: bytes; unset: ``SCRATCH_BYTES``.
     """
-    step = max(1, SCRATCH_BYTES // (4 * pixels))
+    step = max(1, (SCRATCH_BYTES if scratch is None else scratch) // (4 * pixels))
     return (slice(start, start + step) for start in range(0, images, step))
 
 

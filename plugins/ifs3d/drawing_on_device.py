@@ -17,12 +17,13 @@ from .clouds_triton import draw_clouds
 
 __all__ = ["Ifs3dRenderer"]
 
+_SCRATCH_BYTES = 256 << 20
+
 
 class Ifs3dRenderer:
     """Draws views of clouds on a device: the host draws random numbers and turns cameras, the device does the rest.
 
-    Beside the images it takes 32 MiB of scratch memory, of which a cloud needs 0.4 MB and each of its views 4 bytes a
-    pixel.
+    Beside the images it takes 256 MiB of scratch memory, of which a cloud needs 0.4 MB, and 32 MiB for views.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Ifs3dRenderer:
         value: int,
         table: Float64[np.ndarray, "rows 12"],
         draws: Callable[..., Float64[np.ndarray, " numbers"]],
-        matrices: Callable[[Category, int, Int64[np.ndarray, " n"]], Float32[np.ndarray, "n 4 4"]],
+        matrices: Callable[
+            [Sequence[Category], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]], Float32[np.ndarray, "n 4 4"]
+        ],
         categories: Sequence[Category],
         device: torch.device,
     ) -> None:
@@ -58,17 +61,16 @@ class Ifs3dRenderer:
         numbers, views = np.divmod(instances, self.views)
         found, cloud = np.unique(np.stack([labels, numbers]), axis=1, return_inverse=True)
         order = np.argsort(cloud, kind="stable")
-        for part in in_parts(found.shape[1], 11 * (clouds.POINTS + 1) + self.views * out.shape[1] ** 2):
-            own = order[(cloud[order] >= part.start) & (cloud[order] < part.stop)]
+        # A lane follows a cloud's orbit: many clouds take as long as one.
+        for part in in_parts(found.shape[1], 11 * (clouds.POINTS + 1), _SCRATCH_BYTES):
             points = self._clouds(*found[:, part])
-            matrices = [
-                self.matrices(self.categories[label], int(number), views[cloud == part.start + i])
-                for i, (label, number) in enumerate(found[:, part].T)
-            ]
-            images = torch.empty((len(own), *out.shape[1:]), dtype=torch.uint8, device=self.device)
-            which = upload(cloud[own] - part.start, self.device)
-            draw_points(points, which, upload(np.concatenate(matrices), self.device), self.value, images)
-            out[upload(own, self.device)] = images
+            own = order[(cloud[order] >= part.start) & (cloud[order] < part.stop)]
+            matrices = self.matrices([self.categories[label] for label in labels[own]], numbers[own], views[own])
+            for some in in_parts(len(own), out.shape[1] ** 2):
+                images = torch.empty((len(own[some]), *out.shape[1:]), dtype=torch.uint8, device=self.device)
+                which = upload(cloud[own[some]] - part.start, self.device)
+                draw_points(points, which, upload(matrices[some], self.device), self.value, images)
+                out[upload(own[some], self.device)] = images
 
     def _clouds(
         self, labels: Int64[np.ndarray, " clouds"], numbers: Int64[np.ndarray, " clouds"]

@@ -120,20 +120,28 @@ class Ifs3d(Generator):
         for number in np.unique(numbers).tolist():
             own = np.flatnonzero(numbers == number)
             points = self.cloud(category, number)
-            for i, matrix in zip(own, self.matrices(category, number, views[own]), strict=True):
+            for i, matrix in zip(own, self.matrices([category] * len(own), numbers[own], views[own]), strict=True):
                 plane = out[i, :, :, 0] if self.canvas.channels == 1 else np.zeros(out.shape[1:3], np.uint8)
                 draw_points(points, matrix, _WHITE, plane)
                 if self.canvas.channels == 3:
                     out[i] = plane[:, :, None]
 
-    def matrices(self, category: Category, number: int, views: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n 4 4"]:
-        """What the cameras of some views of a cloud make of a point, for ``rendering.points_3d``."""
+    def matrices(
+        self, categories: Sequence[Category], numbers: Int64[np.ndarray, " n"], views: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n 4 4"]:
+        """What the cameras of some views make of a point, for ``rendering.points_3d``.
+
+        Args:
+            categories: of each view.
+            numbers: of each view's cloud.
+            views: number of each view of its cloud.
+        """
         from formulavision.rendering.points_3d import cameras, combined, perspective
 
         if self.params.views == "ring":
-            toward, up = in_ring(views, self._turns(category, number)[views])
+            toward, up = in_ring(views, self._turns(categories, numbers, views))
         else:
-            toward, up = self.random_directions(category, number * _VIEWS + views)
+            toward, up = self.random_directions(categories, numbers * _VIEWS + views)
         return combined(cameras(toward, up, _DISTANCE), perspective(_ANGLE, _NEAR, _FAR))
 
     def device_renderer(self, categories: Sequence[Category], device: torch.device) -> DeviceRenderer | None:
@@ -191,24 +199,36 @@ class Ifs3d(Generator):
         checkpoint = self._streams.checkpoint(image)
         return published.cloud_draws(checkpoint["state"][:-2].copy(), image - int(checkpoint["image"]))
 
-    def _turns(self, category: Category, number: int) -> Float64[np.ndarray, " 12"]:
-        """Degrees by which the views of a cloud are turned in the ring."""
+    def _turns(
+        self, categories: Sequence[Category], numbers: Int64[np.ndarray, " n"], views: Int64[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " n"]:
+        """Degrees by which views of clouds are turned in the ring."""
         from . import published
 
-        if self.is_published:
-            before, _ = self._written(category)
-            return published.turns(self.params.view_seed, before + number)
-        return self.stream(category.index, number, 3).uniform(-np.pi, np.pi, _VIEWS)
+        if not self.is_published:
+            fractions = self.uniforms(_indices(categories), numbers, _VIEWS, last=3).reshape(-1, _VIEWS)
+            return -np.pi + (np.pi + np.pi) * fractions[np.arange(len(views)), views]
+        different = {category.index: category for category in categories}
+        before = {index: self._written(category)[0] for index, category in different.items()}
+        clouds = [
+            before[category.index] + number for category, number in zip(categories, numbers.tolist(), strict=True)
+        ]
+        turns = {cloud: published.turns(self.params.view_seed, cloud) for cloud in set(clouds)}
+        return np.array([turns[cloud][view] for cloud, view in zip(clouds, views.tolist(), strict=True)])
 
     def random_directions(
-        self, category: Category, instances: Int64[np.ndarray, " n"]
+        self, categories: Sequence[Category], instances: Int64[np.ndarray, " n"]
     ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, "n 3"]]:
         """Directions in which cameras look, all alike, and directions at right angles to them that are up."""
-        draws = np.array([self.random(category, int(instance)).random(2) for instance in instances])
+        draws = self.uniforms(_indices(categories), instances, 2).reshape(-1, 2)
         height, angle = 2 * draws[:, 0] - 1, 2 * np.pi * draws[:, 1]
         flat, east, north = np.sqrt(1 - height * height), np.cos(angle), np.sin(angle)
         toward, up = (flat * east, height, flat * north), (-height * east, flat, -height * north)
         return np.stack(toward, axis=1).astype(np.float32), np.stack(up, axis=1).astype(np.float32)
+
+
+def _indices(categories: Sequence[Category]) -> Int64[np.ndarray, " n"]:
+    return np.array([category.index for category in categories], np.int64)
 
 
 def in_ring(

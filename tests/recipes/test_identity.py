@@ -97,6 +97,10 @@ COMPARISON_IDS = {
     "segmentation-camvid-full": "9f7299697f9b16bf",
     "segmentation-camvid-small": "2f9920f80c631e50",
     "segmentation-camvid-smoke": "61b21ffb1dacb7f4",
+    "every-formula-full": "3cc816b21b2aeeab",
+    "every-formula-gpu": "f84a1de094007894",
+    "every-formula-cpu": "f3819e2ba6100f6b",
+    "every-formula-smoke": "296abca15e9aedb7",
 }
 """A hash over the ids of all recipes of a comparison, at each of its sizes."""
 

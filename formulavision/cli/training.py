@@ -73,7 +73,10 @@ def pretrain(
     data: Annotated[str | None, typer.Option("--data", help="Store to train on: its folder or URL.")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Recipe, drawn on demand: a generator's name, a file (YAML), or one that ships."),
+        typer.Option(
+            "--recipe",
+            help="Recipe, drawn on demand: a generator's name, a file (YAML), or one that ships; or a mixture's file.",
+        ),
     ] = None,
     plugin: o.Plugin = None,
     categories: o.CategoryCount = None,
@@ -127,7 +130,12 @@ def pretrain(
         raise ConfigError("give one of --data STORE, --recipe NAME or FILE, and --plugin NAME")
     if data is not None and (wrong := next((name for name, value in of_store.items() if value is not None), None)):
         raise ConfigError(f"{wrong}: a store's images are drawn already: give --recipe or --plugin instead of --data")
-    source: Any = data if data is not None or known else o.make_recipe(
+    from formulavision.data.mixtures import is_mixture_file
+
+    mixture = is_mixture_file(recipe)
+    if mixture and (wrong := next((name for name, value in of_store.items() if value is not None), None)):
+        raise ConfigError(f"{wrong}: the recipes of a mixture have their own settings: change them in {recipe}")
+    source: Any = data or recipe if data is not None or known or mixture else o.make_recipe(
         recipe, plugin, categories=categories, categories_from=categories_from, instances=instances, size=size,
         settings=of_recipe,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
+from formulavision.data.mixtures import Mixture, as_mixture
 from formulavision.recipes.recipe import Recipe, as_recipe
 from formulavision.training.settings import REMOTE
 from formulavision.util.config import Config, did_you_mean, parse, user_path
@@ -63,6 +64,10 @@ class Arm(Config):
         default=None,
         description="formula to pre-train on: a recipe, the path of its YAML file, or the name of a generator",
     )
+    mixture: Annotated[Mixture, BeforeValidator(as_mixture)] | None = Field(
+        default=None,
+        description="several recipes and stores to pre-train on as one dataset: a list of them, each with its share",
+    )
     images: Dataset | None = Field(
         default=None,
         description="real images to pre-train on: the training images of a downstream dataset, by its settings",
@@ -82,28 +87,34 @@ class Arm(Config):
     @model_validator(mode="before")
     @classmethod
     def _empty(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("recipe"), list | tuple):
+            return {("mixture" if key == "recipe" else key): value for key, value in data.items()}
         return {} if data is None else data
 
     @model_validator(mode="after")
     def _one_source(self) -> Arm:
-        given = [key for key in ("recipe", "images", "checkpoint") if getattr(self, key) is not None]
+        given = [key for key in ("recipe", "mixture", "images", "checkpoint") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ConfigError(f"{given[1]}: an arm has one source of weights, and this one has a {given[0]} already")
         for key in ("pretrain", "labels"):
             if getattr(self, key) and not self.pretrained_here:
-                raise ConfigError(f"{key}: an arm without a recipe or images is not pre-trained here")
+                raise ConfigError(f"{key}: an arm without a recipe, a mixture or images is not pre-trained here")
+        if self.labels is not None and self.mixture is not None:
+            self.mixture.check_clusters(self.labels.clusters)
         return self
 
     @property
     def pretrained_here(self) -> bool:
         """Whether the comparison pre-trains this arm."""
-        return self.recipe is not None or self.images is not None
+        return any(source is not None for source in (self.recipe, self.mixture, self.images))
 
     @property
     def target(self) -> str | None:
         """The target of the images that the arm is pre-trained on; None where it is not pre-trained here."""
         if self.recipe is not None:
             return self.recipe.target
+        if self.mixture is not None:
+            return self.mixture.target
         return None if self.images is None else self.images.target
 
     @property
@@ -118,8 +129,10 @@ class Arm(Config):
             resolved: whether the recipe's numbers of categories, instances and scenes are included if they are not set,
                 but follow from the generator's parameters.
         """
-        data = self.model_dump(mode="json", exclude={"recipe"}, exclude_none=True)
+        data = self.model_dump(mode="json", exclude={"recipe", "mixture"}, exclude_none=True)
         data = {key: value for key, value in data.items() if value != {}}
+        if self.mixture is not None:
+            return {"mixture": self.mixture.to_list(), **data}
         if self.recipe is None:
             return data
         recipe = self.recipe.to_dict()

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from formulavision.comparison.arms import REMOTE, Arm, Dataset, Training, Variant, expand, flatten_sweep, swept_names
 from formulavision.data.downstream.settings import KINDS
+from formulavision.data.mixtures import mixture_beside
 from formulavision.generators.registry import plugins
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
@@ -219,7 +220,8 @@ class ComparisonSettings(Config):
         The target of scenes is set: one store of scenes serves all targets, and it is not part of a recipe's id.
         """
         arm = self.variants[name].arm
-        own = {"target": arm.target} if arm.recipe is not None and arm.recipe.is_scene else {}
+        scenes = arm.recipe.is_scene if arm.recipe is not None else arm.mixture is not None and arm.target != "class"
+        own = {"target": arm.target} if scenes else {}
         given = {**self.pretrain, **arm.pretrain, **own}
         return self._train_settings(given, seed, decodes=arm.target == "semantic")
 
@@ -422,6 +424,8 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
                     return {"generator": {"name": value}}
                 file = shipped_configs().get(value, file)
             return _beside(file.parent, load_yaml(file), keys)
+        case (("arms", _, "recipe" | "mixture"), list()):
+            return mixture_beside(folder, value)
         case (("arms", _, "recipe", "generator"), str()):
             return {"name": value}
         case (("arms", _, "checkpoint"), str()):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formulavision.comparison.arms import Arm
 from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.plan import Datasets, ResultStage
 from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
+from formulavision.data.mixtures import MixturePart
 from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.scenes import SceneSettings
@@ -36,6 +38,7 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
             path=variant.path,
             value=variant.value,
             recipe=None if recipe is None else recipe.to_dict(),
+            mixture=[dict(part.written) for part in variant.arm.mixture.parts] if variant.arm.mixture else [],
         )
     return Findings(
         **settings.model_dump(include={"name", "size", "model", "data", "paper", "reach", "pictures"}),
@@ -55,6 +58,8 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
         return f"checkpoint {arm.checkpoint}"
     if arm.recipe is not None:
         text = _drawn(arm.recipe)
+    elif arm.mixture is not None:
+        text = f"mixture of {' and '.join(map(_mixed, arm.mixture.parts))}"
     elif arm.images is not None:
         opened = datasets[arm.images]
         text = f"{len(opened.train):,} images of {opened.num_classes:,} classes of {opened.name}"
@@ -65,6 +70,14 @@ def _origin(arm: Arm, datasets: Datasets) -> str:
     if arm.labels.noise is not None:
         return f"{text}, {100 * arm.labels.noise:g} % of the labels replaced"
     return f"{text}, labelled by {arm.labels.clusters:,} clusters of a network's features"
+
+
+def _mixed(part: MixturePart) -> str:
+    """A part of a mixture, and its share, in words."""
+    source = (
+        f"the store {Path(part.store).name}" if part.store is not None else str(part.recipe and part.recipe.facts())
+    )
+    return source if part.share is None else f"{100 * part.share:g} % {source}"
 
 
 def _drawn(recipe: Recipe) -> str:
@@ -98,8 +111,9 @@ def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
     from formulavision.training.fit import resolve_device, resolve_precision
 
     found = versions()
-    if arm.recipe is not None:
-        for name in _generators(arm.recipe):
+    drawn = [arm.recipe, *(part.recipe for part in (arm.mixture.parts if arm.mixture is not None else ()))]
+    for recipe in drawn:
+        for name in _generators(recipe) if recipe is not None else ():
             origin = plugins()[name]
             found.setdefault(origin.package, origin.package_version)
     parts = [processor(), f"{cores()} cores", f"{torch.get_num_threads()} threads"]

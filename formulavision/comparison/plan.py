@@ -94,17 +94,18 @@ class Pretraining(Stage):
     """Pre-trains one arm with one seed.
 
     Attributes:
-        store: generates the images to train from; None if they are drawn on demand, or are real.
+        stores: generate the images to train from, of the recipe or of each recipe of a mixture; none if they are drawn
+            on demand, or are real.
     """
 
     seed: int
     source: Arm
     settings: TrainSettings
-    store: Generation | None
+    stores: tuple[Generation, ...]
 
     @property
     def needs(self) -> tuple[Stage, ...]:
-        return () if self.store is None else (self.store,)
+        return self.stores
 
     @property
     def labels(self) -> LabelSettings | None:
@@ -247,20 +248,26 @@ class _Planner:
             return None, None
         training = self.settings.pretrain_settings(name, seed)
         before: dict[str, Any] = {"settings": _determining(training)}
-        store = None
+        recipes = [arm.recipe] if arm.recipe is not None else []
         if arm.recipe is not None:
             before["recipe"] = arm.recipe.id
-            if self.settings.data == "stored":
-                store = Generation(arm=name, folder=self.runs / _STORES / arm.recipe.id, recipe=arm.recipe)
-                # A store holds the same images in every epoch.
-                before["settings"]["fresh"] = False
+        elif arm.mixture is not None:
+            before["mixture"] = arm.mixture.identity()
+            recipes = [part.recipe for part in arm.mixture.parts if part.recipe is not None]
         elif arm.images is not None:
             before["images"] = self.digest(arm.images, train_only=True)
         labels = _replaced_labels(arm)
         if labels is not None:
             before["labels"] = identity(labels)
+        stores: tuple[Generation, ...] = ()
+        if self.settings.data == "stored" and recipes:
+            stores = tuple(
+                Generation(arm=name, folder=self.runs / _STORES / recipe.id, recipe=recipe) for recipe in recipes
+            )
+            # A store holds the same images in every epoch.
+            before["settings"]["fresh"] = False
         folder = self._folder(name, "pretrain", _key(before))
-        return Pretraining(arm=name, folder=folder, seed=seed, source=arm, settings=training, store=store), before
+        return Pretraining(arm=name, folder=folder, seed=seed, source=arm, settings=training, stores=stores), before
 
     def _folder(self, arm: str, what: str, key: str) -> Path:
         return self.folders.setdefault(key, self.runs / arm / f"{what}-{key}")

@@ -129,7 +129,8 @@ class ArmFacts(BaseModel):
         scratch: whether it starts from random weights.
         baseline: the arm that it is compared with.
         base, path, value: for a swept arm, the arm in the configuration, the swept setting and its value.
-        recipe: plain values; None if no formula draws its images.
+        recipe: plain values; None if no formula draws its images, or a mixture of several recipes does.
+        mixture: plain values of the recipes of a mixture.
         note: why a join renamed it.
     """
 
@@ -141,6 +142,7 @@ class ArmFacts(BaseModel):
     path: str | None = None
     value: Any = None
     recipe: dict[str, Any] | None = Field(default=None, repr=False)
+    mixture: list[dict[str, Any]] = Field(default=[], repr=False)
     note: str = ""
 
     @property
@@ -148,28 +150,38 @@ class ArmFacts(BaseModel):
         """Source of the arm's weights."""
         if self.scratch:
             return "random"
-        return "formula" if self.recipe else "checkpoint" if self.origin.startswith("checkpoint") else "images"
+        return "formula" if self.recipes else "checkpoint" if self.origin.startswith("checkpoint") else "images"
 
     @property
     def images(self) -> int | None:
-        """Number of images of the recipe; None without one."""
-        if self.recipe is None:
-            return None
-        scenes: int | None = self.recipe.get("images")
-        parts = self.recipe.get("parts", [self.recipe])
-        return scenes or sum(part["categories"]["count"] * part["instances"] for part in parts)
+        """Number of images of the recipe or the mixture; None without one."""
+        counts = [
+            recipe.get("images") or sum(part["categories"]["count"] * part["instances"] for part in _parts(recipe))
+            for recipe in self.recipes
+        ]
+        return sum(counts) if counts else None
 
     @property
     def target(self) -> str | None:
         """Target of the recipe's images; None without a recipe."""
-        return None if self.recipe is None else self.recipe.get("target", "class")
+        return self.recipes[0].get("target", "class") if self.recipes else None
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of guessing a category of the recipe, 0 to 1; None without a recipe of a class an image."""
-        if self.recipe is None or self.target != "class":
+        """Accuracy of guessing a category, 0 to 1; None without a recipe or a mixture of a class an image."""
+        if self.target != "class":
             return None
-        return 1 / sum(part["categories"]["count"] for part in self.recipe.get("parts", [self.recipe]))
+        return 1 / sum(part["categories"]["count"] for recipe in self.recipes for part in _parts(recipe))
+
+    @property
+    def recipes(self) -> list[dict[str, Any]]:
+        """The recipe, or those of the mixture; none if no formula draws the arm's images."""
+        return self.mixture if self.recipe is None else [self.recipe]
+
+
+def _parts(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts in a recipe's plain values."""
+    return list(recipe.get("parts") or [recipe])
 
 
 class Findings(BaseModel):

@@ -318,9 +318,14 @@ class _Runner:
     def _pretrain(self, stage: Pretraining) -> None:
         from formulavision.training import pretrain
 
-        data: Any = stage.source.recipe if stage.store is None else stage.store.folder
-        if stage.source.images is not None:
-            data = self.datasets[stage.source.images].train
+        source, folders = stage.source, [store.folder for store in stage.stores]
+        data: Any = source.mixture or source.recipe
+        if source.images is not None:
+            data = self.datasets[source.images].train
+        elif source.mixture is not None and folders:
+            data = [{"store": part.store or folders.pop(0), **part.share_given()} for part in source.mixture.parts]
+        elif folders:
+            (data,) = folders
         self._train(pretrain, data, out=self._folder(stage), labels=stage.labels, settings=stage.settings)
 
     def _evaluate(self, stage: ResultStage) -> None:
@@ -331,9 +336,10 @@ class _Runner:
         folder = self._folder(stage)
         downstream = self.datasets[self.settings.downstreams[stage.downstream]]
         start: Path | str | None
-        pretraining = tuning = store = None
+        pretraining = tuning = None
+        stores: tuple[Generation, ...] = ()
         if isinstance(stage.start, Pretraining):
-            pretraining, store = Run.load(self._folder(stage.start)), stage.start.store
+            pretraining, stores = Run.load(self._folder(stage.start)), stage.start.stores
             start = pretraining.folder
         else:
             start = stage.start
@@ -359,7 +365,7 @@ class _Runner:
             "top5": found.topk if found.k == 5 else None,
             "loss": found.loss,
             "pretrain_accuracy": pretraining and pretraining.history[-1].get("train_accuracy"),
-            "generate_seconds": store and _generate_seconds(store),
+            "generate_seconds": sum(_generate_seconds(store) or 0.0 for store in stores) if stores else None,
             "pretrain_seconds": pretraining and pretraining.seconds,
             "pretrain_images_per_second": pretraining and pretraining.images_per_second,
             "finetune_seconds": tuning and tuning.seconds,

@@ -82,6 +82,7 @@ class RecipeDataset(Dataset[Item]):
         self.target = target
         self.classes = [*(["background"] if target in ("semantic", "objects") else []), *categories]
         self.num_categories = len(categories)
+        self._first_category = self._first_index = 0
         self.min_visible = min_visible
         self.transform = transform
         self.target_transform = target_transform
@@ -97,6 +98,19 @@ class RecipeDataset(Dataset[Item]):
         """The same scenes, in which objects have other categories: label noise. Targets follow from these."""
         other = copy.copy(self)
         other._replace = replace
+        return other
+
+    def within_mixture(self, first_category: int, num_categories: int, first_index: int) -> Self:
+        """The same images as a part of a mixture.
+
+        Args:
+            first_category: label of this dataset's first category in the mixture.
+            num_categories: number of the mixture's categories.
+            first_index: index of this dataset's first image in the mixture, which label noise depends on.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("targets", None)
+        other._first_category, other.num_categories, other._first_index = first_category, num_categories, first_index
         return other
 
     @property
@@ -120,7 +134,7 @@ class RecipeDataset(Dataset[Item]):
         Raises:
             AttributeError: the images are scenes.
         """
-        return self._labels().tolist()
+        return (self._labels() + self._first_category).tolist()
 
     def _labels(self) -> NDArray[np.int64]:
         raise NotImplementedError
@@ -163,7 +177,8 @@ class RecipeDataset(Dataset[Item]):
             epoch: from 0; -1 for the recipe's own scenes, which have the same categories in every epoch.
             index: of the scene in this dataset.
         """
-        return drawn if self._replace is None else self._replace(epoch, index, drawn)
+        drawn = drawn + self._first_category
+        return drawn if self._replace is None else self._replace(epoch, self._first_index + index, drawn)
 
     def _target(self, scene: Scene, epoch: int, index: int) -> Any:
         """The target of a scene, as tensors."""
@@ -376,7 +391,8 @@ class FormulaDataset(RecipeDataset):
         epochs, indices = np.array(keys, dtype=np.int64).reshape(-1, 2).T
         labels, instances, part = locate(positions(indices, len(self)), self._multiples, self._counts)
         instances += self._firsts[part]
-        return labels, labels, instances + (1 + epochs) * self._counts[part] if fresh else instances
+        instances = instances + (1 + epochs) * self._counts[part] if fresh else instances
+        return labels + self._first_category, labels, instances
 
     def find_scenes(self, keys: Sequence[tuple[int, int]], *, fresh: bool) -> NDArray[np.int64]:
         """The numbers of the scenes for each (epoch, index): of ``__getitems__``, or of ``fresh_items``."""
@@ -462,5 +478,5 @@ class StoredDataset(RecipeDataset):
                 targets.append(self._target(scene, _OWN, index))
             else:
                 image[:] = self.store.read(index)
-                targets.append(self.store.label(index))
+                targets.append(self._first_category + self.store.label(index))
         return self._items(images, targets)

@@ -6,7 +6,7 @@ import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,11 +14,36 @@ from numpy.typing import NDArray
 
 from formulavision.data.datasets import FormulaDataset
 from formulavision.data.loading import Batch, DrawnImages, EpochLoader, ImageDataset, Key, Prepared, make_batches
+from formulavision.data.mixtures import MixtureImages, is_endless
 from formulavision.recipes.drawing import DeviceDrawer, Drawer
 from formulavision.recipes.targets import MAX_CATEGORIES_8
 from formulavision.rendering.triton_support import upload
 
-__all__ = ["DeviceLoader", "DrawnOnDevice", "device_drawer", "make_device_loader"]
+__all__ = ["DeviceLoader", "DrawnOnDevice", "MixtureOnDevice", "device_drawer", "draw_on_device", "make_device_loader"]
+
+
+def draw_on_device(dataset: ImageDataset, device: torch.device, **settings: Any) -> DrawnOnDevice | None:
+    """A dataset's images drawn on a device; None where they are not drawn, or some cannot be drawn there.
+
+    Args:
+        settings: as of :class:`DrawnOnDevice`.
+
+    Raises:
+        PluginError: a generator raised.
+    """
+    if isinstance(dataset, MixtureImages):
+        parts = []
+        for part in dataset.parts:
+            drawn = draw_on_device(part, device, **settings | {"fresh": settings["fresh"] and is_endless(part)})
+            if drawn is None:
+                return None
+            parts.append(drawn)
+        return MixtureOnDevice(dataset, parts, **settings)
+    drawer = device_drawer(dataset, device)
+    if drawer is None:
+        return None
+    assert isinstance(dataset, DrawnImages)
+    return DrawnOnDevice(dataset, drawer, **settings)
 
 
 def device_drawer(dataset: ImageDataset, device: torch.device) -> DeviceDrawer | None:
@@ -90,6 +115,34 @@ class DrawnOnDevice(Prepared):
         image = torch.arange(len(images), device=self.device)[:, None, None, None]
         channel = torch.arange(images.shape[1], device=self.device)[:, None, None]
         return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class MixtureOnDevice(DrawnOnDevice):
+    """A mixture's images at the size that the model sees, all drawn on one device.
+
+    Args:
+        source: the mixture.
+        parts: its parts.
+        settings: as of :class:`DrawnOnDevice`; ``fresh`` of a part may be false.
+    """
+
+    def __init__(self, source: MixtureImages, parts: Sequence[DrawnOnDevice], **settings: Any) -> None:
+        super().__init__(source, parts[0].drawer, **settings)  # type: ignore[arg-type]
+        self.mixture = source
+        self.parts = parts
+
+    def plain(self) -> Self:
+        plain = super().plain()
+        plain.parts = [part.plain() for part in self.parts]
+        return plain
+
+    def _resized(self, keys: list[Key]) -> Batch:
+        divided = list(self.mixture.divided(keys))
+        batches = [self.parts[part]._resized(own) for part, _, own in divided]
+        places = np.argsort(np.concatenate([places for _, places, _ in divided]))
+        order = upload(places, self.device)
+        images, targets = (torch.cat(tensors)[order] for tensors in zip(*batches, strict=True))
+        return images, targets
 
 
 def scene_targets(

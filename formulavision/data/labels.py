@@ -120,8 +120,9 @@ def relabel(source: ImageDataset, settings: LabelSettings) -> ImageDataset:
         ConfigError: clusters, and the images are scenes; or as of :class:`Relabelled`.
     """
     from formulavision.data.datasets import RecipeDataset
+    from formulavision.data.mixtures import MixtureImages
 
-    if not (isinstance(source, RecipeDataset) and source.has_scenes):
+    if not (isinstance(source, RecipeDataset | MixtureImages) and source.has_scenes):
         return Relabelled(source, settings)
     if settings.noise is None:
         raise ConfigError("labels.clusters: the images are scenes of several objects, which belong to no one cluster")

@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 
 from formulavision.data.augmentation import Augmentation
 from formulavision.data.datasets import InstanceNumbers
+from formulavision.data.mixtures import MixtureImages, images_of_epoch
 from formulavision.data.resizing import Interpolation, ResizeMode, centre, mask_to_square, to_square
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
@@ -43,6 +44,7 @@ __all__ = [
     "check_mask",
     "check_targets",
     "image_cache",
+    "is_drawn",
     "make_batches",
     "make_loader",
     "random_windows",
@@ -116,6 +118,20 @@ class DrawnImages(ImageDataset, Protocol):
         """The numbers of the items, or of the fresh items, for each (epoch, index)."""
 
 
+def mixture_in(dataset: Any) -> MixtureImages | None:
+    """The mixture that a dataset is, or whose images it gives other labels; None: another dataset."""
+    inner = getattr(dataset, "source", dataset)
+    return inner if isinstance(inner, MixtureImages) else None
+
+
+def is_drawn(dataset: Any) -> bool:
+    """Whether images of a dataset are drawn on demand."""
+    mixture = mixture_in(dataset)
+    if mixture is not None:
+        return any(is_drawn(part) for part in mixture.parts)
+    return getattr(dataset, "drawer", None) is not None
+
+
 class EpochBatches(Sampler[list[Key]]):
     """Batches of one epoch as lists of (epoch, index): each index once, in a permutation keyed by (seed, epoch).
 
@@ -134,6 +150,9 @@ class EpochBatches(Sampler[list[Key]]):
         total: batches of all iterations with ``stretch``; the last iteration may be shorter.
         repeats: times that an image is in an epoch, one behind the other, with fewer images an epoch (repeated
             augmentation: Hoffer et al., "Augment Your Batch", CVPR 2020; Touvron et al., "DeiT", ICML 2021).
+        mixture: images, and images an epoch, of each part of a mixture with shares: an epoch has the images of
+            :func:`~formulavision.data.mixtures.images_of_epoch`, and the first number of a key counts passes over the
+            part in place of epochs.
 
     Attributes:
         batches: batches of an epoch.
@@ -155,6 +174,7 @@ class EpochBatches(Sampler[list[Key]]):
         stretch: int | None = None,
         total: int = 0,
         repeats: int = 1,
+        mixture: tuple[Sequence[int], Sequence[int]] | None = None,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -168,6 +188,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.stretch = stretch
         self.total = total
         self.repeats = repeats
+        self.mixture = mixture
         self.epoch = self.start = 0
         self.order: NDArray[np.int64] | None = None
 
@@ -198,21 +219,27 @@ class EpochBatches(Sampler[list[Key]]):
         start, self.start = self.start, 0
         places = [self.place(batch) for batch in range(start, len(self))]
         for epoch, group in itertools.groupby(places, key=lambda place: place[0]):
-            order = self._order(epoch)
+            epochs, order = self._images(epoch)
             for _, batch in group:
                 end = min((batch + 1) * self.batch_size, self.length)
                 images, copies = np.divmod(
                     np.arange(batch * self.batch_size + self.rank, end, self.ranks), self.repeats
                 )
-                keys = (epoch * self.repeats + copies).tolist(), order[images].tolist()
+                keys = (epochs[images] * self.repeats + copies).tolist(), order[images].tolist()
                 yield list(zip(*keys, strict=True))
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def _images(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The keys of an epoch's images, in their order: the first numbers, and the indices."""
+        epochs = np.full(self.length, epoch)
         if self.order is not None:
-            return self.order
-        if self.shuffle:
-            return random_stream(self.seed, Stream.SHUFFLE, epoch).permutation(self.length)
-        return np.arange(self.length)
+            return epochs, self.order
+        if not self.shuffle:
+            return epochs, np.arange(self.length)
+        order = random_stream(self.seed, Stream.SHUFFLE, epoch).permutation(self.length)
+        if self.mixture is None:
+            return epochs, order
+        passes, indices = images_of_epoch(*self.mixture, seed=self.seed, epoch=epoch)
+        return passes[order], indices[order]
 
 
 class ImageCache:
@@ -604,7 +631,7 @@ class EpochLoader(DataLoader[Batch]):
     @property
     def drawn_on(self) -> str | None:
         """Type of the device that draws the images; None where they are read."""
-        return "cpu" if getattr(self.dataset.source, "drawer", None) is not None else None
+        return "cpu" if is_drawn(self.dataset.source) else None
 
     def describe(self) -> str:
         """The number of processes that load, in words."""
@@ -629,6 +656,9 @@ def make_batches(prepared: Prepared, *, batch_size: int, shuffle: bool, ranks: i
     """
     least = max(2, ranks) if shuffle and len(prepared) >= batch_size else 1
     more |= {"seed": prepared.seed, "shuffle": shuffle, "ranks": ranks, "least": least, "repeats": prepared.repeats}
+    mixture = mixture_in(prepared.source)
+    if mixture is not None and mixture.portions is not None:
+        more["mixture"] = (mixture.lengths, mixture.portions)
     return EpochBatches(len(prepared), batch_size, **more)
 
 

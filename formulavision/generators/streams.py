@@ -45,6 +45,8 @@ class Stream(enum.IntEnum):
     """Seed of those that RandAugment and colour jitter draw: (epoch, index)."""
     SCORED = 12
     """Choice of the images that ``score`` measures: (category)."""
+    MIXTURE = 13
+    """Order in which a mixture takes a part's images: (pass over the part, number of the part)."""
 
     # These share numbers with uses above, because they had a list of their own: new numbers would choose other images.
     FEW_SHOT = 0

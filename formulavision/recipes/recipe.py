@@ -34,7 +34,7 @@ from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
 from formulavision.util.text import counted
 
-__all__ = ["Recipe", "RecipeLike", "as_recipe", "locate"]
+__all__ = ["Recipe", "RecipeLike", "as_recipe", "folders_beside", "locate"]
 
 _SHORT = ("generator", "categories", "instances")
 """Settings of the only part of a recipe, which stand side by side with the recipe's."""
@@ -381,13 +381,11 @@ class Recipe(Config):
         data = load_yaml(path)
         if "arms" in data:
             raise ConfigError(f"{path}: is a comparison, not a recipe: formulavision compare {path}")
+        if "mixture" in data:
+            raise ConfigError(f"{path}: is a mixture of recipes, not a recipe: formulavision pretrain --recipe {path}")
         settings = list(settings)
-        for part in _mappings_of_parts(data):
-            categories = part.get("categories")
-            if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
-                part["categories"] = {**categories, "folder": str(path.parent / user_path(categories["folder"]))}
         try:
-            return cls.from_dict(data, settings)
+            return cls.from_dict(folders_beside(path.parent, data), settings)
         except ConfigError as error:
             raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
 
@@ -444,6 +442,16 @@ def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:
         f"recipe: a {type(recipe).__name__} is not allowed: must be a Recipe, the path of its file, a mapping, or the "
         "name of a generator"
     )
+
+
+def folders_beside(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain values in a file in ``folder``, with relative folders of categories resolved from it."""
+    copied = apply_settings(data, ())
+    for part in _mappings_of_parts(copied):
+        categories = part.get("categories")
+        if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
+            part["categories"] = {**categories, "folder": str(folder / user_path(categories["folder"]))}
+    return copied
 
 
 def locate(

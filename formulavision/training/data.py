@@ -11,15 +11,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from formulavision.data.augmentation import Augmentation
-from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make_device_loader
+from formulavision.data.device_loading import draw_on_device, make_device_loader
 from formulavision.data.loading import (
     Batch,
-    DrawnImages,
     EpochLoader,
     ImageDataset,
     Prepared,
     Transform,
     image_cache,
+    is_drawn,
     make_loader,
 )
 from formulavision.training.settings import TrainSettings
@@ -106,17 +106,16 @@ class TrainingData(lightning.LightningDataModule):
         if training and settings.steps and settings.interval:
             stretch, total = (steps * settings.grad_accum_steps for steps in (settings.interval, settings.steps))
             batches |= {"stretch": stretch, "total": total}
-        if augmentation is not None and draws_on_device(settings, device) and getattr(dataset, "drawer", None):
+        if augmentation is not None and draws_on_device(settings, device) and is_drawn(dataset):
             self.tell("random resized crops, RandAugment and colour jitter are made on the CPU: loader processes draw")
         elif transform is None and draws_on_device(settings, device):
             try:
-                drawer = device_drawer(dataset, device)
+                drawn = draw_on_device(dataset, device, **images)
             except PluginError as error:  # kernels need a C compiler, which slim containers lack
                 self.tell(f"{error}; loader processes draw instead")
-                drawer = None
-            if drawer is not None:
-                assert isinstance(dataset, DrawnImages)
-                return make_device_loader(DrawnOnDevice(dataset, drawer, **images), **batches)
+                drawn = None
+            if drawn is not None:
+                return make_device_loader(drawn, **batches)
         local_ranks = trainer.world_size // trainer.num_nodes
         workers = settings.workers
         if workers is None:

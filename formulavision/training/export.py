@@ -171,7 +171,8 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
     generators = _generators(recipe) if recipe else []
     inputs = {key: value for key, value in run.settings.items() if key not in {"kind", "settings"}}
     if isinstance(inputs.get("data"), dict):
-        inputs["data"] = {key: value for key, value in inputs["data"].items() if key not in {"recipe", "store"}}
+        drawn = {"recipe", "store", "mixture"}
+        inputs["data"] = {key: value for key, value in inputs["data"].items() if key not in drawn}
     evaluation = run.folder / "evaluation.json"
     return _template().render(
         run=run,
@@ -196,7 +197,7 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
         inputs=inputs,
         recipe=recipe,
         recipe_id=recipe and recipe_id(recipe),
-        fresh=pretrained and settings.fresh and "store" not in run.settings["data"],
+        fresh=pretrained and settings.fresh and _draws(run.settings["data"]),
         # JSON is YAML, and load_yaml names the file and the place of a fault.
         evaluation=load_yaml(evaluation) if evaluation.is_file() and not best else None,
         in_torchvision=_is_in_torchvision(run, weights),
@@ -215,9 +216,16 @@ def _template() -> Template:
     return cards.from_string(Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8"))
 
 
+def _draws(data: Mapping[str, Any]) -> bool:
+    """Whether images of a run's data were drawn while it trained."""
+    return any(map(_draws, data["mixture"])) if "mixture" in data else "store" not in data
+
+
 def _generators(recipe: Mapping[str, Any]) -> list[str]:
-    """Names of the generators of a recipe's plain values, each once."""
-    return list(dict.fromkeys(part["generator"]["name"] for part in recipe.get("parts") or [recipe]))
+    """Names of the generators of a recipe's or a mixture's plain values, each once."""
+    recipes = [part["recipe"] for part in recipe["mixture"]] if "mixture" in recipe else [recipe]
+    parts = [part for each in recipes for part in each.get("parts") or [each]]
+    return list(dict.fromkeys(part["generator"]["name"] for part in parts))
 
 
 def _title(run: Run, generators: Sequence[str]) -> str:
@@ -239,9 +247,14 @@ def _preprocessing_options(settings: TrainSettings) -> str:
 
 
 def _recipe(run: Run) -> dict[str, Any] | None:
-    """The recipe of the pre-training images: this run's, or that of the run it started from where that still exists."""
+    """The recipe of the pre-training images: this run's, or that of the run it started from where that still exists.
+
+    Of a mixture, the content of its file, in which recipes stand for stores.
+    """
     if run.kind == "pretrain":
         recipe: dict[str, Any] | None = run.settings["data"].get("recipe")
+        if mixture := run.settings["data"].get("mixture"):
+            return {"mixture": [{key: value for key, value in part.items() if key != "store"} for part in mixture]}
         return recipe
     start = run.settings.get("checkpoint") or {}
     folder = Path(start.get("name") or start.get("path") or "")

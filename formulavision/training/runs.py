@@ -349,23 +349,31 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
         )
     if now < before:
         raise ConfigError(f"{unit}: is {now} and was {before} in the run: it can be raised, not lowered")
-    same_recipe = _same_recipe(recorded.get("data", {}), settings.get("data", {}))
+    same = tuple(_same_images(recorded.get("data", {}), settings.get("data", {})))
     differences = [
         f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
         for key in sorted({*old, *new} - _FREE_TO_CHANGE - {f"settings.{unit}"})
-        if old.get(key) != new.get(key) and not (same_recipe and key.startswith("data.recipe."))
+        if old.get(key) != new.get(key) and not key.startswith(same)
     ]
     if differences:
         raise ConfigError(*differences)
     return bool(now > before)
 
 
-def _same_recipe(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether both inputs name a recipe and these have one id, that is, draw the same images."""
-    if "recipe" not in recorded or "recipe" not in given:
-        return False
-    own = recipe_id(recorded["recipe"])
-    return own is not None and own == recipe_id(given["recipe"])
+def _same_images(recorded: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "data.") -> Iterator[str]:
+    """Beginnings of the keys that may differ: of recipes with one id, which draw the same images, and paths of stores.
+
+    Args:
+        recorded, given: the data of the run, and those that are given now; of a mixture, one part of them.
+    """
+    if "recipe" in recorded and "recipe" in given:
+        own = recipe_id(recorded["recipe"])
+        if own is not None and own == recipe_id(given["recipe"]):
+            yield f"{prefix}recipe."
+    for number, pair in enumerate(zip(recorded.get("mixture", ()), given.get("mixture", ()), strict=False)):
+        if all("store" in part for part in pair):
+            yield f"{prefix}mixture.{number}.store"
+        yield from _same_images(*pair, f"{prefix}mixture.{number}.")
 
 
 def recipe_id(recipe: Mapping[str, Any]) -> str | None:
@@ -381,6 +389,8 @@ def recipe_id(recipe: Mapping[str, Any]) -> str | None:
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in settings.items():
+        if key == "mixture":
+            value = {str(number): part for number, part in enumerate(value)}
         if isinstance(value, Mapping):
             result.update(_flat(value, f"{prefix}{key}."))
         else:

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from formulavision.data.loading import ImageDataset, target_of
+from formulavision.data.mixtures import MixtureImages
 from formulavision.recipes.targets import IGNORED, IGNORED_16
 from formulavision.training.average_precision import average_precision
 from formulavision.training.settings import TrainSettings
@@ -277,7 +278,8 @@ def positive_weights(dataset: ImageDataset) -> torch.Tensor:
     """
     labels: Any = getattr(dataset, "labels", None)
     if labels is None or np.ndim(labels) != 2:
-        labels = np.stack([np.asarray(dataset[index][1]) for index in range(min(len(dataset), _SAMPLED))])
+        some = dataset.sample(_SAMPLED) if isinstance(dataset, MixtureImages) else range(min(len(dataset), _SAMPLED))
+        labels = np.stack([np.asarray(dataset[index][1]) for index in some])
     return torch.from_numpy(_weights(np.asarray(labels)))
 
 

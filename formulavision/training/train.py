@@ -27,7 +27,6 @@ from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
 from formulavision.util.folders import State
-from formulavision.util.remote import is_url
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from formulavision.data.datasets import FormulaDataset
     from formulavision.data.downstream import DownstreamLike, DownstreamSettings
     from formulavision.data.loading import ImageDataset, Transform
+    from formulavision.data.mixtures import Mixture, MixtureImages
     from formulavision.recipes.recipe import Recipe, RecipeLike
 
 __all__ = ["finetune", "held_out_images", "open_data", "pretrain"]
@@ -65,10 +65,11 @@ def pretrain(
     Args:
         data: a recipe, whose images are drawn on demand (new ones in each epoch, where ``settings.fresh`` is set and
             the generator has unlimited instances), the path of its file, a mapping, or the name of a generator; the
-            path of a store; a dataset with ``num_classes`` and ``classes`` whose items are (uint8 [c, h, w],
-            target), c being 1 or 3 and the target as of :func:`formulavision.data.loading.target_of`; or any map-style
-            dataset, such as torchvision's, as in :func:`formulavision.data.downstream.open_downstream`. May be left out
-            with ``resume``.
+            path of a store; a mixture: a list of these, some as ``{"recipe": ..., "share": 0.3}`` or
+            ``{"store": ..., "share": 0.7}``, or the path of its file (docs/training.md, "Mixtures"); a dataset with
+            ``num_classes`` and ``classes`` whose items are (uint8 [c, h, w], target), c being 1 or 3 and the target as
+            of :func:`formulavision.data.loading.target_of`; or any map-style dataset, such as torchvision's, as in
+            :func:`formulavision.data.downstream.open_downstream`. May be left out with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5; in scenes
             categories of objects), or ``{"clusters": 1000}``, clusters of the model's own features, found before each
@@ -124,6 +125,7 @@ def pretrain(
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
     from formulavision.data.loading import target_of
+    from formulavision.data.mixtures import Mixture
     from formulavision.recipes.recipe import Recipe
     from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
@@ -139,7 +141,9 @@ def pretrain(
     if labels is not None and labels.clusters and described and not hasattr(own, "pretrained_cfg"):
         raise ConfigError("labels.clusters: the model must be one of timm, whose features before the head are known")
     data = _read_recipe(data, settings)
-    if isinstance(data, Recipe) and data.target is not None:
+    if isinstance(data, Mixture) and labels is not None:
+        data.check_clusters(labels.clusters)
+    if isinstance(data, Recipe | Mixture) and data.target is not None:
         # Before its categories are searched.
         settings = for_target(settings, data.target, own_model=own is not None)
         if own is None:
@@ -343,9 +347,14 @@ def _begin(
     return recorded, parse(TrainSettings, {**own, **given})
 
 
-def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path:
+def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path | list[dict[str, Any]]:
     from formulavision.recipes.recipe import Recipe
 
+    if "mixture" in recorded:
+        return [
+            ({"store": part["store"]} if "store" in part else {"recipe": part["recipe"]}) | {"share": part.get("share")}
+            for part in recorded["mixture"]
+        ]
     if "store" in recorded:
         store = Path(recorded["store"])
         if not store.is_dir():
@@ -393,13 +402,23 @@ def open_data(
     data: RecipeLike | ImageDataset | Any, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset, and its entry in settings.yaml."""
+    from formulavision.data.mixtures import Mixture
+
+    data = _read_recipe(data, settings)
+    opened = _open_mixture if isinstance(data, Mixture) else _open_one
+    dataset, description = opened(data, settings, show_progress)
+    if dataset.num_classes < 2:
+        raise ConfigError(f"data: has {dataset.num_classes} class: a model is trained to distinguish at least 2")
+    return dataset, {"images": len(dataset), "classes": dataset.num_classes, **description}
+
+
+def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[ImageDataset, dict[str, Any]]:
     from formulavision.data.datasets import RecipeDataset, StoredDataset
     from formulavision.data.downstream.datasets import as_images, is_dataset
     from formulavision.data.downstream.images import LabelledImages
     from formulavision.recipes.recipe import Recipe
     from formulavision.storage import Store
 
-    data = _read_recipe(data, settings)
     if isinstance(data, Store):
         data = data.root
     if isinstance(data, str | PathLike):
@@ -417,9 +436,7 @@ def open_data(
             f"data: a {type(data).__name__} is not allowed: must be a recipe (or its file, a mapping, a generator's "
             "name), a store, or a dataset of images and labels"
         )
-    if dataset.num_classes < 2:
-        raise ConfigError(f"data: has {dataset.num_classes} class: a model is trained to distinguish at least 2")
-    description: dict[str, Any] = {"images": len(dataset), "classes": dataset.num_classes}
+    description: dict[str, Any] = {}
     if isinstance(data, str | PathLike) and isinstance(dataset, StoredDataset):
         root = dataset.store.root
         description["store"] = str(root.resolve() if isinstance(root, Path) else root)
@@ -432,25 +449,44 @@ def open_data(
     return dataset, description
 
 
+def _open_mixture(
+    mixture: Mixture, settings: TrainSettings, show_progress: bool
+) -> tuple[MixtureImages, dict[str, Any]]:
+    from formulavision.data.mixtures import MixtureImages
+
+    parts: list[Any] = []
+    described = []
+    for part in mixture.parts:
+        dataset, description = _open_one(part.store or part.recipe, settings, show_progress)
+        parts.append(dataset)
+        described.append({**description, **part.share_given()})
+    return MixtureImages(parts, mixture.shares), {"mixture": described}
+
+
 def _read_recipe(data: Any, settings: TrainSettings) -> Any:
-    """The recipe that the data are or name, with the target of the settings; other data as they are."""
+    """The recipe or the mixture that the data are or name, with the target of the settings; other data as they are."""
+    from formulavision.data.mixtures import Mixture, as_mixture, is_mixture_file, is_store, load_mixture
     from formulavision.recipes.recipe import Recipe, as_recipe
 
-    names_a_store = isinstance(data, str | PathLike) and _is_store(data)
+    if is_mixture_file(data):
+        data = load_mixture(Path(data))
+    if isinstance(data, list | tuple | Mixture) and not _is_list_of_images(data):
+        try:
+            return as_mixture(data, target=settings.target)
+        except ConfigError as error:
+            raise error.under("data") from None
+    names_a_store = isinstance(data, str | PathLike) and is_store(data)
     if names_a_store or not isinstance(data, Recipe | str | PathLike | Mapping):
         return data
     return as_recipe(data, [f"target={settings.target}"] if settings.target is not None else [])
 
 
-def _is_store(path: str | PathLike[str]) -> bool:
-    """Whether a path names a store, not a recipe's file or a generator."""
-    from formulavision.generators.registry import plugins
-    from formulavision.util.shipped import shipped_configs
-
-    if is_url(path):
-        return True
-    recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml")
-    return Path(path).is_dir() or not (recipe or str(path) in plugins().generators or str(path) in shipped_configs())
+def _is_list_of_images(data: Any) -> bool:
+    """Whether a list is a dataset itself: its items are pairs of an image and a label, or mappings of them."""
+    return isinstance(data, list | tuple) and any(
+        isinstance(item, tuple | list) or (isinstance(item, Mapping) and item.keys() & {"image", "img"})
+        for item in data[:1]
+    )
 
 
 def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: bool) -> FormulaDataset:
@@ -471,9 +507,12 @@ def _formula_dataset(recipe: Recipe, settings: TrainSettings, show_progress: boo
 def held_out_images(dataset: Any, settings: TrainSettings, show_progress: bool) -> ImageDataset | None:
     """Instances of the dataset's categories to validate on, where the settings ask for them."""
     from formulavision.data.datasets import FormulaDataset, StoredDataset
+    from formulavision.data.mixtures import MixtureImages
 
     if not settings.held_out:
         return None
+    if isinstance(dataset, MixtureImages):
+        return dataset.held_out(lambda part: held_out_images(part, settings, show_progress))
     if isinstance(dataset, StoredDataset):
         same = settings.model_copy(update={"target": dataset.target})
         return _formula_dataset(dataset.recipe, same, show_progress).held_out(settings.held_out, fresh=False)

@@ -14,11 +14,11 @@ from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
 from formulavision.data.mixtures import Mixture, as_mixture
 from formulavision.recipes.recipe import Recipe, as_recipe
-from formulavision.training.settings import REMOTE
+from formulavision.training.settings import PREPROCESSING, REMOTE, TrainSettings
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
-__all__ = ["REMOTE", "Arm", "Dataset", "Training", "Variant", "expand", "flatten_sweep", "swept_names"]
+__all__ = ["IMAGE_SIZE", "REMOTE", "Arm", "Dataset", "Training", "Variant", "expand", "flatten_sweep", "swept_names"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _RECIPE = re.compile(r"(generator|canvas|scene)\..+|categories(\..+)?|instances|images|target|seed")
@@ -27,6 +27,7 @@ _SWEEPABLE = (
     "or arms.NAME.*"
 )
 _OF_AN_ARM = ("recipe.", "images.", "labels.", "pretrain.")
+IMAGE_SIZE = {"resize", "crop"}
 _SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
 
 
@@ -47,6 +48,21 @@ def _absolute_root(settings: DownstreamSettings) -> DownstreamSettings:
 def _not_set_elsewhere(settings: dict[str, Any]) -> dict[str, Any]:
     for key in _SET_ELSEWHERE.keys() & settings.keys():
         raise ConfigError(f"{key}: is set for the whole comparison, by '{_SET_ELSEWHERE[key]}'")
+    return settings
+
+
+def _of_images(settings: dict[str, Any]) -> dict[str, Any]:
+    for name in settings:
+        if name in IMAGE_SIZE:
+            raise ConfigError(f"{name}: is that of the comparison, the same for all arms: set it under finetune")
+        if name not in PREPROCESSING:
+            known = [each for each in PREPROCESSING if each not in IMAGE_SIZE]
+            raise ConfigError(
+                f"{name}: there is no such setting{did_you_mean(name, known)} (known: {', '.join(known)})"
+            )
+    if ("mean" in settings) != ("std" in settings):
+        raise ConfigError(f"{'std' if 'mean' in settings else 'mean'}: is missing: mean and std belong together")
+    parse(TrainSettings, settings)
     return settings
 
 
@@ -76,6 +92,10 @@ class Arm(Config):
         default=None,
         description="weights that were pre-trained elsewhere: a run's folder, a file, timm:NAME or torchvision:NAME",
     )
+    preprocessing: Annotated[dict[str, Any], AfterValidator(_of_images)] = Field(
+        default_factory=dict,
+        description="mean, std, interpolation and resize_mode of the checkpoint's training, where its file has none",
+    )
     labels: LabelSettings | None = Field(
         default=None,
         description="labels in place of the images' own: {noise: 0.25}, a share is random; or {clusters: 1000}",
@@ -96,6 +116,10 @@ class Arm(Config):
         given = [key for key in ("recipe", "mixture", "images", "checkpoint") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ConfigError(f"{given[1]}: an arm has one source of weights, and this one has a {given[0]} already")
+        if self.preprocessing and self.checkpoint is None:
+            raise ConfigError(
+                "preprocessing: is for an arm with a checkpoint: others have that of pretrain and finetune"
+            )
         for key in ("pretrain", "labels"):
             if getattr(self, key) and not self.pretrained_here:
                 raise ConfigError(f"{key}: an arm without a recipe, a mixture or images is not pre-trained here")

@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from formulavision.comparison.arms import REMOTE, Arm, Dataset, Training, Variant, expand, flatten_sweep, swept_names
+from formulavision.comparison.arms import (
+    IMAGE_SIZE,
+    REMOTE,
+    Arm,
+    Dataset,
+    Training,
+    Variant,
+    expand,
+    flatten_sweep,
+    swept_names,
+)
 from formulavision.data.downstream.settings import KINDS
 from formulavision.data.mixtures import mixture_beside
 from formulavision.generators.registry import plugins
@@ -32,7 +42,6 @@ FULL = "full"
 """Name of the file without a size."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-_IMAGE_SIZE = {"resize", "crop"}
 
 
 def _name(value: str) -> str:
@@ -226,7 +235,8 @@ class ComparisonSettings(Config):
         return self._train_settings(given, seed, decodes=arm.target == "semantic")
 
     def finetune_settings(self, name: str, seed: int, *, target: str = "class") -> TrainSettings:
-        """Fine-tuning settings of an arm as it runs: the same for all arms, except for swept settings.
+        """Fine-tuning settings of an arm as it runs: the same for all arms, except for swept settings and the
+        preprocessing of a checkpoint.
 
         If the size of images is not set, it is that of pre-training. It is always set in the result, so that it is not
         taken from a checkpoint.
@@ -234,12 +244,13 @@ class ComparisonSettings(Config):
         Args:
             target: of the downstream; a decoder is for masks.
         """
-        given = {**self.finetune, **self.variants[name].finetune}
-        if not given.keys() & _IMAGE_SIZE:
-            given |= {key: value for key, value in self.pretrain.items() if key in _IMAGE_SIZE}
+        variant = self.variants[name]
+        given = {**self.finetune, **variant.arm.preprocessing, **variant.finetune}
+        if not given.keys() & IMAGE_SIZE:
+            given |= {key: value for key, value in self.pretrain.items() if key in IMAGE_SIZE}
         decodes = target == "semantic"
         settings = self._train_settings(given, seed, decodes=decodes)
-        return self._train_settings({**given, **settings.model_dump(include=_IMAGE_SIZE)}, seed, decodes=decodes)
+        return self._train_settings({**given, **settings.model_dump(include=IMAGE_SIZE)}, seed, decodes=decodes)
 
     def _train_settings(self, settings: Mapping[str, Any], seed: int, *, decodes: bool) -> TrainSettings:
         given = {name: value for name, value in settings.items() if decodes or name != "decoder"}

@@ -144,7 +144,11 @@ class Checkpoint:
         return parse(TrainSettings, {**own, **given})
 
     def describe_preprocessing(self, settings: TrainSettings) -> str:
-        """The preprocessing settings that were taken from the checkpoint, in words; empty if there are none."""
+        """The preprocessing settings that were taken from the checkpoint, in words; or that it has none, and that
+        mean and deviation are the defaults. Empty where they are set explicitly."""
+        if not self.preprocessing and not {"mean", "std"} & settings.model_fields_set:
+            defaults = f"mean {_plain(settings.mean)}, std {_plain(settings.std)}"
+            return f"{self.name} does not say how its images were normalised: {defaults}, unless mean and std are set"
         own = [
             f"{name} {_plain(getattr(settings, name))}"
             for name in PREPROCESSING
@@ -185,7 +189,13 @@ class Checkpoint:
             more = f" ({len(bad) - 1} other tensors do, too)" if len(bad) > 1 else ""
             raise CheckpointError(f"{self.name}: {bad[0]} holds NaN or infinite numbers{more}: give other weights")
         model.load_state_dict({**own, **taken})
-        reshaped = [name for name in taken if name in match.raw and match.raw[name].shape != taken[name].shape]
+        # A tensor of the file itself is under another name than there, where a tensor of this name has another shape.
+        raw, own_to_file = match.raw, {id(tensor) for tensor in match.raw.values()}
+        reshaped = [
+            name
+            for name, tensor in taken.items()
+            if name in raw and raw[name].shape != tensor.shape and id(tensor) not in own_to_file
+        ]
         places = (match.place, *equal)
         return Loaded(
             [name for name in taken if name not in reshaped],

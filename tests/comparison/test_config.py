@@ -198,8 +198,10 @@ def test_the_example_in_the_documentation_is_a_comparison_at_both_its_sizes(tmp_
         "fractaldb-fill_rate-0.1",
         "fractaldb-fill_rate-0.2",
         "noisy",
+        "mixed",
         "real",
         "imagenet",
+        "published",
     ]
     assert list(smoke.arms) == ["scratch", "fractaldb", "noisy"]
 

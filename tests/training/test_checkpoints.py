@@ -17,7 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from formulavision.training import Checkpoint, Run, finetune, load_checkpoint
+from formulavision.training import Checkpoint, Run, TrainSettings, finetune, load_checkpoint
 from formulavision.util.errors import CheckpointError
 
 
@@ -140,6 +140,93 @@ def test_a_swin_transformers_tables_are_resampled_by_timms_own_rule(tmp_path: Pa
     loaded = load_checkpoint(tmp_path / "swin.safetensors").load_into(model)
     assert len(loaded.reshaped) == 12 and all(n.endswith("relative_position_bias_table") for n in loaded.reshaped)
     assert loaded.missing == []
+
+
+# Files of the field's programs --------------------------------------------------------------------------------------
+
+
+def saved_by_timm_0_4(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The layout of CheckpointSaver of timm 0.4.12, of RCDB, ExFractalDB and Visual Atoms."""
+    return {
+        "epoch": 89, "arch": "deit_tiny_patch16_224", "state_dict": state, "version": 2, "metric": 2.3,
+        "optimizer": {"state": {0: {"step": 9, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3}]},
+        "args": argparse.Namespace(model="deit_tiny_patch16_224", scale=[0.08, 1.0], log_wandb=True),
+        "amp_scaler": {"scale": 65536.0, "growth_factor": 2.0, "growth_interval": 2000},
+    }  # fmt: skip
+
+
+def saved_by_hydra(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The layout of the programs of Nakashima et al., OFDB and 1p-frac."""
+    return {
+        "model": state, "epoch": 300, "scaler": {"scale": 65536.0},
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3}]},
+        "lr_scheduler": {"param_group_field": "lr", "base_values": [1e-3], "metric": None, "t_in_epochs": True},
+    }  # fmt: skip
+
+
+def test_a_segmentation_model_of_mmsegmentation_is_refused(tmp_path: Path) -> None:
+    layer = {"attn.w_msa.qkv.weight": torch.ones(288, 96), "ffn.layers.1.bias": torch.ones(96)}
+    state = {f"backbone.stages.{i}.blocks.{j}.{n}": t for i in range(4) for j in range(2) for n, t in layer.items()}
+    state |= {
+        "backbone.patch_embed.projection.weight": torch.ones(96, 3, 4, 4),
+        "decode_head.conv_seg.bias": torch.ones(3),
+    }
+    torch.save({"meta": {"epoch": 3}, "state_dict": state, "optimizer": {}}, tmp_path / "upernet.pth")
+    with pytest.raises(CheckpointError, match=r"does not fit the model, a SwinTransformer: has 0 of its \d+ tensors"):
+        load_checkpoint(tmp_path / "upernet.pth").load_into(model_of("swin_tiny_patch4_window7_224"))
+
+
+@pytest.mark.parametrize("save", [saved_by_timm_0_4, saved_by_hydra])
+@pytest.mark.parametrize("classes", [1000, 21_000])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_the_fields_transformers_load_at_another_image_size(
+    tmp_path: Path, save: Any, classes: int, zipped: bool
+) -> None:
+    source = timm.create_model("test_vit", num_classes=classes, img_size=64)
+    torch.save(save(source.state_dict()), tmp_path / "last.pth.tar", _use_new_zipfile_serialization=zipped)
+    model = model_of("test_vit", img_size=96)
+    head = model.head.weight.clone()
+    loaded = load_checkpoint(tmp_path / "last.pth.tar").load_into(model)
+    assert sorted(loaded.skipped) == ["head.bias", "head.weight"] and loaded.missing == []
+    assert loaded.reshaped == ["pos_embed"] and torch.equal(model.head.weight, head)
+    assert torch.equal(model.cls_token, source.state_dict()["cls_token"])
+
+
+def as_swin_of_timm_0_4(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names of timm 0.4.12: a stage ends with its merging of patches, where today the next one begins with it."""
+    old = {}
+    for name, tensor in state.items():
+        stage = re.match(r"layers\.(\d)\.downsample\.", name)
+        moved = name if stage is None else f"layers.{int(stage[1]) - 1}{name[stage.end() - len('.downsample.') :]}"
+        old[moved.replace("head.fc.", "head.")] = tensor
+    for name in [name for name in old if name.endswith("relative_position_bias_table")]:
+        old[name.replace("bias_table", "index")] = torch.zeros(49, 49, dtype=torch.int64)
+        if ".blocks.1." in name:
+            old[name.replace("attn.relative_position_bias_table", "attn_mask")] = torch.zeros(64, 49, 49)
+    return old
+
+
+@pytest.mark.parametrize("prefix", ["module.", pytest.param("", marks=pytest.mark.slow)])
+def test_a_swin_transformer_of_timm_0_4_loads(tmp_path: Path, prefix: str) -> None:
+    name = "swin_tiny_patch4_window7_224"
+    source = timm.create_model(name, num_classes=50)
+    state = as_swin_of_timm_0_4(source.state_dict())
+    assert "layers.0.downsample.norm.weight" in state and "layers.3.downsample.norm.weight" not in state
+    torch.save(saved_by_timm_0_4(under(prefix, state)), tmp_path / "swin.pth.tar")
+    model = model_of(name)
+    loaded = load_checkpoint(tmp_path / "swin.pth.tar").load_into(model)
+    assert loaded.missing == [] and loaded.reshaped == []
+    own = source.state_dict()
+    assert all(torch.equal(tensor, own[n]) for n, tensor in model.state_dict().items() if not n.startswith("head."))
+
+
+def test_a_file_that_says_nothing_of_its_images_is_told_to_be_normalised_by_the_defaults(tmp_path: Path) -> None:
+    torch.save(model_of().state_dict(), tmp_path / "a.pth")
+    weights = load_checkpoint(tmp_path / "a.pth")
+    told = weights.describe_preprocessing(TrainSettings(crop=32))
+    assert told.endswith(": mean 0.2 0.2 0.2, std 0.5 0.5 0.5, unless mean and std are set")
+    assert "a.pth does not say how its images were normalised" in told
+    assert weights.describe_preprocessing(TrainSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))) == ""
 
 
 # Where in a file the weights lie -------------------------------------------------------------------------------------

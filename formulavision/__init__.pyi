@@ -21,6 +21,8 @@ from .data.downstream import open_downstream as open_downstream
 from .data.labels import LabelSettings as LabelSettings
 from .data.labels import label_noise as label_noise
 from .data.loading import ImageDataset as ImageDataset
+from .data.mixtures import Mixture as Mixture
+from .data.mixtures import MixturePart as MixturePart
 from .evaluation import ClassDifference as ClassDifference
 from .evaluation import CorruptionEvaluation as CorruptionEvaluation
 from .evaluation import Evaluation as Evaluation

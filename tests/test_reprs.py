@@ -11,6 +11,7 @@ import torch
 
 import formulavision as fv
 from formulavision.comparison import ComparisonSettings
+from formulavision.data.mixtures import as_mixture
 
 RECIPE = {"generator": {"name": "perlin", "grid": 2}, "categories": 2, "instances": 2,
           "canvas": {"size": 16, "padding": 0}}  # fmt: skip
@@ -49,7 +50,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made: list[Any] = [
         drawer, store, run, checkpoint, settings, computed, result, facts, findings, opened, opened.train,
         fv.DeviceDrawer(drawer, torch.device("cpu")), fv.FormulaDataset(RECIPE), fv.StoredDataset(store),
-        fv.FormulaDataModule(RECIPE, training),
+        fv.FormulaDataModule(RECIPE, training), fv.MixturePart(store=store.path), as_mixture([RECIPE, store]),
         fv.Comparison(settings, root, findings), settings.arms["perlin"], drawer.recipe, drawer.recipe.canvas,
         drawer.recipe.generator, drawer.recipe.categories, drawer.categories[1], fv.plugins(), fv.plugins()["perlin"],
         fv.Metrics(**metrics), fv.Evaluation(**tested), fv.LabelSettings(noise=0.25), fv.DownstreamSettings(**digits),

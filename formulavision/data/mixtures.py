@@ -134,7 +134,7 @@ class MixturePart(Config):
         return {"target": own, "size": store.layout.size, "channels": store.layout.channels}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mixture:
     """Several recipes and stores as one dataset: :func:`as_mixture` reads it.
 
@@ -145,6 +145,10 @@ class Mixture:
 
     parts: tuple[MixturePart, ...]
     target: Target
+
+    def __repr__(self) -> str:
+        parts = [part.recipe.facts() if part.recipe is not None else f"store {part.store}" for part in self.parts]
+        return f"Mixture({len(parts)} parts, target {self.target}: {'; '.join(parts)})"
 
     @property
     def shares(self) -> list[float | None]:

@@ -389,7 +389,7 @@ def recipe_id(recipe: Mapping[str, Any]) -> str | None:
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in settings.items():
-        if key == "mixture":
+        if f"{prefix}{key}" == "data.mixture":
             value = {str(number): part for number, part in enumerate(value)}
         if isinstance(value, Mapping):
             result.update(_flat(value, f"{prefix}{key}."))

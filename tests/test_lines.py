@@ -24,7 +24,7 @@ AT_MOST = {
     "generators": 750,
     "plugins": 6_550,
     "recipes": 1_700,
-    "rendering": 2_000,
+    "rendering": 2_050,
     "storage": 2_800,
     "testing": 1_000,
     "training": 3_950,

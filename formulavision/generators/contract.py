@@ -332,7 +332,8 @@ class Generator:
         """
         from formulavision.rendering.random import uniform_streams
 
-        counters = np.stack([categories, instances, np.full_like(instances, last)], axis=1)
+        counters = np.empty((len(instances), 3), np.int64)
+        counters[:, 0], counters[:, 1], counters[:, 2] = categories, instances, last
         return uniform_streams((self.seed, generator_key(self.name)), counters, counts)
 
     def render(self, category: Category, instance: int) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[Any]]:

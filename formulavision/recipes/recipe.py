@@ -133,7 +133,8 @@ class Recipe(Config):
 
     def _only_part(self) -> Part:
         assert self.generator is not None
-        return Part(generator=self.generator, categories=self.categories, instances=self.instances)
+        # Its values are validated already, and drawing asks for the part of every image.
+        return Part.model_construct(generator=self.generator, categories=self.categories, instances=self.instances)
 
     def _resolve_canvas(self) -> None:
         """Channels that were not given: the generators' default, or 3 where a scene colours its objects."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8, UInt16, UInt32
 from numba import int32, uint8, uint16, uint32, uint64
 
 from formulavision.rendering.kernels import kernel
-from formulavision.rendering.random import philox_blocks
+from formulavision.rendering.random import philox_halves
 
 __all__ = [
     "bounding_box",
@@ -27,9 +27,11 @@ __all__ = [
     "shade_in_colors",
     "to_pixels",
     "valid_length",
+    "widen",
 ]
 
 _BLOCK = 1024
+_LANES = 128
 
 
 @kernel
@@ -45,23 +47,29 @@ def valid_length(values: Float[np.ndarray, " points"], length: int) -> int:
 
 
 @kernel
-def _bounds(values: Float[np.ndarray, " points"], length: int) -> tuple[float, float]:
-    """Smallest and largest of the values and 0; 32 running pairs let the compiler use vector instructions."""
-    low = np.zeros(32, values.dtype)
-    high = np.zeros(32, values.dtype)
-    whole = length // 32 * 32
-    for i in range(0, whole, 32):
-        for k in range(32):
-            value = values[i + k]
-            low[k] = value if value < low[k] else low[k]
-            high[k] = value if value > high[k] else high[k]
-    for i in range(whole, length):
-        low[0] = min(low[0], values[i])
-        high[0] = max(high[0], values[i])
-    for k in range(1, 32):
-        low[0] = min(low[0], low[k])
-        high[0] = max(high[0], high[k])
-    return low[0], high[0]
+def widen(
+    values: Float[np.ndarray, " values"], lows: Float[np.ndarray, " lanes"], highs: Float[np.ndarray, " lanes"]
+) -> None:
+    """Running bounds of values in 128 lanes, which the compiler turns into vector instructions; NaN is in no bounds.
+
+    Args:
+        values: value i belongs to lane i mod 128.
+        lows, highs: bounds of each lane, are widened.
+    """
+    whole = len(values) // _BLOCK * _BLOCK
+    for start in range(0, whole, _BLOCK):
+        block = values[start : start + _BLOCK]
+        for lane in range(_LANES):
+            low, high = lows[lane], highs[lane]
+            for k in range(_BLOCK // _LANES):
+                value = block[k * _LANES + lane]
+                low = value if value < low else low
+                high = value if value > high else high
+            lows[lane], highs[lane] = low, high
+    for i in range(whole, len(values)):
+        lane, value = i % _LANES, values[i]
+        lows[lane] = value if value < lows[lane] else lows[lane]
+        highs[lane] = value if value > highs[lane] else highs[lane]
 
 
 @kernel
@@ -73,9 +81,10 @@ def bounding_box(
     Returns:
         low x, high x, low y, high y.
     """
-    low_x, high_x = _bounds(x, length)
-    low_y, high_y = _bounds(y, length)
-    return low_x, high_x, low_y, high_y
+    lows, highs = np.zeros((2, _LANES), x.dtype), np.zeros((2, _LANES), x.dtype)
+    widen(x[:length], lows[0], highs[0])
+    widen(y[:length], lows[1], highs[1])
+    return lows[0].min(), highs[0].max(), lows[1].min(), highs[1].max()
 
 
 @kernel(error_model="numpy")
@@ -162,16 +171,25 @@ def mark(
         latest: is filled with 16 times the point's number, counted from 1, or with 0.
     """
     latest[:] = 0
+    if length == 0:
+        return
     pixels = latest.reshape(-1)
     width = uint32(latest.shape[1])
+    last = uint64(rows[length - 1]) * width + uint64(columns[length - 1])
     block = np.empty(_BLOCK, np.uint32)
-    for start in range(0, length, _BLOCK):
+    # From the last point on, so that a pixel is written once: other writes go to the last point's pixel, which is in
+    # the processor's nearest cache.
+    for start in range((length - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
         size = min(_BLOCK, length - start)
         block_rows, block_columns = rows[start : start + size], columns[start : start + size]
         for i in range(size):
             block[i] = uint32(block_rows[i]) * width + uint32(block_columns[i])
-        for i in range(size):
-            pixels[uint64(block[i])] = uint32((start + i + 1) << 4)
+        for k in range(size):
+            point = start + size - k
+            pixel = uint64(block[uint64(size - 1 - k)])
+            target = pixel if pixels[pixel] == 0 else last
+            pixels[target] = uint32(point << 4)
+    pixels[last] = uint32(length << 4)
 
 
 @kernel
@@ -268,15 +286,13 @@ def patch_masks(masks: UInt16[np.ndarray, " masks"], counter2: int, counter3: in
         masks: is filled.
         counter2, counter3, key0, key1: counter and key of the random numbers, taken modulo 2^32.
     """
-    words = np.empty((4, 128), np.uint32)
+    halves = np.empty((8, 128), np.uint16)
+    draws = halves.reshape(-1)
     for start in range(0, len(masks), 1024):
-        philox_blocks(start // 8, uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1), words)
-        for half in range(8):
-            word = words[half >> 1]
-            shift = uint32(16) * uint32(half & 1)
-            target = masks[start + 128 * half : start + 128 * half + 128]
-            for b in range(len(target)):
-                target[b] = 1 + ((int32((word[b] >> shift) & uint32(0xFFFF)) * int32(511)) >> int32(16))
+        philox_halves(start // 8, uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1), halves)
+        target = masks[start : start + 1024]
+        for i in range(len(target)):
+            target[i] = uint32(1) + ((uint32(draws[i]) * uint32(511)) >> uint32(16))
 
 
 @kernel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt32, UInt64
+from jaxtyping import Float64, Int64, UInt16, UInt32, UInt64
 from llvmlite import ir
 from numba import uint32, uint64
 from numba.extending import intrinsic
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["kernel_key", "philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
+__all__ = ["kernel_key", "philox4x32", "philox4x64", "philox_blocks", "philox_halves", "uniform_streams"]
 
 Word = int | np.uint32
 Word64 = int | np.uint64
@@ -86,6 +86,26 @@ def philox_blocks(
             k0 = (k0 + _W0) & _LOW
             k1 = (k1 + _W1) & _LOW
         words0[n], words1[n], words2[n], words3[n] = c0, c1, c2, c3
+
+
+@kernel
+def philox_halves(
+    first: Word,
+    counter1: Word,
+    counter2: Word,
+    counter3: Word,
+    key0: Word,
+    key1: Word,
+    halves: UInt16[np.ndarray, "8 blocks"],
+) -> None:
+    """As ``philox_blocks``, in halves of 16 bits: row 2 w gets the lower halves of word w, row 2 w + 1 the upper."""
+    words = np.empty((4, halves.shape[1]), np.uint32)
+    philox_blocks(first, counter1, counter2, counter3, key0, key1, words)
+    for w in range(4):
+        word, lower, upper = words[w], halves[2 * w], halves[2 * w + 1]
+        for n in range(len(word)):
+            lower[n] = word[n] & uint32(0xFFFF)
+            upper[n] = word[n] >> uint32(16)
 
 
 # numpy's streams -----------------------------------------------------------------------------------------------------
@@ -161,7 +181,8 @@ def uniform_streams(
         The numbers of all streams, one stream after the other.
     """
     starts = np.zeros(len(counters) + 1, np.int64)
-    np.cumsum(np.broadcast_to(np.asarray(counts, np.int64), len(counters)), out=starts[1:])
+    starts[1:] = counts
+    starts.cumsum(out=starts)
     out = np.empty(starts[-1], np.float64)
     key0, key1 = (np.uint64(k & 0xFFFF_FFFF_FFFF_FFFF) for k in key)
     _uniform_streams(key0, key1, np.ascontiguousarray(counters, np.int64).view(np.uint64), starts, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from formulavision_plugins.ifs.orbits import in_fours
+from formulavision_plugins.ifs.orbits import lookup_tables
 from formulavision_plugins.ifs.systems import thresholds
 from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt16
 
@@ -59,8 +59,8 @@ def independent_counts(
 ) -> Int32[np.ndarray, "bordered bordered"]:
     """Numbers of points of the independent orbit."""
     counts = _no_counts(size)
-    fours = in_fours(system[:, :6], thresholds(system))
-    count_independent(*fours, counter, kernel_key(seed, b"hues"), points, window, counts)
+    tables = lookup_tables(system[:, :6], thresholds(system))
+    count_independent(*tables, counter, kernel_key(seed, b"hues"), points, window, counts)
     return counts
 
 

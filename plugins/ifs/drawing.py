@@ -14,7 +14,7 @@ from formulavision import Canvas, Category
 from formulavision.rendering import color, mersenne, points
 from formulavision.rendering.random import kernel_key
 
-from .orbits import in_fours, independent_orbit, published_orbit, select
+from .orbits import independent_orbit, lookup_tables, published_orbit, select
 from .parameters import IfsParams
 from .patches_published import published_masks
 from .systems import add_identity, cumulative_probabilities, thresholds
@@ -90,8 +90,8 @@ class FractalDrawing:
             length = points.to_pixels(*self._published_points(category, weights), size, padding, columns, rows)
         else:
             counter = (orbit, category.index, *kernel_key(self.seed, b"walk"))
-            fours = in_fours(category.parameters[:, :6] * weights, thresholds(category.parameters))
-            independent_orbit(*fours, *counter, size, padding, columns, rows)
+            tables = lookup_tables(category.parameters[:, :6] * weights, thresholds(category.parameters))
+            independent_orbit(*tables, *counter, size, padding, columns, rows)
         return columns, rows, length
 
     def published_length(self, category: Category, weights: Float64[np.ndarray, "rows 6"]) -> int:

@@ -5,20 +5,32 @@ A transformation is a row a to f: x' = a x + b y + e, y' = c x + d y + f (paper,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8, UInt16, UInt32
-from numba import uint32, uint64
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import types, uint32, uint64
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from formulavision.rendering import kernel
-from formulavision.rendering.points import bounding_box, scale_to_canvas
-from formulavision.rendering.random import philox_blocks
+from formulavision.rendering.points import scale_to_canvas, widen
+from formulavision.rendering.random import philox_halves
 
 CHAINS = 128
 """Number of chains of an independent orbit. Point i is step i div CHAINS of chain i mod CHAINS."""
 BURN_IN = 64
 """Number of steps of each chain of an independent orbit before its points count."""
-_BLOCK = 8 * CHAINS
-_BURN_IN_BLOCKS = BURN_IN // 8
+BLOCK = 8 * CHAINS
+BURN_IN_BLOCKS = BURN_IN // 8
+_FEATURES = get_host_cpu_features()
+_PERMUTES = _FEATURES.get("avx2", False)
+"""Whether the processor looks up numbers of a table in one register by one permutation; others compare all rows."""
+_LANES = 16 if _FEATURES.get("avx512f") else 8 if _PERMUTES else 4
+"""Number of chains in a vector register, and of rows in a lookup table."""
 
 
 # The published orbit -------------------------------------------------------------------------------------------------
@@ -102,120 +114,144 @@ def _moved(system: Float64[np.ndarray, "rows 6"], row: np.uint8, x: float, y: fl
 # The independent orbit -----------------------------------------------------------------------------------------------
 
 
-def in_fours(
+def lookup_tables(
     transformations: Float64[np.ndarray, "n 6"], thresholds: UInt32[np.ndarray, " n-1"]
-) -> tuple[Float32[np.ndarray, "fours 4 6"], UInt32[np.ndarray, "fours 4"]]:
-    """A system as the independent orbit takes it: rows in groups of four, filled up with rows that are never selected.
+) -> tuple[Float32[np.ndarray, "tables 6 rows"], UInt16[np.ndarray, " least"]]:
+    """A system as the independent orbit takes it.
 
     Args:
         transformations: a to f.
         thresholds: from ``systems.thresholds``.
 
     Returns:
-        The rows, and the least draw that selects a row or one behind it.
+        Tables of as many rows as a vector register has numbers, the last one filled up with zeros; and the least draw
+        that selects a row or one behind it, for each row but the first, without those that no draw selects.
     """
-    fours = -(-len(transformations) // 4)
-    rows = np.zeros((4 * fours, 6), np.float32)
-    rows[: len(transformations)] = transformations
-    least = np.full(4 * fours, 65536, np.uint32)
-    least[0] = 0
-    least[1 : len(transformations)] = thresholds
-    return rows.reshape(fours, 4, 6), least.reshape(fours, 4)
-
-
-@kernel(inline="always")
-def _row(
-    system: Float32[np.ndarray, "fours 4 6"], four: int, row: int
-) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]:
-    """a to f."""
-    return (
-        system[four, row, 0],
-        system[four, row, 1],
-        system[four, row, 2],
-        system[four, row, 3],
-        system[four, row, 4],
-        system[four, row, 5],
-    )
+    rows = np.zeros((-(-len(transformations) // _LANES), _LANES, 6), np.float32)
+    rows.reshape(-1, 6)[: len(transformations)] = transformations
+    return np.ascontiguousarray(rows.transpose(0, 2, 1)), thresholds[thresholds < 65536].astype(np.uint16)
 
 
 @kernel
-def _step(
-    system: Float32[np.ndarray, "fours 4 6"],
-    least: UInt32[np.ndarray, "fours 4"],
-    four: int,
-    draws: UInt32[np.ndarray, " chains"],
-    x: Float32[np.ndarray, " chains"],
-    y: Float32[np.ndarray, " chains"],
-    new_x: Float32[np.ndarray, " chains"],
-    new_y: Float32[np.ndarray, " chains"],
+def select_rows(
+    least: UInt16[np.ndarray, " least"],
+    counter: tuple[int, int, int],
+    key: tuple[int, int],
+    rows: UInt8[np.ndarray, "blocks 8 chains"],
 ) -> None:
-    """Equation 2 for the chains whose draw selects one of four rows.
+    """Select the rows of blocks of eight steps.
 
-    Comparing and blending four rows in registers is several times as fast as looking up each chain's row. Whole
-    arrays are passed, since taking a part of one costs as much as the step.
+    Eight steps of a chain take the 16-bit halves of a block of Philox4x32-10, the lower half of word 0 first, for the
+    counter (CHAINS (step div 8) + chain, *counter), and compare them with the cumulative probabilities in
+    units of 2^-16.
+
+    Args:
+        least: from ``lookup_tables``.
+        counter, key: of the random numbers, taken modulo 2^32.
+        rows: is filled.
     """
-    a0, b0, c0, d0, e0, f0 = _row(system, four, 0)
-    a1, b1, c1, d1, e1, f1 = _row(system, four, 1)
-    a2, b2, c2, d2, e2, f2 = _row(system, four, 2)
-    a3, b3, c3, d3, e3, f3 = _row(system, four, 3)
-    least0, least1, least2, least3 = least[four, 0], least[four, 1], least[four, 2], least[four, 3]
-    for i in range(CHAINS):
-        draw = draws[i]
-        in1, in2, in3 = draw >= least1, draw >= least2, draw >= least3
-        a = a1 if in1 else a0
-        a = a2 if in2 else a
-        a = a3 if in3 else a
-        b = b1 if in1 else b0
-        b = b2 if in2 else b
-        b = b3 if in3 else b
-        c = c1 if in1 else c0
-        c = c2 if in2 else c
-        c = c3 if in3 else c
-        d = d1 if in1 else d0
-        d = d2 if in2 else d
-        d = d3 if in3 else d
-        e = e1 if in1 else e0
-        e = e2 if in2 else e
-        e = e3 if in3 else e
-        f = f1 if in1 else f0
-        f = f2 if in2 else f
-        f = f3 if in3 else f
-        moved_x = x[i] * a + y[i] * b + e
-        moved_y = x[i] * c + y[i] * d + f
-        old_x, old_y = new_x[i], new_y[i]
-        new_x[i] = moved_x if draw >= least0 else old_x
-        new_y[i] = moved_y if draw >= least0 else old_y
+    halves = np.empty((8, CHAINS), np.uint16)
+    draws = halves.reshape(-1)
+    for n in range(len(rows)):
+        philox_halves(
+            CHAINS * n,
+            uint32(counter[0]),
+            uint32(counter[1]),
+            uint32(counter[2]),
+            uint32(key[0]),
+            uint32(key[1]),
+            halves,
+        )
+        block = rows[n].reshape(-1)
+        block[:] = 0
+        for draw in least:
+            for i in range(len(block)):
+                block[i] += np.uint8(draws[i] >= draw)
+
+
+def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: Any, start: Any) -> Any:
+    """``_step(table, first, rows, x, y, start)``: equation 2 for the chains whose row is ``first`` or behind it.
+
+    Positions ``start`` to ``start + CHAINS`` of x and y are filled from the CHAINS positions before. Written in LLVM's
+    instructions, since the compiler makes no permutations from loops in Python.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table, rows, x, y = (
+            context.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 2, 3, 4)
+        )
+        first, start, index, byte = arguments[1], arguments[5], arguments[5].type, ir.IntType(8)
+        lanes = [ir.IntType(32)(lane) for lane in range(_LANES)]
+
+        def vector(pointer: Any, place: Any) -> Any:
+            kind = ir.VectorType(pointer.type.pointee, _LANES)
+            return builder.bitcast(builder.gep(pointer, [place]), kind.as_pointer())
+
+        def build(kind: ir.Type, value: Callable[[Any], Any]) -> Any:
+            built = ir.Constant(ir.VectorType(kind, _LANES), ir.Undefined)
+            for lane in lanes:
+                built = builder.insert_element(built, value(lane), lane)
+            return built
+
+        def looked_up(column: Any, selected: Any) -> Any:
+            if _PERMUTES:
+                row = lambda lane: builder.extract_element(selected, lane)  # noqa: E731
+                return build(column.type.element, lambda lane: builder.extract_element(column, row(lane)))
+            found = column
+            for lane in lanes:
+                value = builder.extract_element(column, lane)
+                here = builder.icmp_unsigned("==", selected, ir.Constant(selected.type, [lane.constant] * _LANES))
+                found = builder.select(here, build(column.type.element, lambda _, value=value: value), found)
+            return found
+
+        columns = [builder.load(vector(table, index(_LANES * k)), align=4) for k in range(6)]
+        least = build(byte, lambda _: builder.trunc(first, byte))
+        with cgutils.for_range_slice(builder, index(0), index(CHAINS), index(_LANES), index) as (chain, _):
+            after = builder.add(start, chain)
+            before = builder.sub(after, index(CHAINS))
+            row = builder.load(vector(rows, chain), align=1)
+            selected = builder.sub(row, least)
+            a, b, c, d, e, f = (looked_up(column, selected) for column in columns)
+            old_x, old_y = (builder.load(vector(values, before), align=4) for values in (x, y))
+            for values, u, v, w in ((x, a, b, e), (y, c, d, f)):
+                moved = builder.fadd(builder.fadd(builder.fmul(old_x, u), builder.fmul(old_y, v)), w)
+                target = vector(values, after)
+                kept = builder.load(target, align=4)
+                builder.store(builder.select(builder.icmp_unsigned(">=", row, least), moved, kept), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(table, first, rows, x, y, start), generate
+
+
+_step: Any = intrinsic(_step_of_chains)
 
 
 @kernel
 def eight_steps(
-    system: Float32[np.ndarray, "fours 4 6"],
-    least: UInt32[np.ndarray, "fours 4"],
-    words: UInt32[np.ndarray, "4 chains"],
-    draws: UInt32[np.ndarray, " chains"],
-    x: Float32[np.ndarray, " chains"],
-    y: Float32[np.ndarray, " chains"],
-    new_x: Float32[np.ndarray, " chains"],
-    new_y: Float32[np.ndarray, " chains"],
-    block_x: Float32[np.ndarray, " block"],
-    block_y: Float32[np.ndarray, " block"],
+    tables: Float32[np.ndarray, "tables 6 rows"],
+    rows: UInt8[np.ndarray, "8 chains"],
+    x: Float32[np.ndarray, " nine_rounds"],
+    y: Float32[np.ndarray, " nine_rounds"],
 ) -> None:
-    """Move ``x`` and ``y`` by eight steps, which the halves of ``words`` select; the block gets all positions."""
-    for turn in range(8):
-        shift = uint32(16) * uint32(turn & 1)
-        for i in range(CHAINS):
-            draws[i] = (words[turn >> 1, i] >> shift) & uint32(0xFFFF)
-        for four in range(len(system)):
-            _step(system, least, four, draws, x, y, new_x, new_y)
-        for i in range(CHAINS):
-            x[i] = block_x[turn * CHAINS + i] = new_x[i]
-            y[i] = block_y[turn * CHAINS + i] = new_y[i]
+    """Equation 2 for eight steps of all chains.
+
+    Args:
+        tables: from ``lookup_tables``.
+        rows: from ``select_rows``.
+        x, y: the last CHAINS positions are those before the steps, and become the first ones; those after the steps
+            follow.
+    """
+    for i in range(CHAINS):
+        x[i], y[i] = x[BLOCK + i], y[BLOCK + i]
+    for step in range(8):
+        for table in range(len(tables)):
+            _step(tables[table], table * _LANES, rows[step], x, y, (step + 1) * CHAINS)
 
 
 @kernel
 def independent_orbit(
-    system: Float32[np.ndarray, "fours 4 6"],
-    least: UInt32[np.ndarray, "fours 4"],
+    tables: Float32[np.ndarray, "tables 6 rows"],
+    least: UInt16[np.ndarray, " least"],
     counter2: int,
     counter3: int,
     key0: int,
@@ -227,13 +263,11 @@ def independent_orbit(
 ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """CHAINS orbits side by side, in float32, each from (0, 0) with BURN_IN steps that do not count, on the canvas.
 
-    Eight steps of a chain take the 16-bit halves of a block of Philox4x32-10, the lower half of word 0 first, for the
-    counter (CHAINS (step div 8) + chain, 0, counter2, counter3), and compare them with the cumulative probabilities in
-    units of 2^-16. The orbit is computed twice, first for its bounding box: that is faster than storing it.
+    The orbit is computed twice, first for its bounding box: that is faster than storing it.
 
     Args:
-        system, least: from ``in_fours``.
-        counter2, counter3, key0, key1: counter and key of the random numbers, taken modulo 2^32.
+        tables, least: from ``lookup_tables``.
+        counter2, counter3, key0, key1: of the random numbers, see ``select_rows``.
         size, padding: of the canvas, in pixels.
         columns, rows: pixels of the points, are filled; row 0 is the lowest y.
 
@@ -241,25 +275,23 @@ def independent_orbit(
         The bounding box of the points and the origin: low x, high x, low y, high y.
     """
     points = len(columns)
-    blocks = (points + _BLOCK - 1) // _BLOCK
-    words = np.empty((4, CHAINS), np.uint32)
-    draws = np.empty(CHAINS, np.uint32)
-    new_x, new_y = np.empty(CHAINS, np.float32), np.empty(CHAINS, np.float32)
-    block_x, block_y = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    box = (np.float32(0), np.float32(0), np.float32(0), np.float32(0))
-    for drawing in (False, True):
-        x, y = np.zeros(CHAINS, np.float32), np.zeros(CHAINS, np.float32)
-        for block in range(-_BURN_IN_BLOCKS, blocks):
-            first = CHAINS * (block + _BURN_IN_BLOCKS)
-            philox_blocks(first, uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1), words)
-            eight_steps(system, least, words, draws, x, y, new_x, new_y, block_x, block_y)
-            if block < 0:
-                continue
-            start = block * _BLOCK
-            count = min(_BLOCK, points - start)
-            if drawing:
-                scale_to_canvas(block_x, block_y, count, box, size, padding, columns[start:], rows[start:])
-            else:
-                low_x, high_x, low_y, high_y = bounding_box(block_x, block_y, count)
-                box = min(box[0], low_x), max(box[1], high_x), min(box[2], low_y), max(box[3], high_y)
+    selected = np.empty((BURN_IN_BLOCKS + (points + BLOCK - 1) // BLOCK, 8, CHAINS), np.uint8)
+    select_rows(least, (0, counter2, counter3), (key0, key1), selected)
+    x, y = np.zeros(CHAINS + BLOCK, np.float32), np.zeros(CHAINS + BLOCK, np.float32)
+    lows, highs = np.zeros((2, CHAINS), np.float32), np.zeros((2, CHAINS), np.float32)
+    for block in range(len(selected)):
+        eight_steps(tables, selected[block], x, y)
+        if block >= BURN_IN_BLOCKS:
+            stop = CHAINS + min(BLOCK, points - (block - BURN_IN_BLOCKS) * BLOCK)
+            widen(x[CHAINS:stop], lows[0], highs[0])
+            widen(y[CHAINS:stop], lows[1], highs[1])
+    box = lows[0].min(), highs[0].max(), lows[1].min(), highs[1].max()
+    x[:] = 0
+    y[:] = 0
+    for block in range(len(selected)):
+        eight_steps(tables, selected[block], x, y)
+        start = (block - BURN_IN_BLOCKS) * BLOCK
+        if start >= 0:
+            count = min(BLOCK, points - start)
+            scale_to_canvas(x[CHAINS:], y[CHAINS:], count, box, size, padding, columns[start:], rows[start:])
     return box

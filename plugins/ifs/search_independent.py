@@ -14,7 +14,7 @@ from jaxtyping import Float64, UInt8, UInt16
 from formulavision import ConfigError, random_stream
 from formulavision.rendering import kernel, points
 
-from .orbits import in_fours, independent_orbit, select
+from .orbits import independent_orbit, lookup_tables, select
 from .search_published import SEARCH_PADDING, SEARCH_POINTS, SEARCH_SIZE, needed_pixels
 from .singular_values import random_transformations
 from .systems import cumulative_probabilities, thresholds, with_probabilities
@@ -77,9 +77,9 @@ def independent_search(
         np.minimum(selection, len(system) - 1, out=selection)
         if not _contracts(system, np.ones((1, 6)), selection):
             continue
-        fours = in_fours(system[:, :6], thresholds(system))
+        tables = lookup_tables(system[:, :6], thresholds(system))
         for count in (_FIRST_LOOK, SEARCH_POINTS):
-            independent_orbit(*fours, *counter_and_key, SEARCH_SIZE, SEARCH_PADDING, columns[:count], rows[:count])
+            independent_orbit(*tables, *counter_and_key, SEARCH_SIZE, SEARCH_PADDING, columns[:count], rows[:count])
             if not _fills(columns[:count], rows[:count], needed * count / SEARCH_POINTS, lit):
                 break
         else:

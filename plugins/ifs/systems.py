@@ -63,8 +63,8 @@ def cumulative_probabilities(system: Float64[np.ndarray, "n 7"]) -> Float64[np.n
 def thresholds(system: Float64[np.ndarray, "n 7"]) -> UInt32[np.ndarray, " n-1"]:
     """Cumulative sums of p without the last, in units of 2^-16, which the independent orbit compares with its draws."""
     # A system from a user's file may have sums outside of 0 to 1.
-    sums = cumulative_probabilities(system)[:-1]
-    return np.clip(np.round(sums * 65536), 0, 65536).astype(np.uint32)
+    sums = np.rint(cumulative_probabilities(system)[:-1] * 65536)
+    return np.minimum(np.maximum(sums, 0), 65536).astype(np.uint32)
 
 
 def add_identity(transformations: Float64[np.ndarray, "n columns"]) -> Float64[np.ndarray, "n+1 6"]:

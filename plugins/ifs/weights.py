@@ -131,11 +131,13 @@ class ContinuousVariation:
     ) -> InstanceDraws:
         counts = 6 * sizes + 1
         numbers = self.uniforms(categories, instances, counts)
-        last = np.cumsum(counts) - 1
+        last = counts.cumsum() - 1
         weights = np.ones((len(sizes), sizes.max(initial=0), 6))
         present = np.arange(weights.shape[1]) < sizes[:, None]
+        of_weights = np.ones(len(numbers), bool)
+        of_weights[last] = False
         perturbation = self.perturbation
-        weights[present] += np.delete(numbers, last).reshape(-1, 6) * (perturbation + perturbation) - perturbation
+        weights[present] += numbers[of_weights].reshape(-1, 6) * (perturbation + perturbation) - perturbation
         # integers(4) takes the two highest of a word's lower 32 bits; a uniform number consists of the word's upper 53.
         flips = ((numbers[last] * 2.0**53).astype(np.int64) >> 19) % FLIPS
         return InstanceDraws(weights, instances, instances, flips if self.flips else np.zeros_like(flips))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -193,20 +195,44 @@ def plain_independent_orbit(system: np.ndarray, points_wanted: int, key: tuple[i
     return orbit[:, BURN_IN:].reshape(2, -1)[:, :points_wanted]
 
 
-@pytest.mark.parametrize("rows", [2, 4, 5, 8, 11])
+@pytest.mark.parametrize("rows", [2, 5, 16, 17, 40])
 def test_the_independent_orbit_is_what_its_definition_says(rows: int) -> None:
-    from formulavision_plugins.ifs.orbits import in_fours, independent_orbit
+    from formulavision_plugins.ifs.orbits import independent_orbit, lookup_tables
     from formulavision_plugins.ifs.systems import thresholds, with_probabilities
 
     system = with_probabilities(np.random.default_rng(rows).uniform(-0.6, 0.6, (rows, 6)))
     columns, lines = np.empty((2, 1500), np.uint16)
-    fours = in_fours(system[:, :6], thresholds(system))
-    box = independent_orbit(*fours, 1, 2, 3, 4, 96, 6, columns, lines)
+    tables = lookup_tables(system[:, :6], thresholds(system))
+    box = independent_orbit(*tables, 1, 2, 3, 4, 96, 6, columns, lines)
     x, y = plain_independent_orbit(system, 1500, (1, 2, 3, 4))
     assert box == (min(x.min(), 0), max(x.max(), 0), min(y.min(), 0), max(y.max(), 0))
     expected = np.empty((2, 1500), np.uint16)
     points.scale_to_canvas(x, y, 1500, box, 96, 6, *expected)
     assert np.array_equal([columns, lines], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lanes", "permutes"), [(16, True), (8, True), (4, False)])
+def test_the_independent_orbit_is_the_same_on_other_processors(lanes: int, permutes: bool) -> None:
+    """With vector registers of other widths, and without permutations."""
+    from formulavision_plugins.ifs import orbits
+    from formulavision_plugins.ifs.systems import thresholds, with_probabilities
+
+    system = with_probabilities(np.random.default_rng(1).uniform(-0.6, 0.6, (7, 6)))
+    columns, lines = np.empty((2, 1500), np.uint16)
+    orbits.independent_orbit(
+        *orbits.lookup_tables(system[:, :6], thresholds(system)), 1, 2, 3, 4, 96, 6, columns, lines
+    )
+    script = f"""
+import numpy as np
+from formulavision_plugins.ifs import orbits
+from formulavision_plugins.ifs.systems import thresholds
+orbits._LANES, orbits._PERMUTES = {lanes}, {permutes}
+system, columns, lines = np.array({system.tolist()}), *np.empty((2, 1500), np.uint16)
+orbits.independent_orbit(*orbits.lookup_tables(system[:, :6], thresholds(system)), 1, 2, 3, 4, 96, 6, columns, lines)
+print(columns.tobytes().hex(), lines.tobytes().hex())"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [columns.tobytes().hex(), lines.tobytes().hex()]
 
 
 def drawn(columns: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -222,7 +248,7 @@ def drawn(columns: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
 def test_the_independent_orbit_makes_statistically_the_published_image() -> None:
     """Over 50 categories, two images of each orbit: as bright in all, and in every block of 8 x 8 pixels an independent
     image differs from a published one no more than that from another published one."""
-    from formulavision_plugins.ifs.orbits import in_fours, independent_orbit, published_orbit, select
+    from formulavision_plugins.ifs.orbits import independent_orbit, lookup_tables, published_orbit, select
     from formulavision_plugins.ifs.systems import add_identity, cumulative_probabilities, thresholds
 
     n = 100_000
@@ -238,8 +264,8 @@ def test_the_independent_orbit_makes_statistically_the_published_image() -> None
             points.to_pixels(x, y, 256, 6, columns, rows)
             images.append(drawn(columns, rows, seed))
         for seed in (3, 4):
-            fours = in_fours(system[:, :6], thresholds(system))
-            independent_orbit(*fours, seed, 0, 0, 0, 256, 6, columns, rows)
+            tables = lookup_tables(system[:, :6], thresholds(system))
+            independent_orbit(*tables, seed, 0, 0, 0, 256, 6, columns, rows)
             images.append(drawn(columns, rows, seed))
         fill.append([image.mean() for image in images])
         blocks = [image.reshape(32, 8, 32, 8).mean(axis=(1, 3)) for image in images]

@@ -116,6 +116,18 @@ def test_a_line_and_a_single_point_have_a_place() -> None:
     assert columns.tolist() == [0] * 5
 
 
+@pytest.mark.parametrize("count", [0, 1, 1023, 1024, 5000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_running_bounds_leave_out_what_is_no_number(count: int, dtype: type[np.floating]) -> None:
+    values = np.random.default_rng(count).normal(size=count).astype(dtype)
+    values[::7] = np.nan
+    lows, highs = np.zeros((2, 128), dtype)
+    points.widen(values, lows, highs)
+    for lane in (0, 5, 127):
+        own = np.append(values[lane::128], 0)
+        assert (lows[lane], highs[lane]) == (np.nanmin(own), np.nanmax(own))
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (5, 363)])
 def test_a_mirror_image(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

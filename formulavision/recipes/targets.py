@@ -52,9 +52,9 @@ class Objects(NamedTuple):
 
 def has_label(scene: Scene, min_visible: int) -> Bool[np.ndarray, " objects"]:
     """Whether each object has a box, mask and label: at least ``min_visible`` pixels of it, and one, are visible."""
-    objects = len(scene.categories)
-    pixels = np.bincount(scene.object_map.ravel(), minlength=objects + 1)[1 : objects + 1]
-    return pixels >= max(1, min_visible)
+    from formulavision.rendering.compositing import visible_pixels  # imports numba
+
+    return visible_pixels(scene.object_map.ravel(), len(scene.categories)) >= max(1, min_visible)
 
 
 def labels_target(scene: Scene, num_categories: int, min_visible: int) -> Int8[np.ndarray, " categories"]:
@@ -79,7 +79,7 @@ def semantic_target(
         raise ConfigError(f"target: semantic is not allowed with more than {MAX_CATEGORIES:,} categories")
     values = np.where(has_label(scene, min_visible), scene.categories + 1, 0)
     table = np.concatenate([[0], values]).astype(np.uint8 if num_categories <= MAX_CATEGORIES_8 else np.uint16)
-    return table[scene.object_map]
+    return table.take(scene.object_map)
 
 
 def objects_target(scene: Scene, min_visible: int) -> Objects:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt16
+from numba import uint64
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["BY_BACKGROUND", "BY_MASK", "WHOLE", "compose", "measure_objects"]
+__all__ = ["BY_BACKGROUND", "BY_MASK", "WHOLE", "compose", "measure_objects", "visible_pixels"]
 
 BY_BACKGROUND, BY_MASK, WHOLE = 0, 1, 2
 """Where an object is in its image: where a channel differs from the background, where a mask is not 0, everywhere."""
@@ -80,6 +81,21 @@ def compose(
                     product = np.uint32(levels[k]) * factor + np.uint32(128)
                     level = np.uint8((product + (product >> np.uint32(8))) >> np.uint32(8))
                     drawn[k] = level if covered[k] else drawn[k]
+
+
+@kernel
+def visible_pixels(object_map: UInt16[np.ndarray, " pixels"], objects: int) -> Int64[np.ndarray, " objects"]:
+    """Number of each object's visible pixels.
+
+    Neighbours are counted in different rows of a table, since a count cannot be read again just after it is written.
+
+    Args:
+        object_map: 0 is background, k where object k is visible; what is above ``objects`` does not count.
+    """
+    counts = np.zeros((4, objects + 2), np.int64)
+    for i in range(len(object_map)):
+        counts[i & 3, min(uint64(object_map[i]), uint64(objects + 1))] += 1
+    return counts.sum(axis=0)[1:-1]
 
 
 @kernel

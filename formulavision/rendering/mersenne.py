@@ -7,12 +7,23 @@ So skipping words costs a fraction of drawing them, and a copy of the 624 words 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt32, UInt64
+from jaxtyping import Float64, UInt32, UInt64
 from numba import uint32, uint64
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["WORDS", "fractions", "legacy_random", "next_words", "randint", "skip", "stream", "tempered", "uniform"]
+__all__ = [
+    "WORDS",
+    "fractions",
+    "legacy_random",
+    "next_words",
+    "randint",
+    "random_sample",
+    "skip",
+    "stream",
+    "tempered",
+    "uniform",
+]
 
 WORDS = 624
 """Number of words of the generator's state."""
@@ -88,6 +99,18 @@ def fractions(words: UInt32[np.ndarray, " 624"], draws: UInt64[np.ndarray, " 312
         high = tempered(words[uint64(2) * i]) >> uint32(5)
         low = tempered(words[uint64(2) * i + uint64(1)]) >> uint32(6)
         draws[i] = (uint64(high) << uint64(26)) | uint64(low)
+
+
+@kernel
+def random_sample(words: UInt32[np.ndarray, " 624"], out: Float64[np.ndarray, " numbers"]) -> None:
+    """Fill ``out`` with the stream's next values of ``random_sample``; the stream is moved on behind them."""
+    draws = np.empty(WORDS // 2, np.uint64)
+    for start in range(0, len(out), len(draws)):
+        some = out[start : start + len(draws)]
+        fractions(words, draws)
+        for i in range(len(some)):
+            some[i] = draws[i] * 2.0**-53
+        skip(words, 2 * len(some))
 
 
 @kernel

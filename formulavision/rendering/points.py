@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8, UInt16, UInt32
 from numba import int32, uint8, uint16, uint32, uint64
 
 from formulavision.rendering.kernels import kernel
-from formulavision.rendering.random import philox_halves
+from formulavision.rendering.random import philox_blocks
 
 __all__ = [
     "bounding_box",
@@ -286,13 +286,15 @@ def patch_masks(masks: UInt16[np.ndarray, " masks"], counter2: int, counter3: in
         masks: is filled.
         counter2, counter3, key0, key1: counter and key of the random numbers, taken modulo 2^32.
     """
-    halves = np.empty((8, 128), np.uint16)
-    draws = halves.reshape(-1)
+    words = np.empty((4, 128), np.uint32)
     for start in range(0, len(masks), 1024):
-        philox_halves(start // 8, uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1), halves)
-        target = masks[start : start + 1024]
-        for i in range(len(target)):
-            target[i] = uint32(1) + ((uint32(draws[i]) * uint32(511)) >> uint32(16))
+        philox_blocks(start // 8, uint32(0), uint32(counter2), uint32(counter3), uint32(key0), uint32(key1), words)
+        for half in range(8):
+            word = words[half >> 1]
+            shift = uint32(16) * uint32(half & 1)
+            target = masks[start + 128 * half : start + 128 * half + 128]
+            for b in range(len(target)):
+                target[b] = 1 + ((int32((word[b] >> shift) & uint32(0xFFFF)) * int32(511)) >> int32(16))
 
 
 @kernel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt16, UInt32, UInt64
+from jaxtyping import Float64, Int64, UInt32, UInt64
 from llvmlite import ir
 from numba import uint32, uint64
 from numba.extending import intrinsic
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from formulavision.rendering.kernels import kernel
 
-__all__ = ["kernel_key", "philox4x32", "philox4x64", "philox_blocks", "philox_halves", "uniform_streams"]
+__all__ = ["kernel_key", "philox4x32", "philox4x64", "philox_blocks", "uniform_streams"]
 
 Word = int | np.uint32
 Word64 = int | np.uint64
@@ -86,26 +86,6 @@ def philox_blocks(
             k0 = (k0 + _W0) & _LOW
             k1 = (k1 + _W1) & _LOW
         words0[n], words1[n], words2[n], words3[n] = c0, c1, c2, c3
-
-
-@kernel
-def philox_halves(
-    first: Word,
-    counter1: Word,
-    counter2: Word,
-    counter3: Word,
-    key0: Word,
-    key1: Word,
-    halves: UInt16[np.ndarray, "8 blocks"],
-) -> None:
-    """As ``philox_blocks``, in halves of 16 bits: row 2 w gets the lower halves of word w, row 2 w + 1 the upper."""
-    words = np.empty((4, halves.shape[1]), np.uint32)
-    philox_blocks(first, counter1, counter2, counter3, key0, key1, words)
-    for w in range(4):
-        word, lower, upper = words[w], halves[2 * w], halves[2 * w + 1]
-        for n in range(len(word)):
-            lower[n] = word[n] & uint32(0xFFFF)
-            upper[n] = word[n] >> uint32(16)
 
 
 # numpy's streams -----------------------------------------------------------------------------------------------------

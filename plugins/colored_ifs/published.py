@@ -51,15 +51,9 @@ def field_numbers(size: int) -> int:
 
 def numbers(state: UInt32[np.ndarray, " 624"], count: int) -> Float64[np.ndarray, " count"]:
     """The next uniform random numbers of a stream, which is moved on behind them."""
-    found = _legacy(state).random_sample(count)
-    mersenne.skip(state, 2 * count)
+    found = np.empty(count)
+    mersenne.random_sample(state, found)
     return found
-
-
-def _legacy(state: UInt32[np.ndarray, " 624"]) -> np.random.RandomState:
-    random = mersenne.legacy_random(0)
-    random.set_state({"bit_generator": "MT19937", "state": {"key": state, "pos": 0}})
-    return random
 
 
 class Streams:
@@ -103,7 +97,8 @@ class Streams:
         found = np.zeros((3, 3), np.uint8)
         found[1, 1] = 1
         if self.params.patch:
-            found[:] = _legacy(self.host).randint(0, 2, 9, dtype=bool).reshape(3, 3)
+            # As numpy's randint(0, 2, 9, dtype=bool): bits of one word, from the lowest on.
+            found[:] = (int(mersenne.tempered(self.host[0])) >> np.arange(9).reshape(3, 3)) & 1
             mersenne.skip(self.host, 1)
         return found
 

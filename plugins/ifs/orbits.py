@@ -5,7 +5,7 @@ A transformation is a row a to f: x' = a x + b y + e, y' = c x + d y + f (paper,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from formulavision.rendering import kernel
 from formulavision.rendering.points import scale_to_canvas, widen
-from formulavision.rendering.random import philox_halves
+from formulavision.rendering.random import philox_blocks
 
 CHAINS = 128
 """Number of chains of an independent orbit. Point i is step i div CHAINS of chain i mod CHAINS."""
@@ -150,18 +150,17 @@ def select_rows(
         counter, key: of the random numbers, taken modulo 2^32.
         rows: is filled.
     """
-    halves = np.empty((8, CHAINS), np.uint16)
-    draws = halves.reshape(-1)
+    words, draws = np.empty((4, CHAINS), np.uint32), np.empty(BLOCK, np.uint16)
     for n in range(len(rows)):
-        philox_halves(
-            CHAINS * n,
-            uint32(counter[0]),
-            uint32(counter[1]),
-            uint32(counter[2]),
-            uint32(key[0]),
-            uint32(key[1]),
-            halves,
+        first = CHAINS * n
+        philox_blocks(
+            first, uint32(counter[0]), uint32(counter[1]), uint32(counter[2]), uint32(key[0]), uint32(key[1]), words
         )
+        for half in range(8):
+            word, some = words[half >> 1], draws[half * CHAINS : half * CHAINS + CHAINS]
+            shift = uint32(16) * uint32(half & 1)
+            for i in range(len(some)):
+                some[i] = (word[i] >> shift) & uint32(0xFFFF)
         block = rows[n].reshape(-1)
         block[:] = 0
         for draw in least:
@@ -180,32 +179,32 @@ def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: A
         table, rows, x, y = (
             context.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 2, 3, 4)
         )
-        first, start, index, byte = arguments[1], arguments[5], arguments[5].type, ir.IntType(8)
+        first, start, index = arguments[1], arguments[5], arguments[5].type
         lanes = [ir.IntType(32)(lane) for lane in range(_LANES)]
 
         def vector(pointer: Any, place: Any) -> Any:
             kind = ir.VectorType(pointer.type.pointee, _LANES)
             return builder.bitcast(builder.gep(pointer, [place]), kind.as_pointer())
 
-        def build(kind: ir.Type, value: Callable[[Any], Any]) -> Any:
-            built = ir.Constant(ir.VectorType(kind, _LANES), ir.Undefined)
-            for lane in lanes:
-                built = builder.insert_element(built, value(lane), lane)
+        def build(values: Iterable[Any]) -> Any:
+            built = None
+            for lane, value in zip(lanes, values, strict=True):
+                built = built or ir.Constant(ir.VectorType(value.type, _LANES), ir.Undefined)
+                built = builder.insert_element(built, value, lane)
             return built
 
         def looked_up(column: Any, selected: Any) -> Any:
             if _PERMUTES:
-                row = lambda lane: builder.extract_element(selected, lane)  # noqa: E731
-                return build(column.type.element, lambda lane: builder.extract_element(column, row(lane)))
+                places = (builder.extract_element(selected, lane) for lane in lanes)
+                return build(builder.extract_element(column, place) for place in places)
             found = column
-            for lane in lanes:
-                value = builder.extract_element(column, lane)
-                here = builder.icmp_unsigned("==", selected, ir.Constant(selected.type, [lane.constant] * _LANES))
-                found = builder.select(here, build(column.type.element, lambda _, value=value: value), found)
+            for row, lane in enumerate(lanes):
+                here = builder.icmp_unsigned("==", selected, ir.Constant(selected.type, [row] * _LANES))
+                found = builder.select(here, build([builder.extract_element(column, lane)] * _LANES), found)
             return found
 
         columns = [builder.load(vector(table, index(_LANES * k)), align=4) for k in range(6)]
-        least = build(byte, lambda _: builder.trunc(first, byte))
+        least = build([builder.trunc(first, ir.IntType(8))] * _LANES)
         with cgutils.for_range_slice(builder, index(0), index(CHAINS), index(_LANES), index) as (chain, _):
             after = builder.add(start, chain)
             before = builder.sub(after, index(CHAINS))

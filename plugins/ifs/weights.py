@@ -129,15 +129,9 @@ class ContinuousVariation:
     def draws(
         self, categories: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]
     ) -> InstanceDraws:
-        counts = 6 * sizes + 1
-        numbers = self.uniforms(categories, instances, counts)
-        last = counts.cumsum() - 1
-        weights = np.ones((len(sizes), sizes.max(initial=0), 6))
-        present = np.arange(weights.shape[1]) < sizes[:, None]
-        of_weights = np.ones(len(numbers), bool)
-        of_weights[last] = False
-        perturbation = self.perturbation
-        weights[present] += numbers[of_weights].reshape(-1, 6) * (perturbation + perturbation) - perturbation
-        # integers(4) takes the two highest of a word's lower 32 bits; a uniform number consists of the word's upper 53.
-        flips = ((numbers[last] * 2.0**53).astype(np.int64) >> 19) % FLIPS
+        from .random_weights import fill_weights  # imports numba
+
+        numbers = self.uniforms(categories, instances, 6 * sizes + 1)
+        weights, flips = np.ones((len(sizes), sizes.max(initial=0), 6)), np.empty(len(sizes), np.int64)
+        fill_weights(numbers, sizes, self.perturbation, weights, flips)
         return InstanceDraws(weights, instances, instances, flips if self.flips else np.zeros_like(flips))

@@ -7,9 +7,9 @@ no views of it, and the next cloud that is written gets its number and its turns
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ def walked_clouds(
         streams=1,
         length=len(categories) * len(table),
         stretch=_STRETCH,
-        start=partial(_start, seed),
-        walk=partial(_walk, categories, table),
+        start=functools.partial(_start, seed),
+        walk=functools.partial(_walk, categories, table),
     )
 
 
@@ -82,8 +82,11 @@ def _walk(
     return found
 
 
+@functools.lru_cache(maxsize=16)
 def written_clouds(streams: WalkedStreams, category: int, rows: int) -> tuple[int, Int64[np.ndarray, " clouds"]]:
     """The clouds that the program writes: how many of all categories before, and rows of the table of a category's own.
+
+    The last answers are kept: points and views of a cloud ask for the same.
 
     Args:
         streams: from ``walked_clouds``.
@@ -101,10 +104,9 @@ def written_clouds(streams: WalkedStreams, category: int, rows: int) -> tuple[in
 def cloud_draws(state: UInt32[np.ndarray, " 624"], clouds: int) -> Float64[np.ndarray, " draws"]:
     """The random numbers of a cloud, ``clouds`` clouds behind a state, which is moved on behind them."""
     mersenne.skip(state, clouds * _WORDS)
-    random = mersenne.legacy_random(0)
-    random.set_state({"bit_generator": "MT19937", "state": {"key": state, "pos": 0}})
-    mersenne.skip(state, _WORDS)
-    return random.random_sample(POINTS + 1)
+    draws = np.empty(POINTS + 1)
+    mersenne.random_sample(state, draws)
+    return draws
 
 
 def turns(seed: int, cloud: int) -> Float64[np.ndarray, " 12"]:

@@ -52,6 +52,12 @@ def test_objects_with_too_few_pixels_have_no_box_mask_or_label() -> None:
     assert objects_target(smaller, 3).numbers.tolist() == [1, 4]
 
 
+def test_values_of_a_map_above_its_objects_do_not_count() -> None:
+    from formulavision.rendering.compositing import visible_pixels
+
+    assert visible_pixels(np.array([0, 1, 2, 2, 9, 65535], np.uint16), 3).tolist() == [1, 2, 0]
+
+
 def test_more_than_254_categories_take_16_bits() -> None:
     scene = SCENE._replace(categories=np.array([253, 0, 5, 2, 7]))
     assert semantic_target(scene, 254, 1).dtype == np.uint8 and semantic_target(scene, 254, 1).max() == 254

@@ -22,6 +22,15 @@ def next_fractions(stream: NDArray[np.uint32], count: int) -> NDArray[np.uint64]
     return np.concatenate(blocks)
 
 
+@pytest.mark.parametrize("counts", [(1, 0, 3), (311, 312, 313), (5000, 2)])
+def test_samples_follow_each_other_as_those_of_numpy(counts: tuple[int, ...]) -> None:
+    stream, expected = mersenne.stream(7), np.random.RandomState(7)
+    for count in counts:
+        drawn = np.empty(count)
+        mersenne.random_sample(stream, drawn)
+        assert np.array_equal(drawn, expected.random_sample(count))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_long_stream_of_doubles_equals_that_of_numpy(seed: int) -> None:
     stream = mersenne.stream(seed)

@@ -74,6 +74,7 @@ from .storage.generation import generate as generate
 from .training import Checkpoint as Checkpoint
 from .training import FormulaDataModule as FormulaDataModule
 from .training import LightningClassifier as LightningClassifier
+from .training import MixingSettings as MixingSettings
 from .training import Run as Run
 from .training import TrainSettings as TrainSettings
 from .training import deepcluster_labels as deepcluster_labels

@@ -18,7 +18,7 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_350,
     "comparison": 3_300,
-    "data": 3_350,
+    "data": 3_450,
     "evaluation": 1_600,
     "formulavision": 150,
     "generators": 750,
@@ -27,7 +27,7 @@ AT_MOST = {
     "rendering": 2_050,
     "storage": 2_800,
     "testing": 1_000,
-    "training": 3_950,
+    "training": 4_000,
     "util": 1_200,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""

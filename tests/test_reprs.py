@@ -54,6 +54,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         fv.Comparison(settings, root, findings), settings.arms["perlin"], drawer.recipe, drawer.recipe.canvas,
         drawer.recipe.generator, drawer.recipe.categories, drawer.categories[1], fv.plugins(), fv.plugins()["perlin"],
         fv.Metrics(**metrics), fv.Evaluation(**tested), fv.LabelSettings(noise=0.25), fv.DownstreamSettings(**digits),
+        fv.MixingSettings(recipe=fv.Recipe.from_dict(RECIPE)),
         fv.Probe(**tested, method="knn", train_images=4, draws=[0.5], spread=None, penalty=None),
         fv.FormulaScore("perlin", 2, 4, 0.5, None, 0.5, -2.0, 0.0, 6.5),
         fv.CorruptionEvaluation({"fog": [0.5] * 5}, {"fog": [0.1] * 5}, ["fog"], False, 4, 1.0, root),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
 from formulavision.data.mixtures import Mixture, as_mixture
-from formulavision.recipes.recipe import Recipe, as_recipe
-from formulavision.training.settings import PREPROCESSING, REMOTE, TrainSettings
+from formulavision.recipes.recipe import RecipeSetting
+from formulavision.training.settings import PREPROCESSING, REMOTE, MixingSettings, TrainSettings
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
-__all__ = ["IMAGE_SIZE", "REMOTE", "Arm", "Dataset", "Training", "Variant", "expand", "flatten_sweep", "swept_names"]
+__all__ = [
+    "IMAGE_SIZE",
+    "REMOTE",
+    "Arm",
+    "Dataset",
+    "Training",
+    "Variant",
+    "expand",
+    "flatten_sweep",
+    "laid_over",
+    "swept_names",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _RECIPE = re.compile(r"(generator|canvas|scene)\..+|categories(\..+)?|instances|images|target|seed")
@@ -26,13 +38,9 @@ _SWEEPABLE = (
     "generator.*, canvas.*, categories, instances, scene.*, images, target, seed, labels.*, pretrain.*, finetune.*, "
     "or arms.NAME.*"
 )
-_OF_AN_ARM = ("recipe.", "images.", "labels.", "pretrain.")
+_OF_AN_ARM = ("recipe.", "images.", "labels.", "pretrain.", "finetune.")
 IMAGE_SIZE = {"resize", "crop"}
 _SET_ELSEWHERE = {"model": "model", "seed": "seeds"}
-
-
-def _read_recipe(value: Any) -> Any:
-    return value if value is None else as_recipe(value)
 
 
 def _absolute_path(value: Any) -> Any:
@@ -45,10 +53,14 @@ def _absolute_root(settings: DownstreamSettings) -> DownstreamSettings:
     return settings if settings.root is None else settings.model_copy(update={"root": settings.root.absolute()})
 
 
-def _not_set_elsewhere(settings: dict[str, Any]) -> dict[str, Any]:
+def _training(settings: dict[str, Any]) -> dict[str, Any]:
     for key in _SET_ELSEWHERE.keys() & settings.keys():
         raise ConfigError(f"{key}: is set for the whole comparison, by '{_SET_ELSEWHERE[key]}'")
-    return settings
+    mixing = settings.get("mixing")
+    if not isinstance(mixing, Mapping) or "recipe" not in mixing:
+        return settings
+    recipe = parse(MixingSettings, {"recipe": mixing["recipe"]}, "mixing").recipe
+    return {**settings, "mixing": {**mixing, "recipe": recipe.to_dict()}}
 
 
 def _of_images(settings: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +78,8 @@ def _of_images(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-Training = Annotated[dict[str, Any], AfterValidator(_not_set_elsewhere)]
-"""Some settings of training. The model and the seed are those of the comparison."""
+Training = Annotated[dict[str, Any], AfterValidator(_training)]
+"""Some settings of training, as plain values. The model and the seed are those of the comparison."""
 
 Dataset = Annotated[DownstreamSettings, AfterValidator(_absolute_root)]
 """A real dataset, its root as an absolute path."""
@@ -76,7 +88,7 @@ Dataset = Annotated[DownstreamSettings, AfterValidator(_absolute_root)]
 class Arm(Config):
     """An arm: a model whose weights are pre-trained on a recipe or on images, read from a checkpoint, or random."""
 
-    recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] | None = Field(
+    recipe: RecipeSetting | None = Field(
         default=None,
         description="formula to pre-train on: a recipe, the path of its YAML file, or the name of a generator",
     )
@@ -102,6 +114,9 @@ class Arm(Config):
     )
     pretrain: Training = Field(
         default_factory=dict, description="pre-training settings of this arm, over those of the comparison"
+    )
+    finetune: Training = Field(
+        default_factory=dict, description="fine-tuning settings of this arm, over those of the comparison"
     )
 
     @model_validator(mode="before")
@@ -173,7 +188,6 @@ class Variant:
     Attributes:
         name: the arm's name in the table: its name in the file, or ``ARM-SETTING-VALUE`` at a point of a sweep.
         base: the arm's name in the file.
-        finetune: fine-tuning settings of this point, over those of the comparison.
         path: the swept setting; None if nothing is swept.
         value: its value here.
     """
@@ -181,7 +195,6 @@ class Variant:
     name: str
     base: str
     arm: Arm
-    finetune: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
     value: Any = None
 
@@ -218,8 +231,19 @@ def _swept_name(arm: str, path: str, value: Any, sweep: Iterable[str]) -> str:
     return f"{arm}-{end}-{text}"
 
 
-def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str, Variant]:
+def laid_over(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training with an arm's own over them; those of mixing one by one."""
+    merged = {**settings, **own}
+    if isinstance(settings.get("mixing"), Mapping) and isinstance(own.get("mixing"), Mapping):
+        merged["mixing"] = {**settings["mixing"], **own["mixing"]}
+    return merged
+
+
+def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]], finetune: Mapping[str, Any]) -> dict[str, Variant]:
     """The arms as they run, in order: each as it is or, if a sweep changes it, at each value instead.
+
+    Args:
+        finetune: fine-tuning settings of the comparison, where a sweep of an arm's begins.
 
     Raises:
         ConfigError: a swept setting is unknown, no arm has it, or a value is not allowed.
@@ -236,7 +260,8 @@ def expand(arms: Mapping[str, Arm], sweep: Mapping[str, list[Any]]) -> dict[str,
             if name in result or name in arms:
                 problems.append(f"sweep.{path}: there are two arms of the name '{name}'")
             try:
-                result[name] = _at_point(Variant(name, base, arm, path=path, value=value), settings[path][base])
+                point = Variant(name, base, arm, path=path, value=value)
+                result[name] = _at_point(point, settings[path][base], finetune)
             except ConfigError as error:
                 problems += [f"sweep.{path}: {base} at {value}: {problem}" for problem in error.problems]
     if problems:
@@ -272,7 +297,7 @@ def _settings_in_arms(arms: Mapping[str, Arm], path: str) -> dict[str, str]:
     return found
 
 
-def _at_point(point: Variant, setting: str) -> Variant:
+def _at_point(point: Variant, setting: str, finetune: Mapping[str, Any]) -> Variant:
     """An arm with one of its settings at the point's value.
 
     Raises:
@@ -282,9 +307,9 @@ def _at_point(point: Variant, setting: str) -> Variant:
         raise ConfigError("must be a number, a word, or true or false")
     if not _NAME.fullmatch(point.name):
         raise ConfigError(f"'{point.name}' cannot name an arm: must be letters, digits, '.', '_', '+' and '-'")
-    if setting.startswith("finetune."):
-        return replace(point, finetune=_not_set_elsewhere({setting.removeprefix("finetune."): point.value}))
-    data = point.arm.to_dict(resolved=False)
+    data = copy.deepcopy(point.arm.to_dict(resolved=False))
+    if setting.startswith("finetune.mixing."):
+        data["finetune"] = copy.deepcopy(laid_over(finetune, data.get("finetune", {})))
     if setting.startswith("recipe.categories"):
         data["recipe"].get("categories", {}).pop("sha256", None)
     *parents, last = f"{setting}.count".split(".") if setting == "recipe.categories" else setting.split(".")

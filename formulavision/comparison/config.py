@@ -19,6 +19,7 @@ from formulavision.comparison.arms import (
     Variant,
     expand,
     flatten_sweep,
+    laid_over,
     swept_names,
 )
 from formulavision.data.downstream.settings import KINDS
@@ -42,6 +43,7 @@ FULL = "full"
 """Name of the file without a size."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+_NOT_IN_PRETRAINING = "pretrain.mixing: is for fine-tuning alone: leave it out"
 
 
 def _name(value: str) -> str:
@@ -163,10 +165,14 @@ class ComparisonSettings(Config):
 
     def _problems_of_training(self) -> Iterator[str]:
         """Problems of the settings of single arms and points of a sweep, over those of the comparison."""
+        if "mixing" in self.pretrain:
+            yield _NOT_IN_PRETRAINING
         for variant in self.variants.values():
+            if "mixing" in variant.arm.pretrain:
+                yield f"arms.{variant.base}.{_NOT_IN_PRETRAINING}"
             try:
                 parse(TrainSettings, {**self.pretrain, **variant.arm.pretrain}, "pretrain")
-                parse(TrainSettings, {**self.finetune, **variant.finetune}, "finetune")
+                parse(TrainSettings, laid_over(self.finetune, variant.arm.finetune), "finetune")
             except ConfigError as error:
                 at = f"sweep.{variant.path}: {variant.base} at {variant.value}: "
                 prefix = f"arms.{variant.base}." if variant.path is None else at
@@ -174,8 +180,10 @@ class ComparisonSettings(Config):
 
     def _needless_decoders(self) -> Iterator[str]:
         with_masks = {name for name, arm in self.arms.items() if arm.target == "semantic"}
-        if "decoder" in self.finetune and not any(each.target == "semantic" for each in self.downstreams.values()):
-            yield "finetune.decoder: no downstream has masks: leave it out"
+        if not any(each.target == "semantic" for each in self.downstreams.values()):
+            tunings = {"": self.finetune, **{f"arms.{name}.": arm.finetune for name, arm in self.arms.items()}}
+            for at in [at for at, finetune in tunings.items() if "decoder" in finetune]:
+                yield f"{at}finetune.decoder: no downstream has masks: leave it out"
         if "decoder" in self.pretrain and not with_masks:
             yield "pretrain.decoder: no arm is pre-trained on masks: leave it out"
         for name, arm in self.arms.items():
@@ -203,7 +211,7 @@ class ComparisonSettings(Config):
     @cached_property
     def variants(self) -> dict[str, Variant]:
         """The arms as they run, by name: each as it is or, if sweeps change it, at each of their points."""
-        return expand(self.arms, self.sweep)
+        return expand(self.arms, self.sweep, self.finetune)
 
     @property
     def treatments(self) -> list[str]:
@@ -213,14 +221,14 @@ class ComparisonSettings(Config):
     def baseline(self, name: str) -> str | None:
         """Name of the arm that an arm is compared with; None for the baseline itself, and if there is no baseline.
 
-        It is ``against`` or, if that is unset, the arm that trains from scratch. If fine-tuning is swept, it is the one
-        with the same setting of fine-tuning.
+        It is ``against`` or, if that is unset, the arm that trains from scratch; of several, the one with the same
+        settings of fine-tuning.
         """
         if self.against is not None:
             return self.against if self.against != name else None
         own = self.variants[name]
         scratch = [v for v in self.variants.values() if v.arm.from_scratch]
-        found = next((v for v in scratch if v.finetune == own.finetune), next(iter(scratch), None))
+        found = next((v for v in scratch if v.arm.finetune == own.arm.finetune), next(iter(scratch), None))
         return None if found is None or own.arm.from_scratch else found.name
 
     def pretrain_settings(self, name: str, seed: int) -> TrainSettings:
@@ -235,7 +243,7 @@ class ComparisonSettings(Config):
         return self._train_settings(given, seed, decodes=arm.target == "semantic")
 
     def finetune_settings(self, name: str, seed: int, *, target: str = "class") -> TrainSettings:
-        """Fine-tuning settings of an arm as it runs: the same for all arms, except for swept settings and the
+        """Fine-tuning settings of an arm as it runs: the same for all arms, except for swept settings, its own, and the
         preprocessing of a checkpoint.
 
         If the size of images is not set, it is that of pre-training. It is always set in the result, so that it is not
@@ -244,8 +252,8 @@ class ComparisonSettings(Config):
         Args:
             target: of the downstream; a decoder is for masks.
         """
-        variant = self.variants[name]
-        given = {**self.finetune, **variant.arm.preprocessing, **variant.finetune}
+        arm = self.variants[name].arm
+        given = laid_over({**self.finetune, **arm.preprocessing}, arm.finetune)
         if not given.keys() & IMAGE_SIZE:
             given |= {key: value for key, value in self.pretrain.items() if key in IMAGE_SIZE}
         decodes = target == "semantic"
@@ -426,8 +434,16 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
     Args:
         keys: of the value, from the outermost.
     """
-    match keys[2:] if keys[:1] == ("sizes",) else keys, value:
-        case (("arms", _, "recipe"), str()):
+    inside = keys[2:] if keys[:1] == ("sizes",) else keys
+    match inside:
+        case (
+            ("arms", _, "recipe", *of_recipe)
+            | ("finetune", "mixing", "recipe", *of_recipe)
+            | ("arms", _, "finetune", "mixing", "recipe", *of_recipe)
+        ):
+            inside = ("recipe", *of_recipe)
+    match inside, value:
+        case (("recipe",), str()):
             # Read now, so that --set arms.NAME.recipe.KEY=VALUE can change it.
             file = folder / user_path(value)
             if not file.exists():
@@ -435,18 +451,18 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
                     return {"generator": {"name": value}}
                 file = shipped_configs().get(value, file)
             return _beside(file.parent, load_yaml(file), keys)
-        case (("arms", _, "recipe" | "mixture"), list()):
+        case (("arms", _, "mixture") | ("recipe",), list()):
             return mixture_beside(folder, value)
-        case (("arms", _, "recipe", "generator"), str()):
+        case (("recipe", "generator"), str()):
             return {"name": value}
         case (("arms", _, "checkpoint"), str()):
             return value if value.startswith(REMOTE) else str(folder / user_path(value))
         case (("arms", _, "images") | ("downstreams", _), str()):
             return _dataset_beside(folder, value)
         case (
-            ("arms", _, "recipe", "categories", "folder")
-            | ("arms", _, "recipe", "parts", _, "categories", "folder")
-            | ("arms", _, "recipe", "scene", "background", "categories", "folder")
+            ("recipe", "categories", "folder")
+            | ("recipe", "parts", _, "categories", "folder")
+            | ("recipe", "scene", "background", "categories", "folder")
             | ("arms", _, "images", "root" | "classes" | "exclude")
             | ("downstreams", _, "root" | "classes" | "exclude"),
             str(),
@@ -454,7 +470,7 @@ def _beside(folder: Path, value: Any, keys: tuple[str, ...] = ()) -> Any:
             return str(folder / user_path(value))
         case (_, dict()):
             return {key: _beside(folder, inner, (*keys, key)) for key, inner in value.items()}
-        case (("arms", _, "recipe", "parts"), list()):
+        case (("recipe", "parts"), list()):
             return [_beside(folder, part, (*keys, str(number))) for number, part in enumerate(value)]
     return value
 

@@ -31,7 +31,7 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
         recipe = variant.arm.recipe
         arms[name] = ArmFacts(
             content=content,
-            origin=_origin(variant.arm, datasets),
+            origin=_origin(variant.arm, datasets) + _own_tuning(settings.arms[variant.base]),
             scratch=variant.arm.from_scratch,
             baseline=settings.baseline(name),
             base=variant.base,
@@ -39,6 +39,7 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
             value=variant.value,
             recipe=None if recipe is None else recipe.to_dict(),
             mixture=[dict(part.written) for part in variant.arm.mixture.parts] if variant.arm.mixture else [],
+            finetune=variant.arm.finetune,
         )
     return Findings(
         **settings.model_dump(include={"name", "size", "model", "data", "paper", "reach", "pictures"}),
@@ -80,6 +81,17 @@ def _mixed(part: MixturePart) -> str:
     return source if part.share is None else f"{100 * part.share:g} % {source}"
 
 
+def _own_tuning(arm: Arm) -> str:
+    """Fine-tuning settings of an arm's own, in words."""
+    own = {name: value for name, value in arm.finetune.items() if value is not None}
+    if (mixing := own.pop("mixing", None)) is not None:
+        recipe = mixing.get("recipe")
+        rest = [f"{name} {value}" for name, value in mixing.items() if name != "recipe"]
+        own["mixing of"] = ", ".join([*([Recipe.from_dict(recipe).facts()] if recipe else []), *rest])
+    told = [f"{name} {value}" for name, value in own.items()]
+    return f"; fine-tuned with {', '.join(told)}" if told else ""
+
+
 def _drawn(recipe: Recipe) -> str:
     """Number of a recipe's images, their target, and the generators that draw them, in words."""
     drawn = " and ".join(f"{name} of {plugins()[name].origin}" for name in _generators(recipe))
@@ -112,6 +124,7 @@ def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
 
     found = versions()
     drawn = [arm.recipe, *(part.recipe for part in (arm.mixture.parts if arm.mixture is not None else ()))]
+    drawn.append(None if trained.mixing is None else trained.mixing.recipe)
     for recipe in drawn:
         for name in _generators(recipe) if recipe is not None else ():
             origin = plugins()[name]

@@ -281,6 +281,8 @@ def _replaced_labels(arm: Arm) -> LabelSettings | None:
 def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
     """Settings that determine a stage's result, with the precision of this device in place of ``auto``."""
     content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
+    if settings.mixing is not None:
+        content["mixing"]["recipe"] = settings.mixing.recipe.id
     if content.get("decoder") == "fpn":
         del content["decoder"]  # the default: where it is unset, the runs are the same
     return {**content, "precision": _precision(settings)}
@@ -412,7 +414,7 @@ def _problems_of_fine_tuning(settings: ComparisonSettings) -> Iterator[str]:
     from formulavision.training import freeze
 
     # One arm of each setting of fine-tuning.
-    chosen = {str(sorted(v.finetune.items())): v for v in settings.variants.values()}
+    chosen = {str(sorted(v.arm.finetune.items())): v for v in settings.variants.values()}
     targets = dict.fromkeys(dataset.target for dataset in settings.downstreams.values())
     for variant, target in itertools.product(chosen.values(), targets):
         for spec in settings.freeze if settings.finetuning else ["none"]:
@@ -420,8 +422,11 @@ def _problems_of_fine_tuning(settings: ComparisonSettings) -> Iterator[str]:
                 freeze(_built(settings.finetune_settings(variant.name, settings.seeds[0], target=target), target), spec)
             except ConfigError as error:
                 for problem in error.problems:
-                    elsewhere = problem.startswith(("model:", "freeze:"))
-                    yield from [problem] if elsewhere else ConfigError(problem).under("finetune").problems
+                    name = problem.partition(":")[0].partition(".")[0]
+                    own = name in variant.arm.finetune and variant.path is None
+                    at = f"arms.{variant.base}.finetune" if own else "finetune"
+                    elsewhere = name in ("model", "freeze")
+                    yield from [problem] if elsewhere else ConfigError(problem).under(at).problems
 
 
 def _problems_of_start(settings: ComparisonSettings, variant: Variant) -> Iterator[str]:

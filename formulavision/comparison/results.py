@@ -131,6 +131,7 @@ class ArmFacts(BaseModel):
         base, path, value: for a swept arm, the arm in the configuration, the swept setting and its value.
         recipe: plain values; None if no formula draws its images, or a mixture of several recipes does.
         mixture: plain values of the recipes of a mixture.
+        finetune: its own settings of fine-tuning.
         note: why a join renamed it.
     """
 
@@ -143,6 +144,7 @@ class ArmFacts(BaseModel):
     value: Any = None
     recipe: dict[str, Any] | None = Field(default=None, repr=False)
     mixture: list[dict[str, Any]] = Field(default=[], repr=False)
+    finetune: dict[str, Any] = Field(default={}, repr=False)
     note: str = ""
 
     @property

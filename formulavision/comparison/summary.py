@@ -183,8 +183,9 @@ def _change(cell: Cell, findings: Findings) -> str:
 
 
 def _from_scratch(cell: Cell, findings: Findings) -> bool:
-    """Whether the baseline of a cell is training from scratch."""
-    return cell.baseline in findings.arms and findings.arms[cell.baseline].scratch
+    """Whether the baseline of a cell is training from scratch, fine-tuned as its arm is."""
+    own, baseline = findings.arms[cell.arm], findings.arms.get(cell.baseline or "")
+    return baseline is not None and baseline.scratch and baseline.finetune == own.finetune
 
 
 def _short(cell: Cell) -> str:

@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 
 from formulavision.data.augmentation import Augmentation
 from formulavision.data.datasets import InstanceNumbers
+from formulavision.data.mixing import Mixing
 from formulavision.data.mixtures import MixtureImages, images_of_epoch
 from formulavision.data.resizing import Interpolation, ResizeMode, centre, mask_to_square, to_square
 from formulavision.generators.streams import Stream, random_stream
@@ -297,6 +298,7 @@ class Prepared(Dataset[Any]):
         flip: mirror half of the images.
         vertical_flip: turn half of the images upside down, where ``augment`` is set.
         augmentation: further random changes, where ``augment`` is set; of images without masks.
+        mixing: mixes pictures into the images after these changes, where ``augment`` is set; of images without masks.
         repeats: times that each image is in an epoch, as of :class:`EpochBatches`.
         seed: seed of the augmentation, which depends on (seed, epoch, index) alone.
         cache: keeps the resized images; None: they are resized each time.
@@ -324,6 +326,7 @@ class Prepared(Dataset[Any]):
         transform: Transform | None = None,
         vertical_flip: bool = False,
         augmentation: Augmentation | None = None,
+        mixing: Mixing | None = None,
         repeats: int = 1,
     ) -> None:
         self.source = source
@@ -340,6 +343,7 @@ class Prepared(Dataset[Any]):
         self.transform = transform
         self.vertical_flip = vertical_flip
         self.augmentation = augmentation
+        self.mixing = mixing
         self.repeats = repeats
 
     def __len__(self) -> int:
@@ -363,6 +367,9 @@ class Prepared(Dataset[Any]):
         images, targets = cut(images), cut(targets[:, None])[:, 0] if targets.ndim == 3 else targets
         if self.augment and self.augmentation is not None and self.augmentation.changes:
             images = torch.stack(self._randomly(Stream.AUGMENTATION, self.augmentation.change, images, keys))
+        if self.augment and self.mixing is not None:
+            mixed = zip(images, self.mixing.sources(self.seed, keys), strict=True)
+            images = torch.stack(self._randomly(Stream.MIXING, self.mixing.mix, mixed, keys))
         return images, targets
 
     def plain(self) -> Self:

@@ -47,6 +47,9 @@ class Stream(enum.IntEnum):
     """Choice of the images that ``score`` measures: (category)."""
     MIXTURE = 13
     """Order in which a mixture takes a part's images: (pass over the part, number of the part)."""
+    MIXING = 14
+    """Mixing of pictures into a training image: seed of the global random numbers that it draws, (epoch, index); its
+    rounds and its picture, (epoch, index, 1)."""
 
     # These share numbers with uses above, because they had a list of their own: new numbers would choose other images.
     FEW_SHOT = 0

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
 
 from formulavision.generators.contract import Canvas, Generator
 from formulavision.generators.failures import ask_for_number
@@ -34,7 +34,7 @@ from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
 from formulavision.util.text import counted
 
-__all__ = ["Recipe", "RecipeLike", "as_recipe", "folders_beside", "locate"]
+__all__ = ["Recipe", "RecipeLike", "RecipeSetting", "as_recipe", "folders_beside", "locate"]
 
 _SHORT = ("generator", "categories", "instances")
 """Settings of the only part of a recipe, which stand side by side with the recipe's."""
@@ -453,6 +453,20 @@ def folders_beside(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(categories, dict) and isinstance(categories.get("folder"), str):
             part["categories"] = {**categories, "folder": str(folder / user_path(categories["folder"]))}
     return copied
+
+
+def _read_setting(value: Any) -> Recipe:
+    try:
+        return as_recipe(value)
+    except ConfigError as error:
+        if isinstance(value, Mapping):
+            raise
+        # The problem is about the setting as a whole.
+        raise ConfigError(*(f": {problem.removeprefix('recipe: ')}" for problem in error.problems)) from None
+
+
+RecipeSetting = Annotated[Recipe, BeforeValidator(_read_setting), PlainSerializer(Recipe.to_dict)]
+"""A recipe as one of several settings, given as :data:`RecipeLike`."""
 
 
 def locate(

@@ -6,6 +6,7 @@ from .export import export_model as export_model
 from .freezing import freeze as freeze
 from .module import LightningClassifier as LightningClassifier
 from .runs import Run as Run
+from .settings import MixingSettings as MixingSettings
 from .settings import TrainSettings as TrainSettings
 from .train import finetune as finetune
 from .train import pretrain as pretrain

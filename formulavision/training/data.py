@@ -22,11 +22,14 @@ from formulavision.data.loading import (
     is_drawn,
     make_loader,
 )
+from formulavision.data.mixing import Mixing
+from formulavision.recipes.drawing import Drawer
 from formulavision.training.settings import TrainSettings
 from formulavision.util.errors import PluginError
 from formulavision.util.machine import cores
+from formulavision.util.progress import progress_bars
 
-__all__ = ["TrainingData", "draws_on_device"]
+__all__ = ["TrainingData", "draws_on_device", "make_mixing"]
 
 _LOADERS_ON_CUDA = 16
 
@@ -43,7 +46,7 @@ class TrainingData(lightning.LightningDataModule):
         settings: of the training.
         train: training images.
         validation: images to validate on after each epoch; None: none.
-        transform: of the training images, as of :class:`~formulavision.data.loading.Prepared`.
+        transform, mixing: of the training images, as of :class:`~formulavision.data.loading.Prepared`.
         tell: called with a line for the user.
 
     Attributes:
@@ -61,6 +64,7 @@ class TrainingData(lightning.LightningDataModule):
         validation: ImageDataset | None = None,
         *,
         transform: Transform | None = None,
+        mixing: Mixing | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         super().__init__()
@@ -68,6 +72,7 @@ class TrainingData(lightning.LightningDataModule):
         self.train = train
         self.validation = validation
         self.transform = transform
+        self.mixing = mixing
         self.tell = tell
 
     def setup(self, stage: str) -> None:
@@ -98,7 +103,7 @@ class TrainingData(lightning.LightningDataModule):
         if training:
             images |= {"vertical_flip": settings.vertical_flip, "repeats": settings.repeated_augmentation}
             augmentation = _augmentation(settings)
-        transform = self.transform if training else None
+        transform, mixing = (self.transform, self.mixing) if training else (None, None)
         batches: dict[str, Any] = {
             "batch_size": settings.batch_size, "shuffle": training, "rank": trainer.global_rank,
             "ranks": trainer.world_size,
@@ -106,8 +111,11 @@ class TrainingData(lightning.LightningDataModule):
         if training and settings.steps and settings.interval:
             stretch, total = (steps * settings.grad_accum_steps for steps in (settings.interval, settings.steps))
             batches |= {"stretch": stretch, "total": total}
-        if augmentation is not None and draws_on_device(settings, device) and is_drawn(dataset):
-            self.tell("random resized crops, RandAugment and colour jitter are made on the CPU: loader processes draw")
+        on_cpu = augmentation is not None or mixing is not None
+        if on_cpu and draws_on_device(settings, device) and is_drawn(dataset):
+            self.tell(
+                "random resized crops, RandAugment, colour jitter and mixing are made on the CPU: loader processes draw"
+            )
         elif transform is None and draws_on_device(settings, device):
             try:
                 drawn = draw_on_device(dataset, device, **images)
@@ -119,11 +127,13 @@ class TrainingData(lightning.LightningDataModule):
         local_ranks = trainer.world_size // trainer.num_nodes
         workers = settings.workers
         if workers is None:
-            workers = _default_workers(device, fresh, local_ranks)
+            workers = _default_workers(device, fresh or mixing is not None, local_ranks)
         cache = None
         if not fresh and transform is None and not (augmentation and augmentation.crops):
             cache = image_cache(dataset, settings.resize, workers=workers, ranks=local_ranks, mode=settings.resize_mode)
-        prepared = Prepared(dataset, cache=cache, transform=transform, augmentation=augmentation, **images)
+        prepared = Prepared(
+            dataset, cache=cache, transform=transform, augmentation=augmentation, mixing=mixing, **images
+        )
         return make_loader(prepared, workers=workers, pin=device.type == "cuda", **batches)
 
 
@@ -142,11 +152,43 @@ def _augmentation(settings: TrainSettings) -> Augmentation | None:
     )
 
 
-def _default_workers(device: torch.device, fresh: bool, local_ranks: int) -> int:
-    """Number of loader processes where the settings leave it open."""
+def make_mixing(settings: TrainSettings, *, show_progress: bool) -> Mixing | None:
+    """Mixing of pictures into training images, if the settings ask for it; categories of its recipe that are not cached
+    are searched here.
+
+    Raises:
+        ConfigError: the recipe's folder of categories is missing or cannot be read.
+        PluginError: the recipe's generator failed.
+    """
+    if settings.mixing is None:
+        return None
+    recipe = settings.mixing.recipe
+    with progress_bars(show=show_progress) as bars:
+        drawer = Drawer(
+            recipe,
+            workers=settings.workers or 1,
+            progress=lambda found: bars.categories(found, recipe.num_categories),
+        )
+    return Mixing(
+        drawer,
+        rounds=settings.mixing.rounds,
+        beta=settings.mixing.beta,
+        severity=settings.mixing.severity,
+        resize=settings.resize,
+        crop=settings.crop,
+        interpolation=settings.interpolation,
+    )
+
+
+def _default_workers(device: torch.device, draws: bool, local_ranks: int) -> int:
+    """Number of loader processes where the settings leave it open.
+
+    Args:
+        draws: whether loading draws images, rather than reading them alone.
+    """
     if device.type == "cuda":
         return max(1, min(_LOADERS_ON_CUDA, cores() // local_ranks))
     # Images that are read are kept in memory. New images are drawn while the model trains, but not where a process is
     # spawned, which needs a script with a __main__ guard.
     method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-    return int(fresh and method == "fork")
+    return int(draws and method == "fork")

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from formulavision.data.labels import Relabelled
 from formulavision.data.loading import ImageDataset, Transform, check_targets, target_of
+from formulavision.data.mixing import Mixing
 from formulavision.recipes.device import device_name, find_device
 from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
@@ -72,7 +73,7 @@ class Plan:
         validation: images to validate on after each epoch; None: none.
         frozen: names of the frozen parameters.
         extras: loggers, callbacks and Trainer arguments of the user.
-        transform: of the training images.
+        transform, mixing: of the training images.
     """
 
     out: Path
@@ -84,6 +85,7 @@ class Plan:
     frozen: Sequence[str] = ()
     extras: Extras = field(default_factory=Extras)
     transform: Transform | None = None
+    mixing: Mixing | None = None
 
 
 def new_model(settings: TrainSettings, num_classes: int) -> torch.nn.Module:
@@ -223,7 +225,8 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         synchronise_batch_norm(model, device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    data = TrainingData(settings, plan.train, plan.validation, transform=plan.transform, tell=tell)
+    changes: dict[str, Any] = {"transform": plan.transform, "mixing": plan.mixing}
+    data = TrainingData(settings, plan.train, plan.validation, **changes, tell=tell)
     task = make_task(plan.train)
     module = LightningClassifier(model, settings, classes, task)
     module.data = data

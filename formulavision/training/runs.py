@@ -334,7 +334,8 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
         ConfigError: names each difference that matters.
     """
     own = parse(TrainSettings, recorded["settings"], "settings", context=WRITTEN_OUT).model_dump(mode="json")
-    old, new = _flat({**recorded, "settings": own}), _flat(settings)
+    old = _flat({**recorded, "settings": _by_recipe_id(own)})
+    new = _flat({**settings, "settings": _by_recipe_id(settings["settings"])})
     unit = "epochs" if old.get("settings.steps") is None else "steps"
     before, now = (settings.get(f"settings.{unit}") or 0 for settings in (old, new))
     if now > before and old.get("settings.schedule") == "cosine":
@@ -358,6 +359,14 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
     if differences:
         raise ConfigError(*differences)
     return bool(now > before)
+
+
+def _by_recipe_id(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which mixing is one value, with its recipe's id in place of the recipe."""
+    mixing = settings.get("mixing")
+    if mixing is None:
+        return dict(settings)
+    return {**settings, "mixing": str({**mixing, "recipe": recipe_id(mixing["recipe"])})}
 
 
 def _same_images(recorded: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "data.") -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from formulavision.recipes.recipe import RecipeSetting
 from formulavision.recipes.targets import Target
 from formulavision.training.presets import PRESETS
 from formulavision.util.config import Config
@@ -22,6 +23,7 @@ __all__ = [
     "PRESETS",
     "REMOTE",
     "Decoder",
+    "MixingSettings",
     "Precision",
     "TrainSettings",
     "check_freeze",
@@ -43,6 +45,29 @@ NEUTRAL = {"resize_mode": "squash", "interpolation": "bilinear"}
 
 _LENGTHS = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 """Settings that give one length in two units."""
+
+
+class MixingSettings(Config):
+    """PixMix (Hendrycks et al., CVPR 2022) with pictures that a recipe draws; see
+    :class:`formulavision.data.mixing.Mixing`.
+
+    The numbers are those of the published program for CIFAR (``cifar.py`` of andyzoujm/pixmix). Its program for
+    ImageNet (``imagenet.py``) has a beta of 4 and a severity of 1.
+    """
+
+    recipe: RecipeSetting = Field(
+        description="formula of the pictures: a recipe, the path of its YAML file, or the name of a generator"
+    )
+    rounds: int = Field(default=4, ge=1, le=100, description="largest number of mixing rounds of an image")
+    beta: float = Field(
+        default=3.0,
+        gt=0,
+        le=1000,
+        description="parameter of the Beta distribution of the coefficients; the larger, the weaker the mixing",
+    )
+    severity: float = Field(
+        default=3.0, gt=0, le=10, description="largest level of the changes of the image itself, on timm's scale of 10"
+    )
 
 
 class TrainSettings(Config):
@@ -245,6 +270,12 @@ class TrainSettings(Config):
         description="times that an image is in an epoch, each time with another augmentation; an epoch has as many "
         "fewer images",
         json_schema_extra={"neutral": 1},
+    )
+    mixing: MixingSettings | None = Field(
+        default=None,
+        description="fine-tuning: a recipe whose pictures are mixed into training images (PixMix), by recipe, rounds, "
+        "beta, severity; unset: none",
+        json_schema_extra={"neutral": None},
     )
     mean: Channels = Field(
         default=(0.2, 0.2, 0.2), description="mean that is subtracted from each channel; channels are scaled to 0..1"

@@ -22,7 +22,7 @@ __all__ = ["TASKS", "ClassTask", "LabelsTask", "SemanticTask", "Task", "for_targ
 _SAMPLED = 1000
 """Number of images from which the share of positives is estimated where a dataset does not list its labels."""
 _NOT_COUNTED = -100
-_MOVING = ("random_resized_crop", "rand_augment", "random_erasing")
+_MOVING = ("random_resized_crop", "rand_augment", "random_erasing", "mixing")
 """Settings that move or remove pixels of images, without those of masks."""
 
 
@@ -259,6 +259,11 @@ def for_target(settings: TrainSettings, target: str, *, own_model: bool = False)
     if moving and task is SemanticTask:
         raise ConfigError(
             f"{' and '.join(moving)}: must be unset (0) for masks, which are not changed with their images"
+        )
+    if settings.mixing is not None and (size := settings.mixing.recipe.canvas.size) < settings.crop:
+        raise ConfigError(
+            f"mixing.recipe: draws images of {size} x {size} pixels, smaller than crop, {settings.crop}: set "
+            f"mixing.recipe.canvas.size to at least {settings.crop}"
         )
     decoder = settings.decoder or "fpn" if decodes else None
     # Unset as in runs of earlier versions, which had no other target.

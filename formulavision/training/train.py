@@ -22,7 +22,7 @@ from formulavision.training.runs import (
     is_complete,
     read_settings,
 )
-from formulavision.training.settings import REMOTE, TrainSettings, check_freeze
+from formulavision.training.settings import REMOTE, MixingSettings, TrainSettings, check_freeze
 from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -252,6 +252,7 @@ def finetune(
     # The imports from here on are slow.
     from formulavision.data.loading import target_of
     from formulavision.training.checkpoints import load_checkpoint
+    from formulavision.training.data import make_mixing
     from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers
@@ -278,6 +279,9 @@ def finetune(
     }  # fmt: skip
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
+    mixing = make_mixing(settings, show_progress=not console.quiet)
+    if mixing is not None:
+        say_and_log(mixing.describe(), console)
     trained = own if own is not None else new_model(settings, opened.num_classes)
     if weights is not None:
         say_and_log(f"checkpoint {weights.name}: {weights.load_into(trained).describe()}", console)
@@ -285,7 +289,9 @@ def finetune(
             say_and_log(preprocessing, console)
     if own is None:
         freeze_layers(trained, freeze)
-    plan = Plan(out, content, settings, trained, opened.train, opened.test, frozen_names(trained), extras, transform)
+    plan = Plan(
+        out, content, settings, trained, opened.train, opened.test, frozen_names(trained), extras, transform, mixing
+    )
     return fit(plan, resume=resume, overwrite=overwrite, console=console)
 
 
@@ -342,6 +348,8 @@ def _begin(
     if isinstance(settings, TrainSettings):
         settings = settings.model_dump(mode="json", exclude_unset=True)
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in (settings or {}).items()}
+    if isinstance(mixing := given.get("mixing"), Mapping):
+        given["mixing"] = parse(MixingSettings, {**(own["mixing"] or {}), **mixing}, "mixing").model_dump(mode="json")
     known = {name: value for name, value in given.items() if name in TrainSettings.model_fields}
     check_same_settings(recorded, {**recorded, "settings": {**own, **known}})
     return recorded, parse(TrainSettings, {**own, **given})
@@ -401,9 +409,11 @@ def _finished(out: Path, recorded: Mapping[str, Any], content: Mapping[str, Any]
 def open_data(
     data: RecipeLike | ImageDataset | Any, settings: TrainSettings, show_progress: bool
 ) -> tuple[ImageDataset, dict[str, Any]]:
-    """The dataset, and its entry in settings.yaml."""
+    """The dataset to pre-train on, and its entry in settings.yaml."""
     from formulavision.data.mixtures import Mixture
 
+    if settings.mixing is not None:
+        raise ConfigError("mixing: is for fine-tuning alone: leave it out of pre-training")
     data = _read_recipe(data, settings)
     opened = _open_mixture if isinstance(data, Mixture) else _open_one
     dataset, description = opened(data, settings, show_progress)

@@ -150,6 +150,8 @@ def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list
         return [f"{where}: is empty"]
     if cause is not None:
         return [f"{where}: {cause}"]
+    if detail["type"] == "model_type" and (known := _fields_at(model, keys)):
+        return [f"{where}: {_short(detail['input'])} is not allowed: must be settings ({', '.join(known)})"]
     message = (
         detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").partition(" or instance of")[0]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,18 @@ def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorder, "on_train_batch_end", dying)
 
 
-def stopped_and_resumed(data: Any, out: Path, settings: dict[str, Any], steps: list[int], **more: Any) -> Run:
+def stopped_and_resumed(
+    data: Any,
+    out: Path,
+    settings: dict[str, Any],
+    steps: list[int],
+    train: Callable[..., Run] = pretrain,
+    **more: Any,
+) -> Run:
     """A run that is killed after each of so many steps, counted from where it was resumed."""
     for i, step in enumerate(steps):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
             die_after(step, patch)
-            pretrain(data, out=out, settings=settings, resume=i > 0, show_progress=False, **more)
+            train(data, out=out, settings=settings, resume=i > 0, show_progress=False, **more)
         torch.rand(5)  # what others draw from the global stream must not matter
-    return pretrain(data, out=out, settings=settings, resume=True, show_progress=False, **more)
+    return train(data, out=out, settings=settings, resume=True, show_progress=False, **more)

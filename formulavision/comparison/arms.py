@@ -309,7 +309,8 @@ def _at_point(point: Variant, setting: str, finetune: Mapping[str, Any]) -> Vari
         raise ConfigError(f"'{point.name}' cannot name an arm: must be letters, digits, '.', '_', '+' and '-'")
     data = copy.deepcopy(point.arm.to_dict(resolved=False))
     if setting.startswith("finetune.mixing."):
-        data["finetune"] = copy.deepcopy(laid_over(finetune, data.get("finetune", {})))
+        common = {"mixing": finetune["mixing"]} if "mixing" in finetune else {}
+        data["finetune"] = copy.deepcopy(laid_over(common, data.get("finetune", {})))
     if setting.startswith("recipe.categories"):
         data["recipe"].get("categories", {}).pop("sha256", None)
     *parents, last = f"{setting}.count".split(".") if setting == "recipe.categories" else setting.split(".")

@@ -94,6 +94,9 @@ COMPARISON_IDS = {
     "labels-cifar10-full": "5ee71c6afce85b89",
     "labels-cifar10-small": "b5f215142045a4cc",
     "labels-cifar10-smoke": "c39c58b500df47e2",
+    "robustness-cifar10-full": "2a4db5a9bd13d5cb",
+    "robustness-cifar10-cpu": "4a64707d3b467b1b",
+    "robustness-cifar10-smoke": "1a0286f96c98bf8c",
     "segmentation-camvid-full": "9f7299697f9b16bf",
     "segmentation-camvid-small": "2f9920f80c631e50",
     "segmentation-camvid-smoke": "61b21ffb1dacb7f4",
@@ -115,6 +118,8 @@ def test_the_ids_of_the_comparisons_recipes_are_known(path: Path, tmp_path: Path
     for size in ("full", *load_yaml(path).get("sizes", {})):
         variants = load(path, size, tmp_path).variants
         ids = {name: v.arm.recipe.id for name, v in variants.items() if v.arm.recipe is not None}
+        mixed = {f"{name}, mixed": v.arm.finetune.get("mixing") for name, v in variants.items()}
+        ids |= {name: Recipe.from_dict(mixing["recipe"]).id for name, mixing in mixed.items() if mixing is not None}
         digest = hashlib.sha256(json.dumps(ids, sort_keys=True).encode()).hexdigest()[:16]
         assert digest == COMPARISON_IDS[f"{path.stem}-{size}"]
 

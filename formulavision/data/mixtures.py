@@ -116,6 +116,14 @@ class MixturePart(Config):
         assert self.store is not None
         return Store(self.store).manifest.recipe_id
 
+    @property
+    def images(self) -> int:
+        """Number of the recipe's or the store's images."""
+        if self.recipe is not None:
+            return len(self.recipe)
+        assert self.store is not None
+        return Store(self.store).layout.images
+
     def kind(self, target: Target | None) -> dict[str, Any]:
         """The properties of the images that all parts of a mixture have in common.
 
@@ -194,7 +202,7 @@ def as_mixture(parts: Mixture | Sequence[Any], *, target: Target | None = None) 
 
     Raises:
         ConfigError: there is no part, one is wrong or its store is missing, their images differ in size, channels or
-            target, or the shares do not add up to 1.
+            target, the shares do not add up to 1, or one is less than an image an epoch.
     """
     if isinstance(parts, Mixture):
         parts = parts.parts
@@ -223,6 +231,8 @@ def as_mixture(parts: Mixture | Sequence[Any], *, target: Target | None = None) 
             raise ConfigError(f": the shares add up to {stated:g} and leave nothing for the parts without share")
     elif abs(stated - 1) > 1e-6:
         raise ConfigError(f": the shares add up to {stated:g}, must be 1 where every part has one")
+    if stated:
+        _portions([part.images for part in read], [part.share for part in read])
     return Mixture(tuple(read), kinds[0]["target"])
 
 
@@ -410,7 +420,7 @@ def _portions(lengths: Sequence[int], shares: Sequence[float | None]) -> list[in
     for number, portion in enumerate(portions):
         if portion < 1:
             raise ConfigError(
-                f"data.{number}.share: {whole[number]:g} of the {total} images of an epoch is less than one image"
+                f"{number}.share: {whole[number]:g} of the {total} images of an epoch is less than one image"
             )
     return portions
 

@@ -27,6 +27,7 @@ from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
 from formulavision.util.folders import State
+from formulavision.util.remote import is_url
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -355,7 +356,7 @@ def _begin(
     return recorded, parse(TrainSettings, {**own, **given})
 
 
-def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path | list[dict[str, Any]]:
+def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | str | list[dict[str, Any]]:
     from formulavision.recipes.recipe import Recipe
 
     if "mixture" in recorded:
@@ -364,8 +365,8 @@ def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | Path | list[dict[str
             for part in recorded["mixture"]
         ]
     if "store" in recorded:
-        store = Path(recorded["store"])
-        if not store.is_dir():
+        store: str = recorded["store"]
+        if not is_url(store) and not Path(store).is_dir():
             raise ConfigError(f"data: {store}: does not exist: the run was started on this store: give its path")
         return store
     if "recipe" in recorded:
@@ -478,13 +479,14 @@ def _read_recipe(data: Any, settings: TrainSettings) -> Any:
     from formulavision.data.mixtures import Mixture, as_mixture, is_mixture_file, is_store, load_mixture
     from formulavision.recipes.recipe import Recipe, as_recipe
 
+    where = "data"
     if is_mixture_file(data):
-        data = load_mixture(Path(data))
+        where, data = f"{data}: mixture", load_mixture(Path(data))
     if isinstance(data, list | tuple | Mixture) and not _is_list_of_images(data):
         try:
             return as_mixture(data, target=settings.target)
         except ConfigError as error:
-            raise error.under("data") from None
+            raise error.under(where) from None
     names_a_store = isinstance(data, str | PathLike) and is_store(data)
     if names_a_store or not isinstance(data, Recipe | str | PathLike | Mapping):
         return data

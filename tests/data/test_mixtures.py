@@ -275,8 +275,9 @@ def test_bad_input_is_told_in_a_line(parts: list[Any], problem: str, tmp_path: P
 
 
 def test_a_share_of_no_image_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.0.share: 0.01 of the 16 images of an epoch is less than one image"):
-        MixtureImages([FormulaDataset(PERLIN), FormulaDataset(MOIRE)], [0.01, 0.99])
+    for share, rest in ((0.01, 0.99), (0.99, None)):
+        with pytest.raises(ConfigError, match=r"[01].share: 0.01 of the 16 images of an epoch is less than one image"):
+            as_mixture([{"recipe": PERLIN, "share": share}, {"recipe": MOIRE, "share": rest}])
 
 
 @pytest.mark.parametrize(

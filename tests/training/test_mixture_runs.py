@@ -78,6 +78,16 @@ def test_the_run_names_its_parts_and_resumes_from_what_it_recorded(
             pretrain(other, out=out, resume=True, show_progress=False)
 
 
+@pytest.mark.parametrize("mixture", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_run_on_a_store_at_a_url_goes_on_from_what_it_recorded(mixture: bool, small: Any, tmp_path: Path) -> None:
+    url = f"memory://mixture-runs-{mixture}/store"
+    fv.generate(MOIRE, url)
+    settings = small | {"epochs": 1, "milestones": [], "workers": 0}
+    pretrain([PERLIN, url] if mixture else url, out=tmp_path / "run", settings=settings, show_progress=False)
+    run = pretrain(out=tmp_path / "run", settings={"epochs": 2}, resume=True, show_progress=False)
+    assert len(run.history) == 2
+
+
 def test_held_out_images_are_of_all_parts(store: Path, small: Any, tmp_path: Path) -> None:
     settings = small | {"epochs": 1, "milestones": [], "held_out": 2, "workers": 0}
     run = pretrain(mixed(store), out=tmp_path / "run", settings=settings, show_progress=False)
@@ -117,6 +127,9 @@ def test_a_file_and_its_list_are_one_run(whole: Run, store: Path, small: Any, tm
     told = CliRunner().invoke(app, [*arguments, "--overwrite", "--size", "64"])
     assert told.exit_code == 2
     assert "--size: the recipes of a mixture have their own settings" in " ".join(told.output.split())
+    file.write_text("mixture: [perlin, nowhere/store]\n")
+    with pytest.raises(ConfigError, match=r"mixture\.yaml: mixture\.1\.store: .*nowhere/store"):
+        pretrain(file, out=tmp_path / "none", show_progress=False)
 
 
 def test_a_list_of_images_with_labels_is_a_dataset_as_before(small: Any, tmp_path: Path) -> None:

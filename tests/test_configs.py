@@ -12,6 +12,7 @@ from formulavision.comparison import ComparisonSettings
 from formulavision.util.config import load_yaml
 
 PAPER = sorted((FOLDER / "paper").glob("*.yaml"))
+FIELD = sorted((FOLDER / "field").glob("*.yaml"))
 AT_SIZES = [
     pytest.param(path, size, id=f"{path.stem}-{size}")
     for path in CONFIGS
@@ -91,7 +92,7 @@ def test_an_experiment_at_full_size_trains_as_the_paper_says(path: Path, tmp_pat
     assert (training.resize, training.crop) == (256, 224)
 
 
-@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PAPER, *FIELD], ids=lambda path: path.stem)
 def test_the_smoke_size_downloads_nothing(path: Path) -> None:
     settings = ComparisonSettings.load(path, size="smoke")
     datasets = [*settings.downstreams.values(), *(v.arm.images for v in settings.variants.values())]
@@ -117,3 +118,48 @@ def test_on_two_cores_experiments_share_fractaldb_and_its_fine_tuning(tmp_path: 
         }
         found.add(frozenset(plain))
     assert len(frozenset.intersection(*found)) == 1
+
+
+# The papers after it -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FIELD, ids=lambda path: path.stem)
+def test_a_table_of_the_field_explains_its_sizes_and_has_a_row_in_the_page(path: Path) -> None:
+    sizes = ("full", *load_yaml(path)["sizes"])
+    assert [size for size in ("full", "gpu", "cpu", "smoke") if f"\n# {size}: " in header(path)] == list(sizes)
+    assert f"configs/field/{path.stem}.yaml --size smoke " in header(path)
+    page = (FOLDER.parent / "docs" / "reproducing-the-field.md").read_text()
+    (row,) = [line for line in page.splitlines() if f"[{path.stem}](../configs/field/{path.name})" in line]
+    assert f"| {', '.join(sizes)} |" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "pretraining", "tuning"),
+    [
+        ("rcdb", "deit_tiny_patch16_224", (300, None, 256), (1_000, None, 768)),
+        ("visual-atoms", "deit_tiny_patch16_224", (300, None, 256), (1_000, None, 768)),
+        ("ofdb", "deit_tiny_patch16_224", (None, 320_000, 256), (1_000, None, 768)),
+        ("1p-frac", "deit_tiny_patch16_224", (None, 320_000, 256), (1_000, None, 768)),
+        ("segrcdb", "swin_base_patch4_window7_224", (300, None, 32), (None, 160_000, 16)),
+        ("imagenet-1k", "vit_base_patch16_224", (None, 304_760, 1_024), (300, None, 1_024)),
+    ],
+)
+def test_a_table_of_the_field_at_full_size_trains_as_its_program(
+    name: str, model: str, pretraining: tuple[int | None, ...], tuning: tuple[int | None, ...], tmp_path: Path
+) -> None:
+    settings = load(FOLDER / "field" / f"{name}.yaml", "full", tmp_path)
+    *_, arm = [each for each, variant in settings.variants.items() if variant.arm.recipe is not None]
+    runs = settings.pretrain_settings(arm, seed=0), settings.finetune_settings(arm, seed=0)
+    assert settings.model == model
+    assert [(run.epochs, run.steps, run.batch_size) for run in runs] == [pretraining, tuning]
+
+
+def test_tables_of_the_field_share_fractaldb_and_its_pre_training(tmp_path: Path) -> None:
+    """The same recipe and settings in each of them: with --runs it is computed once."""
+    found = set()
+    for name in ("rcdb", "visual-atoms", "ofdb", "1p-frac"):
+        settings = load(FOLDER / "field" / f"{name}.yaml", "full", tmp_path)
+        recipe = settings.arms["fractaldb"].recipe
+        assert recipe is not None
+        found.add((recipe.id, settings.pretrain_settings("fractaldb", 0).model_dump_json()))
+    assert len(found) == 1

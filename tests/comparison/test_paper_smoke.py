@@ -1,4 +1,4 @@
-"""Every experiment of the paper runs, at its smallest size: the shape of its result, not its values."""
+"""Every experiment of the papers runs, at its smallest size: the shape of its result, not its values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from formulavision.comparison import ComparisonSettings, compare
 from formulavision.recipes import categories
 
-PAPER = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXPERIMENTS = [*sorted((CONFIGS / "paper").glob("*.yaml")), *sorted((CONFIGS / "field").glob("*.yaml"))]
 REPEATS = {
     "figure-1b": "arms of table-9 on other downstreams",
     "figure-5": "labels with noise, which tests/comparison/test_arms.py runs",
@@ -21,6 +22,13 @@ REPEATS = {
     "table-4": "a sweep of a recipe's setting, as in figure-4",
     "table-5": "a sweep of a recipe's setting, as in figure-4",
     "table-6": "arms of table-7 and table-9",
+    "1p-frac-perturbation": "a sweep of a recipe's setting, as in figure-4",
+    "every-formula": "arms of other recipes, as in table-9",
+    "imagenet-1k": "arms of 1p-frac and of other recipes",
+    "ofdb": "settings by a preset, as in 1p-frac",
+    "rcdb": "settings by a preset, as in 1p-frac",
+    "segrcdb": "arms with masks, which tests/comparison/test_arms_of_scenes.py runs",
+    "visual-atoms": "settings by a preset, as in 1p-frac",
 }
 """Experiments that take the same way through the code as another one: they are slow. ``tests/test_configs.py`` reads
 the files of all experiments at all sizes."""
@@ -34,7 +42,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in REPEATS else []) for path in PAPER],
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in REPEATS else [])
+        for path in EXPERIMENTS
+    ],
 )
 def test_an_experiment_runs_at_the_smoke_size(
     path: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

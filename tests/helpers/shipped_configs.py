@@ -24,6 +24,6 @@ def load(path: Path, size: str, root: Path) -> ComparisonSettings:
         for name in [name for name, inner in there.items() if inner is not None]:
             dataset = {**(data[section].get(name) or {}), **(there[name] or {})}
             dataset = dataset.get("images", {}) if inside else dataset
-            if dataset.get("kind") in ("folder", "masks", "imagenet", "places365"):
+            if dataset.get("kind") in ("folder", "masks", "imagenet", "places365", "ade20k", "cityscapes"):
                 settings.append(f"{section}.{name}.{inside}root={root}")
     return ComparisonSettings.load(path, settings, size=size)

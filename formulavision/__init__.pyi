@@ -39,6 +39,7 @@ from .evaluation import probe as probe
 from .evaluation import score as score
 from .evaluation import score_sheet as score_sheet
 from .evaluation.metrics import Metrics as Metrics
+from .explorer.app import explore as explore
 from .generators.contract import Canvas as Canvas
 from .generators.contract import Category as Category
 from .generators.contract import DeviceRenderer as DeviceRenderer

@@ -8,7 +8,18 @@ from typing import Any, NoReturn
 
 import typer
 
-from formulavision.cli import bench, comparing, configs, doctor, drawing, evaluating, plugins, scoring, training
+from formulavision.cli import (
+    bench,
+    comparing,
+    configs,
+    doctor,
+    drawing,
+    evaluating,
+    exploring,
+    plugins,
+    scoring,
+    training,
+)
 from formulavision.cli.commands import App, Group
 
 __all__ = ["app", "main"]
@@ -79,6 +90,7 @@ plugins.add_to(app)
 drawing.add_to(app)
 bench.add_to(app)
 scoring.add_to(app)
+exploring.add_to(app)
 training.add_to(app)
 evaluating.add_to(app)
 comparing.add_to(app)

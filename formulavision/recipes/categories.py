@@ -26,7 +26,7 @@ from formulavision.util.errors import ConfigError, FormulaVisionError, PluginErr
 from formulavision.util.files import atomic_write, cache_folder
 from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
 
-__all__ = ["category_name", "find_categories", "find_categories_of_part", "search"]
+__all__ = ["category_key", "category_name", "find_categories", "find_categories_of_part", "search"]
 
 _CACHE_WORTH_S = 0.5
 """Categories that took longer than this to find are kept in the user's cache folder."""
@@ -198,13 +198,17 @@ _generator: Generator | FormulaVisionError
 # The cache -----------------------------------------------------------------------------------------------------------
 
 
-def _cache_file(generator: Generator) -> Path:
+def category_key(generator: Generator) -> str:
+    """Equal for generators with the same categories: name and digest of what these depend on."""
     params = identity(generator.params)
     if generator.category_params is not None:
         params = {name: value for name, value in params.items() if name in generator.category_params}
     key = json.dumps([generator.name, generator.version, params, generator.seed], sort_keys=True)
-    name = f"{generator.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    return cache_folder() / "categories" / name
+    return f"{generator.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _cache_file(generator: Generator) -> Path:
+    return cache_folder() / "categories" / f"{category_key(generator)}.npz"
 
 
 def _read_cache(file: Path) -> list[Parameters]:

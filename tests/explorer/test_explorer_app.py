@@ -1,0 +1,124 @@
+"""The explorer's server and its pages, without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from formulavision.cli import app as cli
+from formulavision.explorer.app import build_app, explore, listen
+from formulavision.explorer.limits import Limits
+from formulavision.explorer.recipe_page import RecipePage
+from formulavision.explorer.worker import Worker
+from formulavision.recipes.recipe import Recipe
+from formulavision.util.errors import ConfigError, PluginError
+
+SMALL = {"generator": "perlin", "canvas": {"size": 32, "padding": 0}}
+
+
+def call_here(worker: Worker, work: Callable[..., Any], *arguments: Any, progress: Any = None) -> Any:
+    """In place of the process that draws, which takes seconds to start."""
+    return work(*arguments, progress)
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(Worker, "call", call_here)
+    return RecipePage(Recipe.from_dict(SMALL), Limits(), Worker(Limits()))
+
+
+VISIT = """
+import json, sys
+from starlette.testclient import TestClient
+from formulavision.explorer.app import build_app
+
+app, close = build_app(json.loads(sys.argv[1]))
+with TestClient(app, base_url="http://127.0.0.1") as visitor:
+    told = {path: visitor.get(path).text for path in ("/", "/config", "/theme.css", "/gradio_api/file=/etc/passwd")}
+close()
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_gradios_pages_load_nothing_from_elsewhere_and_have_no_public_events() -> None:
+    # In a process of its own: Gradio leaves event loops open, of which Python warns in any later test.
+    done = subprocess.run([sys.executable, "-c", VISIT, json.dumps(SMALL)], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    loaded = re.findall(r"""(?:src|href)\s*=\s*["'](https?:[^"']+)""", told["/"])
+    assert [address for address in loaded if not address.startswith("http://127.0.0.1")] == []
+    assert "googleapis" not in told["/"] + told["/theme.css"]
+    config = json.loads(told["/config"])
+    assert config["analytics_enabled"] is False
+    assert {each["api_visibility"] for each in config["dependencies"]} <= {"private", "undocumented"}
+    assert told["/gradio_api/file=/etc/passwd"] == "there is nothing here\n"
+
+
+def test_one_image_comes_with_its_index_lines_and_recipe(page: Any) -> None:
+    picture, lines, link = page.picture(page.start.to_yaml(), 3, 2)
+    assert "index: 302" in picture and "drawer.draw(302)" in lines and 'download="recipe.yaml"' in link
+
+
+@pytest.mark.parametrize(
+    ("label", "instance"), [(1.5, 0), ("a", 0), (None, 0), (True, 0), (0, 10**30), (100, 0), (float("nan"), 0)]
+)
+def test_what_a_visitors_page_may_not_send_is_one_line(page: Any, label: Any, instance: Any) -> None:
+    picture, lines, link = page.picture(page.start.to_yaml(), label, instance)
+    assert picture.count("fv-problem") == 1 and lines == link == ""
+
+
+@pytest.mark.parametrize("size", [0, 9, 64, 2.5, None])
+def test_a_sheet_has_few_images(page: Any, size: Any) -> None:
+    for given in ((size, 4), (4, size)):
+        with pytest.raises(ConfigError, match="must be a whole number from 1 to 8"):
+            page.sheet(page.start, *given)
+
+
+def test_a_plugins_error_is_one_line(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> Any:
+        raise PluginError("'perlin' failed while drawing")
+
+    monkeypatch.setattr(page.worker, "call", fail)
+    assert page.picture(page.start.to_yaml(), 0, 0)[0].count("fv-problem") == 1
+
+
+def test_a_recipe_that_is_too_large_is_not_explored() -> None:
+    with pytest.raises(ConfigError, match=r"canvas\.size: 2,048 is not allowed here"):
+        build_app({"generator": "perlin", "canvas": {"size": 2048}})
+
+
+def test_an_address_that_is_taken_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot be listened on"):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_wrong_name_is_one_line() -> None:
+    done = CliRunner().invoke(cli, ["explore", "perlinn"])
+    assert done.exit_code == 2 and "did you mean 'perlin'?" in done.stderr and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "expected"),
+    [("127.0.0.1", None, None), ("0.0.0.0", None, "random"), ("0.0.0.0", "", None), ("127.0.0.1", "own", "own")],
+)
+def test_a_token_is_needed_where_others_reach_the_page(
+    monkeypatch: pytest.MonkeyPatch, host: str, token: str | None, expected: str | None
+) -> None:
+    given: list[str | None] = []
+
+    def build(target: Any, *, token: str | None, hosts: Any) -> Any:
+        given.append(token)
+        raise ConfigError("built")
+
+    monkeypatch.setattr("formulavision.explorer.app.build_app", build)
+    with pytest.raises(ConfigError, match="built"):
+        explore(SMALL, host=host, port=0, token=token)
+    assert (len(given[0] or "") > 20) if expected == "random" else given == [expected]

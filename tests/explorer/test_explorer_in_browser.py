@@ -1,0 +1,205 @@
+"""The explorer in headless Chromium: controls are turned, by mouse and keyboard, and the page follows."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
+"""``npm install axe-core`` writes it."""
+
+OF_GRADIO = {"color-contrast", "label", "aria-input-field-name", "nested-interactive", "scrollable-region-focusable"}
+"""What axe-core finds in Gradio's own components; docs/explorer.md lists it."""
+
+
+class Served:
+    """The explorer in a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "formulavision", "explore", *arguments, "--port", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().partition(" ")[0]
+        assert self.address.startswith("http://")
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if importlib.util.find_spec("gradio") is None:  # not imported: it leaves event loops open, of which Python warns
+        pytest.skip("Gradio is not here: pip install 'formulavision[explore]'")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def perlin(browser: Any) -> Iterator[Served]:
+    served = Served("perlin")
+    yield served
+    served.close()
+
+
+def opened(browser: Any, address: str, width: int) -> Any:
+    """A page that counts and refuses requests to other addresses, with what went wrong on it."""
+    page = browser.new_context(viewport={"width": width, "height": 1000}).new_page()
+    page.foreign, page.problems = [], []
+    own = address.partition("?")[0]
+
+    def route(request: Any) -> None:
+        if request.request.url.startswith((own, "data:", "blob:")):
+            request.continue_()
+        else:
+            page.foreign.append(request.request.url)
+            request.abort()
+
+    page.route("**/*", route)
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
+    page.goto(address)
+    return page
+
+
+@pytest.fixture(params=[400, 1400], ids=["narrow", "wide"])
+def page(request: pytest.FixtureRequest, browser: Any, perlin: Served) -> Iterator[Any]:
+    page = opened(browser, perlin.address, request.param)
+    page.wait_for_selector("#picture img", timeout=180_000)
+    page.wait_for_timeout(1000)
+    yield page
+    assert page.foreign == [] and page.problems == []
+    page.context.close()
+
+
+def first(page: Any) -> str:
+    source: str = page.get_attribute("#sheet img", "src")
+    return source
+
+
+def wait_for_other(page: Any, before: str) -> None:
+    page.wait_for_function("before => document.querySelector('#sheet img')?.src != before", arg=before, timeout=60_000)
+
+
+def yaml(page: Any) -> str:
+    text: str = page.input_value("#yaml textarea")
+    return text
+
+
+def test_the_page_is_not_wider_than_the_window(page: Any) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.locator("#sheet img").count() == 16
+
+
+def test_a_control_that_is_turned_by_the_keyboard_redraws_the_sheet_and_changes_the_recipe(page: Any) -> None:
+    before = first(page)
+    page.get_by_label("range slider for octaves").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for_other(page, before)
+    page.wait_for_function("document.querySelector('#yaml textarea').value.includes('octaves: 2')")
+    assert page.evaluate("document.activeElement.ariaLabel") == "range slider for octaves"  # the form was not made anew
+
+
+def test_an_edited_recipe_changes_the_form(page: Any) -> None:
+    before = first(page)
+    page.locator("#yaml textarea").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(
+        yaml(page).replace("persistence: 0.5", "persistence: 0.75").replace("octaves: 1", "octaves: 4")
+    )
+    wait_for_other(page, before)
+    page.wait_for_function("[...document.querySelectorAll('input[type=number]')].some(input => input.value == '0.75')")
+
+
+def test_a_problem_stands_at_its_control_and_in_one_line(page: Any) -> None:
+    page.get_by_text("Canvas, seed and numbers").click()
+    page.get_by_label("size").fill("5000")
+    page.wait_for_selector("[role=alert] .fv-problem")
+    lines = page.locator("[role=alert] .fv-problem").all_inner_texts()
+    assert lines == ["size: 5000 is not allowed: must be less than or equal to 4096"]
+    assert page.get_by_text("⚠ 5000 is not allowed").count() == 1
+    page.get_by_label("size").fill("64")
+    page.wait_for_selector("[role=alert]", state="detached")
+    page.wait_for_timeout(500)
+    assert page.get_by_text("⚠").count() == 0
+
+
+def test_an_image_is_chosen_by_the_enter_key_and_by_sliders(page: Any) -> None:
+    page.locator("#sheet button").nth(6).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#picture h3:has-text('instance 2')")
+    assert page.locator("#picture h3").inner_text() == "category 00001 (label 1), instance 2"
+    page.get_by_label("range slider for category", exact=True).focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#picture h3:has-text('category 00002')")
+    page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => t.value.includes('drawer.draw(202)'))")
+
+
+def test_two_settings_stand_side_by_side(page: Any) -> None:
+    before = first(page)
+    page.get_by_text("Keep this sheet beside").click()
+    page.wait_for_selector("#kept img")
+    page.get_by_label("range slider for octaves").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for_other(page, before)
+    assert page.get_attribute("#kept img", "src") == before
+
+
+def test_other_generators_and_scenes_are_shown(page: Any) -> None:
+    before = first(page)
+    page.get_by_label("generator").first.click()
+    page.get_by_role("option", name="bezier").click()
+    wait_for_other(page, before)
+    before = first(page)
+    page.get_by_label("scenes").click()
+    wait_for_other(page, before)
+    page.wait_for_selector("#picture h3:has-text('scene 0')")
+    assert page.locator("#picture figure").count() == 3 and "scene:" in yaml(page)
+
+
+def test_the_recipe_is_saved(page: Any, tmp_path: Path) -> None:
+    with page.expect_download() as download:
+        page.get_by_text("Save this recipe").click()
+    download.value.save_as(tmp_path / "recipe.yaml")
+    assert (tmp_path / "recipe.yaml").read_text() == yaml(page)
+
+
+def test_nothing_that_we_add_is_found_by_axe(page: Any) -> None:
+    if not AXE.is_file():
+        pytest.skip("there is no axe-core here: npm install axe-core, or its axe.min.js in AXE_CORE")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    own = page.evaluate("axe.run({include: [['#sheet'], ['#picture'], ['#kept']]})")["violations"]
+    assert [(each["id"], each["nodes"][0]["html"][:200]) for each in own] == []
+    assert {each["id"] for each in found} <= OF_GRADIO, [(e["id"], e["nodes"][0]["html"][:200]) for e in found]
+
+
+def test_a_page_for_others_needs_its_token(browser: Any) -> None:
+    served = Served("perlin", "--host", "0.0.0.0")
+    try:
+        address = served.address.replace("0.0.0.0", "127.0.0.1")
+        assert re.search(r"\?token=\S{20,}$", address)
+        stranger = browser.new_context().new_page()
+        assert stranger.goto(address.partition("?")[0]).status == 401
+        guest = opened(browser, address, 1400)
+        guest.wait_for_selector("#picture img", timeout=180_000)
+        assert "token" not in guest.url and guest.foreign == []
+    finally:
+        served.close()

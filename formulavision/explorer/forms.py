@@ -116,7 +116,8 @@ def change(recipe: Recipe, controls: Sequence[Control], shown: Sequence[Any]) ->
     Raises:
         ConfigError: one line for each control that shows no value.
     """
-    data, defaults, problems = recipe.to_dict(), _default_numbers(recipe), []
+    data, defaults = recipe.to_dict(), _default_numbers(recipe)
+    problems: list[str] = []
     for control, value in zip(controls, shown, strict=True):
         try:
             new = control.read(value)

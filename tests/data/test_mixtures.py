@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from torch.utils.data import ConcatDataset
 from woven_images import woven
 
@@ -164,8 +165,10 @@ def test_loaders_give_the_same_batches_with_any_number_of_workers(tmp_path: Path
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("scene", [{}, {"scene": {"objects": [1, 3], "size": [0.3, 0.7]}, "images": 8}], ids=str)
-@pytest.mark.parametrize("fresh", [True, False])
+SCENE = {"scene": {"objects": [1, 3], "size": [0.3, 0.7]}, "images": 8}
+
+
+@pytest.mark.parametrize(("scene", "fresh"), [({}, True), (SCENE, False), *slow(({}, False), (SCENE, True))], ids=str)
 def test_a_device_draws_the_batches_of_the_loaders(scene: dict[str, Any], fresh: bool) -> None:
     single = woven().to_dict()
     if scene:

@@ -287,7 +287,7 @@ def test_images_are_drawn_on_the_gpu_where_the_model_trains_unless_the_settings_
 
 def test_each_process_draws_its_share_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.device] = []
-    monkeypatch.setattr(training_data, "device_drawer", lambda dataset, device: asked.append(device))
+    monkeypatch.setattr(device_loading, "device_drawer", lambda dataset, device: asked.append(device))
     data = TrainingData(TrainSettings(crop=32, resize=36, batch_size=16, workers=0), FormulaDataset(woven()))
     strategy = SimpleNamespace(root_device=torch.device("cuda:2"))
     data.trainer = SimpleNamespace(strategy=strategy, global_rank=6, world_size=8, num_nodes=2)  # type: ignore[assignment]

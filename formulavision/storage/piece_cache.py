@@ -3,23 +3,30 @@
 The folder is ``stores`` in the cache folder. A piece is downloaded whole, compared with its checksum, and moved to its
 place, so what is there is right. Before a download the pieces that were not used for longest are removed, until the
 new one fits: all files together never take more than ``FORMULAVISION_STORE_CACHE_GB`` gigabytes.
+
+Of a store that is larger than that, training in random order would download a piece for nearly every image. It is read
+by byte ranges, a request for each image: a piece is downloaded once, for the list of its ranges, which is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from formulavision.storage.formats import find_format
-from formulavision.storage.formats.format import Piece
+from formulavision.storage.formats.format import Piece, PieceReader
 from formulavision.storage.manifest import RECIPE, Manifest
+from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.util.errors import ConfigError, StoreError, one_line
 from formulavision.util.files import PARTIAL, cache_folder, partial_path
@@ -63,6 +70,7 @@ class PieceCache:
 
     def __init__(self, remote: RemoteFolder, manifest: Manifest) -> None:
         self.remote, self.manifest = remote, manifest
+        self.is_read_by_ranges = manifest.bytes > cache_limit()
         self.key = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:24]
 
     def folder(self, piece: Piece) -> Path:
@@ -81,6 +89,47 @@ class PieceCache:
         with suppress(FileNotFoundError):
             _remove(_stores() / f"{self.key}-{piece.number:06d}-{self.manifest.pieces[piece.number].bytes}")
         return self.folder(piece)
+
+    def reader(self, piece: Piece) -> PieceReader:
+        """Reads a piece, without a local copy, by byte ranges.
+
+        Raises:
+            RemoteError, StoreError: as of :meth:`folder`; here, or from the functions of the reader.
+        """
+        index = self._index(piece)
+
+        def read(what: str, position: int) -> bytes:
+            file, start, size = index[what][position]
+            content = self.remote.read_range(file, start, start + size)
+            if len(content) != size:
+                raise StoreError(f"{self.remote / file}: is cut short: holds no {size} bytes at {start}")
+            return content
+
+        def objects(position: int) -> EncodedObjects:
+            return EncodedObjects.from_facts(read("objects", position), index["facts"][position])
+
+        return PieceReader(partial(read, "image"), objects if "facts" in index else None)
+
+    def _index(self, piece: Piece) -> dict[str, Any]:
+        """The places of a piece's images, and the facts of its scenes."""
+        name = f"{self.key}-{piece.number:06d}-index"
+        for place in _stores().glob(f"{name}-*[0-9]"):
+            if in_use(place):
+                index: dict[str, Any] = json.loads((place / "index.json").read_bytes())
+                return index
+        folder, store_format, layout = self.folder(piece), find_format(self.manifest.format), self.manifest.layout
+        index = {**store_format.locate(folder, piece, layout)}
+        if layout.scenes is not None and (objects := store_format.open_scenes(folder, piece, layout).objects):
+            index["facts"] = [objects(position).facts() for position in range(piece.count)]
+        content = json.dumps(index).encode()
+        _kept(
+            _stores() / f"{name}-{len(content)}",
+            len(content),
+            lambda place: (place / "index.json").write_bytes(content),
+        )
+        with suppress(FileNotFoundError):
+            _remove(folder)
+        return index
 
     def recipe_folder(self) -> Path:
         """A folder with the store's recipe and categories, which are read from the store each time."""
@@ -122,7 +171,7 @@ def _stores() -> Path:
     return cache_folder() / "stores"
 
 
-def _kept(place: Path, size: int, fill: Callable[[Path], None]) -> Path:
+def _kept(place: Path, size: int, fill: Callable[[Path], object]) -> Path:
     """An entry of the cache, which ``fill`` makes if it is missing: in one process, while the others wait."""
     while not in_use(place):
         with _told(place), locked(_lock_of(place), lambda: None):

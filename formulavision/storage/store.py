@@ -53,7 +53,7 @@ class Store:
         self.layout = self.manifest.layout
         self._cache = None if isinstance(self.root, Path) else PieceCache(self.root, self.manifest)
         self._open: dict[int, PieceReader] = {}
-        self._folders: dict[int, Path] = {}
+        self._folders: dict[int, Path] = {}  # of open pieces in the cache
 
     @property
     def path(self) -> Path:
@@ -217,15 +217,19 @@ class Store:
         number = bisect_right(self._starts, index) - 1
         piece = self.pieces[number]
         reader = self._open.get(number)
-        if reader is None or (self._cache is not None and not in_use(self._folders[number])):
+        if reader is None or (number in self._folders and not in_use(self._folders[number])):
             if len(self._open) >= self.OPEN_PIECES:
                 self._open.pop(next(iter(self._open)), None)
             reader = self._open[number] = self._open_piece(piece)
         return reader, index - piece.first
 
     def _open_piece(self, piece: Piece) -> PieceReader:
-        folder = self.root if isinstance(self.root, Path) else self._pieces.folder(piece)
-        self._folders[piece.number] = folder
+        if isinstance(self.root, Path):
+            folder = self.root
+        elif self._pieces.is_read_by_ranges:
+            return self._pieces.reader(piece)
+        else:
+            folder = self._folders[piece.number] = self._pieces.folder(piece)
         store_format = find_format(self.manifest.format)
         if self.layout.scenes is None:
             return PieceReader(store_format.open_piece(folder, piece, self.layout))

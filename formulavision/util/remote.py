@@ -224,10 +224,10 @@ class RemoteFolder:
         except Exception as error:
             if missing is not None and isinstance(error, missing):
                 raise
-            told = one_line(error) or type(error).__name__
+            told = re.sub(r"^\[Errno -?\d+\] ", "", one_line(error)) or type(error).__name__
             if isinstance(error, PermissionError):
                 told = f"is refused: {told}: check your credentials and their permissions"
-            raise RemoteError(f"{place}: {told.removeprefix('[Errno 5] ')}") from None
+            raise RemoteError(f"{place}: {told}") from None
 
 
 AnyFolder = Path | RemoteFolder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 from formulavision import Drawer, FormulaVisionError, Recipe, generate, verify
 from formulavision.storage import formats
+from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Create, Format, Piece, Sample
 from formulavision.storage.manifest import StoreLayout
 
@@ -47,6 +49,12 @@ class Pairs(Format):
             content = content[4 + size :]
         return pngs.__getitem__
 
+    def locate(self, root: Path, piece: Piece, layout: StoreLayout) -> dict[str, list[tuple[str, int, int]]]:
+        pngs = self.open_piece(root, piece, layout)
+        sizes = [len(pngs(position)) for position in range(piece.count)]
+        starts = accumulate((4 + size for size in sizes), initial=4)
+        return {"image": [(piece.path, start, size) for start, size in zip(starts, sizes, strict=False)]}
+
     def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
         labels = root / self.files(piece, layout)[1]
         if labels.read_text().split() != [str(index // layout.instances) for index in piece.indices]:
@@ -67,6 +75,8 @@ def test_it_holds_the_images_and_is_verified(tmp_path: Path) -> None:
     assert [store.label(i) for i in range(len(RECIPE))] == labels.tolist()
     assert verify(store.path, sample=0).problems == []  # another process, which draws again, does not know the format
     assert len(list(store.path.glob("labels/*"))) == len(store.pieces) == len(RECIPE) // 12 + 1
+    where = find_format("pairs").locate(store.path, store.pieces[1], store.layout)["image"][3]
+    assert (store.path / where[0]).read_bytes()[where[1] :][: where[2]] == store.encoded(store.pieces[1].first + 3)
     (store.path / "labels" / "1.bin").unlink()
     assert verify(store.path, sample=0).problems == [f"{store.path}/labels/1.bin: is missing"]
 

@@ -23,9 +23,9 @@ from formulavision import (
     verify,
 )
 from formulavision.cli import app
-from formulavision.storage import FORMATS, piece_cache
+from formulavision.storage import FORMATS
+from formulavision.storage.formats import find_format, imagefolder
 from formulavision.storage.formats import format as format_module
-from formulavision.storage.formats import imagefolder
 from formulavision.storage.manifest import INCOMPLETE
 from formulavision.util.errors import ConfigError, FolderError, RemoteError, StoreError
 from formulavision.util.folders import MARKER
@@ -253,24 +253,56 @@ def test_each_piece_is_downloaded_once(memory_url: NewUrl, empty_cache: Path, mo
 
 
 def test_the_cache_keeps_its_limit(memory_url: NewUrl, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = generate(RECIPE, memory_url())
-    local, _ = Drawer(RECIPE).draw_batch(range(len(store)))
-    most = max(piece.bytes for piece in store.manifest.pieces)
-    limit = 2 * most + 10
-    monkeypatch.setenv("FORMULAVISION_STORE_CACHE_GB", f"{limit / 1e9:.12f}")
+    recipes = RECIPE, OTHER
+    stores = [generate(recipe, memory_url()) for recipe in recipes]
+    images = [Drawer(recipe).draw_batch(range(len(recipe)))[0] for recipe in recipes]
+    most = max(piece.bytes for store in stores for piece in store.manifest.pieces)
+    limit = max(store.manifest.bytes for store in stores) + most // 2
+    limit_cache(monkeypatch, limit)
+    stores = [Store(store.root) for store in stores]
     names = downloads(monkeypatch)
-    for index in np.random.default_rng(0).permutation(len(store)).tolist():
-        assert np.array_equal(store.read(index), local[index])
-        files = [path for path in empty_cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
-        assert sum(path.stat().st_size for path in files) <= limit
-    assert len(names) > len(store.pieces)
-    monkeypatch.setenv("FORMULAVISION_STORE_CACHE_GB", f"{(most - 1) / 1e9:.12f}")
+    for index in np.random.default_rng(0).permutation(2 * len(RECIPE)).tolist():
+        which, index = divmod(index, len(RECIPE))
+        assert np.array_equal(stores[which].read(index), images[which][index])
+        assert 0 < cached_bytes(empty_cache) <= limit
+    assert len(names) > sum(len(store.pieces) for store in stores)
+    limit_cache(monkeypatch, 100)
     with pytest.raises(ConfigError, match=r"FORMULAVISION_STORE_CACHE_GB: the cache may have .*, and one piece"):
-        [store.read(index) for index in range(len(store))]
+        Store(stores[0].root).read(0)
     for text in ("none", "0", "-1", "inf", "nan"):
         monkeypatch.setenv("FORMULAVISION_STORE_CACHE_GB", text)
         with pytest.raises(ConfigError, match=r"FORMULAVISION_STORE_CACHE_GB: '.*' is not allowed"):
-            piece_cache.cache_limit()
+            Store(stores[0].root)
+
+
+def limit_cache(patch: pytest.MonkeyPatch, limit: int) -> None:
+    patch.setenv("FORMULAVISION_STORE_CACHE_GB", f"{limit / 1e9:.12f}")
+
+
+def cached_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, SCENES], ids=["images", "scenes"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_store_that_is_larger_than_the_cache_is_read_by_ranges(
+    tmp_path: Path, memory_url: NewUrl, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, format: str, recipe: Recipe
+) -> None:
+    local, url = generate(recipe, tmp_path / "store", format=format), memory_url()
+    limit = generate(recipe, url, format=format).manifest.bytes - 1
+    limit_cache(monkeypatch, limit)
+    names = downloads(monkeypatch)
+    for store in (Store(url), Store(url)):
+        for index in np.random.default_rng(0).permutation(len(store)).tolist():
+            assert np.array_equal(store.read(index), local.read(index))
+            if recipe is SCENES:
+                scene = store.scene(index)
+                assert np.array_equal(scene.object_map, local.scene(index).object_map)
+                assert np.array_equal(scene.categories, local.scene(index).categories)
+                assert np.array_equal(store.boxes(index), local.boxes(index))
+            assert 0 < cached_bytes(empty_cache) <= limit
+    pieces = [name for piece in local.pieces for name in find_format(format).files(piece, local.layout)]
+    assert sorted(names) == sorted(pieces)  # each once, for its ranges
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -81,11 +81,11 @@ class Format(ABC):
     """A format of stores: how images and labels are written to files and read from them.
 
     To add a format: write a module beside this one, with a subclass that sets ``name`` and implements ``path``,
-    ``write``, ``open_piece`` and ``check`` (and ``files``, where a piece has several), and enter the subclass in
-    ``_CLASSES`` of ``formats/__init__.py``; ``tests/storage/test_new_format.py`` is an example. A format that also
-    holds scenes (``layout.scenes``) sets ``holds_scenes`` and implements ``open_scenes``. A format defines only the
-    content of the files. Folders, temporary names, checksums, locks, the manifest and resuming are the same for all
-    formats (``pieces.py``, ``generation.py``), and the tests in ``tests/storage`` run over the whole table.
+    ``write``, ``open_piece``, ``locate`` and ``check`` (and ``files``, where a piece has several), and enter the
+    subclass in ``_CLASSES`` of ``formats/__init__.py``; ``tests/storage/test_new_format.py`` is an example. A format
+    that also holds scenes (``layout.scenes``) sets ``holds_scenes`` and implements ``open_scenes``. A format defines
+    only the content of the files. Folders, temporary names, checksums, locks, the manifest and resuming are the same
+    for all formats (``pieces.py``, ``generation.py``), and the tests in ``tests/storage`` run over the whole table.
     """
 
     name: ClassVar[str]
@@ -151,6 +151,19 @@ class Format(ABC):
         raise NotImplementedError
 
     @abstractmethod
+    def locate(self, root: Path, piece: Piece, layout: StoreLayout) -> dict[str, list[tuple[str, int, int]]]:
+        """File in the store, offset and size in bytes of each image of a piece, as ``image``.
+
+        Of scenes also those of the object maps, as ``objects``.
+
+        Args:
+            root: a folder with the piece's files.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
+
+    @abstractmethod
     def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
         """Problems with the names and labels inside of a written piece, as other readers see them, one line each.
 
@@ -192,15 +205,26 @@ class ShardFormat(Format):
     def open_scenes(self, root: Path, piece: Piece, layout: StoreLayout) -> PieceReader:
         return self._open(root / piece.path, piece, scenes=True)
 
-    def _open(self, path: Path, piece: Piece, *, scenes: bool) -> PieceReader:
+    def locate(self, root: Path, piece: Piece, layout: StoreLayout) -> dict[str, list[tuple[str, int, int]]]:
+        kinds = ("image",) if layout.scenes is None else ("image", "objects")
+        _, ranges = self._map(root / piece.path, piece, kinds)
+        return {what: [(piece.path, start, size) for start, size in ranges[what].tolist()] for what in kinds}
+
+    def _map(self, path: Path, piece: Piece, kinds: tuple[str, ...]) -> tuple[mmap.mmap, dict[str, NDArray[np.int64]]]:
+        """A shard in memory, and its byte ranges."""
         with reading(path):
             with path.open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             ranges = self.byte_ranges(content)
-            for what in ("image", "objects") if scenes else ("image",):
+            for what in kinds:
                 found = ranges.get(what, np.empty((0, 2), np.int64))
                 if len(found) != piece.count or found[-1].sum() > len(content):
                     raise StoreError(f"{path}: is cut short: holds {len(found)} of {piece.count} images")
+        return content, ranges
+
+    def _open(self, path: Path, piece: Piece, *, scenes: bool) -> PieceReader:
+        content, ranges = self._map(path, piece, ("image", "objects") if scenes else ("image",))
+        with reading(path):
             facts = self.read_facts(content, ranges) if scenes else None
 
         def read(what: str, position: int) -> bytes:

@@ -89,6 +89,15 @@ class ImageFolder(Format):
 
         return PieceReader(self.open_piece(root, piece, layout), objects)
 
+    def locate(self, root: Path, piece: Piece, layout: StoreLayout) -> dict[str, list[tuple[str, int, int]]]:
+        names = [layout.name(index) for index in piece.indices]
+        folders = {"image": ""} if layout.scenes is None else {"image": f"{piece.path}/", "objects": f"{_maps(piece)}/"}
+        with reading(root / piece.path):
+            return {
+                what: [(file := f"{folder}{name}.png", 0, (root / file).stat().st_size) for name in names]
+                for what, folder in folders.items()
+            }
+
     def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
         if layout.scenes is None:
             return  # names and labels are those of the files

@@ -187,6 +187,9 @@ class RecipePage:
             first, _, second = str(event.place).partition(",")
             return int(first), int(second)
 
+        # Gradio passes the event by the annotation, which it cannot look up: the name is a local one here.
+        select.__annotations__["event"] = gr.EventData
+
         size = [rows, columns]
         on_sheet: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": sheet, "api_visibility": "private"}
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -35,7 +35,7 @@ class Served:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.communicate(timeout=20)  # closes its pipe
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,8 @@ def test_an_edited_recipe_changes_the_form(page: Any) -> None:
     before = first(page)
     page.locator("#yaml textarea").focus()
     page.keyboard.press("Control+A")
-    page.keyboard.insert_text(
-        yaml(page).replace("persistence: 0.5", "persistence: 0.75").replace("octaves: 1", "octaves: 4")
-    )
+    text = yaml(page).replace("persistence: 0.5", "persistence: 0.75").replace("octaves: 1", "octaves: 4")
+    page.keyboard.type(text)
     wait_for_other(page, before)
     page.wait_for_function("[...document.querySelectorAll('input[type=number]')].some(input => input.value == '0.75')")
 

@@ -126,6 +126,15 @@ def unflushed() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def slow_bfloat16() -> Iterator[None]:
+    """``precision: auto`` is 32-true on all processors, but in the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            patch.setattr(torch.cpu, name, lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """Where kernels for GPUs are run: on one, or on the CPU in Triton's interpreter or emulated."""

@@ -14,10 +14,16 @@ from formulavision.training.settings import TrainSettings
 __all__ = ["count_steps", "learning_rate_factor", "make_optimizer"]
 
 
-def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: torch.nn.Module, settings: TrainSettings, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """SGD with weight decay of every parameter, or AdamW without that of biases, norms and the model's exceptions.
 
     With ``layer_decay``, layers have learning rates of their own (Clark et al., "ELECTRA", ICLR 2020; timm's groups).
+
+    Args:
+        fused: whether one kernel updates all parameters with AdamW; None: torch's choice. (That of SGD fails where only
+            some parameters have a momentum yet.)
     """
     rate, sgd = settings.learning_rate, settings.optimizer == "sgd"
     exempt = () if sgd else tuple(getattr(model, "no_weight_decay", set)())
@@ -38,7 +44,7 @@ def make_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.opt
         groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=exempt)
     if sgd:
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(groups, lr=rate)
+    return torch.optim.AdamW(groups, lr=rate, fused=fused)
 
 
 def count_steps(batches: int, settings: TrainSettings) -> int:

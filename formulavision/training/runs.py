@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -50,6 +50,7 @@ __all__ = [
     "read_settings",
     "recipe_id",
     "score_of",
+    "unit_of",
     "when",
     "write_result",
     "write_settings",
@@ -80,11 +81,13 @@ _FREE_TO_CHANGE = {
     *(f"settings.{name}" for name in ("workers", "device", "devices", "draw_on", "compile", "channels_last")),
     *(f"settings.{name}" for name in ("checkpoint_minutes", "held_out")),
     "checkpoint.name",
+    "precision",
     "data.store",
     "downstream.name",
 }
 """Entries of settings.yaml that may differ when a run is resumed: paths, devices, speed, and the validation images.
-They do not change what is trained."""
+They do not change what is trained. The precision is the run's own, by the
+setting."""
 
 _SEAL = re.compile(r"# sha256 of classes\.json: ([0-9a-f]{64})\n# sha256 of all above: ([0-9a-f]{64})\n\Z")
 _PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "global_step", "steps_per_epoch"}
@@ -111,6 +114,14 @@ def when(metrics: EpochMetrics) -> tuple[str, int]:
     """The moment of a row of metrics: ``epoch`` or, in a run of steps, ``step``, and its number, from 1."""
     unit = "step" if "step" in metrics else "epoch"
     return unit, round(metrics[unit] or 0)
+
+
+def unit_of(histories: Iterable[Iterable[EpochMetrics]]) -> str:
+    """The unit in which runs are counted: ``epoch``, ``step``, or ``epoch or step`` where they differ.
+
+    That of runs without a row is ``epoch``.
+    """
+    return " or ".join(sorted({when(row)[0] for history in histories for row in history})) or "epoch"
 
 
 def score_of(metrics: EpochMetrics) -> tuple[str, float, str]:

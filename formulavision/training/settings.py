@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from formulavision.recipes.recipe import RecipeSetting
 from formulavision.recipes.targets import Target
@@ -27,6 +27,7 @@ __all__ = [
     "Precision",
     "TrainSettings",
     "check_freeze",
+    "without_other_unit",
 ]
 
 Channels = tuple[float, float, float]
@@ -284,7 +285,9 @@ class TrainSettings(Config):
         default=(0.5, 0.5, 0.5), description="standard deviation by which each channel is divided after that"
     )
     precision: Literal["auto"] | Precision = Field(
-        default="auto", description="Lightning's precision; auto: bf16-mixed on CUDA, 32-true elsewhere"
+        default="auto",
+        description="Lightning's precision; auto: bf16-mixed on CUDA and on CPUs with AMX or of AMD with bfloat16, "
+        "32-true elsewhere",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="device of the training; auto: CUDA, else MPS, else the CPU"
@@ -298,8 +301,9 @@ class TrainSettings(Config):
     compile: bool = Field(
         default=False, description="compile the model (torch.compile): the first step is slower, the others are faster"
     )
-    channels_last: bool = Field(
-        default=False, description="channels-last memory format: faster on GPUs with mixed precision"
+    channels_last: StrictBool | None = Field(
+        default=None,
+        description="channels-last memory format: faster on CPUs, and on GPUs with mixed precision; unset: on CPUs",
     )
     checkpoint_minutes: float = Field(
         default=10.0,
@@ -376,6 +380,18 @@ class TrainSettings(Config):
         if any(s <= 0 for s in self.std):
             raise ValueError(f"std {list(self.std)} must be above 0 in every channel")
         return self
+
+
+def without_other_unit(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings ``under`` without lengths that the settings ``over`` them give in the other unit.
+
+    Milestones and the interval are counted in the unit of the run's length, so they go with it.
+    """
+    pairs = [pair for one, other in _LENGTHS for pair in ((one, other), (other, one))]
+    gone = {other for given, other in pairs if over.get(given) is not None}
+    if gone & {"epochs", "steps"} & under.keys():
+        gone |= {"milestones", "interval"}
+    return {name: value for name, value in under.items() if name in over or name not in gone}
 
 
 FREEZE_CONV = re.compile(r"conv1(?:-([1-5]))?")

@@ -22,7 +22,7 @@ from formulavision.training.runs import (
     is_complete,
     read_settings,
 )
-from formulavision.training.settings import REMOTE, MixingSettings, TrainSettings, check_freeze
+from formulavision.training.settings import REMOTE, MixingSettings, Precision, TrainSettings, check_freeze
 from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.console import say
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -155,7 +155,10 @@ def pretrain(
     if labels is not None:
         dataset = relabel(dataset, labels)
         description["labels"] = {name: value for name, value in identity(labels).items() if value is not None}
-    content = {"kind": "pretrain", "settings": settings.model_dump(mode="json"), **described, "data": description}
+    content = {
+        "kind": "pretrain", "settings": settings.model_dump(mode="json"), "precision": _precision(settings, recorded),
+        **described, "data": description,
+    }  # fmt: skip
     content |= describe_transform(transform, dataset)
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
@@ -275,8 +278,9 @@ def finetune(
     if opened.note:
         say_and_log(opened.describe(), console)
     content = {
-        "kind": "finetune", "settings": settings.model_dump(mode="json"), **described, "checkpoint": source,
-        "freeze": freeze, "downstream": opened.identity(), **describe_transform(transform, opened.train),
+        "kind": "finetune", "settings": settings.model_dump(mode="json"), "precision": _precision(settings, recorded),
+        **described, "checkpoint": source, "freeze": freeze, "downstream": opened.identity(),
+        **describe_transform(transform, opened.train),
     }  # fmt: skip
     if recorded is not None and (run := _finished(out, recorded, content, console)):
         return run
@@ -354,6 +358,23 @@ def _begin(
     known = {name: value for name, value in given.items() if name in TrainSettings.model_fields}
     check_same_settings(recorded, {**recorded, "settings": {**own, **known}})
     return recorded, parse(TrainSettings, {**own, **given})
+
+
+def _precision(settings: TrainSettings, recorded: Mapping[str, Any] | None) -> Precision:
+    """Lightning's precision of a run; of one that is resumed, the one that it was started in.
+
+    Raises:
+        ConfigError: this machine lacks the device, or the device does not support the precision.
+    """
+    from formulavision.training.fit import resolve_device, resolve_precision
+
+    device = resolve_device(settings.device)
+    name = settings.precision
+    if recorded is not None:
+        # Earlier versions did not record it; on a CPU auto was 32-true then.
+        earlier = "32-true" if (name, device.type) == ("auto", "cpu") else name
+        name = recorded.get("precision", earlier)
+    return resolve_precision(name, device)
 
 
 def _recorded_data(recorded: Mapping[str, Any]) -> Recipe | str | list[dict[str, Any]]:

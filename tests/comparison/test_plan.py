@@ -370,6 +370,9 @@ def test_the_precision_of_a_stage_is_the_one_that_auto_stands_for(
 
     on_cpu = with_precision("auto", "cpu")
     assert on_cpu == with_precision("32-true", "cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert with_precision("auto", "cpu") == with_precision("bf16-mixed", "cpu")
+    assert with_precision("32-true", "cpu") == on_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     on_gpu = with_precision("auto", "cuda")

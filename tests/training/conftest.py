@@ -19,6 +19,8 @@ SMALL: dict[str, Any] = {
     "resize": 36,
     "crop": 32,
     "device": "cpu",
+    # The same on all processors.
+    "precision": "32-true",
 }
 
 

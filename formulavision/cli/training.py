@@ -11,6 +11,10 @@ from formulavision.cli import options as o
 
 Model = Annotated[str | None, typer.Option("--model", help="Name of a timm model.", show_default=False)]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="90")]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", help="Steps of the optimizer, in place of epochs.", show_default=False),
+]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per step.", show_default="256")]
 GradAccumSteps = Annotated[
     int | None,
@@ -91,6 +95,7 @@ def pretrain(
     ] = None,
     model: Model = None,
     epochs: Epochs = None,
+    steps: Steps = None,
     batch_size: BatchSize = None,
     grad_accum_steps: GradAccumSteps = None,
     learning_rate: LearningRate = None,
@@ -120,8 +125,9 @@ def pretrain(
 
     of_recipe, of_training = divided(settings or [])
     train = train_values(
-        of_training, model=model, epochs=epochs, batch_size=batch_size, grad_accum_steps=grad_accum_steps,
-        learning_rate=learning_rate, crop=crop, seed=seed, preset=preset, devices=devices,
+        of_training, model=model, epochs=epochs, steps=steps, batch_size=batch_size,
+        grad_accum_steps=grad_accum_steps, learning_rate=learning_rate, crop=crop, seed=seed, preset=preset,
+        devices=devices,
     )  # fmt: skip
     of_store = {"--categories": categories, "--categories-from": categories_from, "--instances": instances,
                 "--size": size, "--set": " ".join(of_recipe) or None}  # fmt: skip
@@ -170,6 +176,7 @@ def finetune(
     ] = None,
     model: Model = None,
     epochs: Epochs = None,
+    steps: Steps = None,
     batch_size: BatchSize = None,
     grad_accum_steps: GradAccumSteps = None,
     learning_rate: LearningRate = None,
@@ -202,8 +209,9 @@ def finetune(
     elif any(setting.startswith("downstream.") for setting in of_training):
         raise ConfigError("--downstream: is missing, and settings of it are given")
     train = train_values(
-        of_training, model=model, epochs=epochs, batch_size=batch_size, grad_accum_steps=grad_accum_steps,
-        learning_rate=learning_rate, crop=crop, seed=seed, preset=preset, devices=devices,
+        of_training, model=model, epochs=epochs, steps=steps, batch_size=batch_size,
+        grad_accum_steps=grad_accum_steps, learning_rate=learning_rate, crop=crop, seed=seed, preset=preset,
+        devices=devices,
     )  # fmt: skip
     from formulavision.training import finetune as run
 

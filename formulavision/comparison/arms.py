@@ -15,7 +15,7 @@ from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.labels import LabelSettings
 from formulavision.data.mixtures import Mixture, as_mixture
 from formulavision.recipes.recipe import RecipeSetting
-from formulavision.training.settings import PREPROCESSING, REMOTE, MixingSettings, TrainSettings
+from formulavision.training.settings import PREPROCESSING, REMOTE, MixingSettings, TrainSettings, without_other_unit
 from formulavision.util.config import Config, did_you_mean, parse, user_path
 from formulavision.util.errors import ConfigError
 
@@ -232,8 +232,8 @@ def _swept_name(arm: str, path: str, value: Any, sweep: Iterable[str]) -> str:
 
 
 def laid_over(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of training with an arm's own over them; those of mixing one by one."""
-    merged = {**settings, **own}
+    """Settings of training with an arm's own over them; a length in its own unit; those of mixing one by one."""
+    merged = {**without_other_unit(settings, own), **own}
     if isinstance(settings.get("mixing"), Mapping) and isinstance(own.get("mixing"), Mapping):
         merged["mixing"] = {**settings["mixing"], **own["mixing"]}
     return merged
@@ -319,5 +319,8 @@ def _at_point(point: Variant, setting: str, finetune: Mapping[str, Any]) -> Vari
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise ConfigError(f"'{key}' holds a plain value, not settings")
-    node[last] = point.value
+    if setting in (f"pretrain.{last}", f"finetune.{last}"):
+        data[parents[0]] = laid_over(node, {last: point.value})
+    else:
+        node[last] = point.value
     return replace(point, arm=parse(Arm, data))

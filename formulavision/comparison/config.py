@@ -25,7 +25,7 @@ from formulavision.comparison.arms import (
 from formulavision.data.downstream.settings import KINDS
 from formulavision.data.mixtures import mixture_beside
 from formulavision.generators.registry import plugins
-from formulavision.training.settings import TrainSettings
+from formulavision.training.settings import TrainSettings, without_other_unit
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
@@ -171,7 +171,7 @@ class ComparisonSettings(Config):
             if "mixing" in variant.arm.pretrain:
                 yield f"arms.{variant.base}.{_NOT_IN_PRETRAINING}"
             try:
-                parse(TrainSettings, {**self.pretrain, **variant.arm.pretrain}, "pretrain")
+                parse(TrainSettings, laid_over(self.pretrain, variant.arm.pretrain), "pretrain")
                 parse(TrainSettings, laid_over(self.finetune, variant.arm.finetune), "finetune")
             except ConfigError as error:
                 at = f"sweep.{variant.path}: {variant.base} at {variant.value}: "
@@ -239,7 +239,7 @@ class ComparisonSettings(Config):
         arm = self.variants[name].arm
         scenes = arm.recipe.is_scene if arm.recipe is not None else arm.mixture is not None and arm.target != "class"
         own = {"target": arm.target} if scenes else {}
-        given = {**self.pretrain, **arm.pretrain, **own}
+        given = {**laid_over(self.pretrain, arm.pretrain), **own}
         return self._train_settings(given, seed, decodes=arm.target == "semantic")
 
     def finetune_settings(self, name: str, seed: int, *, target: str = "class") -> TrainSettings:
@@ -331,7 +331,9 @@ class ComparisonSettings(Config):
 
     @classmethod
     def _read(cls, data: Mapping[str, Any], settings: Iterable[str], size: str | None) -> ComparisonSettings:
-        chosen = apply_settings(at_size(data, size), settings, null_removes=True)
+        settings = list(settings)
+        sized = _without_other_units(at_size(data, size), apply_settings({}, settings))
+        chosen = apply_settings(sized, settings, null_removes=True)
         return parse(cls, _without_removed_numbers(chosen, data))
 
     def __repr__(self) -> str:
@@ -374,7 +376,18 @@ def at_size(data: Mapping[str, Any], size: str | None) -> dict[str, Any]:
     known = [FULL, *sizes]
     if size not in known:
         raise ConfigError(f"sizes: there is no '{size}'{did_you_mean(size, known)} (known: {', '.join(known)})")
-    return {**(_merge(result, sizes[size], f"sizes.{size}") if size != FULL else result), "size": size}
+    if size != FULL:
+        result = _merge(_without_other_units(result, sizes[size]), sizes[size], f"sizes.{size}")
+    return {**result, "size": size}
+
+
+def _without_other_units(under: Any, over: Any, key: str = "") -> Any:
+    """Settings of a comparison without lengths of training that others give in the other unit."""
+    if not (isinstance(under, Mapping) and isinstance(over, Mapping)):
+        return under
+    if key in ("pretrain", "finetune"):
+        return without_other_unit(under, over)
+    return {name: _without_other_units(value, over.get(name), name) for name, value in under.items()}
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict[str, Any]:

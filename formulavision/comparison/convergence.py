@@ -1,4 +1,4 @@
-"""The first epoch of fine-tuning that reaches a score, by arm (the paper's figure 1b)."""
+"""The first epoch, or step, of fine-tuning that reaches a score, by arm (the paper's figure 1b)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from formulavision.comparison.results import Result
 from formulavision.comparison.tables import Cell, Table
+from formulavision.training.runs import unit_of, when
 
 __all__ = ["FirstEpochs", "catching_up", "first_epochs"]
 
@@ -18,8 +19,9 @@ _STEPS = (10, 5)
 """Per cent between the levels that are chosen: coarse, or fine if the coarse ones are fewer than ``_ENOUGH``."""
 _ENOUGH = 3
 
-ScoreByEpoch = Sequence[float | None]
-"""Score after every epoch, 0 to 1; None if it was not measured."""
+ScoreByEpoch = Sequence[tuple[int, float | None]]
+"""Number of every epoch (in a run of steps, of the step after every interval), and the score after it, 0 to 1; None if
+it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class FirstEpochs:
     """A table for one downstream and choice of frozen layers.
 
     Attributes:
+        unit: ``epoch`` or ``step``.
         levels: scores, 0 to 1.
-        epochs: arm -> first epoch that reaches each level, in words: ``12``, ``12.5``, ``12 (1 of 2 seeds)``,
+        epochs: arm -> first epoch, or step, that reaches each level, in words: ``12``, ``12.5``, ``12 (1 of 2 seeds)``,
             ``never``; counted from 1, the mean over the seeds that reach it.
     """
 
     downstream: str
     freeze: str
+    unit: str
     levels: list[float]
     epochs: dict[str, list[str]]
 
@@ -53,37 +57,41 @@ def first_epochs(table: Table) -> list[FirstEpochs]:
         levels = _levels(curves) if findings.reach is None else findings.reach
         if curves and levels:
             epochs = {arm: [_words(_firsts(runs, level)) for level in levels] for arm, runs in curves.items()}
-            result.append(FirstEpochs(downstream, freeze, levels, epochs))
+            unit = unit_of(r.history for arm in curves for r in table.cells[arm, freeze, downstream].results)
+            result.append(FirstEpochs(downstream, freeze, unit, levels, epochs))
     return result
 
 
 def catching_up(pairs: Sequence[tuple[Result, Result]], column: str) -> tuple[int, int, int] | None:
-    """The first epochs in which an arm, and its baseline, have the baseline's final score; and the number of epochs.
+    """The first epochs in which an arm, and its baseline, have the baseline's final score; and the last epoch.
+
+    In runs of steps, these are numbers of steps.
 
     Args:
         pairs: results of the arm and of its baseline, a pair a seed; their scores are averaged over seeds.
         column: of the histories, with the score after each epoch.
 
     Returns:
-        None where curves are missing or have different lengths, or where the arm does not reach that score.
+        None where curves are missing or of different epochs, or where the arm does not reach that score.
     """
-    sides = [[_scores(result, column) for result in side] for side in zip(*pairs, strict=True)]
-    lengths = {len(run) for side in sides for run in side}
-    if len(lengths) != 1 or 0 in lengths or any(None in run for side in sides for run in side):
+    moments = {tuple(when(row) for row in result.history) for pair in pairs for result in pair}
+    sides = [[[row.get(column) for row in result.history] for result in side] for side in zip(*pairs, strict=True)]
+    if len(moments) != 1 or () in moments or any(None in run for side in sides for run in side):
         return None
+    numbers = [number for _, number in moments.pop()]
     ours, theirs = (np.array(side, float).mean(axis=0) for side in sides)
-    first, own = (np.flatnonzero(curve >= theirs[-1]) + 1 for curve in (ours, theirs))
-    return (int(first[0]), int(own[0]), len(theirs)) if len(first) else None
+    first, own = (np.flatnonzero(curve >= theirs[-1]) for curve in (ours, theirs))
+    return (numbers[first[0]], numbers[own[0]], numbers[-1]) if len(first) else None
 
 
 def _scores(result: Result, column: str) -> ScoreByEpoch:
-    return [epoch.get(column) for epoch in result.history]
+    return [(when(row)[1], row.get(column)) for row in result.history]
 
 
 def _curves(cell: Cell, column: str) -> list[ScoreByEpoch]:
     """Scores by epoch, a curve a seed."""
     runs = [_scores(result, column) for result in cell.results]
-    return [run for run in runs if any(score is not None for score in run)]
+    return [run for run in runs if any(score is not None for _, score in run)]
 
 
 def _levels(curves: Mapping[str, Sequence[ScoreByEpoch]]) -> list[float]:
@@ -99,13 +107,13 @@ def _distinguishes(curves: Mapping[str, Sequence[ScoreByEpoch]], level: float) -
     """Whether at least two arms, if there are two, reach a level, and not all of them in their first epoch."""
     firsts = [_firsts(runs, level) for runs in curves.values()]
     reaching = sum(any(epoch is not None for epoch in epochs) for epochs in firsts)
-    at_once = all(epoch == 1 for epochs in firsts for epoch in epochs)
+    at_once = firsts == [[run[0][0] for run in runs] for runs in curves.values()]
     return reaching >= min(2, len(curves)) > 0 and not at_once
 
 
 def _firsts(runs: Sequence[ScoreByEpoch], level: float) -> list[int | None]:
     """First epoch of each run, counted from 1, whose score is at least ``level``; None if there is none."""
-    reaching = ((i for i, score in enumerate(run, start=1) if (score or 0) >= level) for run in runs)
+    reaching = ((number for number, score in run if (score or 0) >= level) for run in runs)
     return [next(epochs, None) for epochs in reaching]
 
 

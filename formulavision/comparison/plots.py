@@ -19,6 +19,7 @@ from formulavision.comparison.pictures import Illustration, data_uri
 from formulavision.comparison.results import ArmFacts, History, write_text
 from formulavision.comparison.tables import Cell, Table
 from formulavision.comparison.wording import place_text
+from formulavision.training.runs import unit_of, when
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,8 +178,7 @@ class Plots:
         scale: float,
         ylabel: str,
     ) -> Iterator[Illustration]:
-        rows = (row for line in lines for history in line.histories for row in history)
-        unit = "interval" if any("step" in row for row in rows) else "epoch"
+        unit = unit_of(history for line in lines for history in line.histories)
         svg = by_epoch(lines, column, scale=scale, title=title, xlabel=f"{training} {unit}", ylabel=ylabel)
         if svg is not None:
             of = "" if title == training else f" on {title}"
@@ -223,7 +223,9 @@ def looks(arms: Mapping[str, ArmFacts]) -> dict[str, Look]:
 
 
 def by_epoch(lines: Sequence[Runs], column: str, *, scale: float, title: str, xlabel: str, ylabel: str) -> str | None:
-    """A column of the histories by epoch as SVG; None if no history has it.
+    """A column of the histories by epoch, or by step in runs of steps, as SVG; None if no history has it.
+
+    Where some lines have epochs and others steps, the axis counts their rows.
 
     Args:
         scale: factor of the column.
@@ -231,13 +233,16 @@ def by_epoch(lines: Sequence[Runs], column: str, *, scale: float, title: str, xl
     found = [(line, values) for line in lines if (values := _over_seeds(line.histories, column, scale)).size]
     if not found:
         return None
+    mixed = len({when(row)[0] for line in lines for history in line.histories for row in history}) > 1
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
         for line, values in found:
             there = np.isfinite(values).all(axis=0)
-            x, values = np.flatnonzero(there) + 1, values[:, there]
+            longest: History = max(line.histories, key=lambda history: len(history))
+            numbers = np.array([i if mixed else when(row)[1] for i, row in enumerate(longest, start=1)])
+            x, values = numbers[: values.shape[1]][there], values[:, there]
             every = max(1, len(x) // 15)
             axes.plot(x, values.mean(0), label=_short(line.label), markersize=5, markevery=every, **line.look)
             if len(values) > 1:

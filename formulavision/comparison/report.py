@@ -17,6 +17,7 @@ from formulavision.comparison.printing import print_table, to_markdown
 from formulavision.comparison.results import FINDINGS, Comparison, Findings, write_text
 from formulavision.comparison.summary import summary
 from formulavision.comparison.tables import Table, table_csv, table_of
+from formulavision.training.runs import unit_of
 from formulavision.util.config import dump_yaml
 from formulavision.util.errors import ConfigError
 from formulavision.util.folders import OwnedFolder
@@ -133,6 +134,8 @@ def _content(table: Table, folder: Path) -> dict[str, Any]:
         "curves": list(plots.scores(plots.finetuned[:1])),
         "curves_frozen": list(plots.scores(plots.finetuned[1:])),
         "first_epochs": first_epochs(table),
+        "unit": unit_of(result.history for result in findings.results),
+        "pretraining_unit": unit_of(findings.pretrainings.values()),
         "pretraining": list(plots.pretraining()),
         "classes": classes,
         "predictions": predictions(table, folder, featured) if "predictions" in findings.pictures else [],

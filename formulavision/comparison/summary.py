@@ -11,7 +11,7 @@ from formulavision.comparison.results import SHORT, TOP_1, ArmFacts, Findings, R
 from formulavision.comparison.significance import ALPHA
 from formulavision.comparison.tables import T_TEST, Cell, Table
 from formulavision.comparison.wording import listed, p_text, percent, points, score_text
-from formulavision.training.runs import when
+from formulavision.training.runs import unit_of, when
 from formulavision.util.text import counted, duration
 
 __all__ = ["summary"]
@@ -200,11 +200,12 @@ def _by_epoch(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
     for baseline in dict.fromkeys(cell.baseline for cell, _ in faster):
         own = sorted((epochs, cell.arm) for cell, epochs in faster if cell.baseline == baseline)
         (first, theirs, total), arm = own[0]
-        others = [f"{name} after {epochs[0]}" for epochs, name in own[1:]]
-        after = listed([f"{first} of {total} epochs", *others])
+        others = [f"{name} after {epochs[0]:,}" for epochs, name in own[1:]]
+        unit = unit_of(result.history for pair in compared[0].pairs for result in pair)
+        after = listed([f"{first:,} of {total:,} {unit}s", *others])
         mean = "On average, " if len(compared[0].pairs) > 1 else ""
         score = "accuracy" if compared[0].metric == TOP_1 else SHORT[compared[0].metric]
-        yield f"{mean}{arm} reaches the final {score} of {baseline} after {after}; {baseline} needs {theirs}."
+        yield f"{mean}{arm} reaches the final {score} of {baseline} after {after}; {baseline} needs {theirs:,}."
 
 
 def _ranking(scored: Sequence[Cell], cells: Sequence[Cell], findings: Findings) -> Iterator[str]:

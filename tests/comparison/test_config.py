@@ -138,6 +138,58 @@ def test_settings_of_an_arm_and_of_a_sweep_are_checked_together_with_those_of_th
     ]
 
 
+def test_a_length_in_steps_replaces_one_in_epochs_and_the_other_way_round(small: dict[str, Any]) -> None:
+    def lengths(data: dict[str, Any], arm: str = "stripes") -> tuple[Any, ...]:
+        found = parse(ComparisonSettings, data).pretrain_settings(arm, 0)
+        return found.epochs, found.steps, found.interval, found.milestones
+
+    assert lengths(small) == (2, None, None, (1,))
+    small["arms"]["stripes"]["pretrain"] = {"steps": 30}
+    assert lengths(small) == (None, 30, 1, (10, 20))
+    assert lengths(small, "broken") == (2, None, None, (1,))
+    small["arms"]["stripes"]["pretrain"] = {"epochs": None, "steps": 30, "milestones": [7]}
+    assert lengths(small) == (None, 30, 1, (7,))
+    # A preset gives steps, a comparison epochs, an arm steps again; each with a warm-up.
+    small["pretrain"] = {**small["pretrain"], "preset": "ofdb", "warmup_epochs": 0.5}
+    small["arms"]["stripes"]["pretrain"] = {"steps": 30, "warmup_steps": 3}
+    assert lengths(small, "broken")[:2] == (2, None)
+    settings = parse(ComparisonSettings, small).pretrain_settings("stripes", 0)
+    assert (settings.epochs, settings.steps, settings.warmup_epochs, settings.warmup_steps) == (None, 30, 0, 3)
+    # Points of a sweep over an arm, and epochs over steps.
+    swept = {**small, "sweep": {"arms.stripes.pretrain.epochs": [3]}}
+    assert lengths(swept, "stripes-epochs-3")[:3] == (3, None, None)
+    tuned = parse(ComparisonSettings, {**small, "sweep": {"finetune.steps": [8]}})
+    assert (tuned.finetune_settings("scratch-steps-8", 0).steps, tuned.finetune["epochs"]) == (8, 2)
+
+
+def test_a_length_of_the_command_line_or_of_a_size_replaces_that_of_the_file(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "comparison.yaml"
+    small["arms"]["stripes"]["pretrain"] = {"steps": 40, "interval": 20}
+    file.write_text(yaml.safe_dump({**small, "sizes": {"smoke": {"finetune": {"steps": 5}}}}))
+
+    def read(*settings: str, size: str | None = None) -> tuple[Any, ...]:
+        found = ComparisonSettings.load(file, settings, size=size)
+        each = found.pretrain_settings("stripes", 0), found.finetune_settings("stripes", 0)
+        return tuple((settings.epochs, settings.steps) for settings in each)
+
+    assert read() == ((None, 40), (2, None))
+    assert read(size="smoke") == ((None, 40), (None, 5))
+    assert read("finetune.epochs=3", size="smoke") == ((None, 40), (3, None))
+    assert read("finetune.steps=9", "arms.stripes.pretrain.epochs=1") == ((1, None), (None, 9))
+    assert read("finetune.epochs=null", "finetune.steps=9") == ((None, 40), (None, 9))
+    with pytest.raises(ConfigError, match=r"finetune: epochs and steps are both given"):
+        read("finetune.epochs=3", "finetune.steps=9")
+
+
+def test_steps_and_epochs_in_one_place_are_one_problem(small: dict[str, Any]) -> None:
+    small["arms"]["stripes"]["pretrain"] = {"steps": 30, "epochs": 2}
+    with pytest.raises(ConfigError) as caught:
+        parse(ComparisonSettings, small)
+    assert list(caught.value.problems) == ["arms.stripes.pretrain: epochs and steps are both given: give one of them"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

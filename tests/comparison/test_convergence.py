@@ -82,6 +82,28 @@ def test_rows_that_have_no_curve_are_left_out() -> None:
     assert first_epochs(findings({"pending": [[]]})) == []
 
 
+def in_steps(found: Findings, interval: int = 50) -> Findings:
+    """The same rows in runs of steps, each after so many steps."""
+    for result in found.results:
+        result.history = [
+            {"step": interval * (i + 1), "validation_accuracy": row["validation_accuracy"]}
+            for i, row in enumerate(result.history)
+        ]
+    return found
+
+
+def test_runs_of_steps_are_counted_in_steps() -> None:
+    (table,) = first_epochs(findings({"one": [[0.2, 0.6, 0.7]]}, reach=[0.5]))
+    assert (table.unit, table.epochs) == ("epoch", {"one": ["2"]})
+    (table,) = first_epochs(in_steps(findings({"one": [[0.2, 0.6, 0.7], [0.6, 0.7, 0.7]]}, reach=[0.5])))
+    assert (table.unit, table.epochs) == ("step", {"one": ["75"]})
+
+
+def test_levels_of_runs_of_steps_tell_arms_apart_too() -> None:
+    (table,) = first_epochs(in_steps(findings({"fast": [[0.35, 0.55, 0.9]], "slow": [[0.25, 0.45, 0.65]]})))
+    assert table.levels == [0.3, 0.4, 0.5, 0.6]
+
+
 def test_a_share_of_labels_is_no_score_to_be_reached() -> None:
     found = findings({"one": [[0.05, 0.35]]})
     for row in found.results:

@@ -31,7 +31,8 @@ def ticks(svg: str) -> np.ndarray:
 
 
 def line(runs: list[list[float | None]]) -> Runs:
-    return Runs("arm", LOOK, [[{"accuracy": value} for value in run] for run in runs])
+    histories = [[{"epoch": i, "accuracy": value} for i, value in enumerate(run, start=1)] for run in runs]
+    return Runs("arm", LOOK, histories)
 
 
 def epochs(*lines: Runs) -> str | None:

@@ -44,7 +44,10 @@ def arm(name: str, **facts: Any) -> ArmFacts:
 def history(score: float, seed: int, metric: str = "accuracy") -> list[dict[str, float | None]]:
     """Three epochs."""
     scores = [score * share + seed / 100 for share in (0.3, 0.8, 1)]
-    return [{"train_loss": 1 - a, "train_accuracy": a, f"validation_{metric}": a} for a in scores]
+    return [
+        {"epoch": i, "train_loss": 1 - a, "train_accuracy": a, f"validation_{metric}": a}
+        for i, a in enumerate(scores, start=1)
+    ]
 
 
 def entry(name: str, downstream: str, freeze: str, seed: int) -> Result:

@@ -55,7 +55,9 @@ def findings(
             seed,
             score=score,
             metric=None if score is None else metric,
-            history=[{"validation_accuracy": a} for a in (curves or {}).get(arm, [])],
+            history=[
+                {"epoch": i, "validation_accuracy": a} for i, a in enumerate((curves or {}).get(arm, []), start=1)
+            ],
         )
         for arm, values in scores.items()
         for seed, score in enumerate(values)
@@ -317,6 +319,15 @@ def test_faster_convergence_is_told_with_the_epochs_of_both() -> None:
     curves = {"scratch": [0.1, 0.3, 0.5, 0.7], "ifs": [0.5, 0.7, 0.71, 0.72], "perlin": [0.1, 0.2, 0.6, 0.7]}
     text = result(findings({"scratch": [0.7], "ifs": [0.72], "perlin": [0.7]}, curves=curves))
     assert text.endswith("ifs reaches the final accuracy of scratch after 2 of 4 epochs; scratch needs 4.")
+
+
+def test_faster_convergence_of_runs_of_steps_is_told_in_steps() -> None:
+    found = findings({"scratch": [0.7], "ifs": [0.72]}, curves={"scratch": [0.1, 0.3, 0.7], "ifs": [0.7, 0.71, 0.72]})
+    for each in found.results:
+        each.history = [{"step": 500 * (row.pop("epoch") or 0), **row} for row in each.history]
+    assert result(found).endswith(
+        "ifs reaches the final accuracy of scratch after 500 of 1,500 steps; scratch needs 1,500."
+    )
 
 
 def test_several_fast_arms_are_told_in_one_sentence() -> None:

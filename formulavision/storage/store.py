@@ -121,9 +121,10 @@ class Store:
             if missing is None and sum(size or 0 for size in found) == record.bytes:
                 continue
             told = f"{self.root / (missing or piece.path)} {'is missing' if missing else 'has another size'}"
+            again = "generate into a new folder" if isinstance(self.root, RemoteFolder) else "--overwrite"
             raise DamagedStoreError(
-                f"{self.root}: is damaged: {told}; 'formulavision verify' tells all of it, and --overwrite draws the "
-                "store again"
+                f"{self.root}: is damaged: {told}; 'formulavision verify' tells all of it, and {again} draws the store "
+                "again"
             )
 
     def download_again(self, piece: Piece) -> Path:

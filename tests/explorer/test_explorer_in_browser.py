@@ -20,7 +20,7 @@ AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
 """``npm install axe-core`` writes it."""
 
 OF_GRADIO = {"color-contrast", "label", "aria-input-field-name", "nested-interactive", "scrollable-region-focusable"}
-"""What axe-core finds in Gradio's own components; docs/explorer.md lists it."""
+"""What axe-core may find in Gradio's own components."""
 
 
 class Served:

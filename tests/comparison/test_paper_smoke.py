@@ -22,13 +22,14 @@ REPEATS = {
     "table-4": "a sweep of a recipe's setting, as in figure-4",
     "table-5": "a sweep of a recipe's setting, as in figure-4",
     "table-6": "arms of table-7 and table-9",
-    "1p-frac": "settings by a preset, as in rcdb",
+    "1p-frac": "settings by a preset, which tests/training/test_presets.py trains",
     "1p-frac-perturbation": "a sweep of a recipe's setting, as in figure-4",
     "every-formula": "arms of other recipes, as in table-9",
     "imagenet-1k": "arms of other recipes, as in table-9",
-    "ofdb": "settings by a preset, as in rcdb",
+    "ofdb": "settings by a preset, which tests/training/test_presets.py trains",
+    "rcdb": "settings by a preset, which tests/training/test_presets.py trains",
     "segrcdb": "arms with masks, which tests/comparison/test_arms_of_scenes.py runs",
-    "visual-atoms": "settings by a preset, as in rcdb",
+    "visual-atoms": "settings by a preset, which tests/training/test_presets.py trains",
 }
 """Experiments that take the same way through the code as another one: they are slow. ``tests/test_configs.py`` reads
 the files of all experiments at all sizes."""

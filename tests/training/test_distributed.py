@@ -37,7 +37,8 @@ def curve(run: Run) -> list[float]:
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
 def test_two_processes_give_the_loss_of_one(pair: Pair, stripes: Any, small: Any, tmp_path: Path, model: str) -> None:
     # Of 47 images the last batch has 15: 8 for one process and 7 for the other.
-    settings = {**small, "model": model, "learning_rate": 0.01}
+    # In channels-last, sums of 8 and of 16 images round differently, which grows to a hundredth at this learning rate.
+    settings = {**small, "model": model, "learning_rate": 0.01, "channels_last": False}
     one = pretrain(stripes(47), out=tmp_path / "one", settings=settings, show_progress=False)
     two = pair(pretrain, stripes(47), out=tmp_path / "two", settings=settings, show_progress=False)
     assert curve(two) == pytest.approx(curve(one), rel=1e-4)

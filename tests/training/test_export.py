@@ -277,7 +277,7 @@ def test_the_card_tells_recipe_settings_figures_and_limits(resnet: Run, tmp_path
         "tags": ["formula-driven-supervised-learning", "formulavision", "perlin"],
     }
     inputs, recipe, settings = (yaml.safe_load(text) for text in code(tmp_path, "yaml"))
-    assert inputs == {"data": {"images": 24, "classes": 4}}
+    assert inputs == {"data": {"images": 24, "classes": 4}, "precision": resnet.settings["precision"]}
     assert Recipe.from_dict(recipe) == RECIPE
     assert settings == resnet.settings["settings"]
     text = card(tmp_path)

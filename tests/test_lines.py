@@ -20,7 +20,7 @@ AT_MOST = {
     "comparison": 3_300,
     "data": 3_450,
     "evaluation": 1_600,
-    "explorer": 1_000,
+    "explorer": 1_700,
     "formulavision": 150,
     "generators": 750,
     "plugins": 6_550,

@@ -15,8 +15,9 @@ def explore(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|RECIPE",
-            help="Name of a generator (ifs), file of a recipe (YAML), or name of a recipe that ships (fractaldb-1k).",
+            metavar="NAME|RECIPE|STORE|COMPARISON",
+            help="Name of a generator (ifs), file of a recipe (YAML), or name of a recipe that ships (fractaldb-1k); "
+            "folder or URL of a store; folder of a comparison, of one that is going on too.",
         ),
     ] = "ifs",
     host: Annotated[
@@ -37,10 +38,12 @@ def explore(
         ),
     ] = None,
 ) -> None:
-    """Look at a formula in the browser: turn its parameters, see its images, take its recipe. Needs Gradio: pip install
-    'formulavision\\[explore]'.
+    """Look at a formula in the browser: turn its parameters, see its images, take its recipe; or at a store or a
+    comparison. Needs Gradio: pip install 'formulavision\\[explore]'.
 
     formulavision explore ifs
+
+    formulavision explore runs/comparison
     """
     from formulavision.explorer.app import explore as run
 

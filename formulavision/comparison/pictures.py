@@ -63,8 +63,14 @@ class Illustration:
     left_out: str = ""
 
 
-def sheet(folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int, instances: int) -> Illustration:
-    """Images of an arm's recipe, categories down and instances across; of scenes, each with its objects beside it."""
+def sheet(
+    folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int, instances: int, draw: bool = True
+) -> Illustration:
+    """Images of an arm's recipe, categories down and instances across; of scenes, each with its objects beside it.
+
+    Args:
+        draw: draw it where there is no file, here and in the functions below; False: only what is there is shown.
+    """
     shown = "scenes, each with its objects beside it" if "scene" in recipe else "categories down, instances across"
     return _kept(
         Illustration(arm, f"Images of arm {arm}: {shown}"),
@@ -72,10 +78,11 @@ def sheet(folder: Path, arm: str, recipe: Mapping[str, Any], *, categories: int,
         name=f"images-{arm}",
         content=[recipe, categories, instances],
         make=lambda: contact_sheet(Drawer(Recipe.from_dict(dict(recipe))), categories=categories, instances=instances),
+        draw=draw,
     )
 
 
-def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustration]:
+def filters(table: Table, folder: Path, arms: Iterable[str], *, draw: bool = True) -> list[Illustration]:
     """First-layer filters of each arm that starts from weights (the paper's figure 6, a to e); of its first seed."""
     from formulavision import evaluation
 
@@ -95,28 +102,29 @@ def filters(table: Table, folder: Path, arms: Iterable[str]) -> list[Illustratio
             made_from=[] if isinstance(checkpoint, str) else [checkpoint],
             make=partial(evaluation.first_layer_filters, checkpoint, smallest=_SMALLEST_FILTER),
             width=_FILTERS,
+            draw=draw,
         )
         pictures.append(picture)
     return pictures
 
 
-def attention(table: Table, folder: Path, arms: Sequence[str]) -> list[Illustration]:
+def attention(table: Table, folder: Path, arms: Sequence[str], *, draw: bool = True) -> list[Illustration]:
     """Grad-CAM of the fine-tuned models on the same test images, a sheet a downstream (figure 6, f); first seed.
 
     Not of downstreams with masks.
     """
     names = [name for name in table.findings.downstreams if table.findings.metric(name) != MEAN_IOU]
-    return _of_models(table, folder, arms, names, "grad-cam", "Grad-CAM")
+    return _of_models(table, folder, arms, names, "grad-cam", "Grad-CAM", draw)
 
 
-def predictions(table: Table, folder: Path, arms: Sequence[str]) -> list[Illustration]:
+def predictions(table: Table, folder: Path, arms: Sequence[str], *, draw: bool = True) -> list[Illustration]:
     """Masks that the fine-tuned models predict for the same test images, a sheet a downstream; first seed."""
     names = [name for name in table.findings.downstreams if table.findings.metric(name) == MEAN_IOU]
-    return _of_models(table, folder, arms, names, "predictions", "Predicted masks")
+    return _of_models(table, folder, arms, names, "predictions", "Predicted masks", draw)
 
 
 def _of_models(
-    table: Table, folder: Path, arms: Sequence[str], downstreams: Iterable[str], kind: str, title: str
+    table: Table, folder: Path, arms: Sequence[str], downstreams: Iterable[str], kind: str, title: str, draw: bool
 ) -> list[Illustration]:
     """A sheet of the models of each downstream."""
     pictures = []
@@ -132,6 +140,7 @@ def _of_models(
             content=[[arm, _key(path)] for arm, path in models.items()],
             made_from=paths.values(),
             make=partial(_sheet_of_models, kind, table.findings, downstream, paths),
+            draw=draw,
         )
         pictures.append(picture)
     return pictures
@@ -185,6 +194,7 @@ def _kept(
     make: Callable[[], Image],
     made_from: Iterable[Path] = (),
     width: int = _WIDEST,
+    draw: bool,
 ) -> Illustration:
     """The picture with its source: a file in the comparison's ``pictures/``, which is made if it is not there.
 
@@ -195,6 +205,7 @@ def _kept(
         make: makes the picture; a FormulaVisionError becomes the illustration's problem.
         made_from: run folders; if one of them is newer than the picture, it is made again.
         width: greatest width of the file, pixels.
+        draw: make it where it is not there.
 
     Raises:
         FolderError: it cannot be written.
@@ -204,6 +215,8 @@ def _kept(
     file = next((file for file in files if file.is_file()), None)
     sources = [source for run in made_from for source in (run, run / "run.json") if source.is_file()]
     if file is None or any(source.stat().st_mtime > file.stat().st_mtime for source in sources):
+        if not draw:
+            return replace(illustration, problem="not drawn yet: the report draws it")
         try:
             image = make()
         except SmallFiltersError as error:

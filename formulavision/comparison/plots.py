@@ -79,14 +79,14 @@ class Runs:
 
 
 class Plots:
-    """The plots of a comparison. Each is also written as an SVG file.
+    """The plots of a comparison. Each may also be written as an SVG file.
 
     Args:
-        folder: for the files.
+        folder: for the files; None: no files are written.
         arms: with a line each in the plots that have a line an arm.
     """
 
-    def __init__(self, table: Table, folder: Path, arms: Sequence[str]) -> None:
+    def __init__(self, table: Table, folder: Path | None, arms: Sequence[str]) -> None:
         self.table = table
         self.findings = table.findings
         self.folder = folder
@@ -192,7 +192,8 @@ class Plots:
 
     def _keep(self, name: Iterable[str], title: str, alt: str, svg: str) -> Illustration:
         stem = "-".join(part for part in name if part not in ("", "none"))
-        write_text(self.folder / (re.sub(r"[^A-Za-z0-9._+-]", "_", stem) + ".svg"), svg)
+        if self.folder is not None:
+            write_text(self.folder / (re.sub(r"[^A-Za-z0-9._+-]", "_", stem) + ".svg"), svg)
         return Illustration(title, f"{alt[0].upper()}{alt[1:]}", data_uri(svg.encode(), "image/svg+xml"))
 
 

@@ -23,7 +23,7 @@ from formulavision.util.errors import ConfigError
 from formulavision.util.folders import OwnedFolder
 from formulavision.util.text import counted, duration
 
-__all__ = ["REPORT_FILES", "report", "write_html", "write_tables"]
+__all__ = ["REPORT_FILES", "featured_arms", "report", "sheets_of_arms", "write_html", "write_tables"]
 
 REPORT_FILES = (
     *(FINDINGS, "results.csv", "table.csv", "results.md", "report.html"),
@@ -115,7 +115,7 @@ def write_html(table: Table, folder: Path) -> None:
 def _content(table: Table, folder: Path) -> dict[str, Any]:
     """Variables of the template: a part of the report each, in its order."""
     findings = table.findings
-    featured = _featured(table)
+    featured = featured_arms(table)
     plots = Plots(table, folder / "plots", featured)
     headings, rows = wording.grid(table)
     classes = by_class(table, folder, featured) if "classes" in findings.pictures else []
@@ -141,13 +141,13 @@ def _content(table: Table, folder: Path) -> dict[str, Any]:
         "predictions": predictions(table, folder, featured) if "predictions" in findings.pictures else [],
         "attention": attention(table, folder, featured) if "grad-cam" in findings.pictures else [],
         "filters": filters(table, folder, featured) if "filters" in findings.pictures else [],
-        "sheets": _sheets(findings, folder),
+        "sheets": sheets_of_arms(findings, folder),
         "featured": featured,
         "few": FEW,
     }
 
 
-def _featured(table: Table) -> list[str]:
+def featured_arms(table: Table) -> list[str]:
     """Arms that are shown one by one: if there are many, of each arm that is swept only the best."""
     arms = table.findings.arms
     if len(arms) <= FEW:
@@ -162,17 +162,20 @@ def _featured(table: Table) -> list[str]:
     return [name for name, facts in arms.items() if facts.path is None or name in chosen]
 
 
-def _sheets(findings: Findings, folder: Path) -> dict[str, Illustration]:
+def sheets_of_arms(findings: Findings, folder: Path, *, draw: bool = True) -> dict[str, Illustration]:
     """Images of each recipe, by its YAML, under the name of the first arm that is pre-trained on it.
 
     Arms with other labels or other training of the same images share them.
+
+    Args:
+        draw: draw those that are not in the folder.
     """
     recipes = {name: facts.recipe for name, facts in findings.arms.items() if facts.recipe is not None}
     first: dict[str, str] = {}
     for name, recipe in recipes.items():
         first.setdefault(_without_target(recipe), name)
     size = _SHEET if len(findings.arms) <= FEW else _SHEET_OF_MANY
-    drawn = {key: sheet(folder, name, recipes[name], **size) for key, name in first.items()}
+    drawn = {key: sheet(folder, name, recipes[name], **size, draw=draw) for key, name in first.items()}
     return {dump_yaml(recipe): drawn[_without_target(recipe)] for recipe in recipes.values()}
 
 

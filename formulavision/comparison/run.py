@@ -197,6 +197,8 @@ class _Runner:
         self._failures: dict[str, str] = {}
         # Another comparison may make a stage's folder after the plan, for an arm of another name.
         self._moved: dict[str, Path] = {}
+        for stage, result in self._results:
+            self._fill_in_places(stage, result)  # runs that are going on are watched by their folders
 
     def run(self) -> None:
         """Compute what is not done. An exception ends a stage. Ctrl-C and a full disk end the comparison.
@@ -254,15 +256,20 @@ class _Runner:
         for key, value in record["row"].items():
             setattr(result, key, value)
         result.computed = Computed.model_validate(record["computed"])
-        result.folder = self._relative(folder)
         result.history = _history(folder)
+        self._fill_in_places(stage, result)
         if isinstance(stage.start, Pretraining):
-            start = self._folder(stage.start)
-            result.start = self._relative(start)
-            self.findings.pretrainings[result.start] = _history(start)
+            assert result.start is not None
+            self.findings.pretrainings[result.start] = _history(self._folder(stage.start))
+        return True
+
+    def _fill_in_places(self, stage: ResultStage, result: Result) -> None:
+        """Fill in where a result's model is or will be, and what it starts from."""
+        result.folder = self._relative(self._folder(stage))
+        if isinstance(stage.start, Pretraining):
+            result.start = self._relative(self._folder(stage.start))
         elif stage.start is not None:
             result.start = stage.start if stage.start.startswith(REMOTE) else self._relative(Path(stage.start))
-        return True
 
     # One stage -------------------------------------------------------------------------------------------------------
 

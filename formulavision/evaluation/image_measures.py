@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 __all__ = [
+    "LOWEST_FREQUENCY",
     "NATURAL_SLOPE",
     "SIMILAR",
     "entropy",
     "nearest_neighbour_accuracy",
+    "nearest_of_others",
+    "power_spectrum",
     "share_of_near_duplicates",
+    "slope_of",
     "spectrum_slope",
     "spread_within",
 ]
@@ -21,6 +25,9 @@ the statistics of natural images and the response properties of cortical cells",
 
 SIMILAR = 0.95
 """Correlation of the pixels of two images from which on they are near-duplicates."""
+
+LOWEST_FREQUENCY = 3
+"""Lowest frequency of a power spectrum, cycles an image: the window mixes lower ones."""
 
 _ROWS = 1024
 """Images that are compared with all others at a time."""
@@ -67,15 +74,27 @@ def spread_within(features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray
 
 
 def spectrum_slope(images: UInt8[np.ndarray, "n size size"]) -> float | None:
-    """Slope of the images' mean power spectrum in logarithmic coordinates; natural images have about -2.
+    """Slope of the images' mean power spectrum (:func:`power_spectrum`) in logarithmic coordinates; natural images have
+    about -2.
 
-    Each image, minus its mean and multiplied by a Hann window against the jump at its edges, gives the power |F|^2 of
-    each frequency. The power is averaged over the images, and over the frequencies f - 1/2 <= |(u, v)| < f + 1/2 for
-    f = 3 ... size / 2 - 1 (cycles an image; the window mixes lower ones). The slope is that of the least-squares line
-    of log(power) over log(f). A frequency has the weight 1 / f, so that each octave has the same.
+    The slope is that of the least-squares line of log(power) over log(f). A frequency has the weight 1 / f, so that
+    each octave has the same.
 
     Source: van der Schaaf and van Hateren, "Modelling the power spectra of natural images", Vision Research 1996, whose
     natural images have slopes of -1.9 +- 0.4.
+
+    Returns:
+        None where all images have one colour each, or have fewer than 16 pixels on a side.
+    """
+    power = power_spectrum(images)
+    return None if power is None else slope_of(power)
+
+
+def power_spectrum(images: UInt8[np.ndarray, "n size size"]) -> Float64[np.ndarray, " frequencies"] | None:
+    """Mean power of the images at each frequency f = 3 ... size / 2 - 1, cycles an image.
+
+    Each image, minus its mean and multiplied by a Hann window against the jump at its edges, gives the power |F|^2 of
+    each frequency. The power is averaged over the images, and over the frequencies f - 1/2 <= |(u, v)| < f + 1/2.
 
     Returns:
         None where all images have one colour each, or have fewer than 16 pixels on a side.
@@ -91,17 +110,32 @@ def spectrum_slope(images: UInt8[np.ndarray, "n size size"]) -> float | None:
     # Columns between the first and the last stand for two frequencies, (u, v) and (-u, -v).
     weights = np.broadcast_to(np.where((np.arange(size // 2 + 1) % (size / 2)) == 0, 1, 2), power.shape)
     totals = np.bincount(radius.ravel(), (power * weights).ravel()) / np.bincount(radius.ravel(), weights.ravel())
-    frequencies = np.arange(3, size // 2)
-    logs = np.log(np.maximum(totals[frequencies], np.finfo(float).tiny))
+    result: Float64[np.ndarray, " frequencies"] = totals[LOWEST_FREQUENCY : size // 2]
+    return result
+
+
+def slope_of(power: Float64[np.ndarray, " frequencies"]) -> float:
+    """Slope of a power spectrum; see :func:`spectrum_slope`."""
+    frequencies = np.arange(LOWEST_FREQUENCY, LOWEST_FREQUENCY + len(power))
+    logs = np.log(np.maximum(power, np.finfo(float).tiny))
     # polyfit multiplies the residuals by the weights before it squares them.
     return float(np.polyfit(np.log(frequencies), logs, 1, w=1 / np.sqrt(frequencies))[0])
 
 
 def share_of_near_duplicates(images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]) -> float:
-    """Share (0..1) of images with a near-duplicate in another category: one whose pixels correlate by 0.95 or more.
+    """Share (0..1) of images with a near-duplicate in another category: one whose pixels correlate by 0.95 or more
+    (:func:`nearest_of_others`).
+    """
+    return float((nearest_of_others(images, labels)[1] >= SIMILAR).sum()) / len(images)
 
-    The correlation is Pearson's, over all pixels and channels. Images of one colour are near-duplicates of each other
-    alone.
+
+def nearest_of_others(
+    images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """For each image the place of the image of another category that correlates most with it, and the correlation.
+
+    The correlation is Pearson's, over all pixels and channels. Images of one colour have the correlation 1 with each
+    other and 0 with all others. Where all images are of one category, it is minus infinity.
 
     Source: correlation of the pixels as similarity, after Barz and Denzler, "Do We Train on Test Data? Purging CIFAR of
     Near-Duplicates", Journal of Imaging 2020 (who compare features).
@@ -111,11 +145,12 @@ def share_of_near_duplicates(images: UInt8[np.ndarray, "n h w c"], labels: Int64
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     blank = norms == 0
     values = np.hstack([values / np.where(blank, 1, norms), blank])
-    found = 0
+    places, correlations = np.empty(len(values), np.int64), np.empty(len(values), np.float32)
     for start in range(0, len(values), _ROWS):
-        similar = values[start : start + _ROWS] @ values.T >= SIMILAR
-        found += int((similar & (labels[start : start + _ROWS, None] != labels)).any(axis=1).sum())
-    return found / len(values)
+        part = slice(start, start + _ROWS)
+        similar = np.where(labels[part, None] == labels, -np.inf, values[part] @ values.T)
+        places[part], correlations[part] = similar.argmax(axis=1), similar.max(axis=1)
+    return places, correlations
 
 
 def entropy(images: UInt8[np.ndarray, "n h w"]) -> float:

@@ -1,53 +1,71 @@
-"""``explore``: the explorer's web server."""
+"""``explore``: the explorer's web server, and the page that shows what it is started with."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import socket
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from formulavision.comparison.results import FINDINGS
+from formulavision.explorer.comparison_page import ComparisonPage
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.markup import STYLE
 from formulavision.explorer.recipe_page import RecipePage
-from formulavision.explorer.worker import Worker
+from formulavision.explorer.store_page import StorePage
 from formulavision.recipes.recipe import RecipeLike, as_recipe
+from formulavision.storage.manifest import MANIFEST
+from formulavision.util.config import user_path
 from formulavision.util.console import say
 from formulavision.util.errors import ConfigError
+from formulavision.util.folders import MARKER, Marker
+from formulavision.util.remote import is_url
 
-__all__ = ["build_app", "explore"]
+__all__ = ["build_app", "explore", "page_of"]
+
+Page = RecipePage | StorePage | ComparisonPage
+
+_HINTED = 6
+"""Number of folders that an error names."""
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 """Addresses that only this machine reaches."""
 
 
 def explore(target: RecipeLike = "ifs", *, host: str = "127.0.0.1", port: int = 7860, token: str | None = None) -> None:
-    """Serve a page that shows a formula or recipe, until Ctrl-C.
+    """Serve a page that shows a formula, a recipe, a store or a comparison, until Ctrl-C.
 
     Args:
-        target: the name of a generator, or a recipe, in any form that :func:`formulavision.preview` takes.
+        target: the name of a generator, or a recipe, in any form that :func:`formulavision.preview` takes; a
+            store, its folder or its URL; or the folder of a comparison, of one that is going on too.
         host: address that is listened on. On the loopback address only this machine reaches the page.
         port: number of the port; 0: one that is free.
         token: text that the page's address must hold; None: none on the loopback address, and one drawn at random on
             others; "": none, everybody who reaches the address is let in.
 
     Raises:
-        ConfigError: there is no such recipe, it is too large for the explorer, Gradio is not installed, or the address
-            cannot be listened on.
+        ConfigError: there is no such recipe, it is too large for the explorer, a folder holds neither a store nor a
+            comparison, Gradio is not installed, or the address cannot be listened on.
+        StoreError: the store is not complete, or is damaged.
+        StoreError: the store is not complete, or damaged.
     """
     if token is None:
         token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
-    recipe = as_recipe(target)
+    limits = Limits()
+    page = page_of(target, limits)
     with listen(host, port) as listening:
-        app, close = build_app(recipe, token=token or None, hosts=LOOPBACK if host in LOOPBACK else None)
+        app, close = build_app(page, limits, token=token or None, hosts=LOOPBACK if host in LOOPBACK else None)
         import uvicorn
 
         name = f"[{host}]" if ":" in host else host
         query = f"?token={token}" if token else ""
         say(f"http://{name}:{listening.getsockname()[1]}/{query} shows the explorer; Ctrl-C ends it")
         try:
-            uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on")).run(sockets=[listening])
+            # Open pages hold their connections as long as they are open.
+            settings = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
+            uvicorn.Server(settings).run(sockets=[listening])
         finally:
             close()
 
@@ -64,22 +82,55 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--host {host} --port {port}: cannot be listened on: {error}") from None
 
 
+def page_of(target: RecipeLike, limits: Limits) -> Page:
+    """The page that shows a recipe, a store or a comparison.
+
+    Raises:
+        ConfigError, StoreError: as of :func:`explore`.
+    """
+    if isinstance(target, str | PathLike):
+        if is_url(target):
+            return StorePage(fspath(target), limits)
+        folder = user_path(fspath(target))
+        if folder.is_dir():
+            kind = kind_of(folder)
+            if kind == "store":
+                return StorePage(str(folder.absolute()), limits)
+            if kind == "comparison":
+                return ComparisonPage(folder.absolute(), limits)
+            there = sorted(str(inner) for inner in folder.iterdir() if inner.is_dir() and kind_of(inner))
+            hint = f": give one of {', '.join(there[:_HINTED])}" if there else ""
+            raise ConfigError(f"{folder}: holds neither a store nor a comparison{hint}")
+    return RecipePage(as_recipe(target), limits)
+
+
+def kind_of(folder: Path) -> str | None:
+    """What a folder holds: ``store``, ``comparison``, or None for all else.
+
+    Stores of version 0.1 have no marker, unfinished ones no manifest, and comparisons that have just begun no results.
+    """
+    marker = Marker.read(folder) if (folder / MARKER).is_file() else None
+    kind = None if marker is None else marker.kind
+    if kind == "store" or (folder / MANIFEST).is_file():
+        return "store"
+    if kind in ("comparison", "joined report") or (folder / FINDINGS).is_file():
+        return "comparison"
+    return None
+
+
 def build_app(
-    target: RecipeLike, *, token: str | None = None, hosts: frozenset[str] | None = None, limits: Limits | None = None
+    page: Page, limits: Limits, *, token: str | None = None, hosts: frozenset[str] | None = None
 ) -> tuple[Any, Any]:
     """The explorer as an ASGI application, and the function that ends its process.
 
     Args:
-        target: as of :func:`explore`.
-        token, hosts: as of :class:`~formulavision.explorer.gate.Gate`.
+        page: what is shown.
         limits: of what visitors may ask for.
+        token, hosts: as of :class:`~formulavision.explorer.gate.Gate`.
 
     Raises:
-        ConfigError: as of :func:`explore`.
+        ConfigError: Gradio is not installed.
     """
-    limits, recipe = limits or Limits(), as_recipe(target)
-    worker = Worker(limits)
-    page = RecipePage(recipe, limits, worker)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported, and reports its use
     try:
         import gradio as gr
@@ -102,4 +153,4 @@ def build_app(
         FastAPI(), blocks, path="/", allowed_paths=[], blocked_paths=[str(Path("/").absolute())], footer_links=[],
         show_error=False, max_file_size=1, ssr_mode=False, enable_monitoring=False, theme=theme, css=STYLE,
     )  # fmt: skip
-    return Gate(app, token, hosts), worker.close
+    return Gate(app, token, hosts), page.close

@@ -27,6 +27,7 @@ class Limits:
         objects: number of objects in a scene.
         text: length of a recipe's YAML, characters.
         seconds: duration of one piece of work, the compilation of kernels included; its process is then killed.
+        long_seconds: duration of the verification or the statistics of a store.
         memory: memory of the process that draws, bytes.
         waiting: number of pieces of work in the queue; one at a time is done.
         sessions: number of open pages.
@@ -39,6 +40,7 @@ class Limits:
     objects: int = 256
     text: int = 20_000
     seconds: float = 120.0
+    long_seconds: float = 1800.0
     memory: int = 4_000_000_000
     waiting: int = 20
     sessions: int = 100

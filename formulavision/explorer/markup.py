@@ -6,24 +6,40 @@ import base64
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formulavision.explorer.drawing import Picture, Sheet
 from formulavision.recipes.recipe import Recipe
 from formulavision.util.text import byte_size, counted, duration
+
+if TYPE_CHECKING:
+    from formulavision.comparison.pictures import Illustration
+    from formulavision.comparison.wording import CellText
+    from formulavision.explorer.comparison_views import Watched
+    from formulavision.explorer.store_views import Statistics
 
 __all__ = [
     "SELECT",
     "STYLE",
     "commands",
     "estimate_html",
+    "facts_html",
+    "gallery_html",
     "image_html",
     "lines_html",
     "picture_html",
     "problems_html",
+    "results_html",
     "sheet_html",
+    "statistics_html",
+    "status_html",
+    "store_lines",
     "table_html",
+    "verified_html",
 ]
+
+_LISTED = 20
+"""Number of problems that are listed."""
 
 STYLE = """
 .fv-sheet { display: grid; gap: 4px; max-width: 100%; }
@@ -34,6 +50,8 @@ STYLE = """
 .fv-panels { display: flex; flex-wrap: wrap; gap: 12px; }
 .fv-panels figure { margin: 0; flex: 0 1 auto; max-width: 100%; }
 .fv-panels img { max-width: 100%; min-width: min(256px, 100%); }
+.fv-pairs img { min-width: 0; width: calc(50% - 4px); max-width: 192px; display: inline-block; }
+.fv-pairs figure { max-width: 392px; }
 .fv-problem { color: #b00020; font-weight: 600; margin: 4px 0; }
 .dark .fv-problem { color: #ff8a8a; }
 .fv-scroll { overflow-x: auto; }
@@ -47,6 +65,11 @@ STYLE = """
   #looked-at { display: contents; }
   #sheet { order: -1; position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); }
 }
+.fv-gallery { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); }
+.fv-gallery figure { margin: 0; min-width: 0; }
+.fv-gallery img { max-width: 100%; background: #fff; }
+.fv-gallery figcaption { font-weight: 600; }
+.fv-best { font-weight: 700; }
 .fv-scroll th:first-child, .fv-scroll td:first-child { text-align: left; }
 """
 """The style of what this module writes."""
@@ -105,12 +128,56 @@ def lines_html(lines: Iterable[str]) -> str:
 
 def table_html(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table, which scrolls where it is too wide; by the keyboard too."""
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return _table(headings, body, "table")
+
+
+def _table(headings: Sequence[str], body: str, name: str) -> str:
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     return (
-        '<div class="fv-scroll" tabindex="0" role="region" aria-label="table"><table><thead><tr>'
+        f'<div class="fv-scroll" tabindex="0" role="region" aria-label="{name}"><table><thead><tr>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def status_html(found: Watched) -> str:
+    """What of a comparison is done, is going on, failed and is missing."""
+    lines = "".join(
+        f'<p class="fv-problem">{escape(line)}</p>' if " failed (" in line else lines_html([line])
+        for line in found.missing
+    )
+    return f'<div role="status">{lines_html(found.told)}</div>{lines}'
+
+
+def results_html(found: Watched) -> str:
+    """The table of a comparison, and the sentences on it."""
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0].text)}</th>' + "".join(map(_result_html, row[1:])) + "</tr>"
+        for row in found.rows
+    )
+    arms = "".join(f"<p><b>{escape(name)}</b>: {escape(origin)}</p>" for name, origin in found.arms.items())
+    table = _table([heading.text for heading in found.headings], body, "results")
+    return f"{table}{lines_html(found.notes)}<details><summary>The arms</summary>{arms}</details>"
+
+
+def _result_html(cell: CellText) -> str:
+    note = f"<small> {escape(cell.note)}</small>" if cell.note else ""
+    mark = {"best": ' class="fv-best"', "failed": ' class="fv-problem"'}.get(cell.mark, "")
+    return f"<td{mark}>{escape(cell.text)}{note}</td>"
+
+
+def gallery_html(galleries: Mapping[str, Sequence[Illustration]]) -> str:
+    """Plots or pictures under their headings; in place of one that there is not, the reason."""
+    return "".join(
+        f'<h3>{escape(heading)}</h3><div class="fv-gallery">{"".join(map(_illustration_html, shown))}</div>'
+        for heading, shown in galleries.items()
+    )
+
+
+def _illustration_html(shown: Illustration) -> str:
+    reason = shown.problem or shown.left_out
+    content = f"<p>{escape(reason)}</p>" if reason else f'<img src="{shown.source}" alt="{escape(shown.alt)}">'
+    return f"<figure><figcaption>{escape(shown.title)}</figcaption>{content}</figure>"
 
 
 def problems_html(problems: Iterable[str]) -> str:
@@ -129,6 +196,35 @@ def estimate_html(recipe: Recipe, sheet: Sheet) -> str:
         f"({1000 * sheet.image_seconds:.2g} ms and {byte_size(sheet.image_bytes)} an image)",
     ]
     return f'<div role="status">{lines_html(told)}</div>'
+
+
+def statistics_html(found: Statistics) -> str:
+    """The measures of a store, its plot, and its nearest duplicates."""
+    pairs = "".join(
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f"{image_html(one, f'one image of the pair, {caption}')} {image_html(other, f'the other image, {caption}')}"
+        "</figure>"
+        for caption, one, other in found.pairs
+    )
+    if pairs:
+        pairs = f'<p>Nearest duplicates:</p><div class="fv-panels fv-pairs">{pairs}</div>'
+    return f"{facts_html(found.facts)}<p>{image_html(found.plot, 'gray levels and power spectrum')}</p>{pairs}"
+
+
+def verified_html(checked: str, problems: Sequence[str]) -> str:
+    """What ``verify`` did and found."""
+    verdict = f"{counted(len(problems), 'problem')} found" if problems else "no problem found"
+    return f'<div role="status">{lines_html([f"{checked}: {verdict}"])}</div>{problems_html(problems[:_LISTED])}'
+
+
+def store_lines(path: str, index: int, scenes: bool) -> str:
+    """The commands that verify and measure a store, and the Python lines that read the image of an index."""
+    read = f"scene = store.scene({index})" if scenes else f"image, label = store.read({index}), store.label({index})"
+    return (
+        f"{shlex.join(['formulavision', 'verify', path])}\n\n"
+        "from formulavision import Store\n\n"
+        f"store = Store({path!r})\n{read}\n"
+    )
 
 
 def commands(recipe: Recipe, index: int) -> str:

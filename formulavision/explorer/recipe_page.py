@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from formulavision.explorer.drawing import Sheet, draw_picture, draw_sheet
+from formulavision.explorer.events import DRAWING, problems_of, shown_progress, whole_number
 from formulavision.explorer.forms import Control, change, problems_at, sections
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.markup import (
@@ -21,22 +22,14 @@ from formulavision.explorer.worker import Worker
 from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import Recipe
 from formulavision.util.config import dump_yaml
-from formulavision.util.errors import ConfigError, FormulaVisionError
+from formulavision.util.errors import FormulaVisionError
 
 if TYPE_CHECKING:
     import gradio as gr
 
-__all__ = ["RecipePage", "problems_of"]
+__all__ = ["RecipePage"]
 
 _ROWS, _COLUMNS, _MOST = 4, 4, 8
-_DRAWING = {"concurrency_limit": 1, "concurrency_id": "drawing", "trigger_mode": "always_last"}
-"""Of each event that draws: one visitor's at a time; of several events of one control, the last counts."""
-
-
-def problems_of(error: FormulaVisionError) -> Sequence[str]:
-    """The lines of an error."""
-    problems: Sequence[str] = getattr(error, "problems", (f": {error}",))
-    return problems
 
 
 class RecipePage:
@@ -45,15 +38,21 @@ class RecipePage:
     Args:
         start: the recipe that is shown first. Only its folders of categories are read.
         limits: of what visitors may ask for.
-        worker: draws.
+
+    Raises:
+        ConfigError: the recipe is larger than a limit.
     """
 
-    def __init__(self, start: Recipe, limits: Limits, worker: Worker) -> None:
+    def __init__(self, start: Recipe, limits: Limits) -> None:
         limits.check(start)
         self.start = start
         self.limits = limits
-        self.worker = worker
+        self.worker = Worker(limits)
         self.folders = [part.categories.folder for part in start.all_parts if part.categories.folder is not None]
+
+    def close(self) -> None:
+        """End the process that draws."""
+        self.worker.close()
 
     # What the events call --------------------------------------------------------------------------------------------
 
@@ -69,18 +68,18 @@ class RecipePage:
             progress: Gradio's.
         """
         rows, columns = (
-            _whole(name, value, 1, _MOST) for name, value in (("categories", rows), ("instances", columns))
+            whole_number(name, value, 1, _MOST) for name, value in (("categories", rows), ("instances", columns))
         )
-        sheet: Sheet = self.worker.call(draw_sheet, recipe, rows, columns, progress=_shown(progress))
+        sheet: Sheet = self.worker.call(draw_sheet, recipe, rows, columns, progress=_searching(progress))
         return sheet
 
     def picture(self, text: str, label: Any, instance: Any, progress: Any = None) -> tuple[str, str, str]:
         """One image as HTML, the lines that make it, and the link that saves its recipe."""
         try:
             recipe = self.read(text)
-            label = _whole("category", label, 0, self.limits.categories - 1)
-            instance = _whole("instance", instance, 0, 2**62)
-            picture = self.worker.call(draw_picture, recipe, label, instance, progress=_shown(progress))
+            label = whole_number("category", label, 0, self.limits.categories - 1)
+            instance = whole_number("instance", instance, 0, 2**62)
+            picture = self.worker.call(draw_picture, recipe, label, instance, progress=_searching(progress))
         except FormulaVisionError as error:
             return problems_html(problems_of(error)), "", ""
         content = base64.b64encode(recipe.to_yaml().encode()).decode()
@@ -195,16 +194,16 @@ class RecipePage:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         def then_picture(event: Any) -> None:
-            event.then(self.picture, **one, **quiet, **_DRAWING)
+            event.then(self.picture, **one, **quiet, **DRAWING)
 
-        then_picture(blocks.load(draw, [current, *size], drawn, **on_sheet, **_DRAWING))
-        then_picture(gr.on([c.input for c in size], draw, [current, *size], drawn, **on_sheet, **_DRAWING))
-        then_picture(yaml.input(edit, [yaml, *size], [*drawn, given, generator, scenes], **on_sheet, **_DRAWING))
+        then_picture(blocks.load(draw, [current, *size], drawn, **on_sheet, **DRAWING))
+        then_picture(gr.on([c.input for c in size], draw, [current, *size], drawn, **on_sheet, **DRAWING))
+        then_picture(yaml.input(edit, [yaml, *size], [*drawn, given, generator, scenes], **on_sheet, **DRAWING))
         chosen = [generator.input, scenes.input]
-        then_picture(gr.on(chosen, start, [generator, scenes, *size], [*drawn, given, yaml], **on_sheet, **_DRAWING))
-        gr.on([label.input, instance.input], self.picture, **one, **quiet, **_DRAWING)
+        then_picture(gr.on(chosen, start, [generator, scenes, *size], [*drawn, given, yaml], **on_sheet, **DRAWING))
+        gr.on([label.input, instance.input], self.picture, **one, **quiet, **DRAWING)
         then_picture(sheet.select(select, None, [label, instance], **quiet))
-        keep.click(keep_sheet, [current, *size], kept, api_visibility="private", **_DRAWING)
+        keep.click(keep_sheet, [current, *size], kept, api_visibility="private", **DRAWING)
         forget.click(lambda: gr.update(value="", visible=False), None, kept, **quiet)
 
         with form:
@@ -242,7 +241,7 @@ class RecipePage:
                         [current, *size, marked, *components],
                         [*drawn, yaml, marked, *components],
                         **on_sheet,
-                        **_DRAWING,
+                        **DRAWING,
                     )
                 )
 
@@ -264,26 +263,11 @@ def component(control: Control) -> Any:
     return gr.Textbox(lines=1, max_lines=6, **given)
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number as a visitor's page sent it.
-
-    Raises:
-        ConfigError: it is none, or outside of its range.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high and value == int(value)):
-        raise ConfigError(f"{name}: {str(value)[:40]} is not allowed: must be a whole number from {low} to {high:,}")
-    return int(value)
-
-
 def _last_instance(recipe: Recipe) -> int:
     """The highest number of an instance, or of a scene."""
     most = len(recipe) if recipe.is_scene else max(part.num_instances for part in recipe.all_parts)
     return max(1, most - 1)
 
 
-def _shown(progress: Any) -> Any:
-    """Progress of a search, shown by Gradio."""
-    if progress is None:
-        return lambda done, total: None
-    return lambda done, total: progress((done, total), desc="searching categories", unit="categories")
+def _searching(progress: Any) -> Callable[[int, int], None]:
+    return shown_progress(progress, "searching categories", "categories")

@@ -23,10 +23,15 @@ class Worker:
 
     The process is started by the first call, and anew after it was killed. It is not started by multiprocessing, which
     would run the user's script again.
+
+    Args:
+        limits: of time and memory.
+        advice: what helps where a limit is reached, for the error's line.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, advice: str = "a smaller canvas, fewer points or fewer categories help") -> None:
         self.limits = limits
+        self.advice = advice
         self._process: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -74,10 +79,9 @@ class Worker:
         return content[0]
 
     def _why(self, late: bool, status: int) -> str:
-        smaller = "a smaller canvas, fewer points or fewer categories help"
         if late:
-            return f"took longer than {self.limits.seconds:g} s and was stopped: {smaller}"
-        return f"ended its process abruptly (status {status}): {smaller}"
+            return f"took longer than {self.limits.seconds:g} s and was stopped: {self.advice}"
+        return f"ended its process abruptly (status {status}): {self.advice}"
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

@@ -207,6 +207,13 @@ class Store:
         """
         return self._objects(int(positions([index], len(self))[0])).boxes
 
+    def object_labels(self, index: int) -> Int64[np.ndarray, " objects"]:
+        """The label of each object of a scene, also of hidden ones; a negative index counts from the end.
+
+        Raises: as of :meth:`boxes`.
+        """
+        return self._objects(int(positions([index], len(self))[0])).categories
+
     def _objects(self, index: int) -> EncodedObjects:
         reader, position = self._reader(index)
         if reader.objects is None:

@@ -22,7 +22,7 @@ from formulavision.util.config import WRITTEN_OUT, dump_yaml, load_yaml, parse
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
 from formulavision.util.files import json_digest, write_json, write_text
 from formulavision.util.folders import MARKER, OwnedFolder, State
-from formulavision.util.text import counted
+from formulavision.util.text import counted, read_csv
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,7 @@ __all__ = [
     "find_checkpoint",
     "is_complete",
     "own_class",
+    "read_metrics",
     "read_result",
     "read_settings",
     "recipe_id",
@@ -458,6 +459,15 @@ def write_result(folder: Path, content: Mapping[str, Any]) -> None:
     """Write run.json, which makes the run complete."""
     whole = {**content, "weights_sha256": file_digest(folder / WEIGHTS)}
     write_json({**whole, "sha256": json_digest(whole)}, folder / RESULT)
+
+
+def read_metrics(folder: Path) -> list[EpochMetrics]:
+    """The rows of metrics.csv, also of a run that is going on; none where there is no file, or it is damaged."""
+    try:
+        rows = read_csv(folder / "metrics.csv")
+        return [{name: float(text) if text else None for name, text in row.items()} for row in rows]
+    except (OSError, ValueError):
+        return []
 
 
 def read_result(folder: Path) -> dict[str, Any]:

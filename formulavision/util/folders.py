@@ -30,7 +30,7 @@ from formulavision.util.errors import FolderError
 from formulavision.util.files import PARTIAL, is_system_leftover, json_digest, write_text
 from formulavision.util.remote import refuse_url
 
-__all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "adding", "locked"]
+__all__ = ["LOCK", "MARKER", "Marker", "OwnedFolder", "State", "adding", "is_locked", "locked"]
 
 MARKER = ".formulavision"
 LOCK = ".formulavision.lock"
@@ -76,6 +76,25 @@ def locked(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
         finally:
             file.release()
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process holds a lock (:func:`locked`); on Windows, whether its file is there.
+
+    Nothing is written. A process that asks for the lock at this very moment may find it taken.
+    """
+    try:
+        import fcntl
+
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except ImportError:
+        return lock.is_file()
+    except OSError:
+        return False
+    return False
 
 
 @dataclass(frozen=True)

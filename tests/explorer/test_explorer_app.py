@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from formulavision.cli import app as cli
-from formulavision.explorer.app import build_app, explore, listen
+from formulavision.explorer.app import explore, listen, page_of
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.recipe_page import RecipePage
 from formulavision.explorer.worker import Worker
@@ -32,15 +32,16 @@ def call_here(worker: Worker, work: Callable[..., Any], *arguments: Any, progres
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(Worker, "call", call_here)
-    return RecipePage(Recipe.from_dict(SMALL), Limits(), Worker(Limits()))
+    return RecipePage(Recipe.from_dict(SMALL), Limits())
 
 
 VISIT = """
 import json, sys
 from starlette.testclient import TestClient
-from formulavision.explorer.app import build_app
+from formulavision.explorer.app import build_app, page_of
+from formulavision.explorer.limits import Limits
 
-app, close = build_app(json.loads(sys.argv[1]))
+app, close = build_app(page_of(json.loads(sys.argv[1]), Limits()), Limits())
 with TestClient(app, base_url="http://127.0.0.1") as visitor:
     told = {path: visitor.get(path).text for path in ("/", "/config", "/theme.css", "/gradio_api/file=/etc/passwd")}
 close()
@@ -92,7 +93,7 @@ def test_a_plugins_error_is_one_line(page: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_recipe_that_is_too_large_is_not_explored() -> None:
     with pytest.raises(ConfigError, match=r"canvas\.size: 2,048 is not allowed here"):
-        build_app({"generator": "perlin", "canvas": {"size": 2048}})
+        page_of({"generator": "perlin", "canvas": {"size": 2048}}, Limits())
 
 
 def test_an_address_that_is_taken_is_one_line() -> None:
@@ -114,7 +115,7 @@ def test_a_token_is_needed_where_others_reach_the_page(
 ) -> None:
     given: list[str | None] = []
 
-    def build(target: Any, *, token: str | None, hosts: Any) -> Any:
+    def build(page: Any, limits: Limits, *, token: str | None, hosts: Any) -> Any:
         given.append(token)
         raise ConfigError("built")
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
 """``npm install axe-core`` writes it."""
 
-OF_GRADIO = {"color-contrast", "label", "aria-input-field-name", "nested-interactive", "scrollable-region-focusable"}
-"""What axe-core may find in Gradio's own components."""
+OF_GRADIO = {"color-contrast"}
+"""What axe-core 4.14.1 finds in the components of Gradio 6.31.0: the two ends beside a slider are too light a gray."""
 
 
 class Served:

@@ -58,8 +58,9 @@ class ComparisonPage:
         return (
             status_html(found),
             results_html(found),
-            gallery_html(found.curves),
-            gallery_html(found.pictures) or lines_html([f"none yet: 'formulavision report {self.folder}' draws them"]),
+            gallery_html(found.curves, captions=False),
+            gallery_html(found.pictures, captions=True)
+            or lines_html([f"None yet: 'formulavision report {self.folder}' draws them."]),
             found.version,
         )
 
@@ -68,13 +69,13 @@ class ComparisonPage:
         import gradio as gr
 
         gr.Markdown(f"## Comparison {self.name}")
-        status = gr.HTML(elem_id="status")
+        status = gr.HTML(padding=False, elem_id="status")
         gr.Markdown("## Results")
-        table = gr.HTML(elem_id="shown")
+        table = gr.HTML(padding=False, elem_id="shown")
         gr.Markdown("## Curves")
-        curves = gr.HTML(elem_id="curves")
+        curves = gr.HTML(padding=False, elem_id="curves")
         gr.Markdown("## Pictures")
-        pictures = gr.HTML(elem_id="pictures")
+        pictures = gr.HTML(padding=False, elem_id="pictures")
         version = gr.State("")
         outputs = [status, table, curves, pictures, version]
 

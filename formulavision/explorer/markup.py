@@ -49,21 +49,21 @@ STYLE = """
 .fv-sheet button, .fv-sheet img { margin: 0 !important; }  /* Gradio's text has margins around images */
 .fv-panels { display: flex; flex-wrap: wrap; gap: 12px; }
 .fv-panels figure { margin: 0; flex: 0 1 auto; max-width: 100%; }
-.fv-panels img { max-width: 100%; min-width: min(256px, 100%); }
-.fv-pairs img { min-width: 0; width: calc(50% - 4px); max-width: 192px; display: inline-block; }
-.fv-pairs figure { max-width: 392px; }
+.fv-panels img { max-width: 100%; min-width: 256px; }
+.fv-pairs figure { max-width: min(392px, 100%); }
+.fv-pairs img { min-width: 0; width: calc(50% - 4px); display: inline-block; }
 .fv-problem { color: #b00020; font-weight: 600; margin: 4px 0; }
 .dark .fv-problem { color: #ff8a8a; }
-.fv-scroll { overflow-x: auto; }
+.fv-scroll { overflow-x: auto; margin-bottom: 8px; }
 .fv-scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.fv-scroll th, .fv-scroll td { padding: 2px 8px; text-align: right; }
+.fv-scroll th, .fv-scroll td { padding: 2px 8px; text-align: right; white-space: nowrap; }
 .fv-scroll table, .fv-scroll th, .fv-scroll td { border-width: 0 0 1px 0; }
 .fv-code textarea { font-family: ui-monospace, monospace; font-size: 0.9em; }
 #looked-at { position: sticky; top: 8px; align-self: flex-start; }
 @media (max-width: 767px) {
   /* The sheet stays in sight while the controls below it are turned. */
   #looked-at { display: contents; }
-  #sheet { order: -1; position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); }
+  #looked-at #sheet { order: -1; position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); }
 }
 .fv-gallery { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); }
 .fv-gallery figure { margin: 0; min-width: 0; }
@@ -166,18 +166,22 @@ def _result_html(cell: CellText) -> str:
     return f"<td{mark}>{escape(cell.text)}{note}</td>"
 
 
-def gallery_html(galleries: Mapping[str, Sequence[Illustration]]) -> str:
-    """Plots or pictures under their headings; in place of one that there is not, the reason."""
+def gallery_html(galleries: Mapping[str, Sequence[Illustration]], *, captions: bool) -> str:
+    """Plots, which have titles, or pictures with captions, under their headings; in place of one the reason why it is
+    not there."""
     return "".join(
-        f'<h3>{escape(heading)}</h3><div class="fv-gallery">{"".join(map(_illustration_html, shown))}</div>'
+        f'<h3>{escape(heading)}</h3><div class="fv-gallery">'
+        + "".join(_illustration_html(each, captions) for each in shown)
+        + "</div>"
         for heading, shown in galleries.items()
     )
 
 
-def _illustration_html(shown: Illustration) -> str:
+def _illustration_html(shown: Illustration, caption: bool) -> str:
     reason = shown.problem or shown.left_out
+    title = f"<figcaption>{escape(shown.title)}</figcaption>" if caption or reason else ""
     content = f"<p>{escape(reason)}</p>" if reason else f'<img src="{shown.source}" alt="{escape(shown.alt)}">'
-    return f"<figure><figcaption>{escape(shown.title)}</figcaption>{content}</figure>"
+    return f"<figure>{title}{content}</figure>"
 
 
 def problems_html(problems: Iterable[str]) -> str:

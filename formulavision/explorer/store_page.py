@@ -105,7 +105,7 @@ class StorePage:
         watched = gr.Progress()  # as a default, it marks the argument through which Gradio shows progress
         what, last = "image" if self.store.layout.scenes is None else "scene", len(self.store) - 1
         pages = -(-len(self.store) // PAGE)
-        gr.HTML(facts_html(facts_of(self.store)))
+        gr.HTML(facts_html(facts_of(self.store)), padding=False)
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 gr.Markdown(f"## {what.capitalize()}s")
@@ -117,32 +117,29 @@ class StorePage:
                         1, max(2, pages), 1, step=1, interactive=pages > 1, label="page", info=f"{PAGE} {what}s each",
                         min_width=160,
                     )  # fmt: skip
-                problems = gr.HTML()
-                sheet = gr.HTML(js_on_load=SELECT, elem_id="sheet")
-                told = gr.HTML()
-            with gr.Column(scale=3, min_width=320, elem_id="looked-at"):
+                problems = gr.HTML(padding=False)
+                sheet = gr.HTML(padding=False, js_on_load=SELECT, elem_id="sheet")
+                told = gr.HTML(padding=False)
+            with gr.Column(scale=3, min_width=320):
                 gr.Markdown(f"## One {what}")
                 index = gr.Slider(
                     0, max(1, last), 0, step=1, interactive=last > 0, label="index", info=f"of the {what} in the store"
                 )
-                picture = gr.HTML(elem_id="picture")
+                picture = gr.HTML(padding=False, elem_id="picture")
                 lines = gr.Textbox(
                     label="commands and Python lines that read it", lines=6, buttons=["copy"], elem_classes="fv-code"
                 )
+        gr.Markdown("## Verification")
         with gr.Row():
-            with gr.Column(min_width=320):
-                gr.Markdown("## Verification")
-                sample = gr.Number(
-                    _SAMPLE, precision=0, minimum=1, maximum=_MOST, label="images",
-                    info=f"number of {what}s that are drawn again, chosen at random; all files are read",
-                )  # fmt: skip
-                start = gr.Button("Verify", size="sm")
-                verified = gr.HTML(elem_id="verified")
-            with gr.Column(min_width=320):
-                gr.Markdown("## Statistics")
-                gr.HTML(lines_html([f"Of a sample of the {what}s: fill rate, gray levels, spectrum, near-duplicates."]))
-                measure = gr.Button("Measure", size="sm")
-                measured = gr.HTML(elem_id="measured")
+            sample = gr.Number(
+                _SAMPLE, precision=0, minimum=1, maximum=_MOST, label=f"{what}s", scale=3, min_width=160,
+                info="number that is drawn again, chosen at random; all files are read and compared with their checksums",
+            )  # fmt: skip
+            start = gr.Button("Verify", size="sm", scale=1, min_width=160)
+        verified = gr.HTML(padding=False, elem_id="verified")
+        gr.Markdown("## Statistics")
+        measure = gr.Button("Measure a sample: fill rate, gray levels, spectrum, near-duplicates", size="sm")
+        measured = gr.HTML(padding=False, elem_id="measured")
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         on_sheet: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": sheet, "api_visibility": "private"}
         shown = [problems, sheet, told, page]

@@ -174,8 +174,8 @@ def verify_store(path: str, sample: int, progress: Progress) -> tuple[str, list[
         FormulaVisionError: as :func:`formulavision.verify`.
     """
     found = verify(path, sample=sample, progress=progress)
-    checked = f"{counted(found.pieces, 'piece')} compared with their checksums, {counted(found.images, 'image')} drawn"
-    return f"{checked} again", found.problems
+    pieces, images = counted(found.pieces, "piece"), counted(found.images, "image")
+    return f"The files of {pieces} compared with the manifest, {images} drawn again", found.problems
 
 
 def measure_store(path: str, progress: Progress) -> Statistics:
@@ -350,13 +350,14 @@ def _nearest_pairs(places: NDArray[np.int64], correlations: NDArray[np.float32])
 def _plot(gray: UInt8[np.ndarray, "n size size"], power: NDArray[np.float64] | None) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, NullLocator
 
     figure = Figure(figsize=(9, 3), layout="constrained")
     FigureCanvasAgg(figure)
     levels, spectrum = figure.subplots(1, 2)
     shares = np.bincount(gray.ravel(), minlength=256) / gray.size
     levels.bar(np.arange(256), shares, width=1, color="#0072B2")
-    levels.set(xlabel="gray level", ylabel="share of the pixels", yscale="log", xlim=(-2, 257))
+    levels.set(xlabel="gray level", ylabel="share of the pixels", yscale="log", xlim=(-2, 257), ylim=(1e-6, 1))
     spectrum.set(xlabel="frequency (cycles an image)", ylabel="mean power")
     if power is None:
         spectrum.set_visible(False)
@@ -366,6 +367,10 @@ def _plot(gray: UInt8[np.ndarray, "n size size"], power: NDArray[np.float64] | N
         natural = power[0] * (frequencies / LOWEST_FREQUENCY) ** NATURAL_SLOPE
         spectrum.loglog(frequencies, natural, color="#D55E00", linestyle="--", label="slope of natural images")
         spectrum.legend(frameon=False)
+        ticks = 2.0 ** np.arange(2, np.log2(frequencies[-1]))
+        spectrum.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        spectrum.xaxis.set_minor_locator(NullLocator())
+        spectrum.yaxis.set_minor_formatter(NullFormatter())
     for axes in (levels, spectrum):
         axes.spines[["top", "right"]].set_visible(False)
     content = io.BytesIO()

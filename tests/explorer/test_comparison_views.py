@@ -22,7 +22,9 @@ from formulavision.util.folders import locked
 
 ARM = "<b>fractal</b>"
 KEY = "0123456789abcdef"
-ROWS = [{"epoch": n, "train_loss": 2.0 / n, "train_accuracy": 0.1 * n, "validation_accuracy": 0.2 * n} for n in (1, 2)]
+ROWS: list[dict[str, float | None]] = [
+    {"epoch": n, "train_loss": 2.0 / n, "train_accuracy": 0.1 * n, "validation_accuracy": 0.2 * n} for n in (1, 2)
+]
 
 
 def unwatched(done: int, total: int) -> None:
@@ -82,7 +84,7 @@ def test_what_is_done_goes_on_and_failed_is_told(folder: Path) -> None:
     assert found.missing[0] == f"{ARM} failed (digits, seed 1): out of ink"
     assert [cell.text for cell in found.rows[0]][:2] == ["scratch", "50.0"]
     assert "Pre-training" in found.curves and found.pictures == {}
-    page = status_html(found) + results_html(found) + gallery_html(found.curves)
+    page = status_html(found) + results_html(found) + gallery_html(found.curves, captions=False)
     assert "<b>fractal" not in page and page.count('class="fv-problem"') == 2  # the sentence, and the cell
 
 
@@ -135,7 +137,7 @@ def test_a_folder_that_is_deleted_or_damaged_while_it_is_shown_is_a_line(folder:
 
 def test_a_comparison_that_failed_everywhere_has_a_page(tmp_path: Path, here: None) -> None:
     write(tmp_path, [result(arm, 0, None, error="ValueError: out of ink") for arm in ("scratch", ARM)])
-    seen = page_of(tmp_path, Limits()).watch("")
+    seen = ComparisonPage(tmp_path, Limits()).watch("")
     assert seen is not None and "0 of 2 results done, 2 failed" in seen[0] and seen[1].count("failed") == 2
 
 

@@ -121,7 +121,7 @@ def test_damage_is_told_in_a_line_and_the_other_images_are_shown(stores: dict[st
 def test_a_sample_is_verified_with_progress(stores: dict[str, str], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     checked, problems = verify_store(stores["parts"], 5, lambda done, total: told.append((done, total)))
-    assert checked.endswith("compared with their checksums, 5 images drawn again") and problems == []
+    assert checked.endswith("compared with the manifest, 5 images drawn again") and problems == []
     assert told[-1][0] == told[-1][1]
     shutil.copytree(stores["parts"], tmp_path / "damaged")
     image = next((tmp_path / "damaged").rglob("*.png"))

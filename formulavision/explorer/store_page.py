@@ -133,7 +133,7 @@ class StorePage:
         with gr.Row():
             sample = gr.Number(
                 _SAMPLE, precision=0, minimum=1, maximum=_MOST, label=f"{what}s", scale=3, min_width=160,
-                info="number that is drawn again, chosen at random; all files are read and compared with their checksums",
+                info="number that is drawn again, chosen at random; the checksums of all files are compared",
             )  # fmt: skip
             start = gr.Button("Verify", size="sm", scale=1, min_width=160)
         verified = gr.HTML(padding=False, elem_id="verified")

@@ -12,8 +12,25 @@ from pathlib import Path
 
 import typer
 
-_MORE_PACKAGES = ("triton", "segmentation-models-pytorch", "torchmetrics", "scipy", "pyarrow")
-"""Besides those that results depend on."""
+_MORE_PACKAGES = (
+    "triton",
+    "segmentation-models-pytorch",
+    "torchmetrics",
+    "scipy",
+    "pyarrow",
+    "gradio",
+    "s3fs",
+    "noise",
+)
+"""Besides those that results depend on; the last ones come with extras."""
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+    "CUDA_VISIBLE_DEVICES",
+    "TRITON_INTERPRET",
+    "FORMULAVISION_STORE_CACHE_GB",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,7 +47,7 @@ def doctor() -> None:
     from rich.table import Table
 
     from formulavision.generators.registry import plugins
-    from formulavision.util.console import STDOUT, say
+    from formulavision.util.console import STDOUT
     from formulavision.util.text import counted
 
     table = Table(box=box.SIMPLE, show_header=False)
@@ -41,10 +58,11 @@ def doctor() -> None:
     found = plugins()
     for name, entry in sorted(found.generators.items()):
         table.add_row(f"plugin {name}", escape(f"version {entry.generator.version}, from {entry.origin}"))
-    STDOUT.print(table)
+    table.add_section()
     problems = [*_unwritable(), *(f"plugin {name} is not loaded: {line}" for name, line in found.problems.items())]
     for problem in problems:
-        say(f"wrong: {problem}")
+        table.add_row("problem", escape(problem))
+    STDOUT.print(table)
     STDOUT.print(counted(len(problems), "problem") if problems else "no problem found")
     raise typer.Exit(bool(problems))
 
@@ -71,7 +89,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     from formulavision.util.text import byte_size
 
     yield "threads of torch", str(torch.get_num_threads())
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET"):
+    for name in _VARIABLES:
         if name in os.environ:
             yield name, os.environ[name]
     yield "CUDA of torch", torch.version.cuda or "none: torch was built for CPUs"
@@ -89,7 +107,13 @@ def _folders() -> Iterator[tuple[str, str]]:
 
     for name, folder in _named_folders().items():
         there = next(path for path in (folder, *folder.parents) if path.is_dir())
-        yield name, f"{folder}, {byte_size(shutil.disk_usage(there).free)} free"
+        used = f"{byte_size(_size(folder))} used, " if name == "cache" else ""
+        yield name, f"{folder}, {used}{byte_size(shutil.disk_usage(there).free)} free"
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder; 0 if there is no such folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def _named_folders() -> dict[str, Path]:

@@ -1,0 +1,146 @@
+"""The reference pages of the documentation site: made from the program when mkdocs builds it, so they state what is.
+
+A hook of mkdocs (``mkdocs.yml``). It adds ``reference/commands.md`` from the Typer app, ``reference/python.md`` from
+the public names in ``formulavision/__init__.pyi``, and ``reference/parameters.md`` from the ``Params`` of every
+generator that ships, with the pictures that ``benchmarks/parameters.py`` drew. Notebooks become pages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from typer.main import get_command
+
+from formulavision import plugins
+from formulavision.cli import app
+from formulavision.cli.plugins import describe, summary
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {
+    "recipes": "Recipes and drawing",
+    "storage": "Stores",
+    "data": "Datasets and downstreams",
+    "training": "Training",
+    "evaluation": "Evaluation",
+    "comparison": "Comparisons",
+    "generators": "For authors of generators",
+    "explorer": "Explorer",
+    "util": "Errors",
+}
+"""Rooms in the order of the page, with their headings."""
+
+
+PARAMETERS = """# Parameters of the generators
+
+Made from the generators' `Params`. `--set generator.NAME=VALUE` sets one; in a recipe it stands under `generator`.
+The pictures show one image of one category with each parameter at the ends of its range, all others at their defaults.
+A dash stands where the generator refuses that end alone, or takes over a minute to find a category.
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for name, lines in (("commands", commands()), ("python", public_names()), ("parameters", parameters())):
+        files.append(File.generated(config, f"reference/{name}.md", content="\n".join(lines) + "\n"))
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        page = notebook.src_uri.removesuffix("ipynb") + "md"
+        files.append(File.generated(config, page, content=notebook_as_markdown(notebook.content_string)))
+    return files
+
+
+def notebook_as_markdown(notebook: str) -> str:
+    cells = ((cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook)["cells"])
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells) + "\n"
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to files outside of ``docs/`` lose their target: the site does not have these files."""
+    folder = Path(config.docs_dir, page.file.src_uri).parent
+    markdown = re.sub(r"\]\((notebooks/[\w-]+)\.ipynb\)", r"](\1.md)", markdown)
+
+    def link(found: re.Match[str]) -> str:
+        target = (folder / found["path"]).resolve()
+        outside = target.exists() and not target.is_relative_to(config.docs_dir)
+        return found["text"] if outside or target.is_dir() else found[0]
+
+    return re.sub(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>(?!https?:|#)[^)#]+)(?P<anchor>#[^)]*)?\)", link, markdown)
+
+
+def commands() -> Iterator[str]:
+    yield "# Commands\n"
+    yield "Made from the program: `formulavision COMMAND --help` shows the same.\n"
+    for names, command in walk(get_command(app), ["formulavision"]):
+        yield f"## {' '.join(names[1:])}\n"
+        context = command.context_class(command, info_name=" ".join(names))
+        yield f"```text\n{' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n```\n"
+        yield f"{prose(command.help)}\n"
+        records = [parameter.get_help_record(context) for parameter in command.params]
+        rows = [f"| `{name}` | {cell(meaning)} |" for name, meaning in filter(None, records)]
+        if rows:
+            yield "\n".join(["| argument, option | meaning |", "| --- | --- |", *rows, ""])
+
+
+def walk(command: Any, names: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """Every command behind its names; a group that does something by itself comes before its commands."""
+    inner = getattr(command, "commands", {})
+    if len(names) > 1:
+        yield names, command
+    for name, one in inner.items():
+        yield from walk(one, [*names, name])
+
+
+def prose(text: str | None) -> str:
+    """Help text without Rich's markup; lines that begin with the program's name become code."""
+    plain = re.sub(r"\[/?(?:bold|dim|cyan|italic|red|green|yellow)\]", "", text or "").strip()
+    plain = cell(plain.replace("\f", ""))
+    return re.sub(r"(?m)^(formulavision .*)$", r"`\1`", plain)
+
+
+def public_names() -> Iterator[str]:
+    yield "# Python\n"
+    yield "The public names, as `import formulavision as fv` has them. Made from signatures and docstrings.\n"
+    stub = (ROOT / "formulavision" / "__init__.pyi").read_text(encoding="utf-8")
+    found = re.findall(r"^from \.([\w.]+) import (\w+) as \w+$", stub, re.MULTILINE)
+    for room, title in ROOMS.items():
+        yield f"## {title}\n"
+        for module, name in found:
+            if module.partition(".")[0] == room and not name.startswith("_"):
+                yield f"::: formulavision.{defined_in(module, name)}.{name}\n"
+
+
+def defined_in(module: str, name: str) -> str:
+    """The module that defines a name which a package passes on lazily, by a stub of its own."""
+    stub = ROOT / "formulavision" / Path(*module.split(".")) / "__init__.pyi"
+    found = re.search(rf"^from \.([\w.]+) import {name} as", stub.read_text(), re.MULTILINE) if stub.exists() else None
+    return f"{module}.{found[1]}" if found else module
+
+
+def parameters() -> Iterator[str]:
+    yield "# Parameters of the generators\n"
+    yield PARAMETERS
+    for name, entry in sorted(plugins().generators.items()):
+        if not entry.origin.startswith("formulavision "):
+            continue
+        generator = entry.generator
+        yield f"## {name}\n"
+        devices = "CPU and GPU" if entry.draws_on_devices else "the CPU"
+        yield f"{summary(generator)} Pixel version {generator.version}; draws on {devices}.\n"
+        rows = list(describe(generator.Params))
+        if not rows:
+            yield "No parameters.\n"
+            continue
+        yield "| parameter | type, range, unit, default | meaning |\n| --- | --- | --- |"
+        yield "\n".join(f"| `{n}` | {cell(facts)} | {cell(meaning)} |" for n, facts, meaning in rows) + "\n"
+        picture = f"images/parameters/{name}.png"
+        if (ROOT / "docs" / picture).exists():
+            yield f"![Images of {name} with each parameter at the ends of its range](../{picture})\n"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

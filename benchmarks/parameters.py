@@ -2,9 +2,10 @@
 
     python benchmarks/parameters.py --out docs/images/parameters
 
-One picture a generator: a row for each parameter, its images at the ends or choices, with the value below. An end that
-the generator refuses, or that takes longer than ``--seconds``, has a dash. A category is drawn as others would see it:
-the fourth one, or the last of fewer.
+One picture a generator: a row for each parameter, its images at the ends or choices, with the value below. Left out are
+parameters that make no difference to this image (seeds, sizes of published sets, parameters of scenes). An end that the
+generator refuses, or that takes longer than ``--seconds``, has a dash. The category is the fourth one, or the last of
+fewer.
 """
 
 from __future__ import annotations
@@ -40,9 +41,14 @@ def main() -> None:
             if value is not None:
                 image = draw_in_time(name, with_its_pair(entry.generator.Params, parameter, value), chosen.seconds)
                 rows.setdefault(parameter, []).append((shown(value), image))
+        rows = {parameter: images for parameter, images in rows.items() if differ(images)}
         if rows:
             sheet(rows).save(chosen.out / f"{name}.png", optimize=True)
             print(f"{name}: {len(rows)} parameters", flush=True)
+
+
+def differ(images: list[tuple[str, Image.Image | None]]) -> bool:
+    return len({image.tobytes() for _, image in images if image is not None}) > 1
 
 
 def with_its_pair(params: Any, name: str, value: Any) -> list[dict[str, Any]]:
@@ -53,7 +59,9 @@ def with_its_pair(params: Any, name: str, value: Any) -> list[dict[str, Any]]:
 
 
 def shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, float):
+        return "above 0" if 0 < value < 1e-300 else f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def draw_in_time(name: str, choices: Any, seconds: float) -> Image.Image | None:
@@ -98,14 +106,14 @@ def sheet(rows: dict[str, list[tuple[str, Image.Image | None]]]) -> Image.Image:
         for column, (text, image) in enumerate(images):
             left, top = NAME + column * (SIZE + 12), row * ROW
             if image is None:
-                pen.text((left + SIZE // 2, top + SIZE // 2), "–", "gray", font)
+                pen.text((left + SIZE // 2, top + SIZE // 2), "-", "gray", font)
             else:
                 picture.paste(image, (left, top))
                 pen.rectangle((left, top, left + SIZE - 1, top + SIZE - 1), outline=(200, 200, 200))
             pen.text((left + SIZE / 2, top + SIZE + 8), text, (90, 90, 90), font, anchor="mm")
     colors = np.asarray(picture)
     gray = bool((colors[..., :1] == colors).all())
-    return picture.convert("L") if gray else picture
+    return picture.convert("L") if gray else picture.quantize(128)
 
 
 if __name__ == "__main__":

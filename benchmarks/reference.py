@@ -41,7 +41,8 @@ PARAMETERS = """# Parameters of the generators
 
 Made from the generators' `Params`. `--set generator.NAME=VALUE` sets one; in a recipe it stands under `generator`.
 The pictures show one image of one category with each parameter at the ends of its range, all others at their defaults.
-A dash stands where the generator refuses that end alone, or takes over a minute to find a category.
+Parameters that change nothing in such an image are not shown. A dash stands where the generator refuses that end alone,
+or needs more than half a minute to find a category.
 """
 
 
@@ -122,7 +123,6 @@ def defined_in(module: str, name: str) -> str:
 
 
 def parameters() -> Iterator[str]:
-    yield "# Parameters of the generators\n"
     yield PARAMETERS
     for name, entry in sorted(plugins().generators.items()):
         if not entry.origin.startswith("formulavision "):

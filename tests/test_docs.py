@@ -98,5 +98,5 @@ def test_the_settings_of_training_are_listed_as_they_are() -> None:
 
     default, fields = TrainSettings(), TrainSettings.model_fields.items()
     rows = [f"| `{name}` | {shown(getattr(default, name))} | {field.description} |" for name, field in fields]
-    listed = (ROOT / "docs" / "training.md").read_text().partition("## Settings\n")[2].splitlines()
+    listed = (ROOT / "docs" / "training-settings.md").read_text().partition("## Settings\n")[2].splitlines()
     assert [line for line in listed if line.startswith("| `")] == rows

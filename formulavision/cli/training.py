@@ -30,7 +30,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         help="Defaults of other settings: resnet (the paper's), vit, fdsl-vit, fractaldb-vit, ofdb, 1p-frac, "
-        "finetune-sgd or finetune-adamw (docs/training.md).",
+        "finetune-sgd or finetune-adamw (docs/training-settings.md).",
         show_default="resnet",
     ),
 ]

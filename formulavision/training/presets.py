@@ -110,6 +110,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "repeated_augmentation": 3,
     },
 }
-"""Settings of a preset that differ from the defaults; docs/training.md says what differs from the sources.
+"""Settings of a preset that differ from the defaults; docs/training-settings.md says what differs from the sources.
 ``resnet``: section 4 of the FractalDB paper, which the defaults are. ``vit``: DeiT without its random augmentation,
 which none of the field's published programs leaves out."""

@@ -99,7 +99,7 @@ def test_the_numbers_of_a_preset_are_those_of_its_source(name: str) -> None:
 
 def test_every_preset_has_a_source_and_a_row_in_the_documents() -> None:
     names = set(get_args(TrainSettings.model_fields["preset"].annotation))
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "training-settings.md").read_text()
     table = text.partition("## Presets\n")[2].partition("\n## ")[0]
     assert names == set(PRESETS) == set(SOURCES)
     assert all(f"| `{name}`" in table for name in names)

@@ -88,6 +88,12 @@ def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+def test_every_page_stands_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md") if path.name != "results.md"]
+    assert [page.as_posix() for page in pages if f"{page.as_posix()}\n" not in navigation] == []
+
+
 def test_the_settings_of_training_are_listed_as_they_are() -> None:
     from formulavision.training.settings import TrainSettings
 

@@ -11,6 +11,9 @@ from pathlib import Path
 # two cores, two processes with two threads each are ten times slower than with one. The number also changes rounding.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Compiled kernels are kept between runs of the tests, and shared by all their processes. numba reads it at import.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
+
 # A shell starts what it runs in the background with Ctrl-C ignored, which the processes that tests start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -132,15 +132,9 @@ def missing(random: random.Random, seed: int, folder: Path) -> str | None:
     elif kind == "no home":
         variables = {"HOME": None, "XDG_CACHE_HOME": None, "FORMULAVISION_CACHE": None}
         ended = run(cold(format, out), out, environment=variables)
-    elif kind == "no cache" or not MAY_MOUNT:
-        variables = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "FORMULAVISION_CACHE"), NOWHERE)
-        ended = run(cold(format, out), out, environment=variables)
     else:
-        variables = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "FORMULAVISION_CACHE", "NUMBA_CACHE_DIR"), NOWHERE)
-        with small_disk(folder / "disk", 50_000_000):
-            copy_package(folder / "disk/site")
-            mount("-o", "remount,ro", folder / "disk")
-            ended = run(cold(format, out), out, timeout=400, environment=variables | in_site(folder / "disk/site"))
+        names = ["HOME", "XDG_CACHE_HOME", "FORMULAVISION_CACHE"] + ["NUMBA_CACHE_DIR"] * (kind == "no kernel cache")
+        ended = run(cold(format, out), out, timeout=400, environment=dict.fromkeys(names, NOWHERE))
     flaw = wrong_end(ended, 0, *([2] if "files" in kind else []))
     if flaw is None and ended.status == 0:
         flaw = difference(contents(out), contents(whole(format)))
@@ -153,37 +147,24 @@ def cold(format: str, out: Path) -> list[str]:
     return [sys.executable, "-m", "formulavision", "generate", *arguments]
 
 
-def copy_package(site: Path) -> None:
-    """The package and its plugins, without what was compiled."""
-    import formulavision_plugins
-
-    import formulavision
-
-    for package in (formulavision, formulavision_plugins):
-        (source,) = package.__path__
-        shutil.copytree(source, site / package.__name__, ignore=shutil.ignore_patterns("__pycache__"))
-
-
-def in_site(site: Path) -> dict[str, str | None]:
-    return {"PYTHONPATH": str(site)}
-
-
 def kernel_cache(random: random.Random, seed: int, folder: Path) -> str | None:
     """A file of the cache of compiled kernels is damaged: the images are the same, and the cache is repaired."""
     format, out = FORMATS[seed % 3], folder / "out"
 
+    def in_cache(cache: Path) -> dict[str, str | None]:
+        return {"NUMBA_CACHE_DIR": str(cache)}
+
     def make(target: Path) -> None:
-        copy_package(target / "site")
-        ended = run(cold("parquet", target / "out"), target / "x", timeout=500, environment=in_site(target / "site"))
+        ended = run(cold("parquet", target / "out"), target / "x", timeout=500, environment=in_cache(target / "cache"))
         assert ended.status == 0, tail(ended)
 
-    shutil.copytree(kept("kernels", make) / "site", folder / "site")
-    files = sorted((folder / "site").rglob("*.nbc"))
+    shutil.copytree(kept("kernels", make) / "cache", folder / "cache")
+    files = sorted((folder / "cache").rglob("*.nbc"))
     damaged = random.sample(files, random.choice([1, 1, len(files)]))
     for path in damaged:
         path.write_bytes(change_bytes(random, path.read_bytes()))
     for time in ("first", "second"):
-        ended = run(cold(format, out), out, timeout=400, environment=in_site(folder / "site"))
+        ended = run(cold(format, out), out, timeout=400, environment=in_cache(folder / "cache"))
         if flaw := wrong_end(ended, 0) or difference(contents(out), contents(whole(format))):
             return f"{', '.join(path.name for path in damaged)}, {time} start after that: {flaw}"
         shutil.rmtree(out)

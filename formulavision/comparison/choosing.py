@@ -214,19 +214,25 @@ def _time_training() -> tuple[float, float]:
     """Seconds that an image takes in training, and a step besides its images."""
     import torch
 
-    from formulavision.training.fit import resolve_device
+    from formulavision.training.fit import arrange, resolve_device, resolve_precision
     from formulavision.training.models import build_model
+    from formulavision.training.optimization import make_optimizer
     from formulavision.training.settings import TrainSettings
 
-    settings = TrainSettings(model="resnet18", crop=_REFERENCE)
+    settings = TrainSettings(model="resnet18", crop=_REFERENCE, learning_rate=1e-3)
     device = resolve_device(settings.device)
+    faster = resolve_precision("auto", device) == "bf16-mixed"
     model = build_model(settings, num_classes=10).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    layout = torch.channels_last if arrange(model, settings, device).channels_last else torch.contiguous_format
+    optimizer = make_optimizer(model, settings)
 
     def step(batch: int) -> None:
-        loss = model(torch.rand(batch, 3, _REFERENCE, _REFERENCE, device=device)).square().mean()
+        images = torch.rand(batch, 3, _REFERENCE, _REFERENCE, device=device).contiguous(memory_format=layout)
+        with torch.autocast(device.type, torch.bfloat16, enabled=faster):
+            loss = model(images).square().mean()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
         loss.item()  # waits for the device
 
     few, many = _shortest(partial(step, 8)), _shortest(partial(step, 32))

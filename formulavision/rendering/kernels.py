@@ -46,10 +46,11 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     plugins included, and of the versions of Python, numpy, numba and formulavision. Functions that
     ``numba.extending.overload`` registers are not part of the digest.
 
-    The cache's folder is ``NUMBA_CACHE_DIR`` where that is set, else ``__pycache__`` beside the source, else the user's
-    cache folder. A damaged file is replaced. Where none of the folders can be written, each process compiles in memory,
-    and one warning says so. Machine code is kept where all arguments are numbers, arrays, strings and tuples of these,
-    and where it holds no addresses of this process (numba calls these dynamic globals).
+    The cache's folder is ``NUMBA_CACHE_DIR`` where that is set, else ``kernels`` in the user's cache folder; never a
+    folder of the package, where pip would leave the files behind. Installations of the same code share them. A damaged
+    file is replaced. Where no folder can be written, each process compiles in memory, and one warning says so. Machine
+    code is kept where all arguments are numbers, arrays, strings and tuples of these, and where it holds no addresses
+    of this process (numba calls these dynamic globals).
 
     Args:
         function: a function that numba can compile in nopython mode.
@@ -70,8 +71,8 @@ class _KernelCache(NullCache):
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
         function = dispatcher.py_func
-        self._source = Path(function.__code__.co_filename)
-        name = f"{self._source.stem}.{function.__qualname__}".replace("<", "").replace(">", "")
+        self._module = function.__module__ or "__main__"
+        name = function.__qualname__.replace("<", "").replace(">", "")
         self._stem = f"{name[:100]}.py{sys.version_info[0]}{sys.version_info[1]}{getattr(sys, 'abiflags', '')}"
         self._keys: dict[Any, str] = {}
 
@@ -119,13 +120,9 @@ class _KernelCache(NullCache):
 
     def _folders(self) -> Iterator[Path]:
         """Folders for the files, in the order in which they are tried."""
-        source = self._source.absolute()
-        folder = f"{source.parent.name}_{hashlib.sha256(str(source.parent).encode()).hexdigest()[:16]}"
         if config.CACHE_DIR:  # type: ignore[attr-defined]
-            yield Path(config.CACHE_DIR) / folder  # type: ignore[attr-defined]
-        if source.is_file():
-            yield source.parent / "__pycache__"
-        yield cache_folder() / "kernels" / folder
+            yield Path(config.CACHE_DIR) / self._module  # type: ignore[attr-defined]
+        yield cache_folder() / "kernels" / self._module
 
 
 _warned: list[str] = []

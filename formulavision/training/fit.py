@@ -55,7 +55,7 @@ from formulavision.util.machine import cores, processor, versions
 from formulavision.util.text import counted
 from formulavision.util.version import __version__
 
-__all__ = ["Plan", "fit", "new_model", "resolve_device", "resolve_precision"]
+__all__ = ["Plan", "arrange", "fit", "new_model", "resolve_device", "resolve_precision"]
 
 _PATIENCE = timedelta(hours=12)
 """Time for which processes wait for each other: one may cluster a million images while the others do nothing."""
@@ -127,6 +127,21 @@ def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -
         fast = device.type == "cuda" or (device.type == "cpu" and has_fast_bfloat16())
         return "bf16-mixed" if fast else "32-true"
     return name
+
+
+def arrange(model: torch.nn.Module, settings: TrainSettings, device: torch.device) -> TrainSettings:
+    """Arrange a model in place for fast training steps on a device.
+
+    Returns:
+        The settings, with ``channels_last`` where it was unset.
+    """
+    if device.type == "cpu":
+        use_matrix_products(model)
+    if settings.channels_last is None:
+        settings = settings.model_copy(update={"channels_last": device.type == "cpu"})
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return settings
 
 
 def fit(plan: Plan, *, resume: bool = False, overwrite: bool = False, console: Console) -> Run:
@@ -228,13 +243,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     tell(f"{settings.model}: {describe_model(model, plan.frozen)}, on {device.type} in {precision}{together}")
     if torchrun and torchrun.world_size > 1:
         synchronise_batch_norm(model, device)
-    on_cpu = device.type == "cpu"
-    if on_cpu:
-        use_matrix_products(model)
-    if settings.channels_last is None:
-        settings = settings.model_copy(update={"channels_last": on_cpu})
-    if settings.channels_last:
-        model.to(memory_format=torch.channels_last)
+    settings = arrange(model, settings, device)
     changes: dict[str, Any] = {"transform": plan.transform, "mixing": plan.mixing}
     data = TrainingData(settings, plan.train, plan.validation, **changes, tell=tell)
     task = make_task(plan.train)
@@ -278,7 +287,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         )
         # Lightning answers SIGTERM without writing a checkpoint, and several processes may then wait for ever.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        with attention(model, precision) if on_cpu else nullcontext():
+        with attention(model, precision) if device.type == "cpu" else nullcontext():
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if is_first():
         facts = {"device": device_name(device), "drawn_on": data.train_loader.drawn_on, "precision": precision}

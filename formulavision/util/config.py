@@ -152,10 +152,9 @@ def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list
         return [f"{where}: {cause}"]
     if detail["type"] == "model_type" and (known := _fields_at(model, keys)):
         return [f"{where}: {_short(detail['input'])} is not allowed: must be settings ({', '.join(known)})"]
-    message = (
-        detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").partition(" or instance of")[0]
-    )
-    return [f"{where}: {_short(detail['input'])} is not allowed: must be {message}"]
+    _, should, rule = detail["msg"].partition(" should ")  # "Input should be ...", "String should match pattern ..."
+    rule = rule.partition(" or instance of")[0] if should else f"be {detail['msg']}"
+    return [f"{where}: {_short(detail['input'])} is not allowed: must {rule}"]
 
 
 def _keys_of(location: tuple[int | str, ...], data: Any) -> list[str]:

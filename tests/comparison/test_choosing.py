@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from masked_shapes import write_shapes
 from PIL import Image
@@ -16,6 +17,8 @@ from formulavision.comparison import ComparisonSettings, choosing
 from formulavision.comparison.choosing import Choice, choose, name_of
 from formulavision.data.downstream import Downstream, DownstreamSettings
 from formulavision.data.downstream.images import LabelledImages
+from formulavision.training import fit
+from formulavision.training.on_cpu import MatrixConv2d
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError, FormulaVisionError
 
@@ -218,6 +221,26 @@ def test_the_machine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     image, step = choosing._time_training()
     assert 0 < image < 5 and 0 < step < 10
     assert 0 < choosing._time_drawing() < 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_training_is_timed_as_it_is_done(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    """In bfloat16 where it is fast, in channels-last memory."""
+    monkeypatch.undo()
+    seen = set()
+    forward = MatrixConv2d.forward
+
+    def noted(self: MatrixConv2d, images: torch.Tensor) -> torch.Tensor:
+        layout = images.is_contiguous(memory_format=torch.channels_last)
+        seen.add((torch.is_autocast_enabled("cpu"), layout))
+        return forward(self, images)
+
+    monkeypatch.setattr(MatrixConv2d, "forward", noted)
+    monkeypatch.setattr(fit, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(fit, "find_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(choosing, "_shortest", lambda run: run() or 1.0)
+    choosing._time_training()
+    assert seen == {(fast, True)}
 
 
 # Running it ----------------------------------------------------------------------------------------------------------

@@ -111,8 +111,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules
     monkeypatch.syspath_prepend(tmp_path)
     # Python itself takes a source of the same size and second for the same.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(config, "CACHE_DIR", "")
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)  # which new processes read
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))  # which new processes read
     yield Modules(tmp_path)
     for name in MODULES:
         sys.modules.pop(name, None)
@@ -127,6 +127,23 @@ def test_what_was_compiled_is_read_by_the_next_process(modules: Modules) -> None
     assert again.draw is not first.draw
     assert again.draw(3.0) == value
     assert sum(again.draw.stats.cache_hits.values()) == 1
+
+
+def test_copies_of_the_same_code_share_what_was_compiled(
+    modules: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel and a checkout, or two environments: compiled once for each version, without a file beside the source."""
+    value = modules.load().draw(3.0)
+    for shift in ("100.0", "7.0"):
+        (tmp_path / shift).mkdir()
+        copy = Modules(tmp_path / shift)
+        copy.edit("drawing_middle", "SHIFT = 100.0", f"SHIFT = {shift}")
+        monkeypatch.syspath_prepend(copy.folder)
+        top = copy.load()
+        assert Path(top.__file__ or "").parent == copy.folder
+        assert top.draw(3.0) == value - 100 + float(shift)
+        assert bool(top.draw.stats.cache_hits) == (shift == "100.0")
+        assert not copy.files()
 
 
 EDITS = {
@@ -202,7 +219,7 @@ def test_a_constant_that_changes_under_way_is_not_kept(modules: Modules) -> None
     number = len(modules.files())
     running.draw.py_func.__globals__["SHIFT"] = 500.0
     running.draw(np.float32(3))  # numba reads the constant again for another type
-    assert len([file for file in modules.files() if "draw." in file.name]) == 1
+    assert len([file for file in modules.files() if file.name.startswith("draw.")]) == 1
     assert len(modules.files()) > number  # the others have not changed
     assert modules.load().draw(np.float32(3)) == 151.5
 
@@ -239,7 +256,7 @@ def test_files_in_the_way_of_folders_and_folders_in_the_way_of_files(
         file.mkdir()
     assert modules.load().draw(3.0) == value
     assert list((tmp_path / "user").rglob("*.nbc"))
-    assert modules.load().draw.stats.cache_path.endswith("__pycache__")
+    assert Path(modules.load().draw.stats.cache_path) == tmp_path / "cache" / "drawing_top"
     assert not caplog.records
 
 
@@ -261,7 +278,7 @@ def test_without_a_place_it_is_compiled_in_memory_and_said_once(
         monkeypatch.setattr(Path, "write_bytes", full)
     else:
         (tmp_path / "user").touch()
-        (tmp_path / "__pycache__").touch()
+        (tmp_path / "cache").touch()
     assert modules.load().draw(3.0) == modules.load().draw(3.0)
     (record,) = caplog.records
     line = record.getMessage()
@@ -270,6 +287,7 @@ def test_without_a_place_it_is_compiled_in_memory_and_said_once(
 
 
 def test_a_kernel_without_a_file_is_kept_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "CACHE_DIR", "")
     monkeypatch.setenv("FORMULAVISION_CACHE", str(tmp_path))
 
     def cell(code: str) -> dict[str, object]:
@@ -310,7 +328,7 @@ def test_files_of_a_function_do_not_grow_without_end(modules: Modules, monkeypat
     for shift in range(100, 106):
         modules.load().draw(1.0)
         modules.edit("drawing_middle", f"SHIFT = {shift}.0", f"SHIFT = {shift + 1}.0")
-    assert len([file for file in modules.files() if file.name.startswith("drawing_top.draw.")]) == 3
+    assert len([file for file in modules.files() if file.name.startswith("draw.")]) == 3
 
 
 @pytest.mark.parametrize("delay", [0.3, *slow(0.1, 0.6)])
@@ -333,7 +351,7 @@ def test_processes_that_compile_at_once_do_not_meet(modules: Modules) -> None:
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)
     ]
     assert {process.communicate() for process in started} == {(b"151.5\n", b"")}
-    assert {file.suffix for file in (modules.folder / "__pycache__").iterdir()} <= {".nbc", ".pyc"}
+    assert {file.suffix for file in (modules.folder / "cache" / "drawing_top").iterdir()} == {".nbc"}
 
 
 def test_every_kernel_of_ours_is_cached_so() -> None:

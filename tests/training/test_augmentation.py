@@ -195,7 +195,7 @@ def test_each_augmentation_alone_changes_what_is_trained_and_resumes(
     ("settings", "named"),
     [
         ({"rand_augment": "augmix-m3"}, "rand_augment"),
-        ({"rand_augment": "rand-m9-q3"}, "rand_augment"),
+        ({"rand_augment": "rand-m9-q3"}, r"rand_augment: 'rand-m9-q3' is not allowed: must match pattern"),
         ({"random_resized_crop": [0.5, 0.2]}, r"random_resized_crop \[0.5, 0.2\] must be two rising shares"),
         ({"random_resized_crop": [0.0, 1.0]}, "must be two rising shares above 0"),
         ({"random_erasing": 1.5}, "random_erasing: 1.5 is not allowed"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import slow
 from discs import Discs
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -113,7 +114,9 @@ def test_what_is_named_and_wrong_ends_in_one_line(
     assert told in line
 
 
-@pytest.mark.parametrize("settings", [{}, PUBLISHED, {**PUBLISHED, "patch": "point"}], ids=["ours", "published", "few"])
+@pytest.mark.parametrize(
+    "settings", [{}, {**PUBLISHED, "patch": "point"}, *slow(PUBLISHED)], ids=["ours", "few", "published"]
+)
 def test_measurements_are_positive_and_fit_together(settings: dict[str, str]) -> None:
     recipe = Recipe.from_dict({**IFS, "generator": {**IFS["generator"], **settings}, "categories": 3})
     cost = bench(recipe, seconds=0.01)

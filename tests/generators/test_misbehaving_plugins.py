@@ -357,7 +357,7 @@ def run(tmp_path: Path, *arguments: str, category: str = "pass", render: str = "
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["2", *slow("1")])
 def test_generate_never_ends_well_without_a_store(tmp_path: Path, workers: str) -> None:
     status, errors = run(tmp_path, "--workers", workers, render="sys.exit(0)")
     assert status == 2

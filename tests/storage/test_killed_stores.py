@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import slow
 from crash_points import contents, kill_everywhere, killed_before
 
 from formulavision import Recipe, generate, verify
@@ -179,7 +180,7 @@ def writers() -> Iterator[list[subprocess.Popen[str]]]:
 
 @pytest.mark.usefixtures("redrawn_here")
 @pytest.mark.parametrize("format", ["imagefolder", "parquet"])
-@pytest.mark.parametrize("offset", [0, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("offset", [0, 0.1, *slow(0.05, 0.3)])
 def test_two_processes_that_write_one_store(
     writers: list[subprocess.Popen[str]], tmp_path: Path, offset: float, format: str
 ) -> None:

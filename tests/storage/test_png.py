@@ -517,6 +517,7 @@ def test_a_compact_store_says_so_and_is_of_the_same_recipe(recipe: Recipe, tmp_p
     assert all(np.array_equal(plain.read(i), compact.read(i)) for i in range(6))
 
 
+@pytest.mark.slow
 def test_worker_processes_write_the_same_bytes(recipe: Recipe, tmp_path: Path) -> None:
     """Of the encoding that is not the default; the default's are compared in ``test_generation.py``."""
     stores = [

@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from cases import slow
 from safetensors.torch import load_file, save_file
 
 from formulavision.training import Checkpoint, Run, TrainSettings, finetune, load_checkpoint
@@ -58,7 +59,7 @@ def test_moving_averages_are_preferred_as_timm_prefers_them(tmp_path: Path) -> N
     assert same_backbone(model, average)
 
 
-@pytest.mark.parametrize("classes", [1000, 10_000])
+@pytest.mark.parametrize("classes", [10_000, *slow(1000)])
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_files_as_the_published_fractaldb_has_them_load(

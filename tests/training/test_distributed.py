@@ -106,9 +106,8 @@ def test_two_processes_measure_the_metrics_of_one(pair: Pair, small: Any, tmp_pa
         assert two.final[name] == one.final[name] is not None
 
 
-@pytest.mark.parametrize(
-    "resumed_by", [None, *(pytest.param(by, marks=pytest.mark.slow) for by in ("others", "devices: 2"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed_by", [None, "others", "devices: 2"])
 def test_what_fails_in_a_process_is_told_in_one_line_and_its_run_is_resumed(
     pair: Pair, small: Any, tmp_path: Path, resumed_by: str | None
 ) -> None:

@@ -10,6 +10,7 @@ import lightning.pytorch as lightning
 import pytest
 import timm
 import torch
+from cases import slow
 from safetensors.torch import load_file
 from striped_images import SeveralLabels
 from timm.scheduler import CosineLRScheduler
@@ -112,7 +113,7 @@ def test_the_average_of_weights_is_what_a_run_keeps(stripes: Any, small: Any, tm
     assert not torch.allclose(c["fc.weight"], d["fc.weight"])
 
 
-@pytest.mark.parametrize("setting", [{"channels_last": True}, {"compile": True}], ids=str)
+@pytest.mark.parametrize("setting", [{"channels_last": True}, *slow({"compile": True})], ids=str)
 def test_what_makes_training_faster_leaves_its_result(
     stripes: Any, small: Any, pretrained: Any, tmp_path: Path, setting: dict[str, bool], monkeypatch: Any
 ) -> None:

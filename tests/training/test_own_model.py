@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from cases import slow
 from comparing_runs import comparable, die_after, same, weights
 from pair import Pair
 from safetensors.torch import load_file
@@ -75,7 +76,7 @@ def test_a_module_is_trained_from_its_own_weights_and_left_as_it_is(stripes: Any
         "training images)"  # fmt: skip
 
 
-@pytest.mark.parametrize("stops", [[1], [2], [3], [1, 1, 1]], ids=str)
+@pytest.mark.parametrize("stops", [[2], [1, 1, 1], *slow([1], [3])], ids=str)
 @pytest.mark.parametrize("more", [{}, {"ema": 0.9, "optimizer": "adamw", "learning_rate": 0.001}], ids=["sgd", "ema"])
 def test_a_run_of_a_module_resumes_exactly(
     stripes: Any, own: Any, tmp_path: Path, stops: list[int], more: dict[str, Any]
@@ -133,6 +134,7 @@ def test_the_name_of_a_timm_model_may_be_given_as_model(
                 pretrain(stripes(), out=tmp_path / "new", model=model, settings=settings, show_progress=False)
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_module_as_one_does(pair: Pair, stripes: Any, own: Any, tmp_path: Path) -> None:
     settings = {**own, "learning_rate": 0.01}
     one = pretrain(stripes(), out=tmp_path / "one", model=Plain(), settings=settings, show_progress=False)

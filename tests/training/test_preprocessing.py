@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from cases import slow
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
@@ -124,7 +125,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
 # From timm -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("tag", [*TAGS[:2], TAGS[4], *slow(TAGS[2], TAGS[3], TAGS[5])])
 def test_of_published_weights_our_inputs_and_logits_are_those_of_timms_own_transform(
     hub: None, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

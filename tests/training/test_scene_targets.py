@@ -60,6 +60,7 @@ def test_scenes_are_the_same_from_a_recipe_and_a_store_and_with_any_number_of_wo
     assert comparable(runs[0]) == comparable(runs[1]) == comparable(runs[2])
 
 
+@pytest.mark.slow
 def test_fresh_scenes_with_noise_resume_exactly(settings: Any, tmp_path: Path) -> None:
     given = {**settings, "checkpoint_minutes": 0, "workers": 0}
     whole = pretrain(

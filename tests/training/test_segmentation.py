@@ -45,12 +45,14 @@ def sized(name: str) -> Any:
     [
         *(("test_resnet", decoder) for decoder in ("fpn", "unet", "upernet")),
         *(("test_convnext", decoder) for decoder in ("fpn", "unet", "upernet")),
-        ("mobilenetv3_small_050", "fpn"),
         ("pvt_v2_b0", "unet"),
-        *slow(("swin_tiny_patch4_window7_224", "upernet")),
         ("dla34", "unet"),
         ("test_vit", "dpt"),
-        ("deit_tiny_distilled_patch16_224", "dpt"),
+        *slow(
+            ("swin_tiny_patch4_window7_224", "upernet"),
+            ("mobilenetv3_small_050", "fpn"),
+            ("deit_tiny_distilled_patch16_224", "dpt"),
+        ),
     ],
 )
 def test_a_model_is_that_of_the_library(name: str, decoder: str) -> None:

@@ -198,8 +198,10 @@ def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, chan
     [
         if_interpreted(["generator.lines_max=2", "generator.vertices_max=5", "generator.outline=ring"]),
         if_compiled([]),
-        if_compiled(["generator.outline=ring", "canvas.channels=3", "generator.gray=light-on-black"]),
-        *slow(["generator.outline=filled", "canvas.size=141", "seed=4294967301"]),
+        *slow(
+            ["generator.outline=ring", "canvas.channels=3", "generator.gray=light-on-black"],
+            ["generator.outline=filled", "canvas.size=141", "seed=4294967301"],
+        ),
         if_compiled(["generator.vertices_max=600", "generator.vertices_mean=400", "generator.lines_max=3"]),
         *slow(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"]),
     ],
@@ -244,7 +246,7 @@ def test_masks_of_visual_atoms_are_the_same(device: torch.device) -> None:
 @pytest.mark.parametrize(
     "outline",
     [
-        "filled",
+        if_interpreted("filled"),
         *slow("lines", "ring"),
     ],
 )
@@ -263,8 +265,7 @@ def test_contours_as_objects_of_scenes_are_the_same(device: torch.device, outlin
     "changes",
     [
         if_interpreted({"mask": "M2", "lines_max": 2, "vertices_max": 5, "objects": 2}),
-        if_compiled({}),
-        *slow({"mask": "M2", "objects": 4, "lines_max": 4}),
+        *slow({}, {"mask": "M2", "objects": 4, "lines_max": 4}),
         if_compiled({"mask": "M3", "objects": 9, "lines_max": 4}),
         *slow({"objects": 300, "lines_max": 2}),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from comparing_runs import comparable, same, stopped_and_resumed
+from pair import Pair
 
 from formulavision import ConfigError, FormulaDataModule, Recipe, evaluate, finetune, pretrain
 from formulavision.training import Run, TrainSettings
@@ -47,6 +48,16 @@ def test_a_run_with_every_augmentation_and_mixing_resumes_exactly(
     run = stopped_and_resumed(DIGITS, tmp_path / "run", {**mixed, "workers": workers}, steps, partial(finetune, None))
     assert same(run.folder, whole.folder)
     assert comparable(run) == comparable(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_mix_the_pictures_of_one(pair: Pair, small: Any, tmp_path: Path) -> None:
+    settings = {**small, "mixing": {"recipe": PICTURES}, "learning_rate": 0.005, "channels_last": False}
+    one = tune(settings, tmp_path / "one")
+    two = pair(finetune, None, DIGITS, out=tmp_path / "two", settings=settings, show_progress=False)
+    unlike = tune({**settings, "mixing": None}, tmp_path / "unlike")
+    losses = [[row["train_loss"] for row in run.history] for run in (one, two, unlike)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) != losses[2]
 
 
 def test_mixing_changes_what_is_trained(mixed: Any, whole: Run, tmp_path: Path) -> None:

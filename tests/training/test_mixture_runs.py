@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from comparing_runs import comparable, same, stopped_and_resumed
+from pair import Pair
 from typer.testing import CliRunner
 
 import formulavision as fv
@@ -46,6 +47,16 @@ def test_a_run_on_a_mixture_resumes_exactly(
     settings = small | {"workers": workers, "checkpoint_minutes": 0}
     run = stopped_and_resumed(mixed(store), tmp_path / "run", settings, stops)
     assert same(run.folder, whole.folder) and comparable(run) == comparable(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_the_mixture_of_one(pair: Pair, store: Path, small: Any, tmp_path: Path) -> None:
+    settings = {**small, "learning_rate": 0.005, "channels_last": False}
+    one = pretrain(mixed(store), out=tmp_path / "one", settings=settings, show_progress=False)
+    two = pair(pretrain, mixed(store), out=tmp_path / "two", settings=settings, show_progress=False)
+    unlike = pretrain([PERLIN, store], out=tmp_path / "unlike", settings=settings, show_progress=False)
+    losses = [[row["train_loss"] for row in run.history] for run in (one, two, unlike)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) != losses[2]
 
 
 def test_the_run_names_its_parts_and_resumes_from_what_it_recorded(

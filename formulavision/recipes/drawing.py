@@ -14,7 +14,7 @@ from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories, find_categories_of_part
 from formulavision.recipes.composition import SceneBatch, SceneComposer, build_generators, draw_category, own_scenes
 from formulavision.recipes.device import current_device, find_device
-from formulavision.recipes.recipe import RecipeLike, as_recipe
+from formulavision.recipes.recipe import RecipeLike, as_recipe, locate
 from formulavision.recipes.scenes import SceneSettings
 from formulavision.recipes.targets import scene_target
 from formulavision.util.errors import ConfigError, PluginError
@@ -63,7 +63,9 @@ class Drawer:
         self.categories = categories or find_categories(self.recipe, workers=workers, progress=progress)
         built = build_generators(parts, [self.recipe.canvas], self.recipe.seed, self.categories)
         self.generators = [generator for (generator,) in built]
-        self.part_of = np.repeat(np.arange(len(parts)), [part.num_categories for part in parts])
+        self._length = len(self.recipe)
+        self._sizes = self.recipe.categories_of_parts, np.array([part.num_instances for part in parts], np.int64)
+        self.part_of = np.repeat(np.arange(len(parts)), self._sizes[0])
         self.composer: SceneComposer | None = None
         if isinstance(self.recipe.scene, SceneSettings):
             background = self.recipe.scene.background
@@ -79,7 +81,7 @@ class Drawer:
                 note(f"{', '.join(names)} {'draws' if len(names) == 1 else 'draw'} on the CPU only{other}")
 
     def __len__(self) -> int:
-        return len(self.recipe)
+        return self._length
 
     def __repr__(self) -> str:
         return f"Drawer({self.recipe!r}, on {self.device_drawer.device if self.device_drawer else 'cpu'})"
@@ -109,7 +111,7 @@ class Drawer:
         if self.recipe.is_scene:
             yield from (wanted[start : start + self.batch_size] for start in range(0, len(wanted), self.batch_size))
             return
-        labels, instances = self.recipe.locate(wanted)
+        labels, instances = self._locate(wanted)
         shared = np.empty_like(instances)
         for part, generator in enumerate(self.generators):
             own = self.part_of[labels] == part
@@ -132,6 +134,13 @@ class Drawer:
             yield wanted[order[start:stop]]
             start = stop
 
+    def _locate(self, places: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """As ``Recipe.locate``, which counts the images of the parts each time."""
+        if self.recipe.is_scene:
+            return self.recipe.locate(places)
+        labels, instances, _ = locate(places, *self._sizes)
+        return labels, instances
+
     def locate(self, index: SupportsIndex) -> tuple[Category, int]:
         """Category and instance of an index of a recipe without a scene; a negative one counts from the end.
 
@@ -139,14 +148,14 @@ class Drawer:
             IndexError: there is no such index.
             TypeError: the index is no whole number.
         """
-        labels, instances = self.recipe.locate(positions([index], len(self)))
+        labels, instances = self._locate(positions([index], self._length))
         return self.categories[labels[0]], int(instances[0])
 
     def name(self, index: SupportsIndex) -> str:
         """Path of an image in a store, without its suffix: ``CATEGORY/CATEGORY_instance-name``, or a scene's number."""
         if self.recipe.is_scene:
             return scene_name(int(positions([index], len(self))[0]))
-        labels, instances = self.recipe.locate(positions([index], len(self)))
+        labels, instances = self._locate(positions([index], self._length))
         category, generator = self.categories[labels[0]], self.generators[self.part_of[labels[0]]]
         with blamed(generator.name, "in instance_name()"):
             return f"{category.name}/{category.name}_{generator.instance_name(int(instances[0]))}"
@@ -184,7 +193,7 @@ class Drawer:
             IndexError: there is no such index.
             PluginError: the generator raised.
         """
-        labels, instances = self.recipe.locate(positions(indices, len(self)))
+        labels, instances = self._locate(positions(indices, self._length))
         return self.draw_instances(labels, instances, out), labels
 
     def draw_instances(

@@ -17,7 +17,7 @@ specification.loader.exec_module(lines)
 
 AT_MOST = {
     "cli": 1_400,
-    "comparison": 3_300,
+    "comparison": 3_450,
     "data": 3_450,
     "evaluation": 1_600,
     "explorer": 1_700,

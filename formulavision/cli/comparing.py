@@ -63,6 +63,22 @@ def compare(
         ),
     ] = None,
     overwrite: o.Overwrite = False,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            "--job",
+            metavar="K/N",
+            help="Compute share K of N of the results, as one job of a scheduler, with the same --runs for all jobs. "
+            "They may run at the same time, and again after they were killed. --finish writes the table.",
+        ),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Write the table and report of what jobs have computed; compute nothing.")
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print the stages, their hours on this machine and their bytes; compute nothing."),
+    ] = False,
 ) -> None:
     """Pre-train, fine-tune and evaluate every arm; write a table and a report. The same command again
     continues where it was stopped.
@@ -78,23 +94,35 @@ def compare(
 
     A curve: compare FILE --set 'sweep.generator.fill_rate=[0.05, 0.1, 0.2]' runs arms with a formula at each value.
 
+    What would it take? compare FILE --plan prints the stages with hours and bytes.
+
+    The third of eight jobs of a scheduler: compare FILE --runs /shared/runs --out /shared/table --job 3/8
+
     Several experiments that share pre-training: give all of them one --runs DIR, also while they run at once.
 
     Parts that ran on several machines: copy their folders together, and formulavision report RUN... --out DIR.
     """
     from formulavision.comparison import ComparisonSettings
     from formulavision.comparison import compare as run
+    from formulavision.comparison.run import print_plan
     from formulavision.util.errors import ConfigError
 
     if downstream is not None and config is None:
         chosen, others = o.make_downstream(downstream, settings)
         if others:
             raise ConfigError(f"--set {others[0]}: is not of the dataset: change comparison.yaml in --out later")
+        if job or finish or plan:
+            given = "--job" if job else "--finish" if finish else "--plan"
+            raise ConfigError(f"{given}: needs a comparison's file, not --downstream")
         result = run(downstream=chosen, minutes=minutes, out=out, size=size, runs=runs, overwrite=overwrite)
     elif config is not None and downstream is None and minutes is None:
         comparison = ComparisonSettings.load(config, settings or [], size=size)
         name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
-        result = run(comparison, out=out or Path("runs") / name, runs=runs, overwrite=overwrite)
+        out = out or Path("runs") / name
+        if plan:
+            print_plan(comparison, out / "runs" if runs is None else runs, job=job)
+            return
+        result = run(comparison, out=out, runs=runs, overwrite=overwrite, job=job, finish=finish)
     else:
         raise ConfigError("give a comparison, or --downstream (with --minutes) to choose one for a dataset")
     if result.failures:

@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
 from os import PathLike
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from formulavision.comparison.config import ComparisonSettings
+from formulavision.comparison.estimates import shortest, time_training
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.data.downstream.images import LabelledImages, spread_evenly
 from formulavision.util.config import parse
@@ -212,32 +212,9 @@ def _look_at(images: LabelledImages) -> tuple[int, bool, float]:
 
 def _time_training() -> tuple[float, float]:
     """Seconds that an image takes in training, and a step besides its images."""
-    import torch
-
-    from formulavision.training.fit import arrange, resolve_device, resolve_precision
-    from formulavision.training.models import build_model
-    from formulavision.training.optimization import make_optimizer
     from formulavision.training.settings import TrainSettings
 
-    settings = TrainSettings(model="resnet18", crop=_REFERENCE, learning_rate=1e-3)
-    device = resolve_device(settings.device)
-    faster = resolve_precision("auto", device) == "bf16-mixed"
-    model = build_model(settings, num_classes=10).to(device)
-    layout = torch.channels_last if arrange(model, settings, device).channels_last else torch.contiguous_format
-    optimizer = make_optimizer(model, settings)
-
-    def step(batch: int) -> None:
-        images = torch.rand(batch, 3, _REFERENCE, _REFERENCE, device=device).contiguous(memory_format=layout)
-        with torch.autocast(device.type, torch.bfloat16, enabled=faster):
-            loss = model(images).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()  # waits for the device
-
-    few, many = _shortest(partial(step, 8)), _shortest(partial(step, 32))
-    image = max(many - few, many / 64) / 24
-    return image, max(few - 8 * image, 0) + 0.01
+    return time_training(TrainSettings(model="resnet18", crop=_REFERENCE))
 
 
 def _time_drawing() -> float:
@@ -246,18 +223,7 @@ def _time_drawing() -> float:
     from formulavision.recipes.recipe import Recipe
 
     drawer = Drawer(Recipe.from_dict(_recipe("ifs", _REFERENCE, 80)))
-    return _shortest(lambda: [drawer.draw(index) for index in range(10)]) / 10
-
-
-def _shortest(run: Callable[[], Any]) -> float:
-    """Seconds of the shortest of as many runs as fit into a second, after one that does not count."""
-    run()
-    times: list[float] = []
-    while sum(times) < 1 and len(times) < 10:
-        before = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - before)
-    return min(times)
+    return shortest(lambda: [drawer.draw(index) for index in range(10)]) / 10
 
 
 # The sizes -----------------------------------------------------------------------------------------------------------

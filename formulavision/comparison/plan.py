@@ -20,6 +20,7 @@ from formulavision.comparison.config import PROBE, ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.data.downstream.opening import count_shared
 from formulavision.recipes.recipe import Recipe
+from formulavision.storage.jobs import Share
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
 from formulavision.util.config import identity
 from formulavision.util.errors import CheckpointError, ConfigError, DownstreamError
@@ -39,6 +40,7 @@ __all__ = [
     "Stage",
     "check_models",
     "key_of",
+    "of_job",
     "plan_stages",
 ]
 
@@ -204,6 +206,24 @@ def plan_stages(settings: ComparisonSettings, runs: Path, digest: Digest) -> lis
             for stage in planner.result_stages(name, seed):
                 add(stage)
     return result
+
+
+def of_job(stages: list[Stage], share: Share) -> list[Stage]:
+    """The results of one of N jobs, each behind the stages that it needs.
+
+    Every N-th pre-training belongs to a job, with all results that start from it, so that no job waits for another; so
+    does every N-th result that needs none. If there are more jobs than that, each result counts by itself.
+    """
+    results = [stage for stage in stages if isinstance(stage, ResultStage)]
+    groups = {stage.start.key if isinstance(stage.start, Pretraining) else stage.key: 0 for stage in results}
+    by_start = len(groups) >= share.count
+    places: dict[str, int] = {}
+    own: set[str] = set()
+    for stage in results:
+        group = stage.start.key if by_start and isinstance(stage.start, Pretraining) else stage.key
+        if places.setdefault(group, len(places)) % share.count == share.number - 1:
+            own |= {stage.key, *(needed.key for before in stage.needs for needed in (before, *before.needs))}
+    return [stage for stage in stages if stage.key in own]
 
 
 class _Planner:

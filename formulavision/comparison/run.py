@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.choosing import CONFIGURATION, choose_or_continue, name_of
 from formulavision.comparison.config import ComparisonSettings
+from formulavision.comparison.estimates import estimate
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.plan import (
     Datasets,
@@ -26,11 +27,13 @@ from formulavision.comparison.plan import (
     ResultStage,
     Stage,
     check_models,
+    of_job,
     plan_stages,
 )
 from formulavision.comparison.printing import print_table
 from formulavision.comparison.report import REPORT_FILES, write_html, write_tables
 from formulavision.comparison.results import Comparison, Computed, Result, write_text
+from formulavision.storage.jobs import Share
 from formulavision.training.runs import Run, is_complete
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
@@ -39,13 +42,13 @@ from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
 from formulavision.util.interrupts import keep_signals
 from formulavision.util.logs import logged, note, write_traceback
 from formulavision.util.machine import versions
-from formulavision.util.text import duration
+from formulavision.util.text import byte_size, counted, duration
 
 if TYPE_CHECKING:
     from formulavision.data.downstream import DownstreamSettings
     from formulavision.evaluation import Evaluation
 
-__all__ = ["compare", "sweep"]
+__all__ = ["compare", "print_plan", "sweep"]
 
 _RESULT = "result.json"
 """File that is written last into the folder of a stage with a result: the result, and where it was computed."""
@@ -64,6 +67,8 @@ def compare(
     runs: str | Path | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
+    job: str | None = None,
+    finish: bool = False,
 ) -> Comparison:
     """Pre-train, fine-tune, evaluate and probe every arm of a comparison, and write its table and report.
 
@@ -87,16 +92,26 @@ def compare(
         overwrite: remove the files of the comparison in ``out`` and start over. Its stages in another folder and other
             files in ``out`` stay. A folder that FormulaVision did not write is refused also then.
         show_progress: print the stages, their progress bars and the table.
+        job: ``3/8`` computes the third of eight shares of the results, as one job of a scheduler, into a folder of its
+            own: ``out`` with ``-job-3-of-8`` behind its name. The jobs share ``runs``, may run at the same time, be
+            killed, and run again. The table and report are written by the same call without ``job``, in ``out``.
+        finish: write the table and report of what jobs have computed, and compute nothing.
 
     Returns:
         The results. If an arm failed, its results and ``Comparison.failures`` have the reason; the other arms are done.
 
     Raises:
-        ConfigError: the configuration is wrong, or has no such size; or ``config`` and ``downstream`` are both given.
+        ConfigError: the configuration is wrong, or has no such size; ``config`` and ``downstream`` are both given;
+            there is no such job, or it began with another configuration.
         DownstreamError: a real dataset cannot be used.
         StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written; or the
-            disk is full.
+            disk is full; or results are missing (``finish``).
     """
+    share = None if job is None else Share.parse(job)
+    if share is not None and (finish or downstream is not None):
+        raise ConfigError(f"job: not together with {'finish' if finish else 'downstream'}")
+    if share is not None and runs is None:
+        raise ConfigError("job: needs runs, the folder of the trained models, which all jobs share")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
     if (config is None) == (downstream is None):
@@ -113,6 +128,9 @@ def compare(
         folder = Path(out)
     assert config is not None
     settings = ComparisonSettings.of(config, size)
+    if share is not None:
+        folder = folder.with_name(f"{folder.name}-job-{share.number}-of-{share.count}")
+        _refuse_other(settings, folder, overwrite)
     check_models(settings)
     datasets = Datasets(settings)
     owned = OwnedFolder(folder, "comparison", last="report.html")
@@ -122,6 +140,8 @@ def compare(
         with write_errors(pool):
             pool.mkdir(parents=True, exist_ok=True)
         stages = plan_stages(settings, pool, datasets.digest)
+        if share is not None:
+            stages = of_job(stages, share)
         if runs is None:
             owned.add((stage.folder.relative_to(folder) / MARKER).as_posix() for stage in stages)
         runner = _Runner(settings, stages, datasets, folder, pool, show_progress)
@@ -129,7 +149,7 @@ def compare(
         try:
             with logged(folder):
                 note(f"formulavision {versions()['formulavision']}: {settings.name}")
-                runner.run()
+                runner.run(computes=not finish)
         except KeyboardInterrupt:
             write_tables(findings, folder)
             done = sum(result.score is not None for result in findings.results)
@@ -138,10 +158,15 @@ def compare(
                 say(f"stopped with {done} of {every} results done: the same comparison in {folder} goes on", STDERR)
                 say(f"formulavision report {folder} writes the report of what is done", STDERR)
             raise
-        table = write_tables(findings, folder)
-        write_html(table, folder)
-    if show_progress:
+        if share is None:
+            table = write_tables(findings, folder)
+            write_html(table, folder)
+    if show_progress and share is None:
         print_table(table, folder)
+    elif show_progress:
+        done = sum(result.score is not None for result in findings.results)
+        say(f"job {share} has ended: {done} of its {counted(len(findings.results), 'result')} are done", STDERR)
+        say("when all jobs have ended, the same command with --finish in place of --job writes the table", STDERR)
     return Comparison(settings, folder, findings)
 
 
@@ -169,6 +194,52 @@ def sweep(
     """
     swept = ComparisonSettings.of(config, size).with_sweep(values)
     return compare(swept, out=out, runs=runs, overwrite=overwrite, show_progress=show_progress)
+
+
+def print_plan(
+    config: ComparisonSettings | Mapping[str, Any] | str | Path,
+    runs: str | Path,
+    *,
+    size: str | None = None,
+    job: str | None = None,
+) -> None:
+    """Print the stages of a comparison that are not done, with what each takes on this machine. Nothing is written.
+
+    Args:
+        config, size: as for :func:`compare`, which says what is raised.
+        runs: folder of the stages, which need not exist.
+        job: ``3/8``: the third of eight shares.
+    """
+    settings = ComparisonSettings.of(config, size)
+    share = None if job is None else Share.parse(job)
+    check_models(settings)
+    datasets = Datasets(settings)
+    stages = plan_stages(settings, Path(runs), datasets.digest)
+    if share is not None:
+        stages = of_job(stages, share)
+    missing = [stage for stage in stages if not _is_done(stage, stage.folder)]
+    of = settings.name if share is None else f"job {share} of {settings.name}"
+    say(f"{of}: {counted(len(stages), 'stage')}, of which {len(stages) - len(missing)} are done", STDERR)
+    numbers = {stage.key: number for number, stage in enumerate(missing, 1)}
+    found = estimate(missing, settings, datasets)
+    for number, one in enumerate(found, 1):
+        needed = [str(numbers[before.key]) for before in one.stage.needs if before.key in numbers]
+        after = f", after {' and '.join(needed)}" if needed else ""
+        say(f"{number}. {one.stage}{after}: {_amounts(one.images, one.seconds, one.bytes)}")
+    total = sum(one.images for one in found), sum(one.seconds for one in found), sum(one.bytes for one in found)
+    say(f"in all: {_amounts(*total)}")
+    say("time: that of this machine, from a few training steps of each model; the drawing of images is not counted")
+
+
+def _amounts(images: int, seconds: float, size: int) -> str:
+    return f"{counted(images, 'image')}, about {duration(seconds)}, {byte_size(size)}"
+
+
+def _refuse_other(settings: ComparisonSettings, folder: Path, overwrite: bool) -> None:
+    """Refuse another configuration than that with which a job began: its share would be another one."""
+    file = folder / CONFIGURATION
+    if not overwrite and file.is_file() and file.read_text(encoding="utf-8") != settings.to_yaml():
+        raise ConfigError(f"job: {folder} began with another configuration: give the same, or overwrite")
 
 
 @dataclass
@@ -200,16 +271,25 @@ class _Runner:
         for stage, result in self._results:
             self._fill_in_places(stage, result)  # runs that are going on are watched by their folders
 
-    def run(self) -> None:
+    def run(self, *, computes: bool = True) -> None:
         """Compute what is not done. An exception ends a stage. Ctrl-C and a full disk end the comparison.
 
+        Args:
+            computes: False: refuse to compute.
+
         Raises:
-            StoreError: the disk is full.
+            StoreError: the disk is full; or something is not done that is not to be computed.
         """
         pending = [stage for stage, result in self._results if not self._read_result(stage, result)]
         done = len(self._results) - len(pending)
         if done:
             self._say(f"{done} of {len(self._results)} results are done already")
+        if pending and not computes:
+            named = "; ".join(map(str, pending[:3])) + ("; ..." if len(pending) > 3 else "")
+            raise StoreError(
+                f"{self.out}: {len(pending)} of {counted(len(self._results), 'result')} are missing ({named}): run "
+                "their jobs again, or compare without finish, which computes them"
+            )
         self._keep()
         missing: dict[str, Stage] = {}
         for last in pending:
@@ -239,10 +319,7 @@ class _Runner:
             yield stage
 
     def _is_done(self, stage: Stage) -> bool:
-        folder = self._folder(stage)
-        if isinstance(stage, Generation):
-            return _generate_seconds(stage) is not None
-        return is_complete(folder) if isinstance(stage, Pretraining) else (folder / _RESULT).is_file()
+        return _is_done(stage, self._folder(stage))
 
     def _folder(self, stage: Stage) -> Path:
         return self._moved.get(stage.key, stage.folder)
@@ -397,6 +474,12 @@ class _Runner:
         note(line)
         if self.show_progress:
             say(line, STDERR)
+
+
+def _is_done(stage: Stage, folder: Path) -> bool:
+    if isinstance(stage, Generation):
+        return _generate_seconds(stage) is not None
+    return is_complete(folder) if isinstance(stage, Pretraining) else (folder / _RESULT).is_file()
 
 
 def position(number: int, total: int, seconds: float) -> str:

@@ -42,7 +42,7 @@ ONLY_COMMANDS: dict[str, dict[str, str]] = {
     "grad-cam": dict.fromkeys(("out", "overwrite"), "the function returns the image")
     | {"checkpoint": "repeated: the mapping checkpoints"},
     "per-class": dict.fromkeys(("out", "overwrite"), "the function returns the table"),
-    "compare": {"downstream": "makes the configuration", "minutes": "makes the configuration"},
+    "compare": {"downstream": "makes the configuration", "minutes": "makes the configuration", "plan": "print_plan"},
     "report": {"runs": "folders"},
     "score": {"names": "of recipes and stores: the command takes several"}
     | dict.fromkeys(("out", "csv", "overwrite"), "the command writes what the functions return"),

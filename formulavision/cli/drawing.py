@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from formulavision.cli import options as o
+
+if TYPE_CHECKING:
+    from formulavision.recipes.recipe import Recipe
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,12 +57,18 @@ def generate(
     finish: Annotated[
         bool, typer.Option("--finish", help="Complete a store that jobs have drawn, or say which jobs are missing.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print pieces, hours and bytes of the store, or of a --job of it; write nothing."),
+    ] = False,
 ) -> None:
     """Draw a recipe into a store. The same command again continues where it was stopped.
 
     formulavision generate ifs --out data/ifs
 
     Scenes of several objects: formulavision generate ifs --set scene.objects=[1,8] --set images=1000 --out data/scenes
+
+    What would it take? formulavision generate fractaldb-1k --out data/fractaldb --plan
 
     The third of eight jobs: formulavision generate fractaldb-1k --out data/fractaldb --job 3/8
 
@@ -90,6 +99,9 @@ def generate(
             f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size}"
         )
     say(f"{facts} (recipe {recipe.id}{files})")
+    if plan:
+        _print_plan(recipe, format, device, job)
+        return
     started = time.perf_counter()
     with progress_bars() as bars:
         store = run(
@@ -107,6 +119,32 @@ def generate(
         f"next: {o.command_line('verify', out)}\n"
         f"      {o.command_line('pretrain', data=out, model='resnet18', crop=crop, out=Path('runs', folder.name))}"
     )
+
+
+def _print_plan(recipe: Recipe, format: str, device: str, job: str | None) -> None:
+    """What a store takes, or a job of it: a moment of drawing is measured on this machine."""
+    from formulavision.data.bench import bench
+    from formulavision.storage.generation import plan_pieces
+    from formulavision.storage.jobs import Share
+    from formulavision.util.console import say
+    from formulavision.util.machine import cores as count_cores
+    from formulavision.util.text import byte_size, counted, duration
+
+    pieces, cores = plan_pieces(recipe, format), count_cores()
+    share = None if job is None else Share.parse(job)
+    cost = bench(recipe, device=device, note=say)
+    whole = len(recipe)
+    drawn = {"store": pieces} | ({} if share is None else {f"job {share}": share.of(pieces)})
+    for what, own in drawn.items():
+        images = sum(piece.count for piece in own)
+        seconds, size = cost.store_seconds(1) * images / whole, round(cost.image_bytes * images)
+        say(
+            f"{what}: {counted(len(own), 'piece')} of {format}, {counted(images, 'scene' if recipe.is_scene else 'image')}, "
+            f"about {byte_size(size)}, {seconds / 3600:.2g} hours of a core ({duration(seconds / cores)} on "
+            f"{counted(cores, 'core')} of this machine)"
+        )
+    if search := cost.search_seconds(cores):
+        say(f"before that {counted(recipe.num_categories, 'category')} are found, in about {duration(search)}")
 
 
 def categories(

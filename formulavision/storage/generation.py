@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category
-from formulavision.recipes.categories import find_categories
+from formulavision.recipes.categories import category_name, find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
@@ -204,6 +204,20 @@ def generate(
         except OSError as error:
             raise StoreError(f"{error.filename or root}: {error.strerror or error}; {_KEPT}") from None
     return Store(root) if share is None else None
+
+
+def plan_pieces(recipe: Recipe, format: str) -> list[Piece]:
+    """The pieces of a recipe's store, as they are before its categories are found.
+
+    Raises:
+        StoreError: there is no such format, or it holds no scenes.
+    """
+    store_format = find_format(format)
+    if recipe.is_scene and not store_format.holds_scenes:
+        raise StoreError(f"--format {format}: holds no scenes")
+    unknown = np.zeros((1, 1))
+    categories = [Category(i, category_name(i), unknown) for i in range(recipe.num_categories)]
+    return store_format.plan(layout_of(recipe, categories))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ RECIPE = {"name", "plugin", "categories_from", "size", "seed", "instances", "cat
 ONLY_COMMANDS: dict[str, dict[str, str]] = {
     "*": {"settings": "--set changes any setting by its path; Python has mappings", "debug": "shows a traceback"},
     "preview": dict.fromkeys(RECIPE - {"categories", "instances"}, "of the recipe"),
-    "generate": dict.fromkeys(RECIPE, "of the recipe"),
+    "generate": dict.fromkeys(RECIPE, "of the recipe") | {"plan": "bench and plan_pieces"},
     "categories": dict.fromkeys(RECIPE | {"count"}, "of the recipe")
     | dict.fromkeys(("out", "overwrite"), "the command writes the files of what the function returns"),
     "verify": {"every": "--all: sample=None"},

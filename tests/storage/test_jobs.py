@@ -18,6 +18,7 @@ from formulavision.storage import FORMATS
 from formulavision.storage.formats import format as format_module
 from formulavision.storage.manifest import INCOMPLETE
 from formulavision.util.folders import MARKER
+from formulavision.util.text import counted
 
 DATA: dict[str, Any] = {
     "generator": {"name": "perlin", "grid": 2},
@@ -188,3 +189,18 @@ def test_the_command_says_what_is_missing_and_what_is_complete(tmp_path: Path) -
     assert "job 2/2 has ended; all pieces are written" in CliRunner().invoke(app, [*command, "--job", "2/2"]).output
     done = CliRunner().invoke(app, [*command, "--finish"])
     assert done.exit_code == 0 and "complete" in done.output
+
+
+@pytest.mark.parametrize("format", ["parquet", "imagefolder", "webdataset"])
+def test_a_plan_has_the_pieces_of_the_store(tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["--plugin", "perlin", "--categories", "3", "--instances", "5", "--size", "32"]
+    out = ["--out", str(tmp_path / "store"), "--format", format]
+    planned = CliRunner().invoke(app, ["generate", *recipe, *out, "--plan", "--job", "1/2"])
+    assert planned.exit_code == 0 and not list(tmp_path.iterdir())
+    done = generate(Recipe.from_dict({"generator": "perlin", "categories": 3, "instances": 5, "canvas": {"size": 32}}),
+                    tmp_path / "store", format=format)  # fmt: skip
+    pieces = len(done.pieces)
+    assert f"store: {counted(pieces, 'piece')} of {format}, 15 images, about" in planned.output
+    share = (pieces + 1) // 2
+    assert f"job 1/2: {counted(share, 'piece')} of {format}, " in planned.output
+    assert "hours of a core" in planned.output

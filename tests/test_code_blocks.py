@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from formulavision.cli import app
@@ -95,6 +98,30 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
             for line in commands_of(block):
                 done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
                 assert done.exit_code == 0, f"{line}\n{done.output}"
+
+
+SCRIPTS = [block.text for page in PAGES for block in blocks_of(page) if block.text.startswith("#!/bin/bash")]
+
+
+@pytest.mark.parametrize("variable", ["SLURM_ARRAY_TASK_ID", "PBS_ARRAY_INDEX"])
+def test_scripts_of_schedulers_are_bash_whose_jobs_get_their_numbers(tmp_path: Path, variable: str) -> None:
+    """A scheduler runs a script once for each number of its array, with the number in a variable."""
+    program = tmp_path / "formulavision"
+    program.write_text(f"#!/bin/bash\nprintf '%s\\n' \"$@\" >> {tmp_path}/arguments\n")
+    program.chmod(0o755)
+    scripts = [script for script in SCRIPTS if variable in script]
+    for script in scripts:
+        found = re.search(r"^#(?:SBATCH --array=|PBS -J )1-(\d+)$", script, re.MULTILINE)
+        assert found
+        last = found[1]
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", variable: last, "PBS_O_WORKDIR": str(tmp_path)}
+        subprocess.run(["bash", "-eu", "-c", script], env=environment, check=True)
+        arguments = (tmp_path / "arguments").read_text().split()
+        assert arguments[arguments.index("--job") + 1] == f"{last}/{last}"
+        command = get_command(app).commands[arguments[0]]  # type: ignore[attr-defined]
+        command.make_parser(Context(command)).parse_args(arguments[1:])
+        (tmp_path / "arguments").unlink()
+    assert scripts
 
 
 def commands_of(block: Block) -> list[str]:

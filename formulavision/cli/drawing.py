@@ -136,11 +136,11 @@ def _print_plan(recipe: Recipe, format: str, device: str, job: str | None) -> No
     whole = len(recipe)
     drawn = {"store": pieces} | ({} if share is None else {f"job {share}": share.of(pieces)})
     for what, own in drawn.items():
-        images = sum(piece.count for piece in own)
+        images, unit = sum(piece.count for piece in own), "scene" if recipe.is_scene else "image"
         seconds, size = cost.store_seconds(1) * images / whole, round(cost.image_bytes * images)
         say(
-            f"{what}: {counted(len(own), 'piece')} of {format}, {counted(images, 'scene' if recipe.is_scene else 'image')}, "
-            f"about {byte_size(size)}, {seconds / 3600:.2g} hours of a core ({duration(seconds / cores)} on "
+            f"{what}: {counted(len(own), 'piece')} of {format}, {counted(images, unit)}, about "
+            f"{byte_size(size)}, {seconds / 3600:.2g} hours of a core ({duration(seconds / cores)} on "
             f"{counted(cores, 'core')} of this machine)"
         )
     if search := cost.search_seconds(cores):

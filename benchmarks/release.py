@@ -88,7 +88,9 @@ def steps(folder: Path, pythons: list[str], short: bool) -> Iterator[Row]:
             step = f"wheels of all dependencies{f' with `[{extra}]`' if extra else ''}"
             yield step, version, "resolved", tried(partial(resolved, folder, version, extra))[1]
     python = pythons[0] if pythons else sys.executable
-    version, result = tried(partial(installed_and_run, folder, python, wheel, "--resolution=lowest-direct", short=True))
+    # The dependencies of the wheel are direct ones of pyproject.toml only.
+    direct = ("--resolution=lowest-direct", "--requirement", str(ROOT / "pyproject.toml"))
+    version, result = tried(partial(installed_and_run, folder, python, wheel, *direct, short=True))
     yield "lowest direct dependencies, `doctor`, quickstart (one epoch)", version, "run", result
 
 
@@ -123,8 +125,8 @@ def installed_and_run(folder: Path, python: str, wheel: Path, *options: str, sho
     begin = time.monotonic()
     printed = run(str(program), "compare", "quickstart", *(SHORT if short else []), cwd=outside)
     seconds = time.monotonic() - begin
-    rows = dict(line.split(maxsplit=1) for line in facts.splitlines() if len(line.split(maxsplit=1)) == 2)
-    versions = ", ".join(f"{name} {rows[name]}" for name in SHOWN if name in rows)
+    rows = dict(line.split(maxsplit=1) for line in facts.splitlines() if len(line.split()) > 1)
+    versions = ", ".join(f"{name} {rows[name].strip()}" for name in SHOWN if name in rows)
     said = "" if short else "; " + first_sentence(printed)
     shutil.rmtree(environment)
     return rows["Python"].split(",")[0], f"no problem found; {seconds:.0f} s{said}; {versions}"

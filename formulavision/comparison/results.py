@@ -78,7 +78,8 @@ class Result:
         generate_seconds: time to generate the store; None if images are drawn on demand.
         error: reason of the failure, in one line.
         history: of fine-tuning.
-        folder: path of the fine-tuned model's folder, relative to the comparison's folder; known before the result is.
+        folder: path of the fine-tuned model's folder, relative to the comparison's folder; known before the result is,
+            None if the computation failed.
         start: checkpoint that the model started from: the path of a folder or file, relative likewise, or the name of
             a published model; None for training from scratch.
         computed: None until there is a score.

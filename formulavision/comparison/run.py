@@ -303,6 +303,8 @@ class _Runner:
                     result.error = self._failures.get(stage.key)
                     if result.error is None:
                         self._read_result(evaluated, result)
+                    else:
+                        result.folder = result.start = None
             self._keep()
 
     def _keep(self) -> None:

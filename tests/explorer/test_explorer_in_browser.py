@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_comparison_views import ARM, KEY, begin, result, write
+
+from formulavision.recipes.recipe import Recipe
+from formulavision.storage.generation import Silent, generate
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +82,26 @@ def opened(browser: Any, address: str, width: int) -> Any:
     page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
     page.goto(address)
     return page
+
+
+@pytest.fixture(scope="module")
+def stores(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("store") / "scenes"
+    data = {"generator": "bezier", "categories": 12, "scene": {"objects": [1, 3]}, "images": 60}
+    recipe = Recipe.from_dict({**data, "canvas": {"size": 96}})
+    generate(recipe, out=folder, format="imagefolder", workers=1, progress=Silent())
+    served = Served(str(folder))
+    yield served
+    served.close()
+
+
+@pytest.fixture(params=[400, 1400], ids=["narrow", "wide"])
+def store_page(request: pytest.FixtureRequest, browser: Any, stores: Served) -> Iterator[Any]:
+    page = opened(browser, stores.address, request.param)
+    page.wait_for_selector("#picture img", timeout=180_000)
+    yield page
+    assert page.foreign == [] and page.problems == []
+    page.context.close()
 
 
 @pytest.fixture(params=[400, 1400], ids=["narrow", "wide"])
@@ -181,13 +206,87 @@ def test_the_recipe_is_saved(page: Any, tmp_path: Path) -> None:
 
 
 def test_nothing_that_we_add_is_found_by_axe(page: Any) -> None:
+    check_with_axe(page, ["#sheet", "#picture", "#kept"])
+
+
+def check_with_axe(page: Any, own: list[str]) -> None:
+    """axe-core finds nothing in what we add, and in the rest what is known."""
     if not AXE.is_file():
         pytest.skip("there is no axe-core here: npm install axe-core, or its axe.min.js in AXE_CORE")
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run()")["violations"]
-    own = page.evaluate("axe.run({include: [['#sheet'], ['#picture'], ['#kept']]})")["violations"]
-    assert [(each["id"], each["nodes"][0]["html"][:200]) for each in own] == []
+    ours = page.evaluate("own => axe.run({include: own.map(each => [each])})", own)["violations"]
+    assert [(each["id"], each["nodes"][0]["html"][:200]) for each in ours] == []
     assert {each["id"] for each in found} <= OF_GRADIO, [(e["id"], e["nodes"][0]["html"][:200]) for e in found]
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_store_is_browsed_filtered_verified_and_measured(store_page: Any) -> None:
+    page = store_page
+    assert page.locator("#sheet img").count() == 24
+    before = first(page)
+    page.get_by_label("range slider for page").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for_other(page, before)
+    page.locator("#sheet button").nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#picture h3:has-text('scene 26')")
+    assert page.locator("#picture figure").count() == 3
+    page.get_by_label("range slider for index", exact=True).focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#picture h3:has-text('scene 27')")
+    page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => t.value.includes('store.scene(27)'))")
+    page.get_by_label("category").fill("00003")
+    page.get_by_text(re.compile("scenes with an object of category 00003; page 1 of")).wait_for()
+    page.get_by_label("category").fill("x")
+    page.wait_for_selector("[role=alert] .fv-problem")
+    page.get_by_role("button", name="Verify").click()
+    page.get_by_text("100 images drawn again: no problem found").or_(
+        page.get_by_text("60 images drawn again: no problem found")
+    ).wait_for(timeout=120_000)
+    page.get_by_role("button", name="Measure").click()
+    page.wait_for_selector("#measured img", timeout=120_000)
+    assert "60 of 60 scenes" in page.inner_text("#measured")
+    check_with_axe(page, ["#sheet", "#picture", "#measured", "#verified"])
+
+
+@pytest.mark.parametrize("width", [400, 1400], ids=["narrow", "wide"])
+def test_a_comparison_is_followed(browser: Any, tmp_path: Path, width: int) -> None:
+    write(tmp_path, [result("scratch", 0, 0.5), result(ARM, 0, None), result(ARM, 1, None, error="out of ink")])
+    begin(tmp_path / f"runs/{ARM}/digits-{KEY[:-1]}0", 1)
+    served = Served(str(tmp_path))
+    try:
+        page = opened(browser, served.address, width)
+        page.wait_for_selector("#shown table", timeout=180_000)
+        page.get_by_text("stopped: digits, epoch 1, accuracy 20.0% on test images").wait_for()
+        begin(tmp_path / f"runs/{ARM}/digits-{KEY[:-1]}0", 2)
+        page.get_by_text("stopped: digits, epoch 2, accuracy 40.0% on test images").wait_for()
+        write(tmp_path, [result("scratch", 0, 0.5), result(ARM, 0, 0.75), result(ARM, 1, 0.7)])
+        page.get_by_text("3 of 3 results done").wait_for()
+        check_with_axe(page, ["#status", "#shown", "#curves", "#pictures"])
+        assert page.foreign == [] and page.problems == []
+        shutil.rmtree(tmp_path)
+        page.get_by_text("no such folder").wait_for()
+        page.context.close()
+    finally:
+        served.close()
+
+
+def test_two_visitors_are_served_and_a_worker_that_is_killed_is_replaced(browser: Any, perlin: Served) -> None:
+    pages = [opened(browser, perlin.address, 1400) for _ in range(2)]
+    for page in pages:
+        page.wait_for_selector("#picture img", timeout=180_000)
+    before = [first(page) for page in pages]
+    children = subprocess.run(["pgrep", "-P", str(perlin.process.pid)], capture_output=True, text=True, check=True)
+    for child in children.stdout.split():
+        os.kill(int(child), signal.SIGKILL)
+    for page in pages:
+        page.get_by_label("range slider for octaves").focus()
+        page.keyboard.press("ArrowRight")
+    for page, old in zip(pages, before, strict=True):
+        wait_for_other(page, old)
+        assert page.problems == []
+        page.context.close()
 
 
 def test_a_page_for_others_needs_its_token(browser: Any) -> None:

@@ -63,8 +63,8 @@ def explore(target: RecipeLike = "ifs", *, host: str = "127.0.0.1", port: int = 
         query = f"?token={token}" if token else ""
         say(f"http://{name}:{listening.getsockname()[1]}/{query} shows the explorer; Ctrl-C ends it")
         try:
-            # Open pages hold their connections as long as they are open.
-            settings = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
+            # Open pages hold their connections as long as they are open; uvicorn logs each one that it then ends.
+            settings = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
             uvicorn.Server(settings).run(sockets=[listening])
         finally:
             close()

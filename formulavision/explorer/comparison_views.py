@@ -203,8 +203,8 @@ def _with_lines(findings: Findings, unfinished: Sequence[_Unfinished], folder: P
 
 def _progress(findings: Findings, alive: bool) -> str:
     every = findings.results
-    done, failed = sum(r.score is not None for r in every), sum(r.error is not None for r in every)
-    pending = len(every) - done - failed
+    done, pending = sum(r.score is not None for r in every), sum(r.pending for r in every)
+    failed = len(every) - done - pending
     told = [f"{done} of {counted(len(every), 'result')} done"]
     told += [f"{failed} failed"] if failed else []
     told += [f"{pending} yet to be computed"] if pending else []

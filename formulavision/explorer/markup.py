@@ -61,9 +61,9 @@ STYLE = """
 .fv-code textarea { font-family: ui-monospace, monospace; font-size: 0.9em; }
 #looked-at { position: sticky; top: 8px; align-self: flex-start; }
 @media (max-width: 767px) {
-  /* The sheet stays in sight while the controls below it are turned. */
+  /* The sheet stands above the controls. */
   #looked-at { display: contents; }
-  #looked-at #sheet { order: -1; position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); }
+  #sheets { order: -1; }
 }
 .fv-gallery { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); }
 .fv-gallery figure { margin: 0; min-width: 0; }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_comparison_views import ARM, KEY, begin, result, write
+from unfinished_comparison import ARM, KEY, begin, result, write
 
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.generation import Silent, generate

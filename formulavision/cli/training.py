@@ -44,6 +44,14 @@ Crop = Annotated[
     ),
 ]
 TrainSeed = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order and crops.", show_default="1")]
+LoggerName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger",
+        help="Where metrics are logged: tensorboard, csv, wandb, mlflow or trackio (may be repeated).",
+        show_default="tensorboard",
+    ),
+]
 TrainSet = Annotated[
     list[str] | None,
     typer.Option(
@@ -103,6 +111,7 @@ def pretrain(
     seed: TrainSeed = None,
     preset: Preset = None,
     devices: Devices = None,
+    logger: LoggerName = None,
     settings: PretrainSet = None,
     resume: Resume = False,
     overwrite: o.Overwrite = False,
@@ -149,7 +158,7 @@ def pretrain(
 
     given = {"noise": label_noise, "clusters": clusters}
     labels = {name: value for name, value in given.items() if value is not None} or None
-    run(source, out=out, labels=labels, settings=train, resume=resume, overwrite=overwrite)
+    run(source, out=out, labels=labels, settings=train, logger=logger or True, resume=resume, overwrite=overwrite)
     tuned = out.with_name(f"{out.absolute().name}-digits")
     suggest(o.command_line("finetune", checkpoint=out, downstream="digits", out=tuned))
 
@@ -184,6 +193,7 @@ def finetune(
     seed: TrainSeed = None,
     preset: Preset = None,
     devices: Devices = None,
+    logger: LoggerName = None,
     settings: TrainSet = None,
     resume: Resume = False,
     overwrite: o.Overwrite = False,
@@ -215,7 +225,10 @@ def finetune(
     )  # fmt: skip
     from formulavision.training import finetune as run
 
-    result = run(checkpoint, chosen, out=out, freeze=freeze, settings=train, resume=resume, overwrite=overwrite)
+    result = run(
+        checkpoint, chosen, out=out, freeze=freeze, settings=train, logger=logger or True, resume=resume,
+        overwrite=overwrite,
+    )  # fmt: skip
     of_downstream = [setting for setting in settings or [] if setting.startswith("downstream.")]
     name = downstream or result.settings["downstream"]["name"]
     suggest(o.command_line("evaluate", checkpoint=out, downstream=name, set=of_downstream))

@@ -25,7 +25,7 @@ from formulavision.comparison.arms import (
 from formulavision.data.downstream.settings import KINDS
 from formulavision.data.mixtures import mixture_beside
 from formulavision.generators.registry import plugins
-from formulavision.training.settings import TrainSettings, without_other_unit
+from formulavision.training.settings import LoggerName, TrainSettings, without_other_unit
 from formulavision.util.config import Config, apply_settings, did_you_mean, dump_yaml, load_yaml, parse, user_path
 from formulavision.util.errors import ConfigError
 from formulavision.util.shipped import shipped_configs
@@ -113,6 +113,9 @@ class ComparisonSettings(Config):
     data: Literal["on-demand", "stored"] = Field(
         default="on-demand",
         description="draw images while training, or generate each recipe's store first and train from it",
+    )
+    loggers: Annotated[list[LoggerName], Different] = Field(
+        default=["tensorboard"], description="where training is logged"
     )
     sweep: Annotated[dict[str, SweptValues], BeforeValidator(flatten_sweep)] = Field(
         default_factory=dict,
@@ -344,7 +347,8 @@ class ComparisonSettings(Config):
     def to_dict(self) -> dict[str, Any]:
         """Plain values only; parsing them gives the same comparison back."""
         data = self.model_dump(mode="json", exclude_none=True, exclude={"arms"})
-        data = {key: value for key, value in data.items() if value not in ({}, "") and (key, value) != ("probes", [])}
+        defaults = {"probes": [], "loggers": ["tensorboard"]}
+        data = {key: value for key, value in data.items() if value not in ({}, "") and defaults.get(key) != value}
         data["pictures"] = self.pictures or False
         # Numbers that the file leaves open may follow from what is swept.
         arms = {name: arm.to_dict(resolved=not self.sweep) for name, arm in self.arms.items()}

@@ -416,13 +416,17 @@ class Datasets:
 
 
 def check_models(settings: ComparisonSettings) -> None:
-    """Build every model: a name, an image size, frozen layers, a checkpoint or a device that does not fit is refused.
+    """Build every model: a name, an image size, frozen layers, a checkpoint, a device or a logger that does not fit is
+    refused.
 
     Published models are checked by name, and downloaded when their arm runs.
 
     Raises:
         ConfigError: one line a problem.
     """
+    from formulavision.training.loggers import NamedLoggers
+
+    NamedLoggers(tuple(settings.loggers))  # a logger that is not installed is refused
     problems = list(_problems_of_fine_tuning(settings))
     if not problems:
         problems = [problem for v in settings.variants.values() for problem in _problems_of_start(settings, v)]

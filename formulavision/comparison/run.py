@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ from formulavision.util.text import byte_size, counted, duration
 if TYPE_CHECKING:
     from formulavision.data.downstream import DownstreamSettings
     from formulavision.evaluation import Evaluation
+    from formulavision.training.loggers import NamedLoggers
 
 __all__ = ["compare", "print_plan", "sweep"]
 
@@ -412,7 +414,10 @@ class _Runner:
             data = [{"store": part.store or folders.pop(0), **part.share_given()} for part in source.mixture.parts]
         elif folders:
             (data,) = folders
-        self._train(pretrain, data, out=self._folder(stage), labels=stage.labels, settings=stage.settings)
+        logger = self._loggers(arm=stage.arm, seed=stage.seed)
+        self._train(
+            pretrain, data, out=self._folder(stage), labels=stage.labels, settings=stage.settings, logger=logger
+        )
 
     def _evaluate(self, stage: ResultStage) -> None:
         from formulavision import evaluation
@@ -442,7 +447,10 @@ class _Runner:
                 show_progress=self.show_progress,
             )
         else:
-            tuning = self._train(finetune, start, downstream, out=folder, freeze=stage.freeze, settings=stage.settings)
+            logger = self._loggers(arm=stage.arm, downstream=stage.downstream, frozen=stage.freeze, seed=stage.seed)
+            tuning = self._train(
+                finetune, start, downstream, out=folder, freeze=stage.freeze, settings=stage.settings, logger=logger
+            )
             found = evaluation.evaluate(tuning.folder, downstream, show_progress=self.show_progress)
         result = {
             "score": found.score,
@@ -468,6 +476,14 @@ class _Runner:
         if is_complete(out):
             return Run.load(out)
         return train(*what, out=out, resume=True, show_progress=self.show_progress, **settings)
+
+    def _loggers(self, **labels: str | int) -> NamedLoggers:
+        """Loggers of a stage, whose runs are grouped by the labels."""
+        from formulavision.training.loggers import NamedLoggers
+
+        project = re.sub(r"[^\w.-]+", "-", self.settings.name)[:100]  # W&B and trackio allow no other characters
+        texts = {name: str(value) for name, value in labels.items()}
+        return NamedLoggers(tuple(self.settings.loggers), project, texts, self.out / "logs")
 
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path.resolve(), self.out.resolve())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
+from types import UnionType
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -21,11 +22,23 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 
 from formulavision.data.loading import ImageDataset, apply_transform
+from formulavision.training.loggers import NamedLoggers
 from formulavision.training.randomness import own_randomness
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, one_line
 
-__all__ = ["Extras", "check_sendable", "check_states", "describe_transform", "quiet_lightning", "read_extras"]
+__all__ = [
+    "Extras",
+    "LoggerLike",
+    "check_sendable",
+    "check_states",
+    "describe_transform",
+    "quiet_lightning",
+    "read_extras",
+]
+
+LoggerLike = Logger | str | Iterable[Logger | str] | NamedLoggers | bool
+"""What the argument ``logger`` may be."""
 
 _ALLOWED: dict[str, Any] = {
     "benchmark": bool, "detect_anomaly": bool, "deterministic": bool | str, "enable_model_summary": bool,
@@ -88,12 +101,14 @@ class Extras:
     """What a user adds to a run; see :func:`read_extras`.
 
     Attributes:
-        loggers: the loggers; None: TensorBoard's, in the run's folder.
+        loggers: loggers that are given as objects.
+        named: loggers that are given by name.
         callbacks: the callbacks.
         trainer_args: arguments of Lightning's Trainer.
     """
 
-    loggers: tuple[Logger, ...] | None = None
+    loggers: tuple[Logger, ...] = ()
+    named: NamedLoggers = field(default_factory=NamedLoggers)
     callbacks: tuple[lightning.Callback, ...] = ()
     trainer_args: Mapping[str, Any] = field(default_factory=dict)
 
@@ -116,14 +131,15 @@ class Extras:
 
 
 def read_extras(
-    logger: Logger | Iterable[Logger] | bool,
+    logger: LoggerLike,
     callbacks: lightning.Callback | Iterable[lightning.Callback],
     trainer_args: Mapping[str, Any] | None,
 ) -> Extras:
     """Check what a user adds to a run, before the run starts.
 
     Args:
-        logger: one or several loggers of Lightning; True: TensorBoard's; False: none.
+        logger: one or several loggers of Lightning, or names of loggers; True: TensorBoard's, or those by name that the
+            run to be resumed has; False: none.
         callbacks: one or several callbacks of Lightning.
         trainer_args: arguments of Lightning's Trainer.
 
@@ -131,8 +147,15 @@ def read_extras(
         ConfigError: something is of another type, or would break exact resuming or the run's folder. The message names
             the reason and the setting to use.
     """
+    named = logger if isinstance(logger, NamedLoggers) else NamedLoggers()
+    loggers: tuple[Any, ...] = ()
+    if not (isinstance(logger, NamedLoggers) or logger is True):
+        given = (logger,) if isinstance(logger, str) else logger or ()
+        loggers = _listed("logger", given, Logger | str, "lightning.pytorch.loggers.Logger, or a name")
+        named = NamedLoggers(tuple(each for each in loggers if isinstance(each, str)))
     extras = Extras(
-        None if logger is True else _listed("logger", logger or (), Logger, "lightning.pytorch.loggers.Logger"),
+        tuple(each for each in loggers if isinstance(each, Logger)),
+        named,
         _listed("callbacks", callbacks, lightning.Callback, "lightning.pytorch.Callback"),
         dict(trainer_args or {}),
     )
@@ -163,7 +186,7 @@ def read_extras(
     return extras
 
 
-def _listed(name: str, given: Any, kind: type, called: str) -> tuple[Any, ...]:
+def _listed(name: str, given: Any, kind: type | UnionType, called: str) -> tuple[Any, ...]:
     found = (given,) if isinstance(given, kind) or not isinstance(given, Iterable) else tuple(given)
     for each in found:
         if not isinstance(each, kind):

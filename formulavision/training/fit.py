@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
@@ -28,6 +27,7 @@ from formulavision.training.data import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.extras import Extras, check_sendable, quiet_lightning
+from formulavision.training.loggers import open_loggers
 from formulavision.training.models import build_model, check_training, save_timm_model, save_weights
 from formulavision.training.module import LightningClassifier
 from formulavision.training.on_cpu import attention, has_fast_bfloat16, use_matrix_products
@@ -258,14 +258,10 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         settings=settings,
         resumed_from=checkpoint,
         on_epoch=lambda metrics: tell(epoch_line(metrics)),
-        described=plan.content,
+        described={**plan.content, **plan.extras.named.labels},
     )
     with quiet_lightning(), own_randomness(), _interruptible(plan, recorder, tell):
-        loggers = plan.extras.loggers
-        if loggers is None:
-            loggers = (
-                TensorBoardLogger(plan.out / LOG.parent, name="", version="tensorboard", default_hp_metric=False),
-            )
+        loggers = [*plan.extras.loggers, *open_loggers(plan.extras.named, plan.out)]
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=torchrun.local_size if torchrun else 1,

@@ -23,6 +23,7 @@ __all__ = [
     "PRESETS",
     "REMOTE",
     "Decoder",
+    "LoggerName",
     "MixingSettings",
     "Precision",
     "TrainSettings",
@@ -33,6 +34,7 @@ __all__ = [
 Channels = tuple[float, float, float]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Decoder = Literal["fpn", "unet", "upernet", "dpt"]
+LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow", "trackio"]
 Preset = Literal["resnet", "vit", "fdsl-vit", "fractaldb-vit", "ofdb", "1p-frac", "finetune-sgd", "finetune-adamw"]
 
 PREPROCESSING = ("resize", "crop", "resize_mode", "interpolation", "mean", "std")

@@ -31,7 +31,6 @@ from formulavision.util.remote import is_url
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
-    from lightning.pytorch.loggers import Logger
     from torch.nn import Module
 
     from formulavision.data.datasets import FormulaDataset
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from formulavision.data.loading import ImageDataset, Transform
     from formulavision.data.mixtures import Mixture, MixtureImages
     from formulavision.recipes.recipe import Recipe, RecipeLike
+    from formulavision.training.extras import LoggerLike
 
 __all__ = ["finetune", "held_out_images", "open_data", "pretrain"]
 
@@ -51,7 +51,7 @@ def pretrain(
     model: str | Module | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
     transform: Transform | None = None,
-    logger: Logger | Iterable[Logger] | bool = True,
+    logger: LoggerLike = True,
     callbacks: Callback | Iterable[Callback] = (),
     trainer_args: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -84,8 +84,9 @@ def pretrain(
             transform of ``torchvision.transforms.v2``; for masks, of an image and its mask
             (:data:`formulavision.data.loading.Transform`). It is applied before images are resized and cropped. Its
             random numbers are those of torch, numpy or Python. It must be given again with ``resume``.
-        logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
-            from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
+        logger: one or several loggers of Lightning, or names of some (``tensorboard``, ``csv``, ``wandb``, ``mlflow``,
+            ``trackio``), which get the metrics of each epoch (step: the number of the epoch, from 1) and the settings.
+            True: TensorBoard's, in the run's folder, or those by name that the run to be resumed has; False: none.
         callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
         trainer_args: further arguments of Lightning's Trainer, such as ``profiler``. Callbacks and arguments that would
             break exact resuming are refused.
@@ -186,7 +187,7 @@ def finetune(
     model: str | Module | None = None,
     settings: TrainSettings | Mapping[str, Any] | None = None,
     transform: Transform | None = None,
-    logger: Logger | Iterable[Logger] | bool = True,
+    logger: LoggerLike = True,
     callbacks: Callback | Iterable[Callback] = (),
     trainer_args: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -215,8 +216,9 @@ def finetune(
             transform of ``torchvision.transforms.v2``; for masks, of an image and its mask
             (:data:`formulavision.data.loading.Transform`). It is applied before images are resized and cropped. Its
             random numbers are those of torch, numpy or Python. It must be given again with ``resume``.
-        logger: one or several loggers of Lightning, which get the metrics of each epoch (step: the number of the epoch,
-            from 1) and the settings; True: TensorBoard's, in the run's folder; False: none.
+        logger: one or several loggers of Lightning, or names of some (``tensorboard``, ``csv``, ``wandb``, ``mlflow``,
+            ``trackio``), which get the metrics of each epoch (step: the number of the epoch, from 1) and the settings.
+            True: TensorBoard's, in the run's folder, or those by name that the run to be resumed has; False: none.
         callbacks: one or several callbacks of Lightning. Their state is part of a checkpoint.
         trainer_args: further arguments of Lightning's Trainer, such as ``profiler``. Callbacks and arguments that would
             break exact resuming are refused.

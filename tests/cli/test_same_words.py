@@ -67,6 +67,8 @@ ONLY_PYTHON: dict[str, dict[str, str]] = {
 OTHER_DEFAULTS: dict[tuple[str, str], str] = {
     ("generate", "workers"): "0 on the command line: one per core; worker processes of a script need a __main__ guard",
     ("categories", "workers"): "as of generate",
+    ("pretrain", "logger"): "an option that may be repeated has no default; True is used",
+    ("finetune", "logger"): "as of pretrain",
     ("compare", "out"): "commands that are tried out need a place",
 }
 """Options whose default differs, with the reason."""

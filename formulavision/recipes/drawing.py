@@ -64,7 +64,8 @@ class Drawer:
         built = build_generators(parts, [self.recipe.canvas], self.recipe.seed, self.categories)
         self.generators = [generator for (generator,) in built]
         self._length = len(self.recipe)
-        self._sizes = self.recipe.categories_of_parts, np.array([part.num_instances for part in parts], np.int64)
+        instances = [part.instances or 0 for part in parts]  # those of scenes have none
+        self._sizes = self.recipe.categories_of_parts, np.array(instances, np.int64)
         self.part_of = np.repeat(np.arange(len(parts)), self._sizes[0])
         self.composer: SceneComposer | None = None
         if isinstance(self.recipe.scene, SceneSettings):

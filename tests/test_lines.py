@@ -26,7 +26,7 @@ AT_MOST = {
     "plugins": 6_550,
     "recipes": 1_700,
     "rendering": 2_050,
-    "storage": 2_850,
+    "storage": 2_950,
     "testing": 1_000,
     "training": 4_250,
     "util": 1_200,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from formulavision.generators.contract import Category
 from formulavision.recipes.recipe import Recipe
+from formulavision.storage.card import CARD, is_own_card
 from formulavision.storage.formats.format import Format, Piece, Sample
 from formulavision.storage.jobs import COUNT, Share, draws, refuse_beside_jobs
 from formulavision.storage.manifest import (
@@ -131,6 +132,10 @@ class Destination(ABC):
         """Write a piece, and then its record."""
 
     @abstractmethod
+    def write_card(self, text: str) -> None:
+        """Write the store's card, unless a README.md of the user's own is there. Within :meth:`writing`."""
+
+    @abstractmethod
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest, which makes the store complete. Within :meth:`writing`."""
 
@@ -215,6 +220,11 @@ class LocalDestination(Destination):
         record = write_piece(self.root, store_format, piece, samples, layout)
         write_text(self.root / record_name(piece), record.model_dump_json())
         return record
+
+    def write_card(self, text: str) -> None:
+        card = self.root / CARD
+        if not card.exists() or is_own_card(card.read_bytes()):
+            write_text(card, text)
 
     def finish(self, manifest: Manifest) -> None:
         write_text(self.root / MANIFEST, encode_manifest(manifest))

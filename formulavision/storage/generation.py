@@ -24,6 +24,7 @@ from formulavision.recipes.categories import category_name, find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
+from formulavision.storage.card import store_card
 from formulavision.storage.destinations import Destination, LocalDestination
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
 from formulavision.storage.formats.format import Format, Piece, Sample
@@ -304,6 +305,7 @@ class _Filling:
         elif missing := self.missing(self.pieces):
             raise StoreError(f"{self.destination.root}: {self.missing_in_words(missing)}")
         recipe = self.recipe
+        self.destination.write_card(store_card(recipe, self.job.layout, self.format))
         self.destination.finish(
             Manifest(
                 formulavision=__version__,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from formulavision.generators.contract import Category
 from formulavision.recipes.recipe import Recipe
+from formulavision.storage.card import CARD
 from formulavision.storage.destinations import (
     Destination,
     read_record,
@@ -144,6 +145,9 @@ class RemoteDestination(Destination):
             shutil.rmtree(folder, ignore_errors=True)
         self.root.write(record_name(piece), record.model_dump_json().encode())
         return record
+
+    def write_card(self, text: str) -> None:
+        self.root.create(CARD, text.encode())
 
     def finish(self, manifest: Manifest) -> None:
         # Another writer may have finished the same store.

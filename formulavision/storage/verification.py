@@ -17,6 +17,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.categories import find_categories
 from formulavision.recipes.category_files import read_folder
 from formulavision.recipes.recipe import Recipe
+from formulavision.storage.card import CARD, ON_THE_HUB
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Format, Piece
 from formulavision.storage.manifest import INCOMPLETE, MANIFEST, RECIPE, file_checksums, layout_of
@@ -29,7 +30,7 @@ from formulavision.util.files import is_system_leftover
 from formulavision.util.folders import LOCK, MARKER, Marker
 from formulavision.util.remote import AnyFolder, RemoteFolder
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "find_damage", "verify"]
 
 
 @dataclass
@@ -114,6 +115,17 @@ def verify(
     return result
 
 
+def find_damage(store: Store) -> list[str]:
+    """Compare all files of a store with the checksums in its manifest; draw nothing.
+
+    Returns:
+        One line for each damaged or missing file.
+    """
+    store_format, result = find_format(store.manifest.format), Verification(store)
+    pieces = (problem for piece in store.pieces for problem in _piece(store, store_format, piece, result))
+    return [*_damaged_files(store).values(), *pieces]
+
+
 def _damaged_files(store: Store) -> dict[str, str]:
     """Problems with the files beside the images, by the files' names."""
     result = {}
@@ -146,7 +158,7 @@ def _checksum(root: AnyFolder, name: str) -> str:
 
 def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
     """Files and folders in the store's folder that do not belong to the store."""
-    known = {MANIFEST, RECIPE, MARKER, LOCK, *(store.manifest.files or ())}
+    known = {MANIFEST, RECIPE, MARKER, LOCK, CARD, *ON_THE_HUB, *(store.manifest.files or ())}
     known.update(name for piece in store.pieces for name in store_format.files(piece, store.layout))
     innermost = {PurePosixPath(name.rpartition("/")[0]) for name in known}
     folders = {folder.as_posix() for inner in innermost for folder in (inner, *inner.parents)}

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,8 +61,8 @@ def points() -> Iterator[Point]:
     for file in sorted(RESULTS.glob("**/results.csv")):
         known, crop = recipes(file.with_name("comparison.yaml"))
         for row in read_csv(file):
-            whole = row["freeze"] == "none" and row["downstream"] in ("cifar10", "omniglot")
-            if row["arm"] in known and whole:
+            whole = row["freeze"] == "none" and row["downstream"].startswith(("cifar10", "omniglot"))
+            if row["arm"] in known and whole and row["top1"]:
                 group = f"{file.relative_to(RESULTS).parts[0]}, {row['downstream']}"
                 yield Point(group, row["arm"], known[row["arm"]], crop, float(row["top1"]))
     known, crop = recipes(RESULTS / "quickstart" / "search.yaml")
@@ -117,7 +118,10 @@ def main() -> None:
             lines = [[key, *asdict(each).values()] for key, each in scores.items()]
             write_csv(table, [["key", *kinds], *lines])
 
-    every = {(point.group, key(point)): point for point in points()}
+    seeds: dict[tuple[str, str], list[Point]] = {}
+    for point in points():
+        seeds.setdefault((point.group, key(point)), []).append(point)
+    every = {which: some[0]._replace(accuracy=fmean(p.accuracy for p in some)) for which, some in seeds.items()}
     for point in every.values():
         measure(key(point), f"{point.group.partition(',')[0]}: {point.arm}", point.recipe, point.crop)
     if chosen.cifar10:

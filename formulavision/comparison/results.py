@@ -228,12 +228,13 @@ class Findings(BaseModel):
         return f"Findings({self.name}: {counted(len(self.arms), 'arm')}, {done} of {len(self.results)} results)"
 
     @classmethod
-    def load(cls, folder: Path) -> Findings:
+    def load(cls, folder: str | Path) -> Findings:
         """Read a comparison's ``results.json``.
 
         Raises:
             ConfigError: the folder holds none, or the file is damaged or of a later version.
         """
+        folder = Path(folder)
         file = folder / FINDINGS
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")

@@ -59,6 +59,8 @@ def recipes(file: Path) -> tuple[dict[str, fv.Recipe], int]:
 def points() -> Iterator[Point]:
     """All results of models that were pre-trained on recipes and fine-tuned as a whole for classification."""
     for file in sorted(RESULTS.glob("**/results.csv")):
+        if not file.with_name("comparison.yaml").is_file():
+            continue  # a comparison that was not run to its end
         known, crop = recipes(file.with_name("comparison.yaml"))
         for row in read_csv(file):
             whole = row["freeze"] == "none" and row["downstream"].startswith(("cifar10", "omniglot"))

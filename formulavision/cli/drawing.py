@@ -78,12 +78,12 @@ def generate(
     from formulavision.storage.generation import generate as run
     from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
-    from formulavision.util.remote import folder_of
+    from formulavision.util.remote import folder_of, is_url
     from formulavision.util.text import byte_size, counted, duration
 
     folder = folder_of(out)
     if isinstance(folder, Path):
-        missing = categories_from and not categories_from.exists()
+        missing = categories_from and not is_url(categories_from) and not categories_from.exists()
         if missing and not overwrite and (folder / CATEGORIES).is_file():
             say(f"{categories_from} does not exist: the categories are read from {out}")
             categories_from = folder

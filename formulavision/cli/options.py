@@ -29,7 +29,8 @@ Plugin = Annotated[
 ]
 CategoryCount = Annotated[int | None, typer.Option("--categories", help="Number of categories.")]
 CategoryFolder = Annotated[
-    Path | None, typer.Option("--categories-from", help="Folder of category CSVs in the published layout, or a store.")
+    Path | None,
+    typer.Option("--categories-from", help="Folder of category CSVs in the published layout, or a store or its URL."),
 ]
 Instances = Annotated[int | None, typer.Option("--instances", help="Images per category.")]
 Size = Annotated[int | None, typer.Option("--size", help="Width and height of the images in pixels.")]
@@ -111,7 +112,12 @@ def make_recipe(
     """
     from formulavision.recipes.recipe import Recipe, as_recipe
     from formulavision.util.errors import ConfigError
+    from formulavision.util.remote import is_url
 
+    if categories_from is not None and is_url(categories_from):
+        from formulavision.storage.store import Store
+
+        categories_from = Store(categories_from).recipe_folder
     values: dict[str, Any] = {
         "categories.count": categories,
         "categories.folder": None if categories_from is None else str(categories_from),

@@ -23,6 +23,7 @@ from formulavision import (
     verify,
 )
 from formulavision.cli import app
+from formulavision.recipes.categories import find_categories
 from formulavision.storage import FORMATS
 from formulavision.storage.formats import find_format, imagefolder
 from formulavision.storage.formats import format as format_module
@@ -443,3 +444,16 @@ def test_the_commands_take_urls(memory_url: NewUrl) -> None:
     assert done.exit_code == 0 and f"formulavision verify {url}" in done.output
     done = CliRunner().invoke(app, ["verify", url, "--sample", "0"])
     assert done.exit_code == 0 and f"{url}: 3 of 3 pieces read" in done.output
+
+
+def test_the_categories_of_a_store_at_a_url_draw_another_recipe(tmp_path: Path, new_url: NewUrl) -> None:
+    url = new_url()
+    generate(RECIPE, url)
+    given = ["--plugin", RECIPE.generator.name, "--categories-from", url, "--size", "24", "--instances", "2"]
+    done = CliRunner().invoke(app, ["generate", *given, "--out", str(tmp_path / "store")])
+    assert done.exit_code == 0, done.output
+    drawn, first = Store(tmp_path / "store"), Store(url)
+    for one, other in zip(find_categories(drawn.recipe), find_categories(first.recipe), strict=True):
+        assert one.name == other.name and np.array_equal(one.parameters, other.parameters)
+    nowhere = CliRunner().invoke(app, ["preview", *given[:3], new_url(), "--out", str(tmp_path / "x.png")])
+    assert nowhere.exit_code == 2 and nowhere.output.count("\n") == 1 and "Traceback" not in nowhere.output

@@ -53,7 +53,8 @@ def recipes(file: Path) -> tuple[dict[str, fv.Recipe], int]:
             generator["version"] = 2  # version 1 drew the same categories with other patches
     settings = ComparisonSettings.of(data, None)
     found = {name: variant.arm.recipe for name, variant in settings.variants.items()}
-    return {name: recipe for name, recipe in found.items() if recipe is not None}, settings.pretrain["crop"]
+    images = {name: recipe for name, recipe in found.items() if recipe is not None and not recipe.is_scene}
+    return images, settings.pretrain["crop"]
 
 
 def points() -> Iterator[Point]:

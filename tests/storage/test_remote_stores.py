@@ -449,7 +449,7 @@ def test_the_commands_take_urls(memory_url: NewUrl) -> None:
 def test_the_categories_of_a_store_at_a_url_draw_another_recipe(tmp_path: Path, new_url: NewUrl) -> None:
     url = new_url()
     generate(RECIPE, url)
-    given = ["--plugin", RECIPE.generator.name, "--categories-from", url, "--size", "24", "--instances", "2"]
+    given = ["--plugin", DATA["generator"]["name"], "--categories-from", url, "--size", "24", "--instances", "2"]
     done = CliRunner().invoke(app, ["generate", *given, "--out", str(tmp_path / "store")])
     assert done.exit_code == 0, done.output
     drawn, first = Store(tmp_path / "store"), Store(url)

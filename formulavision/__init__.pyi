@@ -84,6 +84,8 @@ from .training import finetune as finetune
 from .training import freeze as freeze
 from .training import load_checkpoint as load_checkpoint
 from .training import pretrain as pretrain
+from .training import pull as pull
+from .training import push as push
 from .training.checkpoints import Loaded as Loaded
 from .training.runs import EpochMetrics as EpochMetrics
 from .training.tasks import Task as Task

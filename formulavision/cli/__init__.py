@@ -18,6 +18,7 @@ from formulavision.cli import (
     exploring,
     plugins,
     scoring,
+    sharing,
     training,
 )
 from formulavision.cli.commands import App, Group
@@ -94,6 +95,7 @@ exploring.add_to(app)
 training.add_to(app)
 evaluating.add_to(app)
 comparing.add_to(app)
+sharing.add_to(app)
 configs.add_to(app)
 doctor.add_to(app)
 

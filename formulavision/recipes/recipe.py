@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -30,7 +31,9 @@ from formulavision.util.config import (
     parse,
     user_path,
 )
-from formulavision.util.errors import ConfigError
+from formulavision.util.errors import ConfigError, RemoteError
+from formulavision.util.files import cache_folder
+from formulavision.util.remote import RemoteFolder, folder_of, is_url
 from formulavision.util.shipped import shipped_configs
 from formulavision.util.text import counted
 
@@ -363,13 +366,16 @@ class Recipe(Config):
         A relative ``categories.folder`` is looked for beside the file.
 
         Args:
-            path: of the file. Text that is no path of a file is the name of a generator (``ifs``), or of a recipe that
+            path: of the file; or the URL of a store or of a recipe's repository, such as ``hf://USER/NAME``. Text that
+                is no path of a file is the name of a generator (``ifs``), or of a recipe that
                 ships (``fractaldb-1k``).
             settings: laid over it, as ``path.to.key=value``.
 
         Raises:
             ConfigError: the file cannot be read, or what it says is not a recipe; or there is no such name.
         """
+        if is_url(path):
+            path = _fetch(path)
         if isinstance(path, str) and not user_path(path).exists():
             generators, shipped = plugins().generators, shipped_configs()
             if path in generators:
@@ -421,6 +427,22 @@ class Recipe(Config):
 
 RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
 """Public functions take a recipe, the path of its file, a mapping, or the name of a generator."""
+
+
+def _fetch(url: str | PathLike[str]) -> Path:
+    """A copy of the recipe at a URL, and of its categories, in the cache folder.
+
+    Raises:
+        RemoteError: the file system does not answer, or has no recipe there.
+    """
+    folder = folder_of(url)
+    assert isinstance(folder, RemoteFolder)
+    names = [name for name in folder.sizes() if re.fullmatch(r"recipe\.yaml|categories[^/]*\.json", name)]
+    if "recipe.yaml" not in names:
+        raise RemoteError(f"{folder}: holds no recipe.yaml")
+    copy = cache_folder() / "recipes" / hashlib.sha256(folder.url.encode()).hexdigest()[:16]
+    folder.download(names, copy)
+    return copy / "recipe.yaml"
 
 
 def as_recipe(recipe: RecipeLike, settings: Iterable[str] = ()) -> Recipe:

@@ -44,35 +44,37 @@ _SCENE_COLUMNS = {
 _OBJECT_COLUMNS = {"object_categories": "the category of each object", "boxes": "the box of each object"}
 
 
-def store_card(recipe: Recipe, layout: StoreLayout, store_format: str) -> str:
-    """The text of a store's card. It depends on the recipe, the layout and the format alone.
+def store_card(recipe: Recipe, layout: StoreLayout, store_format: str | None, *, sheet: bool = False) -> str:
+    """The text of a store's card, or of a recipe's. It depends on the arguments alone.
 
     Args:
         recipe: of the store.
         layout: of the store.
-        store_format: parquet, webdataset or imagefolder.
+        store_format: parquet, webdataset or imagefolder; None: there is a recipe alone.
+        sheet: whether a contact sheet lies beside the card.
     """
     from jinja2 import Environment, StrictUndefined  # slow to import
 
     scenes = layout.scenes is not None
-    columns = dict((_SCENE_COLUMNS if scenes else _COLUMNS)[store_format])
-    if scenes and store_format != "webdataset":
+    columns = dict((_SCENE_COLUMNS if scenes else _COLUMNS)[store_format]) if store_format else {}
+    if scenes and store_format in ("parquet", "imagefolder"):
         columns |= _OBJECT_COLUMNS
     generators = recipe.generator_names.split(", ")
-    files = "images/**" if scenes and store_format == "imagefolder" else _IMAGES_OF[store_format]
     header: dict[str, Any] = {
         "license": "unknown",
         "pretty_name": f"{' and '.join(generators)} {recipe.id[:12]}",
         "size_categories": [next((size for below, size in _SIZES.items() if layout.images < below), "n>1T")],
         "task_categories": [_TASKS.get(str(recipe.target), "image-segmentation")],
         "tags": ["formula-driven-supervised-learning", "formulavision", "synthetic", *generators],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     }
+    if store_format is not None:
+        files = "images/**" if scenes and store_format == "imagefolder" else _IMAGES_OF[store_format]
+        header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}]
     template = Path(__file__).with_name("store_card.md.j2").read_text(encoding="utf-8")
     cards = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     text = cards.from_string(template).render(
         header=dump_yaml(header), generators=generators, recipe=dump_yaml(recipe.portable()), recipe_id=recipe.id,
-        layout=layout, columns=columns, format=store_format,
+        layout=layout, columns=columns, sheet=SHEET if sheet else None,
     )  # fmt: skip
     return text + _SEAL.format(hashlib.sha256(text.encode()).hexdigest())
 

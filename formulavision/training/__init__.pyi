@@ -4,6 +4,8 @@ from .data_module import FormulaDataModule as FormulaDataModule
 from .deepcluster import deepcluster_labels as deepcluster_labels
 from .export import export_model as export_model
 from .freezing import freeze as freeze
+from .hub import pull as pull
+from .hub import push as push
 from .module import LightningClassifier as LightningClassifier
 from .runs import Run as Run
 from .settings import MixingSettings as MixingSettings

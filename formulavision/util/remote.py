@@ -52,6 +52,8 @@ def folder_of(path: str | PathLike[str]) -> AnyFolder:
         return Path("/", place)
     if "::" in protocol or not place.strip("/"):
         raise ConfigError(f"{text}: names no folder: write {protocol.rpartition(':')[2]}://BUCKET/FOLDER")
+    if protocol == "hf" and place.partition("/")[0] not in ("datasets", "models", "spaces", "buckets"):
+        place = f"datasets/{place}"  # stores and recipes are datasets
     return RemoteFolder(f"{protocol}://{place}")
 
 

@@ -19,7 +19,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "bench": fv.bench, "pretrain": fv.pretrain, "finetune": fv.finetune, "export": fv.export_model,
     "evaluate": fv.evaluate, "probe": fv.probe, "filters": fv.first_layer_filters, "grad-cam": fv.grad_cam_sheet,
     "per-class": fv.per_class_difference, "compare": fv.compare, "report": fv.report, "export-data": fv.export_data,
-    "score": fv.score, "explore": fv.explore,
+    "score": fv.score, "explore": fv.explore, "push": fv.push, "pull": fv.pull,
 }  # fmt: skip
 """The function of each command."""
 

@@ -5,6 +5,7 @@ Most tests train in one pair of processes, with the variables that torchrun sets
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -257,3 +258,35 @@ def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:
     run = Run.load(tmp_path / "run")
     assert len(run.history) == 1
     assert done.stdout.count("pre-training test_resnet on 32 images") == 1
+
+
+@pytest.mark.slow  # It starts five interpreters.
+def test_two_machines_train_one_run_and_one_process_resumes_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "generator: {name: perlin, grid: 2}\ncategories: 4\ninstances: 8\ncanvas: {size: 36, padding: 0}\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def command(out: str, epochs: int) -> list[str]:
+        settings = [f"epochs={epochs}", "batch_size=16", "resize=36", "crop=32", "device=cpu", "precision=32-true"]
+        options = [part for setting in [*settings, "milestones=[]"] for part in ("--set", setting)]
+        return ["-m", "formulavision", "pretrain", "--out", str(tmp_path / out), "--model", "test_resnet", *options]
+
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1",
+             "--master-addr=127.0.0.1", f"--master-port={port}", *command("nodes", 1), "--recipe", str(recipe)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    ended = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], ended
+    assert [output.count("pre-training test_resnet on 32 images") for output, _ in ended] == [1, 0]
+    subprocess.run([sys.executable, *command("nodes", 2), "--resume"], check=True)
+    subprocess.run([sys.executable, *command("alone", 2), "--recipe", str(recipe)], check=True)
+    losses = [[row["train_loss"] for row in Run.load(tmp_path / name).history] for name in ("nodes", "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -1,0 +1,148 @@
+"""push and pull, through huggingface_hub, with a stand-in for the Hub on the loopback address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from hub_stand_in import HubStandIn
+from huggingface_hub import constants
+
+import formulavision as fv
+from formulavision.storage import redrawing
+from formulavision.storage.generation import generate
+from formulavision.training.hub import pull, push
+from formulavision.util.errors import ConfigError, FolderError, RemoteError, StoreError
+
+RECIPE = {"generator": {"name": "perlin", "grid": 2}, "categories": 3, "instances": 2, "canvas": {"size": 16}}
+
+# huggingface_hub's own use of its HTTP client.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> fv.Store:
+    return generate(RECIPE, tmp_path_factory.mktemp("stores") / "store")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStandIn]:
+    server = HubStandIn()
+    huggingface_hub.HfFileSystem.clear_instance_cache()  # has the address of an earlier test's
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "".join(template[1:]))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(redrawing, "run_in_new_process", lambda generators, comparison: comparison.run())
+    monkeypatch.setenv("HF_TOKEN", "hf_token")
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_store_is_pushed_with_a_contact_sheet_and_pulled_again(
+    hub: HubStandIn, store: fv.Store, tmp_path: Path
+) -> None:
+    assert push(store, "hf://user/perlin") == f"{hub.url}/datasets/user/perlin"
+    there = hub.files["datasets/user/perlin"]
+    piece = store.pieces[0].path
+    assert there[piece] == (store.path / piece).read_bytes() and any(r.startswith("PUT /blob/") for r in hub.requests)
+    assert "![some of the images](contact-sheet.png)" in there["README.md"].decode()
+    assert there["contact-sheet.png"].startswith(b"\x89PNG") and not any("lock" in name for name in there)
+    out = pull("hf://user/perlin", tmp_path / "pulled")
+    assert fv.verify(out).problems == [] and not (tmp_path / "pulled.partial").exists()
+    assert generate(RECIPE, out).manifest == store.manifest  # known as the store of this recipe
+    with pytest.raises(FolderError, match="is not empty"):
+        pull("hf://user/perlin", out)
+
+
+def test_a_second_push_replaces_the_store_and_keeps_an_edited_card(
+    hub: HubStandIn, store: fv.Store, tmp_path: Path
+) -> None:
+    other = generate({**RECIPE, "seed": 2}, tmp_path / "other")
+    push(store, "hf://datasets/user/perlin")
+    there = hub.files["datasets/user/perlin"]
+    first = there["README.md"]
+    push(other, "hf://datasets/user/perlin")
+    assert there["README.md"] != first
+    there["README.md"] = edited = there["README.md"].replace(b"license: unknown", b"license: mit")
+    there["data/stale.parquet"] = b"of an earlier store"
+    push(store, "hf://datasets/user/perlin")
+    assert there["README.md"] == edited and "data/stale.parquet" not in there
+    assert there["manifest.json"] == (store.path / "manifest.json").read_bytes()
+
+
+def test_a_recipe_is_pushed_and_drawn_by_its_url(
+    hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORMULAVISION_CACHE", str(tmp_path / "cache"))
+    push(RECIPE, "hf://user/recipe")
+    there = hub.files["datasets/user/recipe"]
+    assert {"recipe.yaml", "README.md", "contact-sheet.png"} <= there.keys() and b"configs:" not in there["README.md"]
+    assert fv.Recipe.load("hf://user/recipe").id == fv.Recipe.from_dict(RECIPE).id
+    assert fv.Recipe.load("hf://user/recipe", ["seed=2"]).seed == 2
+
+
+def test_a_store_is_read_where_it_was_pushed(hub: HubStandIn, store: fv.Store) -> None:
+    push(store, "hf://user/perlin")
+    there = fv.Store("hf://user/perlin")
+    assert (there.read(4) == store.read(4)).all() and fv.verify(there, sample=1).problems == []
+    assert fv.Recipe.load("hf://user/perlin").id == store.manifest.recipe_id
+
+
+@pytest.mark.slow
+def test_a_run_is_pushed_as_a_model(hub: HubStandIn, pretrained: Any, tmp_path: Path) -> None:
+    assert push(pretrained.folder, "hf://user/model") == f"{hub.url}/user/model"
+    there = hub.files["models/user/model"]
+    assert {"model.safetensors", "config.json", "README.md"} <= there.keys()
+    out = pull("hf://user/model", tmp_path / "model")
+    assert (out / "model.safetensors").read_bytes() == there["model.safetensors"]
+
+
+def test_bad_input_is_one_line_and_nothing_is_sent(
+    hub: HubStandIn, store: fv.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    damaged, unfinished = tmp_path / "damaged", tmp_path / "unfinished"
+    shutil.copytree(store.path, damaged)
+    piece = damaged / store.pieces[0].path
+    piece.write_bytes(piece.read_bytes()[:-1] + b"x")
+    shutil.copytree(store.path, unfinished)
+    (unfinished / "manifest.json").unlink()
+    (unfinished / ".incomplete").mkdir()
+    (tmp_path / "empty").mkdir()
+    cases: list[Any] = [
+        (damaged, "hf://user/x", StoreError, "the store is damaged: .*checksum"),
+        (unfinished, "hf://user/x", StoreError, "is not complete"),
+        (tmp_path / "empty", "hf://user/x", ConfigError, "is no store, no run and no recipe$"),
+        (store, "hf://models/user/x", ConfigError, "datasets are pushed to hf://datasets/user/x$"),
+        (store, "user/x", ConfigError, "write hf://USER/NAME$"),
+        (store, "hf://x", ConfigError, "write hf://USER/NAME$"),
+    ]
+    for source, url, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            push(source, url)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(ConfigError, match="there is no token for the Hub"):
+        push(store, "hf://user/x")
+    assert hub.requests == []
+
+
+def test_what_the_hub_refuses_is_one_line(hub: HubStandIn, store: fv.Store, tmp_path: Path) -> None:
+    hub.private.add("datasets/user/x")
+    with pytest.raises(RemoteError, match=r"^hf://user/x: your token may not write there"):
+        push(store, "hf://user/x")
+    with pytest.raises(RemoteError, match=r"^hf://user/none: (your token|there is no such)"):
+        pull("hf://user/none", tmp_path / "none")
+    push(store, "hf://user/perlin")
+    piece = store.pieces[0].path
+    hub.files["datasets/user/perlin"][piece] = hub.files["datasets/user/perlin"][piece][:-1] + b"x"
+    with pytest.raises(StoreError, match="hf://user/perlin: the store is damaged"):
+        pull("hf://user/perlin", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()

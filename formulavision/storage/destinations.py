@@ -224,7 +224,9 @@ class LocalDestination(Destination):
     def write_card(self, text: str) -> None:
         card = self.root / CARD
         if not card.exists() or is_own_card(card.read_bytes()):
-            write_text(card, text)
+            # A card is not on the marker's list, so what a killed writer leaves of it has to lie in this folder.
+            write_text(self.root / INCOMPLETE / CARD, text)
+            (self.root / INCOMPLETE / CARD).replace(card)
 
     def finish(self, manifest: Manifest) -> None:
         write_text(self.root / MANIFEST, encode_manifest(manifest))

@@ -13,7 +13,7 @@ from masked_shapes import write_shapes
 from PIL import Image
 
 from formulavision import compare
-from formulavision.comparison import ComparisonSettings, choosing
+from formulavision.comparison import ComparisonSettings, choosing, estimates
 from formulavision.comparison.choosing import Choice, choose, name_of
 from formulavision.data.downstream import Downstream, DownstreamSettings
 from formulavision.data.downstream.images import LabelledImages
@@ -238,7 +238,7 @@ def test_training_is_timed_as_it_is_done(monkeypatch: pytest.MonkeyPatch, fast: 
     monkeypatch.setattr(MatrixConv2d, "forward", noted)
     monkeypatch.setattr(fit, "has_fast_bfloat16", lambda: fast)
     monkeypatch.setattr(fit, "find_device", lambda name: torch.device("cpu"))
-    monkeypatch.setattr(choosing, "_shortest", lambda run: run() or 1.0)
+    monkeypatch.setattr(estimates, "shortest", lambda run: run() or 1.0)
     choosing._time_training()
     assert seen == {(fast, True)}
 

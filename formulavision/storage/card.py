@@ -56,7 +56,7 @@ def store_card(recipe: Recipe, layout: StoreLayout, store_format: str | None, *,
     from jinja2 import Environment, StrictUndefined  # slow to import
 
     scenes = layout.scenes is not None
-    columns = dict((_SCENE_COLUMNS if scenes else _COLUMNS)[store_format]) if store_format else {}
+    columns = dict((_SCENE_COLUMNS if scenes else _COLUMNS).get(store_format or "", {}))  # none of a user's own format
     if scenes and store_format in ("parquet", "imagefolder"):
         columns |= _OBJECT_COLUMNS
     generators = recipe.generator_names.split(", ")
@@ -67,7 +67,7 @@ def store_card(recipe: Recipe, layout: StoreLayout, store_format: str | None, *,
         "task_categories": [_TASKS.get(str(recipe.target), "image-segmentation")],
         "tags": ["formula-driven-supervised-learning", "formulavision", "synthetic", *generators],
     }
-    if store_format is not None:
+    if store_format in _IMAGES_OF:
         files = "images/**" if scenes and store_format == "imagefolder" else _IMAGES_OF[store_format]
         header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}]
     template = Path(__file__).with_name("store_card.md.j2").read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ from formulavision.util.config import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-QUICK = {"clusters.md", "downstreams.md", "scenes.md", "stores.md"}
+QUICK = {"clusters.md", "stores.md"}
 FATES = ("not run", "run by", "file")
 NOT_CODE = {"text", "mermaid"}
 

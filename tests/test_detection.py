@@ -54,6 +54,7 @@ def examples(run: fv.Run) -> list[str]:
 
 
 @pytest.mark.parametrize("target", ["semantic", pytest.param("class", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_an_encoder_is_trained_in_mask_r_cnn_on_an_exported_store(
     prepared: Path, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def commands_below(marker: str) -> list[str]:
     return block.replace("\\\n", " ").splitlines()
 
 
+@pytest.mark.slow
 def test_the_tour_runs_from_top_to_bottom_in_shorter_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = commands_below("tour")

@@ -140,6 +140,7 @@ def test_a_copied_config_reads_as_the_one_that_ships(tmp_path: Path, monkeypatch
 # Suggested commands --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_suggested_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     verify, pretrain = suggested(run("generate", "perlin", *TINY, "-o", "my data"))

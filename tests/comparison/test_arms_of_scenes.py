@@ -158,6 +158,7 @@ def mixed(small: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_classes_labels_and_masks_mix_in_one_comparison(mixed: dict[str, Any], tmp_path: Path) -> None:
     done = compare({**mixed, "data": "stored"}, out=tmp_path / "out", show_progress=False)
     assert done.failures == {} and len(done.results) == 4 * (1 + 1 + 1)

@@ -49,6 +49,7 @@ def test_a_loader_gives_the_same_pixels(
     assert torch.equal(torch.cat([labels for _, labels in batches]), reference[1][order])
 
 
+@pytest.mark.slow
 def test_worker_processes_of_a_loader_give_the_same_pixels(
     datasets: dict[str, RecipeDataset], reference: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

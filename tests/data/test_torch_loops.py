@@ -123,6 +123,7 @@ def fresh_as_in_pretraining(epoch: int) -> dict[bytes, int]:
 
 
 @pytest.mark.parametrize("start", [None, "fork", "spawn"])
+@pytest.mark.slow
 def test_an_epoch_has_the_fresh_images_of_pretraining_also_in_persistent_workers(start: str | None) -> None:
     """Also where the dataset was pickled before, and is a part of another."""
     data = pickle.loads(pickle.dumps(FormulaDataset(RECIPE)))

@@ -34,6 +34,7 @@ def found_nothing(done: int, total: int) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_a_sheet_shows_the_recipes_own_images(name: str) -> None:
     recipe = Recipe.from_dict(RECIPES[name])
     sheet = draw_sheet(recipe, 4, 3, found_nothing)
@@ -50,6 +51,7 @@ def test_a_sheet_shows_the_recipes_own_images(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("place", [(0, 0), (5, 2)])
+@pytest.mark.slow
 def test_the_lines_beside_an_image_make_exactly_it(
     name: str, place: tuple[int, int], tmp_path: Any, monkeypatch: Any
 ) -> None:

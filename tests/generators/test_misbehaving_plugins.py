@@ -371,6 +371,7 @@ def test_generate_never_ends_well_without_a_store(tmp_path: Path, workers: str) 
 @pytest.mark.parametrize(
     "leaves", [{"render": "os._exit(0)"}, *slow({"category": "os._exit(0)"}, {"category": "sys.exit(0)"})]
 )
+@pytest.mark.slow
 def test_worker_processes_that_leave_do_not_end_well_either(tmp_path: Path, leaves: dict[str, str]) -> None:
     status, errors = run(tmp_path, "--workers", "2", **leaves)
     assert status == 2, errors

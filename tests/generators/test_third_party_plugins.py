@@ -63,6 +63,7 @@ def test_its_parameters_are_shown(cli: Cli) -> None:
     assert "most rings" in shown
 
 
+@pytest.mark.slow
 def test_it_is_generated_verified_previewed_and_trained_on(cli: Cli, tmp_path: Path) -> None:
     store, sheet, run = (str(tmp_path / name) for name in ("store", "sheet.png", "run"))
     steps = [

@@ -233,6 +233,7 @@ def test_later_scenes_go_on_in_the_streams_and_share_a_cache(settings: dict[str,
 
 
 @pytest.mark.parametrize("random", ["independent", "published"])
+@pytest.mark.slow
 def test_other_processes_get_a_drawer_that_has_drawn(random: str) -> None:
     drawer = Drawer(recipe({"size": 32}, images=9, random=random))
     expected = drawer.draw_scenes([5])[0].image

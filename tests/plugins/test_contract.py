@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import slow
 
 from formulavision.testing import check_generator
 
@@ -30,7 +31,11 @@ QUICK: dict[str, dict[str, Any]] = {
 """
 
 
-@pytest.mark.parametrize("name", QUICK)
+COMPILED_LONG = {"colored-ifs", "dead-leaves", "diamond-square", "mandelbulb", "perlin", "rcdb", "segrcdb"}
+"""Generators whose images other tests compare with published ones or with other libraries'."""
+
+
+@pytest.mark.parametrize("name", [*sorted(QUICK.keys() - COMPILED_LONG), *slow(*sorted(COMPILED_LONG))])
 def test_it_keeps_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without Triton's interpreter, which takes minutes: test_on_device.py compares the device's images.
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

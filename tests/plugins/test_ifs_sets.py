@@ -128,6 +128,7 @@ def diverging(count: int, folder: Path) -> dict[str, str]:
     return categories
 
 
+@pytest.mark.slow
 def test_images_after_a_fractal_that_diverges_are_the_published_ones(tmp_path: Path) -> None:
     (tmp_path / "categories").mkdir()
     settings = recipe({**OFDB, "dots": 6000, "patch_seed": 5}, diverging(7, tmp_path / "categories"), 48)

@@ -239,6 +239,7 @@ def test_parameters_are_read_only_in_every_process() -> None:
             same.parameters[0, 0] = 2
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_ends_its_workers_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the pool notices that its workers ended before it hears that it is to end, as on a busy machine."""
     shutdown = ProcessPoolExecutor.shutdown

@@ -487,6 +487,7 @@ def test_shares_need_a_scene() -> None:
         pytest.param(["scene.background=null"], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_device_draws_the_same_scenes(changes: list[str], device: torch.device) -> None:
     data = {"parts": [DATA["parts"][0] | {"generator": {"name": "ifs", "dots": 1000}}, DATA["parts"][1]]}
     drawer = scenes_of(["scene.objects=[1, 3]", "scene.size=[0.3, 0.7]", "canvas.size=32", *changes], **data)

@@ -157,6 +157,7 @@ SCENES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_sheet_of_scenes_shows_each_beside_its_objects() -> None:
     drawer = Drawer(SCENES)
     grid = _grid_of_scenes(drawer, 3, 5)

@@ -178,6 +178,7 @@ def test_options_of_a_kernel_belong_to_it(modules: Modules) -> None:
     assert not again.draw.stats.cache_hits
 
 
+@pytest.mark.slow
 def test_a_plugin_sees_a_change_in_the_kernels_of_the_framework(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_jobs_in_any_order_make_the_store_of_one_run(tmp_path: Path, format: str
     assert contents(store.path) == contents(whole.path)
 
 
+@pytest.mark.slow
 def test_a_run_without_jobs_draws_what_they_left(tmp_path: Path) -> None:
     whole = generate(RECIPE, tmp_path / "whole")
     generate(RECIPE, tmp_path / "jobs", job="2/3", workers=2)
@@ -179,6 +180,7 @@ def test_jobs_that_contradict_the_others_are_refused(tmp_path: Path) -> None:
         assert contents(tmp_path / "jobs") == before
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing_and_what_is_complete(tmp_path: Path) -> None:
     numbers = ["--size", "16", "--categories", "4", "--instances", "6"]
     command = ["generate", "perlin", *numbers, "--out", str(tmp_path / "store")]

@@ -75,6 +75,7 @@ def test_a_store_that_is_killed_anywhere(tmp_path: Path, format: str, state: str
     ["resumed", "overwritten unfinished", *(pytest.param(s, marks=pytest.mark.slow) for s in ("new", "overwritten"))],
 )
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.slow
 def test_a_store_of_scenes_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
     other = OTHER if state == "overwritten" else PARTS
     kill_stores(tmp_path, format, state, SCENES, other, (*FOREIGN, *FOREIGN_IN_SCENES))
@@ -83,6 +84,7 @@ def test_a_store_of_scenes_that_is_killed_anywhere(tmp_path: Path, format: str, 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("state", ["overwritten", repeated("resumed")])
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.slow
 def test_a_store_of_several_parts_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
     kill_stores(tmp_path, format, state, PARTS, SCENES, (*FOREIGN, *FOREIGN_IN_SCENES))
 

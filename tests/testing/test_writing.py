@@ -18,6 +18,7 @@ from formulavision.testing import new_plugin
 from formulavision.util.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_a_new_package_is_installed_by_pip_and_its_test_passes(tmp_path: Path) -> None:
     package, target = new_plugin("generator-2d", tmp_path), tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]

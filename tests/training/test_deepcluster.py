@@ -280,6 +280,7 @@ def test_clusters_are_of_features_of_centrally_cropped_images_in_evaluation_mode
 
 
 @pytest.mark.parametrize(("workers", "cached"), [(0, False), pytest.param(2, False, marks=pytest.mark.slow), (2, True)])
+@pytest.mark.slow
 def test_workers_and_caches_make_no_difference(
     uninterrupted: Any, stripes: Any, tmp_path: Path, workers: int, cached: bool
 ) -> None:

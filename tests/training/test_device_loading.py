@@ -320,6 +320,7 @@ def test_a_run_ends_in_the_weights_of_one_with_loaders(
     assert comparable(device) == comparable(host)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_no_batch(small: Any, tmp_path: Path, on_device: None) -> None:
     with counted() as (_, numbers):
         trained(tmp_path / "run", {**small, "held_out": 4, "batch_size": 4}, data=woven(instances=100))
@@ -400,6 +401,7 @@ def take_part(rank: int, folder: Path, port: int, settings: dict[str, Any]) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch does not train in a forked process where there is a GPU")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.slow
 def test_two_processes_give_the_loss_of_one(small: Any, tmp_path: Path, on_device: None) -> None:
     settings = {**small, "learning_rate": 0.01, "held_out": 3}
     one = trained(tmp_path / "one", settings)

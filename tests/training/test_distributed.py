@@ -48,6 +48,7 @@ def test_two_processes_give_the_loss_of_one(pair: Pair, stripes: Any, small: Any
     assert [row["learning_rate"] for row in two.history] == [row["learning_rate"] for row in one.history]
 
 
+@pytest.mark.slow
 def test_two_processes_validate_on_every_test_image_once(
     pair: Pair, small: Any, pretrained: Run, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def code(folder: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["tuned", *slow("resnet", "transformer")])
+@pytest.mark.slow
 def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     run = request.getfixturevalue(kind)
     assert export_model(run, tmp_path / "export") == tmp_path / "export"

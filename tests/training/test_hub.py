@@ -61,6 +61,7 @@ def test_a_store_is_pushed_with_a_contact_sheet_and_pulled_again(
         pull("hf://user/perlin", out)
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_the_store_and_keeps_an_edited_card(
     hub: HubStandIn, store: fv.Store, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_bad_input_is_one_line_and_nothing_is_sent(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses_is_one_line(hub: HubStandIn, store: fv.Store, tmp_path: Path) -> None:
     hub.private.add("datasets/user/x")
     with pytest.raises(RemoteError, match=r"^hf://user/x: your token may not write there"):

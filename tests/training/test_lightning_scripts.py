@@ -36,6 +36,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.mark.parametrize("name", ["lightning_own_module.py", "lightning_classifier.py"])
+@pytest.mark.slow
 def test_the_examples_of_the_documents_train(name: str, tmp_path: Path) -> None:
     text = (EXAMPLES / name).read_text()
     assert f"```python\n{text}```" in (EXAMPLES.parent / "training.md").read_text()

@@ -55,6 +55,7 @@ def test_files_go_on_where_they_were(stripes: Any, small: Any, pretrained: Run, 
     assert same(tmp_path / "run", pretrained.folder)
 
 
+@pytest.mark.slow
 def test_names_and_objects_go_together_and_another_name_may_join_later(
     stripes: Any, small: Any, pretrained: Run, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_name_that_cannot_be_used_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_logger_that_cannot_be_opened_and_damaged_ids_are_told_in_one_line(
     stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

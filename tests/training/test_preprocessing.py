@@ -233,6 +233,7 @@ def test_every_pair_of_sizes_survives_timms_share() -> None:
         assert all(math.floor(crop / _crop_pct(crop, resize)) == resize for resize in range(crop, 640))
 
 
+@pytest.mark.slow
 def test_all_stations_from_a_tag_to_timm_again(hub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """timm's tag -> our run -> a run of that -> export -> timm, and -> evaluate, probe and Grad-CAM."""
     tag = "test_vit.r160_in1k"

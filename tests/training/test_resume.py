@@ -70,6 +70,7 @@ def test_mixing_averages_and_schedules_resume_exactly(stripes: Any, small: Any, 
     assert comparable(run) == comparable(whole)
 
 
+@pytest.mark.slow
 def test_a_run_on_images_drawn_on_demand_resumes_exactly_with_workers(small: Any, tmp_path: Path) -> None:
     recipe = Recipe.from_dict(
         {

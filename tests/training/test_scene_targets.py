@@ -46,6 +46,7 @@ def test_a_model_learns_the_target_of_scenes(settings: Any, tmp_path: Path, targ
 
 
 @pytest.mark.parametrize(("target", "labels"), [("semantic", None), *slow(("labels", {"noise": 0.5}))], ids=str)
+@pytest.mark.slow
 def test_scenes_are_the_same_from_a_recipe_and_a_store_and_with_any_number_of_workers(
     settings: Any, tmp_path: Path, target: str, labels: Any
 ) -> None:

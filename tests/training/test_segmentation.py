@@ -79,6 +79,7 @@ BACKBONES = [
 
 
 @pytest.mark.parametrize(("name", "decoder"), BACKBONES)
+@pytest.mark.slow
 def test_all_tensors_of_an_encoder_go_to_a_segmentation_model_and_back(name: str, decoder: str, tmp_path: Path) -> None:
     plain: Any = timm.create_model(name, num_classes=7, **sized(name))
     with torch.no_grad():

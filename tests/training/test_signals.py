@@ -146,6 +146,7 @@ def test_a_signal_in_mid_epoch_leaves_a_checkpoint(
         pytest.param(signal.SIGTERM, True, 2, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_signal_ends_a_process_with_its_status_and_a_checkpoint(
     tmp_path: Path, small: Any, pretrained: Run, number: int, group: bool, workers: int
 ) -> None:

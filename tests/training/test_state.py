@@ -156,6 +156,7 @@ def test_somebody_elses_file_in_place_of_a_checkpoint_is_damage(stripes: Any, ru
 
 
 @pytest.mark.parametrize("seed", [7, pytest.param(8, marks=pytest.mark.slow)])  # other bits
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_checkpoint_is_found_or_changes_nothing(run: Path, seed: int) -> None:
     last = run / "checkpoints" / "last.ckpt"
     whole = last.read_bytes()
@@ -195,6 +196,7 @@ def test_a_run_that_lost_its_settings_is_not_resumed_with_others(stripes: Any, s
 
 @damaged
 @pytest.mark.parametrize("name", ["run.json", "model.safetensors"])
+@pytest.mark.slow
 def test_damaged_results_are_refused_and_written_again(
     stripes: Any, small: Any, pretrained: Run, tmp_path: Path, name: str, damage: Damage
 ) -> None:
@@ -233,6 +235,7 @@ def on_command_line(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("stored", [False, *slow(True)])
+@pytest.mark.slow
 def test_a_run_is_resumed_by_its_folder_alone(small: Any, tmp_path: Path, stored: bool) -> None:
     data: Any = RECIPE
     if stored:
@@ -353,6 +356,7 @@ def test_a_run_is_resumed_after_its_generator_has_gained_a_parameter(small: Any,
         pretrain(tilted, out=tmp_path / "run", resume=True, show_progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_after_its_folder_of_categories_was_moved(small: Any, tmp_path: Path) -> None:
     generate(RECIPE, tmp_path / "store")
 

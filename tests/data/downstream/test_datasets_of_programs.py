@@ -304,6 +304,7 @@ class Masked:
 
 
 @pytest.mark.parametrize("target", ["labels", "semantic"])
+@pytest.mark.slow
 def test_our_own_scenes_are_a_pair(target: Any) -> None:
     train, test = (FormulaDataset(SCENES, target=target), FormulaDataset({**SCENES, "seed": 2}, target=target))
     opened = open_downstream((train, test))

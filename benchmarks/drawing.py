@@ -40,7 +40,7 @@ Lost on the way, microseconds for 200,000 points on 362 x 362:
     partition by rows before marking    +195    more than it saves
     scaling without division              92    92 with it in float32 (fused products: 107, float64 products: 116)
     512-bit registers for all kernels     +8 %  LLVM's choice of 256 bits is better for the loops in Python
-    the same by another way                -4 %  of a default fractal, 0 % of a published one
+    512-bit registers, measured again      -4 %  of a default fractal, none of a published one
     exact products in place of divisions   0     of float64 (1.26 to 0.98 ns a point, but memory is the limit); float32 slower
     owners in the points' memory, masks in
     that of the last points                0     less memory is touched, in no less time

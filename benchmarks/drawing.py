@@ -41,7 +41,7 @@ Lost on the way, microseconds for 200,000 points on 362 x 362:
     scaling without division              92    92 with it in float32 (fused products: 107, float64 products: 116)
     512-bit registers for all kernels     +8 %  LLVM's choice of 256 bits is better for the loops in Python
     512-bit registers, measured again      -4 %  of a default fractal, none of a published one
-    exact products in place of divisions   0     of float64 (1.26 to 0.98 ns a point, but memory is the limit); float32 slower
+    exact products in place of divisions    0    of float64, where memory is the limit; float32 is slower
     owners in the points' memory, masks in
     that of the last points                0     less memory is touched, in no less time
     patches as nine bytes each         1,200    900 for three 64-bit words, both since replaced by owners

@@ -108,9 +108,8 @@ def _title(named: NamedLoggers, run: Path) -> str:
 
 
 def _tensorboard(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
-    seed = named.labels.get(
-        "seed"
-    )  # TensorBoard tells runs by their folders, which have the other labels in their names
+    # TensorBoard tells runs by their folders, which have the other labels in their names.
+    seed = named.labels.get("seed")
     return TensorBoardLogger(
         run / LOG.parent, name="", version="tensorboard", sub_dir=seed and f"seed-{seed}", default_hp_metric=False
     ), {}
@@ -144,9 +143,8 @@ def _csv(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
 class _Wandb(WandbLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
-        self.experiment.finish(
-            exit_code=int(status != "success")
-        )  # else the next run of this process would go on in it
+        # Else the next run of this process would go on in it.
+        self.experiment.finish(exit_code=int(status != "success"))
 
 
 def _wandb(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import yaml
 from hub_stand_in import HubStandIn
 from huggingface_hub import constants
 
@@ -148,3 +152,33 @@ def test_what_the_hub_refuses_is_one_line(hub: HubStandIn, store: fv.Store, tmp_
     with pytest.raises(StoreError, match="hf://user/perlin: the store is damaged"):
         pull("hf://user/perlin", tmp_path / "out")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.slow
+def test_a_user_shares_from_the_command_line(hub: HubStandIn, tmp_path: Path) -> None:
+    # As a user does, with the variables that huggingface_hub documents.
+    home = {
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_token",
+    }
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "formulavision", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **home}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    assert f"{hub.url}/datasets/user/recipe" in run("push", "recipe.yaml", "hf://user/recipe")
+    run("preview", "hf://user/recipe", "--out", "sheet.png")
+    run("generate", "hf://user/recipe", "--out", "store")
+    run("push", "store", "hf://user/store", "--private")
+    assert "6 images" in run("verify", "hf://datasets/user/store")
+    run("pull", "hf://user/store", "--out", "pulled")
+    pulled = [file.relative_to(tmp_path / "pulled") for file in (tmp_path / "pulled").rglob("*.parquet")]
+    assert pulled and all(
+        (tmp_path / "store" / file).read_bytes() == (tmp_path / "pulled" / file).read_bytes() for file in pulled
+    )
+    assert (tmp_path / "sheet.png").stat().st_size > 0

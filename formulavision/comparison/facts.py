@@ -15,6 +15,7 @@ from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.scenes import SceneSettings
 from formulavision.util.machine import cores, processor, versions
+from formulavision.util.text import counted
 
 if TYPE_CHECKING:
     from formulavision.training.settings import TrainSettings
@@ -129,7 +130,7 @@ def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
         for name in _generators(recipe) if recipe is not None else ():
             origin = plugins()[name]
             found.setdefault(origin.package, origin.package_version)
-    parts = [processor(), f"{cores()} cores", f"{torch.get_num_threads()} threads"]
+    parts = [processor(), counted(cores(), "core"), counted(torch.get_num_threads(), "thread")]
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         parts += [f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices)]

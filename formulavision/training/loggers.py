@@ -153,7 +153,8 @@ def _wandb(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
     project = kept.get("project") or os.environ.get("WANDB_PROJECT", named.project)
     experiment = wandb.init(
         project=project, dir=run / LOG.parent, name=_title(named, run), group=named.labels.get("arm"),
-        job_type=named.labels.get("downstream"), id=kept.get("id"), resume="allow", reinit="create_new",
+        job_type=named.labels.get("downstream", "pretrain" if named.labels else None),
+        id=kept.get("id"), resume="allow", reinit="create_new",
     )  # fmt: skip
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)

@@ -12,6 +12,7 @@ import pytest
 from comparing_runs import die_after, same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import formulavision as fv
 from formulavision.training import Run, pretrain
 from formulavision.training.loggers import LOGGERS, NamedLoggers
 from formulavision.training.settings import LoggerName
@@ -133,6 +134,34 @@ def test_wandb_continues_its_run(stripes: Any, small: Any, tmp_path: Path, monke
         if record.HasField("history")
     ]
     assert [row["trainer/global_step"] for row in history if "train_loss" in row] == [1, 2]
+
+
+@pytest.mark.slow
+def test_runs_of_a_comparison_are_grouped_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    recipe = {"generator": {"name": "perlin", "grid": 2}, "categories": 3, "instances": 6, "canvas": {"size": 24}}
+    training = {"epochs": 1, "batch_size": 8, "crop": 24, "resize": 24, "milestones": []}
+    config = {
+        "name": "Gratings & noise",
+        "arms": {"scratch": {}, "perlin": {"recipe": recipe}},
+        "downstreams": {"digits": {"kind": "digits", "train_per_class": 3, "test_per_class": 3}},
+        "model": "test_resnet",
+        "seeds": [0],
+        "loggers": ["wandb"],
+        "pretrain": training,
+        "finetune": training,
+    }
+    fv.compare(config, out=tmp_path / "table", show_progress=False)
+    told = []
+    for file in (tmp_path / "table" / "runs").rglob("*.wandb"):
+        run = next(record.run for record in read_wandb(file) if record.HasField("run"))
+        told.append((run.project, run.run_group, run.job_type, run.display_name))
+    assert sorted(told) == [
+        ("Gratings-noise", "perlin", "digits", "perlin digits none 0"),
+        ("Gratings-noise", "perlin", "pretrain", "perlin 0"),
+        ("Gratings-noise", "scratch", "digits", "scratch digits none 0"),
+    ]
 
 
 def read_wandb(file: Path) -> list[Any]:

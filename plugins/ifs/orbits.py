@@ -69,23 +69,40 @@ def published_orbit(
 ) -> None:
     """The published orbit: from (0, 0), in float64, in the order x a + y b + e, without fused multiply-add.
 
-    Its steps wait for each other. So its four quarters are computed side by side, each from (0, 0), and then corrected:
-    from the true start of a quarter the orbit is followed until it meets the computed one; from there on both are the
-    same. Where a system contracts, that takes about 150 steps, until rounding makes them equal; where it expands, it
-    takes the whole quarter.
-
     Args:
         system: a to f; the last row is the identity, for a draw above all cumulative probabilities.
         selection: row of each step, from ``select``; at least len(x) - 1.
         x, y: the points, are filled.
     """
+    x[0] = y[0] = 0.0
+    orbit_from_first(system, selection, x, y)
+
+
+@kernel
+def orbit_from_first(
+    system: Float64[np.ndarray, "rows 6"],
+    selection: UInt8[np.ndarray, " steps"],
+    x: Float64[np.ndarray, " points"],
+    y: Float64[np.ndarray, " points"],
+) -> None:
+    """An orbit in float64, in the order x a + y b + e, without fused multiply-add.
+
+    Its steps wait for each other. So its four quarters are computed side by side, those behind the first from (0, 0),
+    and then corrected: from the true start of a quarter the orbit is followed until it meets the computed one; from
+    there on both are the same. Where a system contracts, that takes about 150 steps, until rounding makes them equal;
+    where it expands, it takes the whole quarter.
+
+    Args:
+        system: a to f.
+        selection: row of each step; at least len(x) - 1.
+        x, y: the points; the first is where the orbit starts, the others are filled.
+    """
     steps = len(x) - 1
     quarter = steps // 4
     # Unsigned, since numba looks for negative indices otherwise.
     second, third, fourth = uint64(quarter), uint64(2 * quarter), uint64(3 * quarter)
-    x0 = y0 = x1 = y1 = x2 = y2 = x3 = y3 = 0.0
-    x[0] = x0
-    y[0] = y0
+    x0, y0 = x[0], y[0]
+    x1 = y1 = x2 = y2 = x3 = y3 = 0.0
     for i in range(uint64(quarter)):
         x0, y0 = _moved(system, selection[i], x0, y0)
         x1, y1 = _moved(system, selection[i + second], x1, y1)
@@ -171,6 +188,8 @@ def select_rows(
 def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: Any, start: Any) -> Any:
     """``_step(table, first, rows, x, y, start)``: equation 2 for the chains whose row is ``first`` or behind it.
 
+    With None as ``first`` for all chains, without the masked writes that some processors are slow at.
+
     Positions ``start`` to ``start + CHAINS`` of x and y are filled from the CHAINS positions before. Written in LLVM's
     instructions, since the compiler makes no permutations from loops in Python.
     """
@@ -180,6 +199,7 @@ def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: A
             context.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 2, 3, 4)
         )
         first, start, index = arguments[1], arguments[5], arguments[5].type
+        of_all = signature.args[1] == types.none
         lanes = [ir.IntType(32)(lane) for lane in range(_LANES)]
 
         def vector(pointer: Any, place: Any) -> Any:
@@ -204,7 +224,7 @@ def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: A
             return found
 
         columns = [builder.load(vector(table, index(_LANES * k)), align=4) for k in range(6)]
-        least = build([builder.trunc(first, ir.IntType(8))] * _LANES)
+        least = build([ir.IntType(8)(0) if of_all else builder.trunc(first, ir.IntType(8))] * _LANES)
         with cgutils.for_range_slice(builder, index(0), index(CHAINS), index(_LANES), index) as (chain, _):
             after = builder.add(start, chain)
             before = builder.sub(after, index(CHAINS))
@@ -215,8 +235,10 @@ def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: A
             for values, u, v, w in ((x, a, b, e), (y, c, d, f)):
                 moved = builder.fadd(builder.fadd(builder.fmul(old_x, u), builder.fmul(old_y, v)), w)
                 target = vector(values, after)
-                kept = builder.load(target, align=4)
-                builder.store(builder.select(builder.icmp_unsigned(">=", row, least), moved, kept), target, align=4)
+                if not of_all:
+                    kept = builder.load(target, align=4)
+                    moved = builder.select(builder.icmp_unsigned(">=", row, least), moved, kept)
+                builder.store(moved, target, align=4)
         return context.get_dummy_value()
 
     return types.void(table, first, rows, x, y, start), generate
@@ -243,7 +265,8 @@ def eight_steps(
     for i in range(CHAINS):
         x[i], y[i] = x[BLOCK + i], y[BLOCK + i]
     for step in range(8):
-        for table in range(len(tables)):
+        _step(tables[0], None, rows[step], x, y, (step + 1) * CHAINS)
+        for table in range(1, len(tables)):
             _step(tables[table], table * _LANES, rows[step], x, y, (step + 1) * CHAINS)
 
 

@@ -219,17 +219,24 @@ class Drawer:
             torch.from_numpy(images).copy_(self.device_drawer.draw_instances(labels, instances))
             return images
         images[:] = 0
+        if len(labels) and np.all(labels == labels[0]):  # without the search for groups, which takes 0.03 ms
+            self._draw_category(labels[0], instances, images)
+            return images
         for label in np.unique(labels):
             where = np.flatnonzero(labels == label)
             # Images that are neighbours in the batch are drawn there, others into an array that is copied.
             in_place = np.all(np.diff(where) == 1)
             shape = (len(where), *self.recipe.canvas.shape)
             target = images[where[0] : where[-1] + 1] if in_place else np.zeros(shape, np.uint8)
-            generator = self.generators[self.part_of[label]]
-            draw_category(generator, self.categories[label], instances[where], target)
+            self._draw_category(label, instances[where], target)
             if not in_place:
                 images[where] = target
         return images
+
+    def _draw_category(
+        self, label: np.int64, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
+    ) -> None:
+        draw_category(self.generators[self.part_of[label]], self.categories[label], instances, out)
 
     def draw_scenes(self, numbers: Indices) -> SceneBatch:
         """Scenes of a recipe with a scene, also beyond the recipe's.

@@ -501,6 +501,8 @@ def locate(
         categories: number of categories of each part.
         counts: number of images of each of the part's categories.
     """
+    if len(counts) == 1:
+        return *np.divmod(indices, counts[0]), np.zeros_like(indices)
     sizes = categories * counts
     part = np.searchsorted(np.cumsum(sizes), indices, side="right")
     labels, positions = np.divmod(indices - (np.cumsum(sizes) - sizes)[part], counts[part])

@@ -43,9 +43,10 @@ def published_counts(
     size: int,
 ) -> Int32[np.ndarray, "bordered bordered"]:
     """Numbers of points of the published orbit, see ``pixels.count_points``."""
-    points, counts = scratch("points", (2, len(draws)), np.float64), _no_counts(size)
-    published_points(np.array(system), draws, points)
-    count_points(points[0], points[1], windowed(box_of(points), window), counts)
+    x, y = (scratch(name, (1 + len(draws),), np.float64) for name in ("x", "y"))
+    published_points(np.array(system), draws, x, y)
+    counts = _no_counts(size)
+    count_points(x[1:], y[1:], windowed(box_of(x[1:], y[1:]), window), counts)
     return counts
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from formulavision_plugins.ifs.orbits import BLOCK, BURN_IN_BLOCKS, CHAINS, eight_steps, select_rows
+from formulavision_plugins.ifs.orbits import (
+    BLOCK,
+    BURN_IN_BLOCKS,
+    CHAINS,
+    eight_steps,
+    orbit_from_first,
+    select,
+    select_rows,
+)
 from jaxtyping import Float32, Float64, Int32, UInt16
-from numba import uint64
 
 from formulavision.rendering import kernel
 from formulavision.rendering.points import widen
@@ -17,37 +24,36 @@ __all__ = ["box_of", "count_independent", "published_points"]
 
 @kernel
 def published_points(
-    system: Float64[np.ndarray, "n 7"], draws: Float64[np.ndarray, " points"], points: Float64[np.ndarray, "2 points"]
+    system: Float64[np.ndarray, "n 7"],
+    draws: Float64[np.ndarray, " points"],
+    x: Float64[np.ndarray, " points+1"],
+    y: Float64[np.ndarray, " points+1"],
 ) -> None:
-    """The orbit of a system from the fixed point of its first map, which is not among the points.
+    """The orbit of a system from the fixed point of its first map, which the program does not count to the points.
 
     Args:
         system: a draw selects the first map whose cumulative probability is above it, else the last.
         draws: random numbers.
-        points: x and y, are filled.
+        x, y: the fixed point and the points, are filled.
     """
-    count = len(system)
-    cumulative = np.cumsum(system[:, 6])
     a, b, c, d, e, f, _ = system[0]
     # In this order of operations the published points come out to the last bit.
     scale = 1 / (((a * d - b * c) + 1 - a) - d)
-    x, y = (e * (1 - d) + b * f) * scale, (f * (1 - a) + c * e) * scale
-    xs, ys = points[0], points[1]
-    for i in range(len(draws)):
-        draw, selected = draws[i], 0
-        for k in range(count - 1):
-            selected += draw >= cumulative[k]
-        w = system[uint64(selected)]
-        x, y = x * w[0] + y * w[1] + w[4], x * w[2] + y * w[3] + w[5]
-        xs[i], ys[i] = x, y
+    x[0], y[0] = (e * (1 - d) + b * f) * scale, (f * (1 - a) + c * e) * scale
+    cumulative = np.cumsum(system[:, 6])[:-1]
+    for k in range(len(cumulative)):
+        cumulative[k] = np.nextafter(cumulative[k], -np.inf)  # ``select`` takes draws above it
+    selection = np.empty(len(draws), np.uint8)
+    select(draws, cumulative, selection)
+    orbit_from_first(system[:, :6].copy(), selection, x, y)
 
 
 @kernel
-def box_of(points: Float64[np.ndarray, "2 points"]) -> Region:
+def box_of(x: Float64[np.ndarray, " points"], y: Float64[np.ndarray, " points"]) -> Region:
     """The bounding box of points."""
     lows, highs = np.full((2, CHAINS), np.inf), np.full((2, CHAINS), -np.inf)
-    for axis in range(2):
-        widen(points[axis], lows[axis], highs[axis])
+    widen(x, lows[0], highs[0])
+    widen(y, lows[1], highs[1])
     return lows[0].min(), lows[1].min(), highs[0].max(), highs[1].max()
 
 

@@ -175,18 +175,24 @@ class PublishedSource:
         self.version = version
         self._held: dict[tuple[int, bytes], WalkedStreams] = {}
         self._fractals: dict[tuple[int, bytes], tuple[Int32[np.ndarray, "b b"], UInt8[np.ndarray, "3 3"]]] = {}
+        self._ahead: dict[WalkedStreams, tuple[int, Streams]] = {}
+        """An image, and the streams where it begins: those behind the last image, for whoever draws one by one."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fractals": {}}
+        return {**self.__dict__, "_fractals": {}, "_ahead": {}}
 
     def instance(self, category: Category, instance: int) -> tuple[Fractal, Background | None, float]:
         """An instance: its fractal, its background, and sigma of its blur."""
         system = category.parameters
-        streams = self._at(self._walked(category.index, system), instance, lambda passed: passed.skip_instance(system))
+        walked = self._walked(category.index, system)
+        streams = self._at(walked, instance, lambda passed: passed.skip_instance(system))
         choices = choose_instance(streams.random, self.params, system)
         counts = published_counts(choices.system, streams.points(), choices.window, self.size)
         fractal = Fractal(spread_counts(counts, streams.pattern(), choices.flips), streams.color())
-        return fractal, self._background(streams), choices.sigma
+        background = self._background(streams)
+        streams.steps += 1
+        self._ahead[walked] = instance + 1, streams
+        return fractal, background, choices.sigma
 
     def scene(self, categories: Sequence[Category], index: int) -> tuple[list[SceneObject], Background | None, float]:
         """A scene: its objects from the lowest to the highest, its background, and sigma of its blur.
@@ -239,8 +245,13 @@ class PublishedSource:
 
     def _at(self, walked: WalkedStreams, image: int, skip: Callable[[Streams], None]) -> Streams:
         checkpoint = walked.checkpoint(image)
-        streams = Streams(self.params, self.size, checkpoint["state"])
-        for _ in range(image - int(checkpoint["image"])):
+        begins = int(checkpoint["image"])
+        ahead = self._ahead.pop(walked, None)  # taken away, since another thread may draw, too
+        if ahead is not None and begins <= ahead[0] <= image:
+            begins, streams = ahead
+        else:
+            streams = Streams(self.params, self.size, checkpoint["state"])
+        for _ in range(image - begins):
             skip(streams)
         return streams
 
@@ -250,6 +261,7 @@ class PublishedSource:
         if key not in self._held:
             if len(self._held) >= _MOST_HELD:
                 self._held.clear()
+                self._ahead.clear()
             settings = {
                 "version": self.version,
                 "size": self.size,

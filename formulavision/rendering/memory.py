@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -15,7 +16,7 @@ _buffers = threading.local()
 
 def scratch(name: str, shape: tuple[int, ...], dtype: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
     """Memory of this thread, zeros at first; the next call with the name gives the same memory."""
-    length = int(np.prod(shape))
+    length = math.prod(shape)
     buffer = getattr(_buffers, name, None)
     if buffer is None or len(buffer) < length or buffer.dtype != dtype:
         buffer = np.zeros(length, dtype)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16, UInt32
-from numpy.typing import NDArray
 
 from formulavision import Canvas, Category
 from formulavision.rendering import color, mersenne, points
+from formulavision.rendering.memory import scratch
 from formulavision.rendering.random import kernel_key
 
 from .orbits import independent_orbit, lookup_tables, published_orbit, select
@@ -68,11 +66,11 @@ class FractalDrawing:
         """
         columns, rows, length = self.orbit(category, weights, orbit)
         size = self.canvas.size
-        latest = _scratch("latest", size * size, np.uint32).reshape(size, size)
+        latest = scratch("latest", (size, size), np.uint32)
         points.mark(columns, rows, length, latest)
         if self.params.patch == "point":
             return latest
-        owners = _scratch("owners", size * size, np.uint32).reshape(size, size)
+        owners = scratch("owners", (size, size), np.uint32)
         points.patch_owners(latest, owners)
         return owners
 
@@ -84,7 +82,7 @@ class FractalDrawing:
         The published orbit ends before an overflow.
         """
         size, padding, dots = self.canvas.size, self.canvas.padding, self.params.dots
-        columns, rows = (_scratch(name, dots, np.uint16) for name in ("columns", "rows"))
+        columns, rows = (scratch(name, (dots,), np.uint16) for name in ("columns", "rows"))
         length = dots
         if self.params.orbit == "published":
             length = points.to_pixels(*self._published_points(category, weights), size, padding, columns, rows)
@@ -102,7 +100,7 @@ class FractalDrawing:
     def _published_points(
         self, category: Category, weights: Float64[np.ndarray, "rows 6"]
     ) -> tuple[Float64[np.ndarray, " dots"], Float64[np.ndarray, " dots"]]:
-        x, y = (_scratch(name, self.params.dots, np.float64) for name in ("x", "y"))
+        x, y = (scratch(name, (self.params.dots,), np.float64) for name in ("x", "y"))
         published_orbit(add_identity(category.parameters[:, :6] * weights), self._selection(category), x, y)
         return x, y
 
@@ -118,7 +116,7 @@ class FractalDrawing:
         """
         if self.params.patch in ("full", "point"):
             return np.array([0, ALL_LIT if self.params.patch == "full" else 1], np.uint16)
-        masks = _scratch("masks", 1 + (self.params.dots if self.params.patch == "random" else 1), np.uint16)
+        masks = scratch("masks", (1 + (self.params.dots if self.params.patch == "random" else 1),), np.uint16)
         masks[0] = 0
         if stream is not None:
             published_masks(stream, masks[1:])
@@ -130,7 +128,7 @@ class FractalDrawing:
         self, owners: UInt32[np.ndarray, "size size"], masks: UInt16[np.ndarray, " masks"]
     ) -> UInt8[np.ndarray, "size size"]:
         """Gray levels, or on a canvas of three channels numbers of colours; row 0 is the lowest y."""
-        image = _scratch("image", owners.size, np.uint8).reshape(owners.shape)
+        image = scratch("image", owners.shape, np.uint8)
         if self.canvas.channels == 1:
             points.shade(owners, masks, GRAY, image)
         else:
@@ -142,7 +140,7 @@ class FractalDrawing:
     ) -> None:
         """Write what ``shade`` returned to ``out``, flipped: 0 not, 1 top-bottom, 2 left-right, 3 both."""
         if flip in (2, 3):
-            mirrored = _scratch("mirrored", image.size, np.uint8).reshape(image.shape)
+            mirrored = scratch("mirrored", image.shape, np.uint8)
             points.mirror(image, mirrored)
             image = mirrored
         if flip in (0, 2):
@@ -164,15 +162,3 @@ class FractalDrawing:
     @cached_property
     def _draws(self) -> Float64[np.ndarray, " dots"]:
         return published_draws(self.params.dots)
-
-
-_buffers = threading.local()
-
-
-def _scratch(name: str, length: int, dtype: type[np.generic]) -> NDArray[Any]:
-    """Memory for a step of the drawing, used again for the next image: new pages cost more than the orbit itself."""
-    buffer = getattr(_buffers, name, None)
-    if buffer is None or len(buffer) != length or buffer.dtype != dtype:
-        buffer = np.empty(length, dtype)
-        setattr(_buffers, name, buffer)
-    return buffer

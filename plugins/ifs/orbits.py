@@ -191,7 +191,7 @@ def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: A
     With None as ``first`` for all chains, without the masked writes that some processors are slow at.
 
     Positions ``start`` to ``start + CHAINS`` of x and y are filled from the CHAINS positions before. Written in LLVM's
-    instructions, since the compiler makes no permutations from loops in Python.
+    instructions, since the compiler makes no permutations from loops in Python, and not always from single extractions.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -215,8 +215,10 @@ def _step_of_chains(typing: Any, table: Any, first: Any, rows: Any, x: Any, y: A
 
         def looked_up(column: Any, selected: Any) -> Any:
             if _PERMUTES:
-                places = (builder.extract_element(selected, lane) for lane in lanes)
-                return build(builder.extract_element(column, place) for place in places)
+                places = builder.zext(selected, ir.VectorType(ir.IntType(32), _LANES))
+                kind = ir.FunctionType(column.type, (column.type, places.type))
+                name = "llvm.x86.avx512.permvar.sf.512" if _LANES == 16 else "llvm.x86.avx2.permps"
+                return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), (column, places))
             found = column
             for row, lane in enumerate(lanes):
                 here = builder.icmp_unsigned("==", selected, ir.Constant(selected.type, [row] * _LANES))

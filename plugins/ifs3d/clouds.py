@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 from numba import uint64
 
 from formulavision.rendering import kernel
+from formulavision.rendering.points import widen
 
 __all__ = ["POINTS", "ROWS", "centred", "cloud", "is_accepted", "orbit", "weight_table", "with_probabilities"]
 
@@ -17,7 +18,7 @@ POINTS = 9_999
 """Number of points of a cloud: one less than its random numbers, of which the last has no effect."""
 ROWS = 145
 """Number of rows of the table of weights."""
-_BLOCK, _LANES = 2048, 32
+_BLOCK, _LANES = 2048, 128
 
 
 def weight_table(*, published: bool) -> Float64[np.ndarray, "145 12"]:
@@ -108,16 +109,10 @@ def centred(points: Float64[np.ndarray, "3 points"]) -> bool:
         Whether no y is NaN, which is what the published program asks. Then x and z may still be NaN, all of them: where
         one of them exceeds the range of numbers in the last points.
     """
-    # Running bounds of many lanes, which the compiler turns into vector instructions; NaN is in no bounds.
     count = points.shape[1]
     low, high = np.full(_LANES, np.inf), np.full(_LANES, -np.inf)
     for axis in range(3):
-        for start in range(0, count, _LANES):
-            first = min(start, count - _LANES)
-            for k in range(_LANES):
-                value = points[axis, first + k]
-                low[k] = value if value < low[k] else low[k]
-                high[k] = value if value > high[k] else high[k]
+        widen(points[axis], low, high)
     # Once there is NaN, there is NaN up to the last point.
     lowest = np.nan if np.isnan(points[:, count - 1].sum()) else low.min()
     spread = high.max() - lowest

@@ -49,8 +49,8 @@ Lost on the way, microseconds for 200,000 points on 362 x 362:
 
 Compacting the masks to those of owners gained nothing.
 
-The same on a core of an AMD EPYC (Zen 3, registers of 256 bits), microseconds of the kernels in one process, the best of
-many calls, beside other work on the other core:
+The same on a core of an AMD EPYC (Zen 3, registers of 256 bits), microseconds of the kernels, the best of many calls,
+beside other work on the other core:
 
     masked writes of the points        2 x 245  2 x 82 without, where one table holds all rows: such writes cost a dozen
                                                 cycles there, and what they wrote cannot be read at once

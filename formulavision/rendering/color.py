@@ -6,7 +6,6 @@ import colorsys
 
 import numpy as np
 from jaxtyping import UInt8
-from numba import int32
 
 from formulavision.rendering.kernels import kernel
 
@@ -63,9 +62,9 @@ def hsv_to_rgb(
 def _levels(hue: np.uint8, saturation: np.uint8, value: np.uint8) -> tuple[np.float32, np.float32, np.float32]:
     """Red, green and blue, from 0 to 255."""
     turned = hue * _SECTORS
-    sector = int32(turned)  # of 32 bits, which vector registers of every processor convert to
+    sector = np.int32(turned)  # of 32 bits, which vector registers of every processor convert to
     rest = turned - np.float32(sector)
-    sector = int32(sector - 6) if sector >= 6 else sector
+    sector = np.int32(sector - 6) if sector >= 6 else sector
     s, v = saturation * _UNIT, value * _UNIT
     # 1 - s f rounded once, as by a fused multiply-add: float64 holds the product exactly.
     part = rest if sector & 1 else _ONE - rest

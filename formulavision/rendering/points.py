@@ -137,7 +137,7 @@ def _scale_to_canvas(
         while bias <= 3 * size:
             bias *= 2
         step = bias / (3 * 2.0**22)
-        below_one = uint32(1 / step - 1)
+        below_one = np.uint32(1 / step - 1)
         to_steps, to_whole = float32(bias + 0.5 + 2 * step), float32(1.5 * 2**23)
         factor = values.dtype.type(extent / spread)
         shift = values.dtype.type(border - 0.5 - float(low) * float(factor))

@@ -95,6 +95,20 @@ def test_points_are_scaled_as_published(count: int, size: int, padding: int) -> 
     assert np.array_equal(rows, np.minimum(scaled(y, size, padding), last))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("size", "padding"), [(7, 1), (362, 6), (4096, 0), (65535, 2)])
+def test_points_at_the_borders_of_pixels_are_scaled_by_the_quotient(dtype: type, size: int, padding: int) -> None:
+    extent = size - 2 * padding
+    borders: np.ndarray = (np.arange(extent + 1) / extent * 3 - 1.2).astype(dtype)
+    low, high = borders[0], borders[-1]
+    values = np.clip(np.concatenate([borders, *(np.nextafter(borders, dtype(to)) for to in (-9, 9))]), low, high)
+    columns, rows = np.empty((2, len(values)), np.uint16)
+    points.to_pixels(values, values, size, padding, columns, rows)
+    exact = ((values - low) / (high - low)).astype(np.float64) * extent + padding
+    assert np.array_equal(columns, np.minimum(np.floor(exact), size - 1))
+    assert np.array_equal(rows, columns)
+
+
 def test_from_100_points_before_the_first_that_is_no_number_on_they_are_dropped() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 1000))
     y[700:] = np.nan

@@ -49,7 +49,6 @@ def explore(target: RecipeLike = "ifs", *, host: str = "127.0.0.1", port: int = 
         ConfigError: there is no such recipe, it is too large for the explorer, a folder holds neither a store nor a
             comparison, Gradio is not installed, or the address cannot be listened on.
         StoreError: the store is not complete, or is damaged.
-        StoreError: the store is not complete, or damaged.
     """
     if token is None:
         token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
@@ -95,9 +94,9 @@ def page_of(target: RecipeLike, limits: Limits) -> Page:
         if folder.is_dir():
             kind = kind_of(folder)
             if kind == "store":
-                return StorePage(str(folder.absolute()), limits)
+                return StorePage(str(folder), limits)  # as it was given: visitors need not know where it lies
             if kind == "comparison":
-                return ComparisonPage(folder.absolute(), limits)
+                return ComparisonPage(folder, limits)
             there = sorted(str(inner) for inner in folder.iterdir() if inner.is_dir() and kind_of(inner))
             hint = f": give one of {', '.join(there[:_HINTED])}" if there else ""
             raise ConfigError(f"{folder}: holds neither a store nor a comparison{hint}")

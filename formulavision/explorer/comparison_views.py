@@ -17,7 +17,7 @@ from formulavision.comparison.report import featured_arms, sheets_of_arms
 from formulavision.comparison.results import FINDINGS, TOP_1, Findings, Result
 from formulavision.comparison.tables import Table, table_of
 from formulavision.comparison.wording import CellText, caveats, explanations, grid, missing, place_text
-from formulavision.explorer.drawing import Progress
+from formulavision.explorer.worker import Progress
 from formulavision.training.runs import METRICS, EpochMetrics, is_complete, read_metrics, score_of, when
 from formulavision.util.folders import LOCK, is_locked
 from formulavision.util.text import counted

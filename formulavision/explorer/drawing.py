@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from formulavision.explorer.worker import Progress
 from formulavision.generators.contract import Category, Scene
 from formulavision.recipes.categories import category_key, find_categories_of_part
 from formulavision.recipes.composition import draw_category
@@ -22,10 +23,11 @@ from formulavision.util.errors import ConfigError
 
 __all__ = ["Cell", "Picture", "Sheet", "draw_picture", "draw_sheet"]
 
-Progress = Callable[[int, int], None]
-"""Called with the number of categories that are found, and the number that is searched for."""
-
 _BOX = (255, 140, 0)
+_SLOW = 0.25
+"""From this many seconds on, images are drawn one by one, so that the progress is shown."""
+_PATIENCE = 20.0
+"""A sheet takes at most this many seconds, beside its first image, which may compile."""
 _KEPT = 64
 """Categories of this many generators are kept in memory."""
 _found: dict[str, list[Category]] = {}
@@ -56,6 +58,7 @@ class Sheet:
         search_seconds: seconds of the search for categories.
         image_seconds: seconds to draw and encode an image.
         image_bytes: bytes of an image as PNG.
+        wanted: number of images that were asked for; 0: that of the cells.
     """
 
     cells: list[Cell]
@@ -63,6 +66,7 @@ class Sheet:
     search_seconds: float
     image_seconds: float
     image_bytes: float
+    wanted: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: Progress) -> S
     Args:
         rows: number of categories; of scenes rows * columns / 2 are drawn.
         columns: number of instances.
+        progress: told of the search, and of images that take long. A sheet that takes very long ends early.
 
     Raises:
         PluginError: a generator raised.
@@ -102,7 +107,11 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: Progress) -> S
     if recipe.is_scene:
         drawer = _drawer(recipe, [part.num_categories for part in recipe.all_parts], progress)
         searched = time.perf_counter()
-        for number in range(min(max(1, rows * columns // 2), len(recipe))):
+        scenes = range(min(max(1, rows * columns // 2), len(recipe)))
+        wanted_images = 2 * len(scenes)
+        for number in scenes:
+            if not _goes_on(seconds, progress, number, len(scenes)):
+                break
             before = time.perf_counter()
             scene = drawer.draw_scenes([number])[0]
             cells.append(Cell(0, number, f"scene {number}", encode_png(scene.image)))
@@ -115,21 +124,39 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: Progress) -> S
         drawer = _drawer(recipe, wanted, progress)
         searched = time.perf_counter()
         columns = min(columns, *(part.num_instances for part in parts))
-        instances = np.arange(columns)
+        wanted_images = columns * sum(wanted)
         for label, place in _places(recipe, drawer, wanted):
-            before = time.perf_counter()
-            images = drawer.draw_instances(np.full(columns, place), instances)
-            name = drawer.categories[place].name
-            for instance, image in zip(instances.tolist(), images, strict=True):
-                cells.append(Cell(label, instance, f"category {name}, instance {instance}", encode_png(image)))
-            seconds.append((time.perf_counter() - before) / columns)
+            name, first = drawer.categories[place].name, 0
+            while first < columns and _goes_on(seconds, progress, len(cells), wanted_images):
+                # The instances of a category share work; of the first image it is not known how long it takes.
+                last = columns if seconds and seconds[-1] < _SLOW else first + 1
+                before = time.perf_counter()
+                images = drawer.draw_instances(np.full(last - first, place), np.arange(first, last))
+                for instance, image in enumerate(images, first):
+                    cells.append(Cell(label, instance, f"category {name}, instance {instance}", encode_png(image)))
+                seconds += [(time.perf_counter() - before) / (last - first)] * (last - first)
+                first = last
+            if first < columns:
+                break
     return Sheet(
         cells,
         columns,
         search_seconds=searched - started,
         image_seconds=statistics.median(seconds),  # the first may compile
         image_bytes=statistics.mean(len(cell.png) for cell in cells),
+        wanted=wanted_images,
     )
+
+
+def _goes_on(seconds: Sequence[float], progress: Progress, done: int, total: int) -> bool:
+    """Whether there is time for another image, of which ``progress`` is told where images take long.
+
+    Args:
+        seconds: of each image that is drawn.
+    """
+    if seconds and seconds[-1] >= _SLOW:
+        progress("drawing images", done, total)
+    return sum(seconds[1:]) < _PATIENCE
 
 
 def draw_picture(recipe: Recipe, label: int, instance: int, progress: Progress) -> Picture:
@@ -259,7 +286,9 @@ def _categories(recipe: Recipe, part: Part, count: int, progress: Progress) -> l
         # Twice as many as there were: a visitor who goes from one category to the next does not search each time.
         more = min(part.num_categories, max(count, 2 * len(found)))
         wanted = part.model_copy(update={"categories": Categories(count=more)})
-        found = find_categories_of_part(recipe, wanted, progress=lambda done: progress(done, more))
+        found = find_categories_of_part(
+            recipe, wanted, progress=lambda done: progress("searching categories", done, more)
+        )
     _found[key] = found
     while len(_found) > _KEPT:
         _found.pop(next(iter(_found)))

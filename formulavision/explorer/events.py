@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from formulavision.explorer.worker import Progress, unwatched
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
 __all__ = ["DRAWING", "MEASURING", "problems_of", "shown_progress", "whole_number"]
@@ -33,14 +34,12 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
-def shown_progress(progress: Any, told: str, unit: str) -> Callable[[int, int], None]:
+def shown_progress(progress: Any) -> Progress:
     """Progress of a piece of work, shown by Gradio.
 
     Args:
         progress: Gradio's; None: it is not shown.
-        told: the work in words.
-        unit: what is counted.
     """
     if progress is None:
-        return lambda done, total: None
-    return lambda done, total: progress((done, total), desc=told, unit=unit)
+        return unwatched
+    return lambda told, done, total: progress((done, total), desc=told, unit="")

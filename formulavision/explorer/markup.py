@@ -199,6 +199,10 @@ def estimate_html(recipe: Recipe, sheet: Sheet) -> str:
         f"and {byte_size(images * sheet.image_bytes)} as PNGs, as measured on this sheet "
         f"({1000 * sheet.image_seconds:.2g} ms and {byte_size(sheet.image_bytes)} an image)",
     ]
+    if len(sheet.cells) < sheet.wanted:
+        told.append(
+            f"The sheet has {len(sheet.cells)} of {sheet.wanted} images, because they take long: a smaller canvas helps"
+        )
     return f'<div role="status">{lines_html(told)}</div>'
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from formulavision.explorer.drawing import Sheet, draw_picture, draw_sheet
@@ -70,7 +69,7 @@ class RecipePage:
         rows, columns = (
             whole_number(name, value, 1, _MOST) for name, value in (("categories", rows), ("instances", columns))
         )
-        sheet: Sheet = self.worker.call(draw_sheet, recipe, rows, columns, progress=_searching(progress))
+        sheet: Sheet = self.worker.call(draw_sheet, recipe, rows, columns, progress=shown_progress(progress))
         return sheet
 
     def picture(self, text: str, label: Any, instance: Any, progress: Any = None) -> tuple[str, str, str]:
@@ -79,7 +78,7 @@ class RecipePage:
             recipe = self.read(text)
             label = whole_number("category", label, 0, self.limits.categories - 1)
             instance = whole_number("instance", instance, 0, 2**62)
-            picture = self.worker.call(draw_picture, recipe, label, instance, progress=_searching(progress))
+            picture = self.worker.call(draw_picture, recipe, label, instance, progress=shown_progress(progress))
         except FormulaVisionError as error:
             return problems_html(problems_of(error)), "", ""
         content = base64.b64encode(recipe.to_yaml().encode()).decode()
@@ -267,7 +266,3 @@ def _last_instance(recipe: Recipe) -> int:
     """The highest number of an instance, or of a scene."""
     most = len(recipe) if recipe.is_scene else max(part.num_instances for part in recipe.all_parts)
     return max(1, most - 1)
-
-
-def _searching(progress: Any) -> Callable[[int, int], None]:
-    return shown_progress(progress, "searching categories", "categories")

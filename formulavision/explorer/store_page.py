@@ -61,10 +61,9 @@ class StorePage:
 
     def browse(self, wanted: str, page: Any, progress: Any = None) -> tuple[str, str, str, int]:
         """Problems, the images of a page, the images in words, as HTML; and the number of pages."""
-        reading = shown_progress(progress, "reading", "scenes")
         try:
             page = whole_number("page", page, 1, len(self.store)) - 1
-            found = self.worker.call(browse, self.path, str(wanted)[:200], page, progress=reading)
+            found = self.worker.call(browse, self.path, str(wanted)[:200], page, progress=shown_progress(progress))
         except FormulaVisionError as error:
             return problems_html(problems_of(error)), "", "", 1
         sheet = sheet_html(found.sheet, found.told)
@@ -81,18 +80,17 @@ class StorePage:
 
     def verify(self, sample: Any, progress: Any = None) -> str:
         """The verification as HTML."""
-        verifying = shown_progress(progress, "verifying", "pieces and images")
         try:
             sample = whole_number("images", sample, 1, _MOST)
-            return verified_html(*self.measuring.call(verify_store, self.path, sample, progress=verifying))
+            found = self.measuring.call(verify_store, self.path, sample, progress=shown_progress(progress))
+            return verified_html(*found)
         except FormulaVisionError as error:
             return problems_html(problems_of(error))
 
     def measure(self, progress: Any = None) -> str:
         """The statistics as HTML."""
-        measuring = shown_progress(progress, "measuring", "images")
         try:
-            return statistics_html(self.measuring.call(measure_store, self.path, progress=measuring))
+            return statistics_html(self.measuring.call(measure_store, self.path, progress=shown_progress(progress)))
         except FormulaVisionError as error:
             return problems_html(problems_of(error))
 

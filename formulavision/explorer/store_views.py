@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from formulavision.evaluation.image_measures import (
     power_spectrum,
     slope_of,
 )
-from formulavision.explorer.drawing import Cell, Picture, Progress, Sheet, target_panels, targets_in_words
+from formulavision.explorer.drawing import Cell, Picture, Sheet, target_panels, targets_in_words
+from formulavision.explorer.worker import Progress
 from formulavision.generators.contract import Generator, Scene
 from formulavision.recipes.category_files import Parameters, read_folder
 from formulavision.storage.manifest import MANIFEST
@@ -173,7 +174,7 @@ def verify_store(path: str, sample: int, progress: Progress) -> tuple[str, list[
     Raises:
         FormulaVisionError: as :func:`formulavision.verify`.
     """
-    found = verify(path, sample=sample, progress=progress)
+    found = verify(path, sample=sample, progress=partial(progress, "verifying pieces and images"))
     pieces, images = counted(found.pieces, "piece"), counted(found.images, "image")
     return f"The files of {pieces} compared with the manifest, {images} drawn again", found.problems
 
@@ -192,7 +193,7 @@ def measure_store(path: str, progress: Progress) -> Statistics:
     small = np.empty((len(indices), _COMPARED, _COMPARED, 3), np.uint8)
     filled, why = [], ""
     for number, index in enumerate(indices.tolist()):
-        progress(number, len(indices))
+        progress("measuring images", number, len(indices))
         scene = store.scene(index) if layout.scenes is not None else None
         image = store.read(index) if scene is None else scene.image
         shown = _as_image(image)

@@ -10,12 +10,24 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from formulavision.explorer.limits import Limits
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
-__all__ = ["Worker"]
+__all__ = ["Progress", "Worker"]
+
+_COMPILING = "compiling kernels (once after an installation)"
+
+
+class Progress(Protocol):
+    """Called with what is done in words, how much of it is done, and how much there is (None: not known)."""
+
+    def __call__(self, told: str, done: int, total: int | None) -> None: ...
+
+
+def unwatched(told: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
 
 
 class Worker:
@@ -42,12 +54,12 @@ class Worker:
         self,
         work: Callable[..., Any],
         *arguments: Any,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = unwatched,
     ) -> Any:
         """The result of ``work(*arguments, progress)``, which an importable module defines.
 
-        Args:
-            progress: called with how much is done and how much there is.
+        A kernel that has to be compiled is told by ``progress``, and the limit of time begins anew with each: how long
+        that takes is not the visitor's choice.
 
         Raises:
             FormulaVisionError: as the work raised; or it took more time or memory than the limits allow.
@@ -61,13 +73,22 @@ class Worker:
                 late.set()
                 process.kill()
 
-            timer = threading.Timer(self.limits.seconds, end)
-            timer.start()
+            def start() -> threading.Timer:
+                timer = threading.Timer(self.limits.seconds, end)
+                timer.start()
+                return timer
+
+            timer = start()
             try:
                 pickle.dump((work, arguments), process.stdin)
                 process.stdin.flush()
-                while (message := pickle.load(process.stdout))[0] == "progress":
-                    progress(*message[1:])
+                while (message := pickle.load(process.stdout))[0] in ("progress", "compiling"):
+                    if message[0] == "compiling":
+                        timer.cancel()
+                        timer = start()
+                        progress(_COMPILING, message[1], None)
+                    else:
+                        progress(*message[1:])
             except (EOFError, BrokenPipeError, pickle.UnpicklingError):
                 self.close()
                 raise ConfigError(f": the work {self._why(late.is_set(), process.returncode)}") from None
@@ -122,16 +143,34 @@ def main(memory: int) -> None:
             pickle.dump(message, out)
             out.flush()
 
+        _tell_compilations(lambda count: send("compiling", count))
         while True:
             try:
                 work, arguments = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
             try:
-                result = work(*arguments, lambda done, total: send("progress", done, total))
+                result = work(*arguments, lambda told, done, total: send("progress", told, done, total))
             except FormulaVisionError as error:
                 send("problems", *getattr(error, "problems", (f": {error}",)))
             except MemoryError:
                 send("problems", ": the work takes more memory than is allowed here: a smaller canvas helps")
             else:
                 send("result", result)
+
+
+def _tell_compilations(told: Callable[[int], None]) -> None:
+    """Call a function with the number of kernels that this process has compiled, before the next one and after it."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        compiled = 0
+
+        def on_start(self, event: Any) -> None:
+            told(self.compiled)
+
+        def on_end(self, event: Any) -> None:
+            self.compiled += 1
+            told(self.compiled)
+
+    event.register("numba:compile", Listener())

@@ -17,13 +17,9 @@ from formulavision.explorer.comparison_page import ComparisonPage
 from formulavision.explorer.comparison_views import _unfinished, _with_lines, watch
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.markup import gallery_html, results_html, status_html
-from formulavision.explorer.worker import Worker
+from formulavision.explorer.worker import Worker, unwatched
 from formulavision.util.errors import ConfigError
 from formulavision.util.folders import locked
-
-
-def unwatched(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,11 @@ from formulavision.cli import app as cli
 from formulavision.explorer.app import explore, listen, page_of
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.recipe_page import RecipePage
+from formulavision.explorer.store_page import StorePage
+from formulavision.explorer.store_views import facts_of
 from formulavision.explorer.worker import Worker
 from formulavision.recipes.recipe import Recipe
+from formulavision.storage.generation import Silent, generate
 from formulavision.util.errors import ConfigError, PluginError
 
 SMALL = {"generator": "perlin", "canvas": {"size": 32, "padding": 0}}
@@ -123,3 +127,13 @@ def test_a_token_is_needed_where_others_reach_the_page(
     with pytest.raises(ConfigError, match="built"):
         explore(SMALL, host=host, port=0, token=token)
     assert (len(given[0] or "") > 20) if expected == "random" else given == [expected]
+
+
+def test_visitors_see_the_folder_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.from_dict({"generator": "perlin", "categories": 2, "instances": 1, "canvas": {"size": 16}})
+    generate(recipe, out=tmp_path / "data/store", workers=1, progress=Silent())
+    monkeypatch.chdir(tmp_path)
+    page = page_of("data/store", Limits())
+    assert isinstance(page, StorePage) and facts_of(page.store)["store"] == "data/store"
+    monkeypatch.setattr(Worker, "call", call_here)
+    assert "Store('data/store')" in page.picture(0)[1] and str(tmp_path) not in "".join(page.picture(0))

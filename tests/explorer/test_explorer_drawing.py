@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from formulavision.explorer import drawing
 from formulavision.explorer.drawing import draw_picture, draw_sheet
-from formulavision.explorer.markup import commands, picture_html, problems_html, sheet_html, table_html
+from formulavision.explorer.markup import commands, estimate_html, picture_html, problems_html, sheet_html, table_html
+from formulavision.explorer.worker import unwatched
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.png import decode_image
@@ -29,15 +33,11 @@ RECIPES: dict[str, Any] = {
 }
 
 
-def found_nothing(done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.slow
 def test_a_sheet_shows_the_recipes_own_images(name: str) -> None:
     recipe = Recipe.from_dict(RECIPES[name])
-    sheet = draw_sheet(recipe, 4, 3, found_nothing)
+    sheet = draw_sheet(recipe, 4, 3, unwatched)
     drawer, channels = Drawer(recipe), recipe.canvas.channels
     for cell in [cell for cell in sheet.cells if not cell.caption.startswith("objects")]:
         before = []
@@ -56,7 +56,7 @@ def test_the_lines_beside_an_image_make_exactly_it(
     name: str, place: tuple[int, int], tmp_path: Any, monkeypatch: Any
 ) -> None:
     recipe = Recipe.from_dict(RECIPES[name])
-    picture = draw_picture(recipe, *place, found_nothing)
+    picture = draw_picture(recipe, *place, unwatched)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     lines = commands(recipe, picture.index)
@@ -69,19 +69,19 @@ def test_the_lines_beside_an_image_make_exactly_it(
 
 def test_an_image_has_its_mask_and_its_categorys_parameters() -> None:
     recipe = Recipe.from_dict(RECIPES["masks"])
-    picture = draw_picture(recipe, 2, 1, found_nothing)
+    picture = draw_picture(recipe, 2, 1, unwatched)
     mask = decode_image(picture.panels[1][1], 1)
     assert picture.panels[1][0] == "mask of the object" and set(np.unique(mask)) == {0, 255}
     drawer = Drawer(recipe)
     assert picture.parameters == drawer.categories[2].parameters.tolist()
     assert picture.columns == list(drawer.generator.columns)
-    perlin = draw_picture(Recipe.from_dict({"generator": "perlin", "canvas": CANVAS}), 0, 0, found_nothing)
+    perlin = draw_picture(Recipe.from_dict({"generator": "perlin", "canvas": CANVAS}), 0, 0, unwatched)
     assert [heading for heading, _ in perlin.panels] == ["image"]  # it has no background
 
 
 def test_a_scene_has_its_targets() -> None:
     recipe = Recipe.from_dict(RECIPES["scenes"])
-    picture = draw_picture(recipe, 0, 4, found_nothing)
+    picture = draw_picture(recipe, 0, 4, unwatched)
     assert [heading.partition(":")[0] for heading, _ in picture.panels] == ["image", "semantic and objects", "objects"]
     labels = set(Drawer(recipe).draw_scenes([4])[0].categories.tolist())
     assert {int(name) for name in picture.targets["labels"].split(", ")} <= labels
@@ -91,23 +91,44 @@ def test_a_scene_has_its_targets() -> None:
 @pytest.mark.parametrize("place", [(9, 0), (-1, 0), (0, 5), (0, -1), (2**62, 0)])
 def test_images_that_the_recipe_has_not_are_refused(place: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"the recipe has 9|the category has 5"):
-        draw_picture(Recipe.from_dict(RECIPES["one"]), *place, found_nothing)
+        draw_picture(Recipe.from_dict(RECIPES["one"]), *place, unwatched)
 
 
 def test_a_search_is_told_and_not_repeated() -> None:
     recipe = Recipe.from_dict({"generator": "ifs", "canvas": CANVAS, "seed": 77})
-    told: list[tuple[int, int]] = []
-    draw_sheet(recipe, 2, 1, lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
-    draw_sheet(recipe, 2, 2, lambda done, total: told.append((done, total)))
+    told: list[tuple[str, int, int | None]] = []
+
+    def watch(words: str, done: int, total: int | None) -> None:
+        if words == "searching categories":
+            told.append((words, done, total))
+
+    draw_sheet(recipe, 2, 1, watch)
+    assert told == [("searching categories", 1, 2), ("searching categories", 2, 2)]
+    draw_sheet(recipe, 2, 2, watch)
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("name", ["one", "scenes"])
+def test_a_sheet_of_slow_images_is_told_and_ends_early(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.from_dict(RECIPES[name])
+    whole = draw_sheet(recipe, 4, 4, unwatched)
+    clock = itertools.count(step=3)  # whenever it is looked at, 3 seconds have passed
+    monkeypatch.setattr(drawing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(drawing, "_PATIENCE", 10.0)
+    told: list[int] = []
+    sheet = draw_sheet(recipe, 4, 4, lambda words, done, total: told.append(done))
+    drawn = len(sheet.cells)
+    assert sheet.cells == whole.cells[:drawn] and sheet.wanted == len(whole.cells) > drawn
+    assert "because they take long" in estimate_html(recipe, sheet)
+    assert "because they take long" not in estimate_html(recipe, whole)
+    assert told == [1, 2, 3, 4, 5]  # the first image may compile; the limit is reached after 4 others
 
 
 def test_text_of_others_is_escaped() -> None:
     evil = "<script>alert(1)</script>\"'"
     recipe = Recipe.from_dict(RECIPES["one"])
     texts = [
-        problems_html([evil]), table_html([evil], [[evil]]), sheet_html(draw_sheet(recipe, 1, 1, found_nothing), evil)
+        problems_html([evil]), table_html([evil], [[evil]]), sheet_html(draw_sheet(recipe, 1, 1, unwatched), evil)
     ]  # fmt: skip
     assert all("<script" not in text and "&lt;script&gt;" in text for text in texts)
-    assert 'src="data:image/png;base64,' in picture_html(draw_picture(recipe, 0, 0, found_nothing))
+    assert 'src="data:image/png;base64,' in picture_html(draw_picture(recipe, 0, 0, unwatched))

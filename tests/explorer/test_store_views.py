@@ -12,7 +12,7 @@ import pytest
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.store_page import StorePage
 from formulavision.explorer.store_views import browse, facts_of, measure_store, store_picture, verify_store
-from formulavision.explorer.worker import Worker
+from formulavision.explorer.worker import Worker, unwatched
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.generation import Silent, generate
@@ -35,10 +35,6 @@ SCENES = {
     "images": 30,
     "canvas": CANVAS,
 }
-
-
-def unwatched(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +115,8 @@ def test_damage_is_told_in_a_line_and_the_other_images_are_shown(stores: dict[st
 
 @pytest.mark.slow
 def test_a_sample_is_verified_with_progress(stores: dict[str, str], tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    checked, problems = verify_store(stores["parts"], 5, lambda done, total: told.append((done, total)))
+    told: list[tuple[int, int | None]] = []
+    checked, problems = verify_store(stores["parts"], 5, lambda words, done, total: told.append((done, total)))
     assert checked.endswith("compared with the manifest, 5 images drawn again") and problems == []
     assert told[-1][0] == told[-1][1]
     shutil.copytree(stores["parts"], tmp_path / "damaged")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from formulavision.explorer.limits import Limits
-from formulavision.explorer.worker import Worker
+from formulavision.explorer.worker import Progress, Worker
 from formulavision.util.errors import ConfigError, PluginError
 
 pytestmark = pytest.mark.slow
-
-Progress = Callable[[int, int], None]
 
 
 def double(number: int, progress: Progress) -> int:
     print("text of a plugin, which is no message")
     for done in range(3):
-        progress(done, 3)
+        progress("doubling", done, 3)
     return 2 * number
 
 
@@ -36,6 +36,14 @@ def wait(seconds: float, progress: Progress) -> None:
 
 def fill(bytes_: int, progress: Progress) -> int:
     return int(np.ones(bytes_, np.uint8).sum())
+
+
+def compile_for(seconds: float, progress: Progress) -> None:
+    """Stands for a machine that takes so many seconds for a kernel, in two steps."""
+    event = importlib.import_module("numba.core.event")
+    for _ in range(2):
+        with event.trigger_event("numba:compile"):
+            time.sleep(seconds / 2)
 
 
 def leave(progress: Progress) -> None:
@@ -56,9 +64,9 @@ def worker() -> Iterator[Worker]:
 
 
 def test_results_and_progress_come_back(worker: Worker) -> None:
-    told: list[tuple[int, int]] = []
-    assert worker.call(double, 21, progress=lambda done, total: told.append((done, total))) == 42
-    assert told == [(0, 3), (1, 3), (2, 3)]
+    told: list[Any] = []
+    assert worker.call(double, 21, progress=lambda *each: told.append(each)) == 42
+    assert told == [("doubling", 0, 3), ("doubling", 1, 3), ("doubling", 2, 3)]
 
 
 def test_one_process_does_all_work(worker: Worker) -> None:
@@ -92,3 +100,16 @@ def test_work_that_takes_too_long_or_ends_the_process_is_stopped_and_the_next_is
             assert worker.call(double, 2) == 4
         finally:
             worker.close()
+
+
+def test_compiling_is_told_and_counts_for_each_kernel_anew() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        worker = Worker(Limits(seconds=10))
+        told: list[Any] = []
+        try:
+            worker.call(compile_for, 13, progress=lambda *each: told.append(each))
+        finally:
+            worker.close()
+    assert [done for _, done, _ in told] == [0, 1, 1, 2]
+    assert told[0] == ("compiling kernels (once after an installation)", 0, None)

@@ -224,13 +224,18 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
         except ConfigError as error:
             raise ConfigError(f"--set {setting}: the value {error}") from None
         node: Any = result
-        for key in parents:
+        for depth, key in enumerate(parents, 1):
             if isinstance(node, list):
                 node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
             else:
                 node = node.setdefault(key, {})
             if node is None or not isinstance(node, dict | list):
-                raise ConfigError(f"--set {setting}: '{key}' holds a plain value, not settings")
+                inner = ": {".join(parents[depth:] + [last])
+                whole = f"{'.'.join(parents[:depth])}={{..., {inner}: {text}{'}' * (len(parents) - depth + 1)}"
+                raise ConfigError(
+                    f"--set {setting}: '{key}' holds a plain value, not settings: give all of its settings, as in "
+                    f"--set '{whole}'"
+                )
         if isinstance(node, list):
             raise ConfigError(f"--set {setting}: one of a list has a number, as in 0.{last}")
         if value is None and null_removes:

@@ -170,6 +170,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         ("model_config=1", "model_config: there is no such setting"),
         ("__class__.x=1", "__class__: there is no such setting"),
         ("generator.name.x=1", "'name' holds a plain value"),
+        ("seed.x.y=1", "give all of its settings, as in --set 'seed={..., x: {y: 1}}'"),
         ("seed.x=1", "'seed' holds a plain value"),
         ("=1", "must read path.to.key=value"),
         (".=1", "must read path.to.key=value"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 from formulavision.comparison.config import PROBE
 from formulavision.comparison.convergence import catching_up
@@ -261,14 +262,18 @@ def _certainty(table: Table) -> Iterator[str]:
         yield "Differences of one seed are not tested: they do not say how much other seeds differ."
     if len({cell.arm for cell in compared}) > 1:
         yield "Arms are tested against their baseline, not against each other."
+    little: dict[tuple[Any, ...], list[str]] = {}  # arms that share their pre-training share the sentence
     for arm, facts in findings.arms.items():
-        reached = [r.pretrain_accuracy for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
-        chance = facts.chance
+        own = [r for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
+        reached, chance = [r.pretrain_accuracy for r in own if r.pretrain_accuracy is not None], facts.chance
         if chance is not None and reached and fmean(reached) < _LEARNED * chance:
-            yield (
-                f"Pre-training on {arm} ended with {percent(fmean(reached))} % of its training images classified, and "
-                f"chance is {percent(chance)} %: it has learned little, and longer training may give another result."
-            )
+            starts = frozenset(r.start for r in own) if all(r.start for r in own) else arm
+            little.setdefault((starts, percent(fmean(reached)), percent(chance)), []).append(arm)
+    for (_, reached_percent, chance_percent), arms in little.items():
+        yield (
+            f"Pre-training on {_and(arms)} ended with {reached_percent} % of its training images classified, and "
+            f"chance is {chance_percent} %: it has learned little, and longer training may give another result."
+        )
     if seeds:
         yield "All this holds for these images, this model and these settings."
     failed = sum(result.error is not None for result in findings.results)

@@ -220,6 +220,17 @@ def test_pre_training_that_learned_little_is_told(accuracy: float | None, little
         assert "on ifs ended with 5.0 % of its training images classified, and chance is 2.1 %:" in certainty(found)
 
 
+def test_arms_that_share_their_pre_training_share_the_sentence_on_it() -> None:
+    found = findings({"scratch": [0.7, 0.6], "low": [0.7, 0.6], "high": [0.7, 0.6], "other": [0.7, 0.6]})
+    for each in found.results:
+        if each.arm != "scratch":
+            each.pretrain_accuracy = 0.05
+            each.start = f"runs/{'other' if each.arm == 'other' else 'shared'}/{each.seed}"
+    told = certainty(found)
+    assert told.count("it has learned little") == 2
+    assert "Pre-training on low and high ended with 5.0 %" in told and "Pre-training on other ended" in told
+
+
 def test_nothing_yet_is_told() -> None:
     found = findings({"scratch": [None], "ifs": [None]})
     assert result(found) == "There is no result on digits yet."

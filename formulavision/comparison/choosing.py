@@ -141,7 +141,8 @@ def choose_or_continue(
         known = ComparisonSettings.load(file)
         if _images(settings) not in [_images(each) for each in known.downstreams.values()]:
             raise ConfigError(f"out: {folder} holds a comparison on other images: give another folder")
-        tell(f"{file}: goes on with these settings; --overwrite chooses anew")
+        instead = "" if minutes is None else f", which were chosen before: {minutes:g} minutes change nothing"
+        tell(f"{file}: goes on with these settings{instead}; --overwrite chooses anew")
         return known
     choice = choose(settings, MINUTES if minutes is None else minutes)
     for sentence in choice.sentences:

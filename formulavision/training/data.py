@@ -95,6 +95,8 @@ class TrainingData(lightning.LightningDataModule):
         assert trainer is not None
         device = trainer.strategy.root_device
         fresh = training and settings.fresh and getattr(dataset, "endless", False)
+        if training and settings.fresh and getattr(dataset, "endless", None) is False:
+            self.tell("fresh: the recipe's images are a finite set, so every epoch has the same images")
         images: dict[str, Any] = {
             **settings.resizing(), "augment": training, "flip": settings.horizontal_flip, "seed": settings.seed,
             "fresh": fresh,

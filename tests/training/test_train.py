@@ -68,6 +68,17 @@ def test_a_small_model_learns_the_stripes(pretrained: Run, small: Any) -> None:
     assert (pretrained.kind, pretrained.frozen) == ("pretrain", [])
 
 
+@pytest.mark.parametrize(("patch", "told"), [("point", 1), ("random", 0)])
+def test_a_finite_set_has_the_same_images_in_every_epoch_and_a_line_says_so(
+    patch: str, told: int, small: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    formula = {"name": "ifs", "weights": "table", "patch": patch, "dots": 1000}
+    recipe = {"generator": formula, "categories": 2, "instances": 4, "canvas": {"size": 32}}
+    pretrain(recipe, out=tmp_path / "run", settings=small | {"workers": 0, "epochs": 1, "milestones": []})
+    printed = "".join(capfd.readouterr())
+    assert printed.count("a finite set, so every epoch has the same images") == told
+
+
 def test_the_folder_explains_itself(pretrained: Run, small: Any) -> None:
     folder = pretrained.folder
     settings = yaml.safe_load((folder / "settings.yaml").read_text())

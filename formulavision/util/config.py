@@ -230,7 +230,7 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             else:
                 node = node.setdefault(key, {})
             if node is None or not isinstance(node, dict | list):
-                inner = ": {".join(parents[depth:] + [last])
+                inner = ": {".join([*parents[depth:], last])
                 whole = f"{'.'.join(parents[:depth])}={{..., {inner}: {text}{'}' * (len(parents) - depth + 1)}"
                 raise ConfigError(
                     f"--set {setting}: '{key}' holds a plain value, not settings: give all of its settings, as in "

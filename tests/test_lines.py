@@ -24,12 +24,12 @@ AT_MOST = {
     "formulavision": 150,
     "generators": 750,
     "plugins": 6_550,
-    "recipes": 1_700,
+    "recipes": 1_750,
     "rendering": 2_050,
-    "storage": 2_950,
+    "storage": 3_100,
     "testing": 1_000,
     "training": 4_400,
-    "util": 1_250,
+    "util": 1_400,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""
 

@@ -57,6 +57,8 @@ def generate(
     finish: Annotated[
         bool, typer.Option("--finish", help="Complete a store that jobs have drawn, or say which jobs are missing.")
     ] = False,
+    on: o.On = None,
+    per_task: o.PerTask = "",
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Print pieces, hours and bytes of the store, or of a --job of it; write nothing."),
@@ -73,6 +75,8 @@ def generate(
     The third of eight jobs: formulavision generate fractaldb-1k --out data/fractaldb --job 3/8
 
     On object storage: formulavision generate fractaldb-1k --out s3://bucket/fractaldb-1k
+
+    On a Ray cluster, from one of its nodes: formulavision generate fractaldb-1k --out /shared/fractaldb-1k --on ray://auto
     """
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
@@ -106,7 +110,7 @@ def generate(
     with progress_bars() as bars:
         store = run(
             recipe, out, format=format, workers=o.count_workers(workers), overwrite=overwrite, progress=bars,
-            device=device, png=png, job=job, finish=finish,
+            device=device, png=png, job=job, finish=finish, on=on, per_task=per_task,
         )  # fmt: skip
     if store is None:
         return  # the job has said how it ended

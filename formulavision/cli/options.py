@@ -62,6 +62,27 @@ Device = Annotated[
 Workers = Annotated[int, typer.Option("--workers", help="Number of worker processes; 0: one per core.")]
 
 
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ray[://auto|://HOST:PORT]",
+        help="Compute on a cluster, by Ray. ray: the cluster of RAY_ADDRESS, or one that is started here; ray://auto: "
+        "the cluster that this machine belongs to; ray://HOST:PORT: by Ray's client. All nodes must see --out.",
+        show_default=False,
+    ),
+]
+PerTask = Annotated[
+    str,
+    typer.Option(
+        "--per-task",
+        metavar="cpus=N,gpus=X,memory=SIZE",
+        help="With --on: the part of a node that each task reserves: cpus=8,gpus=0.5,memory=16GB.",
+        show_default=False,
+    ),
+]
+
+
 def command_line(command: str, *arguments: object, **options: object) -> str:
     """A command as a user can type it. Options that are None are left out, those with a list are repeated."""
     words = [command, *arguments]

@@ -19,7 +19,7 @@ from formulavision.generators.contract import Generator
 from formulavision.generators.registry import plugins
 from formulavision.util.errors import FormulaVisionError, PluginError
 
-__all__ = ["GeneratorUnknownThereError", "run_in_new_process"]
+__all__ = ["GeneratorUnknownThereError", "Source", "run_in_new_process"]
 
 _DONE, _UNKNOWN = "done", "unknown generator"
 """The last message of the process is one of these."""
@@ -51,7 +51,7 @@ def run_in_new_process(
         TimeoutError: the limit has passed; the process was killed.
         PluginError: the generator raised, or the process ended abruptly.
     """
-    sources = [_Source.of(generator) for generator in generators]
+    sources = [Source.of(generator) for generator in generators]
     if any(source.module == "__main__" or source.file is None for source in sources):
         raise GeneratorUnknownThereError
     # Not by multiprocessing, which would run the user's script again.
@@ -112,7 +112,7 @@ def _read_line(process: subprocess.Popen[bytes], limit_s: float | None, late: th
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """The location of a generator's class, from which another process imports it."""
 
     name: str
@@ -121,7 +121,7 @@ class _Source:
     qualname: str
 
     @classmethod
-    def of(cls, generator: type[Generator]) -> _Source:
+    def of(cls, generator: type[Generator]) -> Source:
         file = getattr(sys.modules.get(generator.__module__), "__file__", None)
         return cls(generator.name, generator.__module__, file, generator.__qualname__)
 

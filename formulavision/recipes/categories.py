@@ -24,7 +24,7 @@ from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, one_line
 from formulavision.util.files import atomic_write, cache_folder
-from formulavision.util.processes import BROKEN_POOL, end_workers, worker_pool
+from formulavision.util.processes import BROKEN_POOL, Pools, end_workers, worker_pool
 
 __all__ = ["category_key", "category_name", "find_categories", "find_categories_of_part", "search"]
 
@@ -33,7 +33,11 @@ _CACHE_WORTH_S = 0.5
 
 
 def find_categories(
-    recipe: RecipeLike, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
+    recipe: RecipeLike,
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda found: None,
+    pools: Pools | None = None,
 ) -> list[Category]:
     """The recipe's categories, in the order of their labels: those of its first part come first.
 
@@ -41,6 +45,7 @@ def find_categories(
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         workers: processes to search with, where the generator's categories are independent of each other.
         progress: called with the number found so far.
+        pools: makes the pool of ``workers`` processes; None: processes of this machine.
 
     Raises:
         PluginError: the generator raised.
@@ -49,7 +54,8 @@ def find_categories(
     recipe = as_recipe(recipe)
     found: list[Category] = []
     for part, prefix in zip(recipe.all_parts, category_prefixes(recipe.all_parts), strict=True):
-        own = find_categories_of_part(recipe, part, workers=workers, progress=partial(_further, progress, len(found)))
+        further = partial(_further, progress, len(found))
+        own = find_categories_of_part(recipe, part, workers=workers, progress=further, pools=pools)
         found += [replace(category, name=prefix + category.name) for category in own] if prefix else own
     return found
 
@@ -59,7 +65,12 @@ def _further(progress: Callable[[int], None], before: int, found: int) -> None:
 
 
 def find_categories_of_part(
-    recipe: Recipe, part: Part, *, workers: int = 1, progress: Callable[[int], None] = lambda found: None
+    recipe: Recipe,
+    part: Part,
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda found: None,
+    pools: Pools | None = None,
 ) -> list[Category]:
     """The categories of a part of the recipe, or of its scene's background; see :func:`find_categories`."""
     count = part.num_categories
@@ -83,7 +94,7 @@ def find_categories_of_part(
     if len(found) < count:
         started = time.monotonic()
         found = []
-        for table in search(part.generator, generator, count, workers):
+        for table in search(part.generator, generator, count, workers, pools):
             found.append(table)
             progress(len(found))
         if kept and time.monotonic() - started > _CACHE_WORTH_S:
@@ -91,14 +102,16 @@ def find_categories_of_part(
     return [Category(i, category_name(i), found[i]) for i in range(count)]
 
 
-def search(settings: GeneratorSettings, generator: Generator, count: int, workers: int = 1) -> Iterator[Parameters]:
+def search(
+    settings: GeneratorSettings, generator: Generator, count: int, workers: int = 1, pools: Pools | None = None
+) -> Iterator[Parameters]:
     """Parameters of the first categories, checked, without the cache. Its arguments are those of the generator.
 
     Raises:
         PluginError: the generator raised, or returned what cannot be parameters.
     """
     columns = 0
-    for index, parameters in enumerate(_search(settings, generator, count, workers)):
+    for index, parameters in enumerate(_search(settings, generator, count, workers, pools)):
         table = _as_table(parameters, index, generator)
         if table.shape[1] != (columns := columns or table.shape[1]):
             raise PluginError(f"'{generator.name}': its categories differ in their number of columns")
@@ -128,7 +141,9 @@ def _as_table(parameters: object, index: int, generator: Generator) -> Parameter
     return table
 
 
-def _search(settings: GeneratorSettings, generator: Generator, count: int, workers: int) -> Iterator[object]:
+def _search(
+    settings: GeneratorSettings, generator: Generator, count: int, workers: int, pools: Pools | None
+) -> Iterator[object]:
     """Parameters of the first ``count`` categories, in order, as the generator returns them.
 
     The number of workers decides where the generator is called, not which of its methods, so it changes no category.
@@ -138,7 +153,7 @@ def _search(settings: GeneratorSettings, generator: Generator, count: int, worke
     if not independent:
         yield from _one_after_another(generator, count)
     elif workers > 1 and count > 1:
-        yield from _in_parallel(settings, generator, count, workers)
+        yield from _in_parallel(settings, generator, count, workers, pools or partial(worker_pool, workers))
     else:
         yield from (_ask(generator, index) for index in range(count))
 
@@ -154,9 +169,11 @@ def _one_after_another(generator: Generator, count: int) -> Iterator[object]:
         yield parameters
 
 
-def _in_parallel(settings: GeneratorSettings, generator: Generator, count: int, workers: int) -> Iterator[object]:
+def _in_parallel(
+    settings: GeneratorSettings, generator: Generator, count: int, workers: int, pools: Pools
+) -> Iterator[object]:
     canvas = generator.canvas.model_dump()
-    pool = worker_pool(workers, _start, settings.model_dump(mode="json"), canvas, generator.seed)
+    pool = pools(_start, settings.model_dump(mode="json"), canvas, generator.seed)
     chunk = max(1, min(16, count // (4 * workers)))
     try:
         # Not pool.map: it cancels what was not done yet, which the pool cannot mark as failed when its workers end.

@@ -86,6 +86,10 @@ class Destination(ABC):
             FolderError: something else is there.
         """
 
+    def on_node(self, names: list[str]) -> Destination:
+        """The same place for a process on another machine, where ``own_categories`` has the files of these names."""
+        return self
+
     def with_categories(self, recipe: Recipe) -> Recipe:
         """The recipe itself; or with the store's categories, where those that it names are missing."""
         return recipe

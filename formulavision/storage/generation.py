@@ -8,10 +8,13 @@ manifest is written last. Jobs of a scheduler (``jobs.py``) write shares of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from math import floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, overload
@@ -20,24 +23,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category
+from formulavision.generators.new_process import Source
 from formulavision.recipes.categories import category_name, find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage.card import store_card
-from formulavision.storage.destinations import Destination, LocalDestination
+from formulavision.storage.destinations import Destination, LocalDestination, recipe_files
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
 from formulavision.storage.formats.format import Format, Piece, Sample
 from formulavision.storage.jobs import Share, missing_pieces
 from formulavision.storage.manifest import Manifest, PieceRecord, StoreLayout, layout_of, origins
+from formulavision.storage.nodes import check_nodes, sources_of
 from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import category_files, find_background, with_own_folders
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
 from formulavision.storage.remote_destination import RemoteDestination
 from formulavision.storage.store import Store
-from formulavision.util.errors import ConfigError, FormulaVisionError, RemoteError, StoreError
+from formulavision.util.cluster import Cluster, PerTask, check_on, connected
+from formulavision.util.errors import ClusterError, ConfigError, FormulaVisionError, RemoteError, StoreError
 from formulavision.util.folders import State
-from formulavision.util.processes import BROKEN_POOL, CONTEXT, worker_pool
+from formulavision.util.processes import BROKEN_POOL, CONTEXT, Pools, worker_pool
 from formulavision.util.progress import is_watched, progress_bars
 from formulavision.util.remote import AnyFolder, folder_of
 from formulavision.util.version import __version__
@@ -49,6 +55,10 @@ _WINDOW_IMAGES, _WINDOW_BYTES = 1024, 200_000_000
 of their indices: all images of a FractalDB category."""
 _MAX_WORKERS = 1024
 _MAX_IMAGES = 1_000_000_000
+_TASK_BYTES = 800_000_000
+"""Memory that a task of a cluster reserves: a process that draws, and two windows of images."""
+_MOST_TASKS = 10_000
+"""Maximum number of tasks that a cluster is given at a time."""
 _KEPT = "what was written so far is kept: run the same command again"
 
 
@@ -91,6 +101,8 @@ def generate(
     png: str = ...,
     job: None = ...,
     finish: bool = ...,
+    on: str | None = ...,
+    per_task: str = ...,
 ) -> Store: ...
 
 
@@ -107,6 +119,8 @@ def generate(
     png: str = ...,
     job: str,
     finish: bool = ...,
+    on: str | None = ...,
+    per_task: str = ...,
 ) -> None: ...
 
 
@@ -122,6 +136,8 @@ def generate(
     png: str = DEFAULT_ENCODING,
     job: str | None = None,
     finish: bool = False,
+    on: str | None = None,
+    per_task: str = "",
 ) -> Store | None:
     """Draw a recipe into a store. An interrupted run is resumed by the same call, and ends in the same bytes.
 
@@ -129,7 +145,8 @@ def generate(
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
         out: the store's folder: new, empty, or an unfinished store of the same recipe, format and encoding.
         format: parquet, webdataset or imagefolder.
-        workers: number of processes that draw; with 1, this process draws. The pixels do not depend on it.
+        workers: number of processes that draw; with 1, this process draws. The pixels do not depend on it. With ``on``,
+            cores of the cluster that is started; of another one, all are used.
         overwrite: remove the files of a store that is in the folder, finished or not. Other files stay there, and a
             folder that FormulaVision did not write is still refused.
         progress: receives progress reports; None shows bars on a terminal and in a notebook, and nothing elsewhere.
@@ -141,10 +158,15 @@ def generate(
         job: ``3/8`` draws the third of eight shares of the store and returns None. Jobs may run at the same time and on
             several machines that share the folder, be killed, and run again.
         finish: complete a store that jobs have drawn, and draw nothing.
+        on: draw on a cluster, by Ray (``pip install "formulavision[ray]"``). ``ray``: the one that ``RAY_ADDRESS``
+            names, or else one that is started on this machine; ``ray://auto``: the one that this machine belongs to;
+            ``ray://HOST:PORT``: by Ray's client. All nodes must see ``out``.
+        per_task: with ``on``: the part of a node that each piece reserves, such as ``cpus=1,gpus=0.1,memory=2GB``.
 
     Raises:
         ConfigError: a number is out of range, there is no such device or encoding, or other numbers of jobs draw the
             store.
+        ClusterError: no cluster is there, it has other versions or lacks a plugin, or its nodes do not see ``out``.
         StoreError: the folder holds something else, another process writes there, pieces are missing (``finish``), or
             the disk is full or read-only.
         DamagedStoreError: the folder holds this store already, and one of its files is missing or cut short.
@@ -158,13 +180,26 @@ def generate(
     store_format = find_format(format)
     if recipe.is_scene and not store_format.holds_scenes:
         raise StoreError(f"--format {format}: holds no scenes")
-    check_device(device)
     check_encoding(png)
     share = None if job is None else Share.parse(job)
+    if on is not None:
+        check_on(on)
+        if share is not None or finish:
+            raise ConfigError(f"on: not together with {'job' if share is not None else 'finish'}")
+        if device not in ("cpu", "cuda"):
+            raise ConfigError(f"device: {device} is not allowed on a cluster, which chooses a GPU: give cpu or cuda")
+    elif per_task:
+        raise ConfigError("per_task: is for a cluster: give on, too")
+    else:
+        check_device(device)
+    reserved = PerTask.parse(per_task)
     if share is not None and (overwrite or finish):
         raise ConfigError(f"job: not together with {'overwrite' if overwrite else 'finish'}")
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
-    with _destination(folder_of(out)) as destination:
+    folder = folder_of(out)
+    if on is not None and isinstance(folder, Path):
+        folder = folder.absolute()  # the nodes' working folders are others
+    with _destination(folder) as destination:
         root = destination.root
         if not overwrite and destination.holds(identity):
             store = Store(root)
@@ -181,10 +216,18 @@ def generate(
         given = find_categories(recipe, workers=workers) + find_background(recipe) if from_files else None
         bars = progress_bars() if progress is None and is_watched() else nullcontext(progress or Silent())
         if not destination.is_shared:
+            if on is not None:
+                raise StoreError(f"{root}: is seen by this process alone: give an --out that all nodes see")
             workers = 1
         try:
             with bars as shown, ExitStack() as drawing:
+                cluster = None
+                if on is not None:
+                    cluster = drawing.enter_context(connected(on, workers))
+                    shown.note(cluster.described)
                 fill = _Filling(destination, identity, recipe, given, format, png, workers, device, shown)
+                if cluster is not None:
+                    fill.use(cluster, reserved)
                 if share is not None:
                     fill.categories()  # before the folder is held: that may take long
                 with destination.writing(identity, recipe, share, overwrite, shown.note) as state:
@@ -248,13 +291,32 @@ class _Filling:
         self.destination, self.identity, self.recipe, self.found = destination, identity, recipe, given
         self.format, self.png, self.workers, self.device, self.progress = format, png, workers, device, progress
         self.records: dict[Piece, PieceRecord] = {}
+        self.cluster: Cluster | None = None
+        self.pools: Pools | None = None
+
+    def use(self, cluster: Cluster, per_task: PerTask) -> None:
+        """Search and draw on a cluster. A task takes a core, and of a GPU as much as the tasks of a node leave it."""
+        if self.device != "cpu" and not cluster.node_gpus:
+            raise ClusterError(f"device: {self.device}: the cluster has no GPU")
+        share = floor(10_000 * cluster.node_gpus / cluster.node_cpus) / 10_000 if self.device != "cpu" else None
+        cpus, gpus = per_task.cpus or 1, per_task.gpus if per_task.gpus is not None else share
+        memory = per_task.memory or _TASK_BYTES
+        self.per_task = PerTask(cpus, None if gpus is None else min(gpus, 1), memory)
+        cluster.check_fits(self.per_task)
+        self.cluster, self.workers = cluster, cluster.cpus
+        self.pools = partial(cluster.pool, PerTask(cpus=1, memory=memory))
 
     def categories(self) -> list[Category]:
         """The recipe's categories and then the background's, which are searched at the first call."""
         if self.found is None:
             recipe, report = self.recipe, self.progress.categories
-            found = find_categories(recipe, workers=self.workers, progress=lambda n: report(n, recipe.num_categories))
-            self.found = found + find_background(recipe, workers=self.workers)
+            found = find_categories(
+                recipe,
+                workers=self.workers,
+                progress=lambda n: report(n, recipe.num_categories),
+                pools=self.pools,
+            )
+            self.found = found + find_background(recipe, workers=self.workers, pools=self.pools)
         return self.found
 
     def begin(self) -> None:
@@ -270,13 +332,22 @@ class _Filling:
         """Write those of the pieces that are missing."""
         missing = self.missing(pieces)
         categories = self.categories()[: self.recipe.num_categories]
-        drawer = Drawer(self.recipe, categories=categories, device=self.device, note=self.progress.note)
-        if drawer.device_drawer is None:
-            self.job = replace(self.job, device="cpu")
         total = sum(piece.count for piece in pieces)
         done = total - sum(piece.count for piece in missing)
-        report = self.progress.images
-        for piece, record in _write_pieces(self.job, drawer, missing, self.workers, lambda n: report(done + n, total)):
+
+        def report(drawn: int) -> None:
+            self.progress.images(done + drawn, total)
+
+        if self.cluster is not None:
+            pool = self.cluster.pool(self.per_task, _start_on_node, sources_of(self.recipe), categories, self.job,
+                                     self.recipe.portable(), recipe_files(self.recipe))  # fmt: skip
+            written = _write_on_cluster(pool, missing, report)
+        else:
+            drawer = Drawer(self.recipe, categories=categories, device=self.device, note=self.progress.note)
+            if drawer.device_drawer is None:
+                self.job = replace(self.job, device="cpu")
+            written = _write_pieces(self.job, drawer, missing, self.workers, report)
+        for piece, record in written:
             self.records[piece] = record
 
     def missing(self, pieces: list[Piece]) -> list[Piece]:
@@ -299,6 +370,8 @@ class _Filling:
         Raises:
             StoreError: pieces are missing that are not to be drawn.
         """
+        if self.cluster is not None:
+            check_nodes(self.cluster, self.recipe, self.destination)
         self.begin()
         if draws:
             self.draw(self.pieces)
@@ -427,6 +500,52 @@ def _write_pieces(
     finally:
         compiled.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_on_cluster(
+    pool: Executor, pieces: list[Piece], progress: Callable[[int], None]
+) -> Iterator[tuple[Piece, PieceRecord]]:
+    """Write pieces by a cluster's tasks, in any order. A piece whose worker is lost is written by another.
+
+    Args:
+        progress: called with the number of images in the pieces that are done.
+    """
+    done, waiting = 0, iter(pieces)
+    futures: dict[Future[PieceRecord], Piece] = {}
+    try:
+        while True:
+            for piece in islice(waiting, _MOST_TASKS - len(futures)):
+                futures[pool.submit(_write_in_worker, piece)] = piece
+            if not futures:
+                return
+            finished, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in finished:
+                piece = futures.pop(future)
+                done += piece.count
+                yield piece, future.result()
+            progress(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_on_node(
+    sources: list[Source], categories: list[Category], job: _Job, recipe: dict[str, Any], names: list[str]
+) -> None:
+    """Start a worker process of a cluster.
+
+    Args:
+        names: the store's files that hold the recipe and its categories.
+    """
+    global _writer
+    try:
+        for source in sources:
+            source.register()
+        job = replace(job, destination=job.destination.on_node(names))
+        own = with_own_folders(recipe, job.destination.own_categories)
+        drawer = Drawer(Recipe.from_dict(own), categories=categories, device=job.device)
+        _writer = _PieceWriter(job, drawer, lambda images: None)
+    except FormulaVisionError as error:
+        _writer = error
 
 
 def _start_worker(

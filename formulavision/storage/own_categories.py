@@ -20,6 +20,7 @@ from formulavision.recipes.category_files import CATEGORIES, holds_categories, w
 from formulavision.recipes.parts import Part, category_prefixes
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.scenes import SceneSettings
+from formulavision.util.processes import Pools
 
 __all__ = [
     "category_files",
@@ -46,13 +47,14 @@ def _file(part: int) -> str:
     return f"categories-{part}.json"
 
 
-def find_background(recipe: Recipe, *, workers: int = 1) -> list[Category]:
+def find_background(recipe: Recipe, *, workers: int = 1, pools: Pools | None = None) -> list[Category]:
     """The categories of the scene's background; none where there is no background.
 
     Args, Raises: as of :func:`formulavision.recipes.categories.find_categories`.
     """
     parts = [part for name, part in category_files(recipe) if name == _BACKGROUND]
-    return [category for part in parts for category in find_categories_of_part(recipe, part, workers=workers)]
+    found = [find_categories_of_part(recipe, part, workers=workers, pools=pools) for part in parts]
+    return [category for categories in found for category in categories]
 
 
 def write_categories(recipe: Recipe, found: list[Category], root: Path) -> None:

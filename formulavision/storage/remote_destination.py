@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from tempfile import mkdtemp
 
 from formulavision.generators.contract import Category
 from formulavision.recipes.recipe import Recipe
@@ -59,6 +60,11 @@ class RemoteDestination(Destination):
 
     def holds(self, identity: dict[str, str]) -> bool:
         return self._claimed(identity) and self.root.read(MANIFEST) is not None and (self.root / INCOMPLETE).is_empty()
+
+    def on_node(self, names: list[str]) -> Destination:
+        folder = Path(mkdtemp(prefix="formulavision-"))
+        self.root.download(names, folder)
+        return RemoteDestination(self.root, folder)
 
     def with_categories(self, recipe: Recipe) -> Recipe:
         for name, part in category_files(recipe):

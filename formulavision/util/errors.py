@@ -44,6 +44,10 @@ class FolderError(ConfigError, StoreError):
     """An output path is taken by something else, or another process writes there. Another ``out`` helps."""
 
 
+class ClusterError(ConfigError):
+    """A cluster does not answer, does not fit, or has lost too much."""
+
+
 class DownstreamError(FormulaVisionError):
     """A downstream dataset is missing or cannot be used."""
 

@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any
 
 from formulavision.util.interrupts import held_back
 
-__all__ = ["BROKEN_POOL", "CONTEXT", "end_workers", "worker_pool"]
+__all__ = ["BROKEN_POOL", "CONTEXT", "Pools", "end_workers", "worker_pool"]
 
 BROKEN_POOL = (
     "a worker process ended abruptly: use fewer workers if memory ran out; a script that uses workers must start under "
@@ -22,6 +22,9 @@ BROKEN_POOL = (
 
 CONTEXT = multiprocessing.get_context("spawn")
 """New processes are spawned: a fork would copy locks that threads of numba, torch or the progress bars hold."""
+
+Pools = Callable[..., Executor]
+"""Makes a pool of processes that call ``start(*arguments)`` before their first work: ``pools(start, *arguments)``."""
 
 _GRACE_S = 2.0
 
@@ -41,9 +44,9 @@ class _Pool(ProcessPoolExecutor):
             return super().submit(work, *args, **keywords)
 
 
-def end_workers(pool: ProcessPoolExecutor) -> None:
+def end_workers(pool: Executor) -> None:
     """Kill a pool's processes at once. Only for work that writes no files."""
-    for process in list((pool._processes or {}).values()):
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
         process.kill()
     pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,0 +1,32 @@
+"""A Ray cluster of two nodes on this machine, for the length of a test module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def two_nodes() -> Iterator[Any]:
+    """Start two nodes with two cores each; ``RAY_ADDRESS`` names them. Yields the ``ray.cluster_utils.Cluster``."""
+    # Processes of a cluster inherit these; tests share the cores with each other.
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    before = {name: os.environ.get(name) for name in (*own, "RAY_ADDRESS")}
+    os.environ |= own
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node, shutdown_at_exit=False)
+    try:
+        cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+        os.environ["RAY_ADDRESS"] = cluster.address
+        yield cluster
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        cluster.shutdown()

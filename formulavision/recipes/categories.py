@@ -153,7 +153,7 @@ def _search(
     if not independent:
         yield from _one_after_another(generator, count)
     elif workers > 1 and count > 1:
-        yield from _in_parallel(settings, generator, count, workers, pools or partial(worker_pool, workers))
+        yield from _in_parallel(settings, generator, count, workers, pools)
     else:
         yield from (_ask(generator, index) for index in range(count))
 
@@ -170,10 +170,10 @@ def _one_after_another(generator: Generator, count: int) -> Iterator[object]:
 
 
 def _in_parallel(
-    settings: GeneratorSettings, generator: Generator, count: int, workers: int, pools: Pools
+    settings: GeneratorSettings, generator: Generator, count: int, workers: int, pools: Pools | None = None
 ) -> Iterator[object]:
     canvas = generator.canvas.model_dump()
-    pool = pools(_start, settings.model_dump(mode="json"), canvas, generator.seed)
+    pool = (pools or partial(worker_pool, workers))(_start, settings.model_dump(mode="json"), canvas, generator.seed)
     chunk = max(1, min(16, count // (4 * workers)))
     try:
         # Not pool.map: it cancels what was not done yet, which the pool cannot mark as failed when its workers end.

@@ -52,6 +52,7 @@ ONLY_COMMANDS: dict[str, dict[str, str]] = {
 ONLY_PYTHON: dict[str, dict[str, str]] = {
     "*": dict.fromkeys(("recipe", "settings", "data"), "made of options")
     | dict.fromkeys(("progress", "show_progress", "note"), "commands always show progress"),
+    "categories": {"pools": "of generate --on"},
     "preview": {"workers": "one per core"},
     "pretrain": {"labels": "made of options"}
     | dict.fromkeys(("logger", "callbacks", "trainer_args", "transform"), "objects of Python"),

@@ -16,20 +16,20 @@ lines = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(lines)
 
 AT_MOST = {
-    "cli": 1_500,
+    "cli": 1_550,
     "comparison": 3_450,
     "data": 3_450,
     "evaluation": 1_600,
     "explorer": 1_750,
     "formulavision": 150,
     "generators": 750,
-    "plugins": 6_550,
+    "plugins": 6_600,
     "recipes": 1_750,
-    "rendering": 2_050,
+    "rendering": 2_100,
     "storage": 3_100,
     "testing": 1_000,
     "training": 4_400,
-    "util": 1_400,
+    "util": 1_450,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""
 

@@ -103,7 +103,9 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: Progress) -> S
     Raises:
         PluginError: a generator raised.
     """
-    started, seconds, cells = time.perf_counter(), [], []
+    started = time.perf_counter()
+    seconds: list[float] = []
+    cells: list[Cell] = []
     if recipe.is_scene:
         drawer = _drawer(recipe, [part.num_categories for part in recipe.all_parts], progress)
         searched = time.perf_counter()

@@ -96,16 +96,16 @@ def test_images_that_the_recipe_has_not_are_refused(place: tuple[int, int]) -> N
 
 def test_a_search_is_told_and_not_repeated() -> None:
     recipe = Recipe.from_dict({"generator": "ifs", "canvas": CANVAS, "seed": 77})
-    told: list[tuple[str, int, int | None]] = []
+    searched: list[tuple[str, int, int | None]] = []
 
-    def watch(words: str, done: int, total: int | None) -> None:
-        if words == "searching categories":
-            told.append((words, done, total))
+    def watch(told: str, done: int, total: int | None) -> None:
+        if told == "searching categories":
+            searched.append((told, done, total))
 
     draw_sheet(recipe, 2, 1, watch)
-    assert told == [("searching categories", 1, 2), ("searching categories", 2, 2)]
+    assert searched == [("searching categories", 1, 2), ("searching categories", 2, 2)]
     draw_sheet(recipe, 2, 2, watch)
-    assert len(told) == 2
+    assert len(searched) == 2
 
 
 @pytest.mark.parametrize("name", ["one", "scenes"])

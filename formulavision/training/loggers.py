@@ -168,6 +168,16 @@ class _MLflow(MLFlowLogger):
         if not self.experiment.get_run(self.run_id).data.params:
             super().log_hyperparams(params)
 
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:  # a server that ends, a database that is locked: each client has its own exceptions
+            raise FormulaVisionError(
+                f"logger: mlflow takes no metrics any more: {one_line(error)}; the run stops, and the same command "
+                "with --resume continues it when MLflow answers"
+            ) from error
+
 
 def _mlflow(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
     own = f"sqlite:///{(run / LOG.parent).resolve()}/mlflow.db"

@@ -13,7 +13,7 @@ from comparing_runs import die_after, same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import formulavision as fv
-from formulavision.training import Run, pretrain
+from formulavision.training import Run, loggers, pretrain
 from formulavision.training.loggers import LOGGERS, NamedLoggers
 from formulavision.training.settings import LoggerName
 from formulavision.util.errors import ConfigError, FormulaVisionError
@@ -207,3 +207,13 @@ def test_trackio_continues_its_run(stripes: Any, small: Any, tmp_path: Path, mon
         rows = database.execute("select run_name, step, metrics from metrics order by step").fetchall()
     rows = [(name, step) for name, step, metrics in rows if "train_loss" in json.loads(metrics)]
     assert rows == [(ids["trackio"]["id"], 1), (ids["trackio"]["id"], 2)]
+
+
+def test_an_mlflow_server_that_ends_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **named: Any) -> None:
+        raise ConnectionError("connection refused\nby 127.0.0.1")
+
+    monkeypatch.setattr(loggers.MLFlowLogger, "log_metrics", refuse)
+    logger = object.__new__(loggers._MLflow)  # MLflow itself need not be installed
+    with pytest.raises(FormulaVisionError, match=r"^logger: mlflow takes no metrics.*refused.*--resume continues it"):
+        logger.log_metrics({"loss": 1.0}, 1)

@@ -17,7 +17,7 @@ specification.loader.exec_module(lines)
 
 AT_MOST = {
     "cli": 1_550,
-    "comparison": 3_450,
+    "comparison": 3_600,
     "data": 3_450,
     "evaluation": 1_600,
     "explorer": 1_750,

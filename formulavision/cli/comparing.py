@@ -75,6 +75,8 @@ def compare(
     finish: Annotated[
         bool, typer.Option("--finish", help="Write the table and report of what jobs have computed; compute nothing.")
     ] = False,
+    on: o.On = None,
+    per_task: o.PerTask = "",
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Print the stages, their hours on this machine and their bytes; compute nothing."),
@@ -98,6 +100,8 @@ def compare(
 
     The third of eight jobs of a scheduler: compare FILE --runs /shared/runs --out /shared/table --job 3/8
 
+    On a Ray cluster, from one of its nodes: compare FILE --runs /shared/runs --out /shared/table --on ray://auto
+
     Several experiments that share pre-training: give all of them one --runs DIR, also while they run at once.
 
     Parts that ran on several machines: copy their folders together, and formulavision report RUN... --out DIR.
@@ -114,7 +118,8 @@ def compare(
         if job or finish or plan:
             given = "--job" if job else "--finish" if finish else "--plan"
             raise ConfigError(f"{given}: needs a comparison's file, not --downstream")
-        result = run(downstream=chosen, minutes=minutes, out=out, size=size, runs=runs, overwrite=overwrite)
+        result = run(downstream=chosen, minutes=minutes, out=out, size=size, runs=runs, overwrite=overwrite,
+                     on=on, per_task=per_task)  # fmt: skip
     elif config is not None and downstream is None and minutes is None:
         comparison = ComparisonSettings.load(config, settings or [], size=size)
         name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
@@ -122,7 +127,8 @@ def compare(
         if plan:
             print_plan(comparison, out / "runs" if runs is None else runs, job=job)
             return
-        result = run(comparison, out=out, runs=runs, overwrite=overwrite, job=job, finish=finish)
+        result = run(comparison, out=out, runs=runs, overwrite=overwrite, job=job, finish=finish, on=on,
+                     per_task=per_task)  # fmt: skip
     else:
         raise ConfigError("give a comparison, or --downstream (with --minutes) to choose one for a dataset")
     if result.failures:

@@ -8,7 +8,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -34,15 +35,18 @@ from formulavision.comparison.plan import (
 from formulavision.comparison.printing import print_table
 from formulavision.comparison.report import REPORT_FILES, write_html, write_tables
 from formulavision.comparison.results import Comparison, Computed, Result, write_text
+from formulavision.generators.new_process import Source
 from formulavision.storage.jobs import Share
+from formulavision.storage.nodes import check_folder, sources_of
 from formulavision.training.runs import Run, is_complete
+from formulavision.util.cluster import Cluster, PerTask, check_on, connected
 from formulavision.util.console import STDERR, say
-from formulavision.util.errors import ConfigError, FormulaVisionError, StoreError, one_line
+from formulavision.util.errors import ClusterError, ConfigError, FormulaVisionError, StoreError, one_line
 from formulavision.util.files import json_digest, write_errors
 from formulavision.util.folders import MARKER, OwnedFolder, adding, locked
 from formulavision.util.interrupts import keep_signals
 from formulavision.util.logs import logged, note, write_traceback
-from formulavision.util.machine import versions
+from formulavision.util.machine import cores, versions
 from formulavision.util.text import byte_size, counted, duration
 
 if TYPE_CHECKING:
@@ -71,6 +75,8 @@ def compare(
     show_progress: bool = True,
     job: str | None = None,
     finish: bool = False,
+    on: str | None = None,
+    per_task: str = "",
 ) -> Comparison:
     """Pre-train, fine-tune, evaluate and probe every arm of a comparison, and write its table and report.
 
@@ -98,6 +104,11 @@ def compare(
             own: ``out`` with ``-job-3-of-8`` behind its name. The jobs share ``runs``, may run at the same time, be
             killed, and run again. The table and report are written by the same call without ``job``, in ``out``.
         finish: write the table and report of what jobs have computed, and compute nothing.
+        on: compute the stages on a cluster, by Ray, as many at a time as it has room for; see
+            :func:`formulavision.generate`. All nodes must see ``out``, ``runs`` and the datasets.
+        per_task: with ``on``: the part of a node that each stage reserves: ``cpus=8,gpus=0.5,memory=16GB``. It computes
+            with as many threads as it has cores. Without it, a stage has a GPU and its share of the cores, or, where
+            there is no GPU, a node.
 
     Returns:
         The results. If an arm failed, its results and ``Comparison.failures`` have the reason; the other arms are done.
@@ -105,6 +116,7 @@ def compare(
     Raises:
         ConfigError: the configuration is wrong, or has no such size; ``config`` and ``downstream`` are both given;
             there is no such job, or it began with another configuration.
+        ClusterError: no cluster is there, it has other versions or lacks a plugin, or its nodes do not see ``out``.
         DownstreamError: a real dataset cannot be used.
         StoreError: ``out`` holds something else, is being written by another comparison, or cannot be written; or the
             disk is full; or results are missing (``finish``).
@@ -114,6 +126,14 @@ def compare(
         raise ConfigError(f"job: not together with {'finish' if finish else 'downstream'}")
     if share is not None and runs is None:
         raise ConfigError("job: needs runs, the folder of the trained models, which all jobs share")
+    if on is not None:
+        check_on(on)
+        if share is not None or finish:
+            raise ConfigError(f"on: not together with {'job' if share is not None else 'finish'}")
+        runs = None if runs is None else Path(runs).absolute()  # the nodes' working folders are others
+    elif per_task:
+        raise ConfigError("per_task: is for a cluster: give on, too")
+    reserved = PerTask.parse(per_task)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
     if (config is None) == (downstream is None):
@@ -129,6 +149,8 @@ def compare(
     else:
         folder = Path(out)
     assert config is not None
+    if on is not None:
+        folder = folder.absolute()
     settings = ComparisonSettings.of(config, size)
     if share is not None:
         folder = folder.with_name(f"{folder.name}-job-{share.number}-of-{share.count}")
@@ -136,7 +158,8 @@ def compare(
     check_models(settings)
     datasets = Datasets(settings)
     owned = OwnedFolder(folder, "comparison", last="report.html")
-    with owned.writing({}, _OURS, overwrite=overwrite):
+    connecting = nullcontext() if on is None else connected(on, cores())
+    with connecting as cluster, owned.writing({}, _OURS, overwrite=overwrite):
         write_text(folder / CONFIGURATION, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         with write_errors(pool):
@@ -147,6 +170,8 @@ def compare(
         if runs is None:
             owned.add((stage.folder.relative_to(folder) / MARKER).as_posix() for stage in stages)
         runner = _Runner(settings, stages, datasets, folder, pool, show_progress)
+        if cluster is not None:
+            runner.use(cluster, reserved)
         findings = runner.findings
         try:
             with logged(folder):
@@ -270,8 +295,39 @@ class _Runner:
         self._failures: dict[str, str] = {}
         # Another comparison may make a stage's folder after the plan, for an arm of another name.
         self._moved: dict[str, Path] = {}
+        self._cluster: Cluster | None = None
         for stage, result in self._results:
             self._fill_in_places(stage, result)  # runs that are going on are watched by their folders
+
+    def use(self, cluster: Cluster, per_task: PerTask) -> None:
+        """Compute on a cluster whose nodes see the folders.
+
+        Raises:
+            ClusterError: a node lacks something, which is named.
+            ConfigError: no node has room for a stage.
+        """
+        trained = [stage.settings for stage in self.stages if isinstance(stage, Pretraining | ResultStage)]
+        gpus = float(max(settings.devices for settings in trained)) if cluster.node_gpus else None
+        if all(settings.device == "cpu" for settings in trained):
+            gpus = None
+        cpus = cluster.node_cpus if gpus is None else max(1, int(cluster.node_cpus * gpus / cluster.node_gpus))
+        self._per_task = PerTask(
+            per_task.cpus or min(cpus, cluster.node_cpus),
+            gpus if per_task.gpus is None else per_task.gpus,
+            per_task.memory,
+        )
+        cluster.check_fits(self._per_task)
+        arms = [variant.arm for variant in self.settings.variants.values()]
+        recipes = [arm.recipe for arm in arms] + [
+            part.recipe for arm in arms if arm.mixture for part in arm.mixture.parts
+        ]
+        drawn = [recipe for recipe in recipes if recipe is not None]
+        self._sources = [source for recipe in drawn for source in sources_of(recipe)]
+        (self.out / "logs").mkdir(exist_ok=True)
+        for folder, file in ((self.out, self.out / "logs" / "nodes.txt"), (self.runs, self.runs / "nodes.lock")):
+            check_folder(cluster, drawn, folder, file)
+        self._cluster = cluster
+        self._say(f"{cluster.described}; a stage takes {counted(self._per_task.cpus or 1, 'core')}")
 
     def run(self, *, computes: bool = True) -> None:
         """Compute what is not done. An exception ends a stage. Ctrl-C and a full disk end the comparison.
@@ -297,9 +353,8 @@ class _Runner:
         for last in pending:
             for stage in self._missing(last):
                 missing.setdefault(stage.key, stage)
-        started = time.monotonic()
-        for number, stage in enumerate(missing.values(), 1):
-            self._finish(stage, position(number, len(missing), time.monotonic() - started))
+        every = list(missing.values())
+        for stage in self._each(every) if self._cluster is None else self._each_on_cluster(self._cluster, every):
             for evaluated, result in self._results:
                 if evaluated.key == stage.key:
                     result.error = self._failures.get(stage.key)
@@ -308,6 +363,68 @@ class _Runner:
                     else:
                         result.folder = result.start = None
             self._keep()
+
+    def _each(self, missing: list[Stage]) -> Iterator[Stage]:
+        """Compute stages, and yield each when it has ended."""
+        started = time.monotonic()
+        for number, stage in enumerate(missing, 1):
+            self._finish(stage, position(number, len(missing), time.monotonic() - started))
+            yield stage
+
+    def _each_on_cluster(self, cluster: Cluster, missing: list[Stage]) -> Iterator[Stage]:
+        """Compute stages as tasks of a cluster, each behind those that it needs, and yield each when it has ended."""
+        pool = cluster.pool(
+            self._per_task, _start_on_node, self.out, self.runs, Path.cwd(), self._per_task.cpus, self._sources
+        )
+        started, done = time.monotonic(), 0
+        waiting = {stage.key: stage for stage in missing}
+        running: dict[Future[str | None], Stage] = {}
+        try:
+            while waiting or running:
+                open_keys = waiting.keys() | {stage.key for stage in running.values()}
+                for stage in [each for each in waiting.values() if not open_keys & {n.key for n in each.needs}]:
+                    del waiting[stage.key]
+                    if any(before.key in self._failures for before in stage.needs):
+                        self._finish(stage, "")  # by the reason of the stage before it
+                        done += 1
+                        yield stage
+                    else:
+                        running[pool.submit(_compute_on_node, stage.key)] = stage
+                for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                    stage = running.pop(future)
+                    try:
+                        failed = future.result()
+                    except ClusterError as error:
+                        failed = str(error)
+                    self._find(stage)
+                    done += 1
+                    so_far = f"[{done}/{len(missing)}, {duration(time.monotonic() - started)} so far] {stage}"
+                    if failed is None:
+                        self._say(f"{so_far} is done")
+                    else:
+                        self._failures[stage.key] = failed
+                        self._say(f"{so_far} failed: {failed}")
+                    yield stage
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def compute_alone(self, key: str) -> str | None:
+        """Compute one stage, those before which are done. Returns the reason if it fails.
+
+        Raises:
+            ConfigError: the plan has no such stage.
+        """
+        stage = next((stage for stage in self.stages if stage.key == key), None)
+        if stage is None:
+            raise ConfigError(
+                "on: a node plans other stages than this process: it computes in another precision, or sees other "
+                "images: set pretrain.precision and finetune.precision, or start compare on one of the nodes"
+            )
+        for before in stage.needs:
+            self._find(before)
+        self._failures.pop(key, None)
+        self._finish(stage, "")
+        return self._failures.get(key)
 
     def _keep(self) -> None:
         # A long comparison can be watched from outside, and joined before its end.
@@ -385,8 +502,11 @@ class _Runner:
             self._say(f"{stage.folder} is being computed by another process: waiting for it")
 
         with locked(self.runs / f"{stage.key}.lock", wait):
-            self._moved[stage.key] = next(self.runs.glob(f"*/*-{stage.key}"), stage.folder)
+            self._find(stage)
             yield
+
+    def _find(self, stage: Stage) -> None:
+        self._moved[stage.key] = next(self.runs.glob(f"*/*-{stage.key}"), stage.folder)
 
     def _compute(self, stage: Stage) -> None:
         if isinstance(stage, Generation):
@@ -492,6 +612,35 @@ class _Runner:
         note(line)
         if self.show_progress:
             say(line, STDERR)
+
+
+# On a node of a cluster ----------------------------------------------------------------------------------------------
+
+
+def _start_on_node(out: Path, runs: Path, folder: Path, threads: int, sources: list[Source]) -> None:
+    """Plan a comparison in a worker process of a cluster, from its configuration in ``out``."""
+    global _runner
+    import torch
+
+    torch.set_num_threads(threads)
+    if folder.is_dir():
+        os.chdir(folder)  # paths of datasets may be relative to it
+    for source in sources:
+        source.register()
+    settings = ComparisonSettings.of(out / CONFIGURATION, None)
+    datasets = Datasets(settings)
+    _runner = _Runner(settings, plan_stages(settings, runs, datasets.digest), datasets, out, runs, False)
+
+
+def _compute_on_node(key: str) -> str | None:
+    return _runner.compute_alone(key)
+
+
+_runner: _Runner
+"""The runner of this worker process."""
+
+
+# What is done --------------------------------------------------------------------------------------------------------
 
 
 def _is_done(stage: Stage, folder: Path) -> bool:

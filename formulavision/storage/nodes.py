@@ -19,9 +19,8 @@ from formulavision.util.remote import AnyFolder, RemoteFolder
 from formulavision.util.text import counted
 from formulavision.util.version import __version__
 
-__all__ = ["check_nodes", "refuse_nodes", "sources_of"]
+__all__ = ["check_folder", "check_nodes", "sources_of"]
 
-_TOKEN = "nodes.txt"
 _SHIPPING = (
     "install it there, or ship it by Ray's runtime_env: ray job submit --runtime-env-json "
     '\'{"pip": ["PACKAGE"]}\' -- formulavision ... (docs/clusters.md)'
@@ -35,17 +34,32 @@ def check_nodes(cluster: Cluster, recipe: Recipe, destination: Destination) -> N
         ClusterError: a node lacks something, which is named.
     """
     if isinstance(destination.root, RemoteFolder):
-        refuse_nodes(cluster, [recipe], destination.root, "")
+        _refuse(cluster, [recipe], destination.root, destination.root, "")
         return
-    folder, token = Path(destination.root, INCOMPLETE), secrets.token_hex(16)
+    folder = Path(destination.root, INCOMPLETE)
     folder.mkdir(exist_ok=True)
-    write_text(folder / _TOKEN, token)
     try:
-        refuse_nodes(cluster, [recipe], folder / _TOKEN, token)
+        check_folder(cluster, [recipe], destination.root, folder / "nodes.txt")
     finally:
-        (folder / _TOKEN).unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def check_folder(cluster: Cluster, recipes: Iterable[Recipe], folder: Path, file: Path) -> None:
+    """Refuse a cluster of which a node has another version, lacks a plugin, or does not see a folder.
+
+    Args:
+        file: a file in the folder that this process may write. It is removed again.
+
+    Raises:
+        ClusterError: a node lacks something, which is named.
+    """
+    token = secrets.token_hex(16)
+    write_text(file, token)
+    try:
+        _refuse(cluster, recipes, folder, file, token)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def sources_of(recipe: Recipe) -> list[Source]:
@@ -54,11 +68,11 @@ def sources_of(recipe: Recipe) -> list[Source]:
     return [Source.of(part.generator.generator) for part in parts.values()]
 
 
-def refuse_nodes(cluster: Cluster, recipes: Iterable[Recipe], place: AnyFolder, token: str) -> None:
-    """Refuse a cluster of which a node has another version, lacks a plugin, or does not see a file or a URL.
+def _refuse(cluster: Cluster, recipes: Iterable[Recipe], folder: AnyFolder, file: AnyFolder, token: str) -> None:
+    """Refuse a cluster of which a node has another version, lacks a plugin, or does not see a folder or a URL.
 
     Args:
-        place: the file, which this process has written, or the URL.
+        file: a file in the folder; of a URL, the same.
         token: the file's content.
 
     Raises:
@@ -66,13 +80,15 @@ def refuse_nodes(cluster: Cluster, recipes: Iterable[Recipe], place: AnyFolder, 
     """
     sources = {source.name: source for recipe in recipes for source in sources_of(recipe)}
     needed = [(source, plugins()[name].package, plugins()[name].package_version) for name, source in sources.items()]
-    problems = cluster.on_every_node(_problem, __version__, needed, place, token)
+    problems = cluster.on_every_node(_problem, __version__, needed, folder, file, token)
     if problems:
         more = f"; {len(problems) - 1} more of {counted(cluster.nodes, 'node')} too" if len(problems) > 1 else ""
         raise ClusterError(f"on: {problems[0]}{more}")
 
 
-def _problem(version: str, needed: list[tuple[Source, str, str]], place: AnyFolder, token: str) -> str | None:
+def _problem(
+    version: str, needed: list[tuple[Source, str, str]], folder: AnyFolder, file: AnyFolder, token: str
+) -> str | None:
     """What this node lacks, in words."""
     if version != __version__:
         return f"has formulavision {__version__}, this process {version}: install the same"
@@ -83,15 +99,14 @@ def _problem(version: str, needed: list[tuple[Source, str, str]], place: AnyFold
         found = plugins()[source.name]
         if package != THIS_PROCESS and found.package_version != package_version:
             return f"has {found.origin}, this process {package} {package_version}: install the same"
-    if isinstance(place, RemoteFolder):
+    if isinstance(file, RemoteFolder):
         try:
-            place.is_empty()
+            file.is_empty()
         except RemoteError as error:
             return f"cannot read {error}"
         return None
     try:
-        seen = place.read_text() == token
+        seen = file.read_text() == token
     except OSError:
         seen = False
-    folder = place.parent.parent
     return None if seen else f"does not see {folder}: give a folder that all nodes see, or a URL (s3://BUCKET/FOLDER)"

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed")
 
 from crash_points import contents
-from ray_cluster import two_nodes
+from ray_cluster import two_nodes, worker_processes
 from typer.testing import CliRunner
 
 from formulavision import FormulaVisionError, generate
@@ -175,19 +175,6 @@ def test_a_plugin_that_the_nodes_lack_is_named_with_how_to_ship_it(tmp_path: Pat
     assert "runtime_env" in done.stdout and len(done.stdout.splitlines()) == 1
 
 
-def workers() -> list[int]:
-    """The processes that run Ray's tasks."""
-    found = []
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit():
-            try:
-                if place.joinpath("cmdline").read_bytes().startswith(b"ray::_in_worker"):
-                    found.append(int(place.name))
-            except OSError:
-                continue  # it has ended
-    return found
-
-
 DRIVER = """
 import formulavision as fv, sys, ast
 fv.generate(ast.literal_eval(sys.argv[1]), sys.argv[2], on="ray")
@@ -213,7 +200,7 @@ def test_killed_workers_a_lost_node_and_a_killed_driver_leave_the_same_bytes(tmp
     lost = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
     with subprocess.Popen(start) as process:
         wait_for_records(root, len(kept) + 1, process)
-        for worker in workers():
+        for worker in worker_processes():
             os.kill(worker, signal.SIGKILL)
         cluster.remove_node(lost, allow_graceful=False)
         assert process.wait() == 0

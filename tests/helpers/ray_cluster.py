@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 @contextmanager
 def two_nodes() -> Iterator[Any]:
     """Start two nodes with two cores each; ``RAY_ADDRESS`` names them. Yields the ``ray.cluster_utils.Cluster``."""
-    # Processes of a cluster inherit these; tests share the cores with each other.
-    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    # Processes of a cluster inherit these; tests share the cores with each other, and import generators of helpers.
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     before = {name: os.environ.get(name) for name in (*own, "RAY_ADDRESS")}
     os.environ |= own
     from ray.cluster_utils import Cluster

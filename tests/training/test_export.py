@@ -207,7 +207,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_numbers(tmp_path_factory: pytest.TempPathFactory, numbered: Path, small: dict[str, Any]) -> Run:
-    settings = {**small, "epochs": 30, "milestones": [], "learning_rate": 0.05, "batch_size": 12}
+    settings = {**small, "epochs": 50, "milestones": [], "learning_rate": 0.05, "batch_size": 12}
     out = tmp_path_factory.mktemp("runs") / "numbers"
     return finetune(None, f"folder:{numbered}", out=out, settings=settings, show_progress=False)
 

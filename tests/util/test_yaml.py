@@ -214,7 +214,7 @@ def test_numbers_and_nestings_that_no_text_holds_are_refused_too() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_mutated_file_either_loads_or_is_refused_in_under_a_second(tmp_path: Path, seed: int) -> None:
+def test_a_mutated_file_either_loads_or_is_refused_in_under_three_seconds(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = tmp_path / "mutated.yaml"
     for trial in range(60):
@@ -228,7 +228,7 @@ def test_a_mutated_file_either_loads_or_is_refused_in_under_a_second(tmp_path: P
             assert "\n" not in str(error), (seed, trial)
         except Exception as error:
             raise AssertionError(f"seed {seed}, trial {trial}: {path.read_bytes()!r}") from error
-        assert time.process_time() - started < 1, (seed, trial)
+        assert time.process_time() - started < 3, (seed, trial)
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:

@@ -284,9 +284,11 @@ def _in_worker(common: list[Any], pool: str, work: Callable[[], Any]) -> tuple[B
     global _started
     import ray
 
+    # An error of Ray itself is raised here, and told as one of the cluster.
+    wanted = ray.get(common[0]) if _started != pool else None
     try:
-        if _started != pool:
-            _, start, arguments = ray.get(common[0])
+        if wanted is not None:
+            _, start, arguments = wanted
             start(*arguments)
             _started = pool
         return None, work()

@@ -12,10 +12,12 @@ from typing import Any
 
 @contextmanager
 def two_nodes() -> Iterator[Any]:
-    """Start two nodes with two cores each; ``RAY_ADDRESS`` names them. Yields the ``ray.cluster_utils.Cluster``."""
+    """Start two nodes with two cores each, without credentials for object storage; ``RAY_ADDRESS`` names them. Yields
+    the ``ray.cluster_utils.Cluster``."""
     # Processes of a cluster inherit these; tests share the cores with each other, and import generators of helpers.
     own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     before = {name: os.environ.get(name) for name in (*own, "RAY_ADDRESS")}
+    credentials = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
     os.environ |= own
     from ray.cluster_utils import Cluster
 
@@ -24,6 +26,7 @@ def two_nodes() -> Iterator[Any]:
     try:
         cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
         os.environ["RAY_ADDRESS"] = cluster.address
+        os.environ |= credentials
         yield cluster
     finally:
         for name, value in before.items():

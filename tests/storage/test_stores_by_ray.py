@@ -66,6 +66,19 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
+def test_a_cluster_that_it_starts_writes_scenes_to_object_storage(
+    tmp_path: Path, s3_url: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first test: the end of this cluster would take from the workers of another one those who gave them work.
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    url = s3_url()
+    generate(SCENES, url, on="ray", workers=2)
+    generate(SCENES, tmp_path / "here")
+    here = contents(tmp_path / "here")
+    there = RemoteFolder(url).read_all(sorted(RemoteFolder(url).sizes()))
+    assert {name for name in here if there[name] != here[name]} <= {MARKER} and there.keys() == here.keys()
+
+
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_store_has_the_bytes_of_a_local_run(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,20 +91,8 @@ def test_the_store_has_the_bytes_of_a_local_run(tmp_path: Path, format: str, mon
     assert len(seen.lines) == 1 and "2 nodes, 4 cores" in seen.lines[0]
 
 
-def test_a_cluster_that_it_starts_writes_scenes_to_object_storage(
-    tmp_path: Path, s3_url: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    url = s3_url()
-    generate(SCENES, url, on="ray", workers=2)
-    generate(SCENES, tmp_path / "here")
-    here = contents(tmp_path / "here")
-    there = RemoteFolder(url).read_all(sorted(RemoteFolder(url).sizes()))
-    assert {name for name in here if there[name] != here[name]} <= {MARKER} and there.keys() == here.keys()
-
-
 def test_credentials_that_the_nodes_lack_are_named(s3_url: Any, cluster: Any) -> None:
-    # The cluster was started before this process had any.
+    # Nodes of ``two_nodes`` have none.
     with pytest.raises(
         FormulaVisionError,
         match=r"on: node \S+: cannot read s3://.*: Unable to locate credentials; 1 more of 2 nodes too",

@@ -197,7 +197,7 @@ def test_killed_workers_a_lost_node_and_a_killed_driver_leave_the_same_bytes(tmp
         wait_for_records(root, 1, process)
         process.kill()
     kept = {path: path.stat().st_mtime_ns for path in (root / INCOMPLETE).glob("0*.json")}
-    pieces = {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")}
+    pieces = {path: path.stat().st_mtime_ns for path in (root / "data").glob("*.parquet")}
     lost = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
     with subprocess.Popen(start) as process:
         wait_for_records(root, len(kept) + 1, process)

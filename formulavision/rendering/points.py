@@ -133,6 +133,7 @@ def _scale_to_canvas(
     if np.isfinite(spread) and spread > 0.0:
         # Places in float32, from a product in place of the quotient: they err by less than two of the steps that a
         # float32 of at least ``bias`` has. Blocks with a place that is so near to a whole number are computed exactly.
+        # That bound needs the origin in the box: then no value is larger than the spread.
         bias = 1.5
         while bias <= 3 * size:
             bias *= 2

@@ -118,7 +118,7 @@ def _table(measured: list[tuple[str, RecipeCost]], cores: int) -> Table:
             str(cost.recipe.canvas.size),
             f"{_digits(cost.draw_ms)} ms",
             f"{_digits(cost.store_ms)} ms",
-            duration(cost.search_seconds(cores)) if cost.categories_per_second else "-",
+            duration(search) if (search := cost.search_seconds(cores)) else "-",
             duration(cost.store_seconds(cores)),
             byte_size(len(cost.recipe) * cost.image_bytes),
         )

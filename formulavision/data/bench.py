@@ -6,7 +6,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -53,13 +53,15 @@ class RecipeCost:
     Attributes:
         recipe: the recipe.
         device: the device that draws: cpu, or the name of a GPU.
-        categories_per_second: categories found in a second of one core; None where there is nothing to search, and for
-            scenes.
+        categories_per_second: categories found in a second of one core; None where there is nothing to search, for
+            scenes and for several parts.
         draw_ms: milliseconds to draw an image in random order, as training on demand does; on a GPU up to 256 images
             at once, which stay in its memory.
         store_ms: milliseconds to draw an image in the order of a store, to encode it as PNG and to write it in the
             default format to the folder for temporary files.
         image_bytes: bytes of an image in the default format.
+        parts: of a recipe of several parts, the cost of each as a recipe of its own; times and bytes of an image are
+            then means over the images of all parts.
     """
 
     recipe: Recipe
@@ -68,9 +70,12 @@ class RecipeCost:
     draw_ms: float
     store_ms: float
     image_bytes: float
+    parts: tuple[RecipeCost, ...] = ()
 
     def search_seconds(self, cores: int) -> float:
         """Seconds to find the recipe's categories, where they are independent on so many cores; 0 without a search."""
+        if self.parts:
+            return sum(part.search_seconds(cores) for part in self.parts)
         if self.categories_per_second is None:
             return 0.0
         alone = self.recipe.num_categories / self.categories_per_second
@@ -88,11 +93,11 @@ class RecipeCost:
 def bench(
     recipe: RecipeLike, *, seconds: float = 1.0, device: str = "cpu", note: Callable[[str], None] = lambda line: None
 ) -> RecipeCost:
-    """Measure a recipe on one core, with 16 of its categories at most.
+    """Measure a recipe on one core, with 16 categories of each of its parts at most.
 
     Args:
         recipe: the recipe, the path of its file, a mapping, or the name of a generator, with its defaults.
-        seconds: duration of each of the three measurements, about.
+        seconds: duration of each of the three measurements of a part, about.
         device: the device that draws: cpu, or cuda (cuda:N), where the generator can draw there.
         note: called with a line of text where the generator cannot draw on the device, and the CPU draws.
 
@@ -108,7 +113,9 @@ def bench(
     check_device(device)
     recipe = as_recipe(recipe)
     if recipe.parts and not recipe.is_scene:
-        raise ConfigError("recipe: has several parts, which take different times: measure a recipe of each part")
+        return _mean_over_parts(
+            recipe, [bench(own, seconds=seconds, device=device, note=note) for own in _each(recipe)]
+        )
     categories: list[Category] = []  # scenes are drawn with all categories, and the search for these is not measured
     rate = None
     if not recipe.is_scene:
@@ -127,6 +134,29 @@ def bench(
         draw_ms=1000 * drawn,
         store_ms=1000 * stored,
         image_bytes=image_bytes,
+    )
+
+
+def _each(recipe: Recipe) -> list[Recipe]:
+    """The parts as recipes of their own."""
+    written = recipe.to_dict()
+    common = {"canvas": written["canvas"], "seed": written["seed"]}
+    own = ("generator", "categories", "instances")
+    return [Recipe.from_dict({**common, **{name: part[name] for name in own}}) for part in written["parts"]]
+
+
+def _mean_over_parts(recipe: Recipe, parts: Sequence[RecipeCost]) -> RecipeCost:
+    def mean(values: Iterable[float]) -> float:
+        return float(np.average(list(values), weights=[len(part.recipe) for part in parts]))
+
+    return RecipeCost(
+        recipe=recipe,
+        device=", ".join(dict.fromkeys(part.device for part in parts)),
+        categories_per_second=None,
+        draw_ms=mean(part.draw_ms for part in parts),
+        store_ms=mean(part.store_ms for part in parts),
+        image_bytes=mean(part.image_bytes for part in parts),
+        parts=tuple(parts),
     )
 
 

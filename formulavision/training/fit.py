@@ -33,7 +33,7 @@ from formulavision.training.module import LightningClassifier
 from formulavision.training.on_cpu import attention, has_fast_bfloat16, use_matrix_products
 from formulavision.training.optimization import count_steps
 from formulavision.training.processes import is_first, launched, train_in_processes
-from formulavision.training.progress import Bar, conclude, describe_model, describe_run, epoch_line, say_and_log
+from formulavision.training.progress import Bar, conclude, describe_model, describe_run, say_and_log
 from formulavision.training.randomness import own_randomness
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import (
@@ -257,7 +257,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         task,
         settings=settings,
         resumed_from=checkpoint,
-        on_epoch=lambda metrics: tell(epoch_line(metrics)),
+        tell=tell,
         described={**plan.content, **plan.extras.named.labels},
     )
     with quiet_lightning(), own_randomness(), _interruptible(plan, recorder, tell):

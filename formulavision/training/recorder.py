@@ -18,6 +18,7 @@ from formulavision.training.extras import check_states
 from formulavision.training.models import save_weights
 from formulavision.training.module import LightningClassifier
 from formulavision.training.optimization import count_steps
+from formulavision.training.progress import epoch_line
 from formulavision.training.runs import BEST_WEIGHTS, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, EpochMetrics, file_digest
 from formulavision.training.settings import TrainSettings
 from formulavision.training.tasks import Task
@@ -50,7 +51,7 @@ class Recorder(lightning.Callback):
         task: of the run.
         settings: of the run: minutes between checkpoints within an epoch, and batches a step.
         resumed_from: the checkpoint that the run goes on from.
-        on_epoch: called with the metrics of each epoch.
+        tell: called with a line on each epoch, and with where a resumed run goes on.
         described: hyperparameters of the run, for its loggers.
 
     Attributes:
@@ -69,7 +70,7 @@ class Recorder(lightning.Callback):
         *,
         settings: TrainSettings,
         resumed_from: Path | None,
-        on_epoch: Callable[[EpochMetrics], None],
+        tell: Callable[[str], None],
         described: Mapping[str, Any],
     ) -> None:
         self.folder = folder
@@ -80,7 +81,7 @@ class Recorder(lightning.Callback):
         self.settings = settings
         # A damaged last checkpoint does not replace the one before it.
         self._keeps_last = resumed_from in (None, folder / LAST_CHECKPOINT)
-        self.on_epoch = on_epoch
+        self.tell = tell
         self.described = dict(described)
         self.history: list[EpochMetrics] = []
         self.best: dict[str, Any] = {}
@@ -155,6 +156,8 @@ class Recorder(lightning.Callback):
                 logger.log_hyperparams(self.described)
             if self.history:  # metrics.csv may be damaged, or older than the checkpoint
                 self._write_table()
+        if self._position > (0, 0):
+            self.tell(f"goes on after {self.describe_position()}")
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.batches.epoch, self.batches.start = trainer.current_epoch, 0
@@ -215,7 +218,7 @@ class Recorder(lightning.Callback):
                 logger.log_metrics(logged, step=number)
                 logger.save()
         self._save(trainer, epoch, 0)
-        self.on_epoch(metrics)
+        self.tell(epoch_line(metrics))
         if trainer.strategy.reduce_boolean_decision(self.stop > 0, all=False) and epoch < self.epochs:
             interrupt(self.stop or signal.SIGTERM)
         if epoch < self.epochs:

@@ -133,6 +133,21 @@ def positive(cost: RecipeCost) -> tuple[float, ...]:
     return (cost.categories_per_second or 1, cost.draw_ms, cost.store_ms, cost.image_bytes)
 
 
+def test_several_parts_cost_what_their_images_cost_one_by_one() -> None:
+    canvas = {"size": 32, "channels": 3}
+    parts = [
+        {"generator": IFS["generator"], "categories": 3, "instances": 8},
+        {"generator": "bezier", "categories": 2, "instances": 4},
+    ]
+    cost = bench(Recipe.from_dict({"parts": parts, "canvas": canvas}), seconds=0.01)
+    assert [part.recipe for part in cost.parts] == [Recipe.from_dict({**part, "canvas": canvas}) for part in parts]
+    for name in ("draw_ms", "store_ms", "image_bytes"):
+        fractals, curves = (getattr(part, name) for part in cost.parts)
+        assert getattr(cost, name) == pytest.approx((24 * fractals + 8 * curves) / 32)
+    assert cost.search_seconds(2) == sum(part.search_seconds(2) for part in cost.parts) > 0
+    assert cost.store_seconds(1) == pytest.approx(32 * cost.store_ms / 1000)
+
+
 def test_it_takes_about_as_long_as_generate(tmp_path: Path) -> None:
     recipe = Recipe.from_dict({**IFS, "categories": 4, "instances": 250})
     cost = bench(recipe, seconds=1)

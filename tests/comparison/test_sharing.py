@@ -26,14 +26,14 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import formulavision.comparison.run
+    import formulavision.comparison.runner
     import formulavision.training
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
     waits = threading.Event()
-    say = formulavision.comparison.run.say
+    say = formulavision.comparison.runner.say
 
     def listen(line: str, *console: Any) -> None:
         say(line, *console)
@@ -42,7 +42,7 @@ def test_a_stage_that_another_computes_is_waited_for_and_taken(
 
     for name in ("pretrain", "finetune"):
         monkeypatch.setattr(formulavision.training, name, refuse)
-    monkeypatch.setattr(formulavision.comparison.run, "say", listen)
+    monkeypatch.setattr(formulavision.comparison.runner, "say", listen)
     settings["arms"] = {"scratch": {}}
     entry = first.findings.results[0]
     assert entry.folder is not None

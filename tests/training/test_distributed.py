@@ -161,7 +161,7 @@ def test_a_run_whose_steps_an_epoch_would_change_is_not_resumed(small: Any, tmp_
             ClassTask(4),
             settings=TrainSettings(),
             resumed_from=None,
-            on_epoch=lambda metrics: None,
+            tell=lambda line: None,
             described={},
         )  # fmt: skip
         for rank in range(processes):

@@ -23,6 +23,7 @@ from striped_images import Stripes, pretrain_slowly, status_after_signal
 from formulavision.data.loading import EpochBatches
 from formulavision.training import Run, pretrain
 from formulavision.util.interrupts import interrupt
+from formulavision.util.logs import LOG
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "striped_images.py"
 INTERPRETER = [sys.executable]
@@ -133,6 +134,7 @@ def test_a_signal_in_mid_epoch_leaves_a_checkpoint(
     assert status == (-number if number == signal.SIGINT else 128 + number)
     assert GOES_ON in " ".join(capsys.readouterr().out.split())
     assert same(resumed(tmp_path / "run", small), pretrained.folder)
+    assert "goes on after 0 of 2 epochs and " in (tmp_path / "run" / LOG).read_text()
 
 
 @pytest.mark.usefixtures("hangup_ends_processes")

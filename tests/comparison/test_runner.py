@@ -12,7 +12,7 @@ import pytest
 import formulavision.storage.generation
 import formulavision.training
 from formulavision import compare
-from formulavision.comparison.run import _read_record, position
+from formulavision.comparison.runner import position, read_record
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import json_digest
 from formulavision.util.interrupts import catch_signals
@@ -74,13 +74,13 @@ def test_every_changed_bit_of_a_result_is_found_or_changes_nothing(tmp_path: Pat
     file = tmp_path / "result.json"
     whole = json.dumps({**RECORD, "sha256": json_digest(RECORD)}, indent=1).encode()
     file.write_bytes(whole)
-    assert _read_record(file, "0123") == RECORD
+    assert read_record(file, "0123") == RECORD
     for bit in range(8 * len(whole)):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)
         try:
-            assert _read_record(file, "0123") == RECORD
+            assert read_record(file, "0123") == RECORD
         except ConfigError as error:
             assert str(error) == f"{file}: is damaged: remove its folder, which is then computed again"
 
@@ -93,18 +93,18 @@ def test_a_file_that_is_no_result_is_told_in_one_line(tmp_path: Path, content: s
     file = tmp_path / "result.json"
     file.write_text(content)
     with pytest.raises(ConfigError, match=r"result\.json: is damaged: remove its folder"):
-        _read_record(file, "0123")
+        read_record(file, "0123")
 
 
 def test_a_result_of_another_stage_is_not_taken(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     file.write_text(json.dumps({**RECORD, "sha256": json_digest(RECORD)}))
     with pytest.raises(ConfigError, match="is damaged"):
-        _read_record(file, "4567")
+        read_record(file, "4567")
 
 
 def test_a_result_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     earlier = {name: RECORD[name] for name in ("row", "computed")}
     file.write_text(json.dumps(earlier))
-    assert _read_record(file, "0123") == earlier
+    assert read_record(file, "0123") == earlier

@@ -7,7 +7,7 @@ from .comparison import compare as compare
 from .comparison import sweep as sweep
 from .comparison.report import report as report
 from .comparison.results import ArmFacts as ArmFacts
-from .comparison.results import Computed as Computed
+from .comparison.results import Provenance as Provenance
 from .data.bench import RecipeCost as RecipeCost
 from .data.bench import bench as bench
 from .data.datasets import FormulaDataset as FormulaDataset

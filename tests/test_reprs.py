@@ -37,7 +37,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     settings = ComparisonSettings.of(
         {"name": "mine", "arms": {"scratch": None, "perlin": {"recipe": RECIPE}}, "downstreams": {"d": digits}}, None
     )
-    computed = fv.Computed(machine="a CPU", versions={"torch": "2.9"})
+    computed = fv.Provenance(machine="a CPU", versions={"torch": "2.9"})
     result = fv.Result("perlin", "d", "none", 0, 0.5, "top-1 accuracy", computed=computed)
     facts = fv.ArmFacts(
         content="0", origin="perlin", scratch=False, base="perlin", recipe=fv.Recipe.from_dict(RECIPE).to_dict()

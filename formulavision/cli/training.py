@@ -268,7 +268,7 @@ def export(
 
 def suggest(command: str) -> None:
     """Print a command that may come next, once for all processes of a run."""
-    from formulavision.training.processes import is_first
+    from formulavision.training.ranks import is_first
     from formulavision.util.console import say
 
     if is_first():

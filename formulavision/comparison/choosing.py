@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.estimates import shortest, time_training
+from formulavision.comparison.settings import ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.data.downstream.images import LabelledImages, spread_evenly
 from formulavision.util.config import parse

@@ -9,8 +9,8 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.plan import Datasets, Generation, Pretraining, Probing, ResultStage, Stage
+from formulavision.comparison.settings import ComparisonSettings
 from formulavision.data.bench import bench
 from formulavision.storage.store import Store
 from formulavision.training.settings import TrainSettings

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formulavision.comparison.arms import Arm
-from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.plan import Datasets, ResultStage
-from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
+from formulavision.comparison.results import ArmFacts, Findings, Provenance, Result
+from formulavision.comparison.settings import ComparisonSettings
 from formulavision.data.mixtures import MixturePart
 from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import Recipe
@@ -112,7 +112,7 @@ def _generators(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(part.generator.name for part in parts))
 
 
-def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
+def this_machine(arm: Arm, trained: TrainSettings) -> Provenance:
     """The machine and the software that compute a result: processor, cores that this process may use, threads,
     accelerator, precision and device.
 
@@ -136,4 +136,4 @@ def this_machine(arm: Arm, trained: TrainSettings) -> Computed:
         parts += [f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices)]
     device = resolve_device(trained.device)
     parts.append(f"{resolve_precision(trained.precision, device)} on {device.type}")
-    return Computed(machine=", ".join(parts), versions=found)
+    return Provenance(machine=", ".join(parts), versions=found)

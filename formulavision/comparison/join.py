@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from formulavision.comparison.arms import REMOTE
-from formulavision.comparison.config import PICTURES
 from formulavision.comparison.results import ArmFacts, Findings, Result
+from formulavision.comparison.settings import PICTURES
 from formulavision.util.config import dump_yaml, parse_yaml
 
 __all__ = ["join"]

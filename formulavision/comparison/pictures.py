@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from formulavision.comparison.arms import REMOTE
-from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import Findings
+from formulavision.comparison.settings import PROBE
 from formulavision.comparison.tables import Table
 from formulavision.evaluation.metrics import MEAN_IOU
 from formulavision.recipes.drawing import Drawer

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from formulavision.comparison.arms import REMOTE, Arm, Variant
-from formulavision.comparison.config import PROBE, ComparisonSettings
+from formulavision.comparison.settings import PROBE, ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
 from formulavision.data.downstream.opening import count_shared
 from formulavision.recipes.recipe import Recipe

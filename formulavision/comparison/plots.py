@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.comparison.config import PROBE
 from formulavision.comparison.pictures import Illustration, data_uri
 from formulavision.comparison.results import ArmFacts, History, write_text
+from formulavision.comparison.settings import PROBE
 from formulavision.comparison.tables import Cell, Table
 from formulavision.comparison.wording import place_text
 from formulavision.training.runs import unit_of, when

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from formulavision.comparison.config import PROBE, ComparisonSettings
+from formulavision.comparison.settings import PROBE, ComparisonSettings
 from formulavision.util import files
 from formulavision.util.errors import ConfigError
 from formulavision.util.text import counted, csv_text
@@ -24,9 +24,9 @@ __all__ = [
     "TOP_1",
     "ArmFacts",
     "Comparison",
-    "Computed",
     "Findings",
     "History",
+    "Provenance",
     "Result",
     "table_as_csv",
     "write_text",
@@ -47,7 +47,7 @@ History = list[dict[str, float | None]]
 """Metrics of a training, a row an epoch: name of the metric -> value."""
 
 
-class Computed(BaseModel, frozen=True):
+class Provenance(BaseModel, frozen=True):
     """The machine and the software that computed a result.
 
     Attributes:
@@ -105,7 +105,7 @@ class Result:
     history: History = field(default_factory=list, repr=False)
     folder: str | None = None
     start: str | None = None
-    computed: Computed | None = None
+    computed: Provenance | None = None
 
     def __repr__(self) -> str:
         score = self.error or "not computed" if self.score is None else f"{self.metric} {self.score:.2%}"
@@ -280,9 +280,9 @@ class Findings(BaseModel):
         return sorted(self.freezes, key=lambda freeze: (freeze.endswith(PROBE), _frozen_groups(freeze)))
 
     @property
-    def computed(self) -> list[Computed]:
+    def computed(self) -> list[Provenance]:
         """Machines and versions, each once, in the order of the results."""
-        found: list[Computed] = []
+        found: list[Provenance] = []
         for result in self.results:
             if result.computed is not None and result.computed not in found:
                 found.append(result.computed)

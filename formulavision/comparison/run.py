@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formulavision.comparison.choosing import CONFIGURATION, choose_or_continue, name_of
-from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.estimates import estimate
 from formulavision.comparison.plan import Datasets, check_models, of_job, plan_stages
 from formulavision.comparison.printing import print_table
 from formulavision.comparison.report import REPORT_FILES, write_html, write_tables
 from formulavision.comparison.results import Comparison, write_text
 from formulavision.comparison.runner import Runner, is_done
+from formulavision.comparison.settings import ComparisonSettings
 from formulavision.storage.jobs import Share
 from formulavision.util.cluster import PerTask, check_on, connected
 from formulavision.util.console import STDERR, say

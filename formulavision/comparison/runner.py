@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.choosing import CONFIGURATION
-from formulavision.comparison.config import ComparisonSettings
 from formulavision.comparison.facts import first_findings, this_machine
 from formulavision.comparison.plan import Datasets, Generation, Pretraining, Probing, ResultStage, Stage, plan_stages
-from formulavision.comparison.results import Computed, Result, write_text
+from formulavision.comparison.results import Provenance, Result, write_text
+from formulavision.comparison.settings import ComparisonSettings
 from formulavision.generators.new_process import Source
 from formulavision.storage.nodes import check_folder, sources_of
 from formulavision.training.runs import Run, is_complete
@@ -223,7 +223,7 @@ class Runner:
             return False
         for key, value in record["row"].items():
             setattr(result, key, value)
-        result.computed = Computed.model_validate(record["computed"])
+        result.computed = Provenance.model_validate(record["computed"])
         result.history = _history(folder)
         self._fill_in_places(stage, result)
         if isinstance(stage.start, Pretraining):

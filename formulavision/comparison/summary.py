@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from formulavision.comparison.config import PROBE
 from formulavision.comparison.convergence import catching_up
 from formulavision.comparison.results import SHORT, TOP_1, ArmFacts, Findings, Result
+from formulavision.comparison.settings import PROBE
 from formulavision.comparison.significance import ALPHA
 from formulavision.comparison.tables import T_TEST, Cell, Table
 from formulavision.comparison.wording import listed, p_text, percent, points, score_text

@@ -12,8 +12,8 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.comparison.config import PROBE
 from formulavision.comparison.results import TOP_1, Findings, Result, table_as_csv
+from formulavision.comparison.settings import PROBE
 from formulavision.comparison.significance import ALPHA, confidence_interval, holm, paired_t
 from formulavision.evaluation.per_class import mcnemar
 from formulavision.evaluation.results import read_predictions

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from formulavision.comparison.config import FULL, PROBE
 from formulavision.comparison.results import SHORT, TOP_1, Findings, Result
+from formulavision.comparison.settings import FULL, PROBE
 from formulavision.comparison.significance import ALPHA, rank_correlation
 from formulavision.comparison.tables import MCNEMAR, T_TEST, Cell, Table, contest
 from formulavision.util.text import counted

@@ -19,8 +19,8 @@ from torchvision import tv_tensors
 
 from formulavision.data.augmentation import Augmentation
 from formulavision.data.datasets import InstanceNumbers
-from formulavision.data.mixing import Mixing
 from formulavision.data.mixtures import MixtureImages, images_of_epoch
+from formulavision.data.pixmix import Mixing
 from formulavision.data.resizing import Interpolation, ResizeMode, centre, mask_to_square, to_square
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer

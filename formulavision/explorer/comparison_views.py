@@ -17,7 +17,7 @@ from formulavision.comparison.report import featured_arms, sheets_of_arms
 from formulavision.comparison.results import FINDINGS, TOP_1, Findings, Result
 from formulavision.comparison.tables import Table, table_of
 from formulavision.comparison.wording import CellText, caveats, explanations, grid, missing, place_text
-from formulavision.explorer.worker import Progress
+from formulavision.explorer.worker import ReportProgress
 from formulavision.training.runs import METRICS, EpochMetrics, is_complete, read_metrics, score_of, when
 from formulavision.util.folders import LOCK, is_locked
 from formulavision.util.text import counted
@@ -76,7 +76,7 @@ class _Unfinished:
         return f"{self.result.arm}, seed {self.result.seed}: {'going on' if self.going_on else 'stopped'}"
 
 
-def watch(folder: str, known: str, progress: Progress) -> Watched | None:
+def watch(folder: str, known: str, progress: ReportProgress) -> Watched | None:
     """A comparison as it is now; None if it is still as it was.
 
     Nothing is written, and no run is read but those that the comparison names.

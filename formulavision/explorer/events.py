@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from formulavision.explorer.worker import Progress, unwatched
+from formulavision.explorer.worker import ReportProgress, unwatched
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
 __all__ = ["DRAWING", "MEASURING", "problems_of", "shown_progress", "whole_number"]
@@ -34,7 +34,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
-def shown_progress(progress: Any) -> Progress:
+def shown_progress(progress: Any) -> ReportProgress:
     """Progress of a piece of work, shown by Gradio.
 
     Args:

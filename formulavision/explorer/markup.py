@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from formulavision.explorer.drawing import Picture, Sheet
+from formulavision.explorer.recipe_views import Picture, Sheet
 from formulavision.recipes.recipe import Recipe
 from formulavision.util.text import byte_size, counted, duration
 

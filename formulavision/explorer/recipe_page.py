@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from formulavision.explorer.drawing import Sheet, draw_picture, draw_sheet
 from formulavision.explorer.events import DRAWING, problems_of, shown_progress, whole_number
 from formulavision.explorer.forms import Control, change, problems_at, sections
 from formulavision.explorer.limits import Limits
@@ -17,6 +16,7 @@ from formulavision.explorer.markup import (
     problems_html,
     sheet_html,
 )
+from formulavision.explorer.recipe_views import Sheet, draw_picture, draw_sheet
 from formulavision.explorer.worker import Worker
 from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import Recipe

@@ -22,8 +22,8 @@ from formulavision.evaluation.image_measures import (
     power_spectrum,
     slope_of,
 )
-from formulavision.explorer.drawing import Cell, Picture, Sheet, target_panels, targets_in_words
-from formulavision.explorer.worker import Progress
+from formulavision.explorer.recipe_views import Cell, Picture, Sheet, target_panels, targets_in_words
+from formulavision.explorer.worker import ReportProgress
 from formulavision.generators.contract import Generator, Scene
 from formulavision.recipes.category_files import Parameters, read_folder
 from formulavision.storage.manifest import MANIFEST
@@ -99,7 +99,7 @@ def facts_of(store: Store) -> dict[str, str]:
     }
 
 
-def browse(path: str, wanted: str, page: int, progress: Progress) -> Browsed:
+def browse(path: str, wanted: str, page: int, progress: ReportProgress) -> Browsed:
     """A page of a store's images.
 
     Args:
@@ -126,7 +126,7 @@ def browse(path: str, wanted: str, page: int, progress: Progress) -> Browsed:
     return Browsed(Sheet(cells, columns=6, search_seconds=0, image_seconds=0, image_bytes=0), pages, told, problems)
 
 
-def store_picture(path: str, index: int, progress: Progress) -> Picture:
+def store_picture(path: str, index: int, progress: ReportProgress) -> Picture:
     """One image of a store with its category's parameters, or a scene with its targets.
 
     Raises:
@@ -168,7 +168,7 @@ def store_picture(path: str, index: int, progress: Progress) -> Picture:
     )
 
 
-def verify_store(path: str, sample: int, progress: Progress) -> tuple[str, list[str]]:
+def verify_store(path: str, sample: int, progress: ReportProgress) -> tuple[str, list[str]]:
     """What ``verify`` did, in words, and the problems that it found.
 
     Raises:
@@ -179,7 +179,7 @@ def verify_store(path: str, sample: int, progress: Progress) -> tuple[str, list[
     return f"The files of {pieces} compared with the manifest, {images} drawn again", found.problems
 
 
-def measure_store(path: str, progress: Progress) -> Statistics:
+def measure_store(path: str, progress: ReportProgress) -> Statistics:
     """Measure a sample of a store's images, at even distances.
 
     Raises:

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 from formulavision.explorer.limits import Limits
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
-__all__ = ["Progress", "Worker"]
+__all__ = ["ReportProgress", "Worker"]
 
 _COMPILING = "compiling kernels (once after an installation)"
 
 
-class Progress(Protocol):
+class ReportProgress(Protocol):
     """Called with what is done in words, how much of it is done, and how much there is (None: not known)."""
 
     def __call__(self, told: str, done: int, total: int | None) -> None: ...
@@ -54,7 +54,7 @@ class Worker:
         self,
         work: Callable[..., Any],
         *arguments: Any,
-        progress: Progress = unwatched,
+        progress: ReportProgress = unwatched,
     ) -> Any:
         """The result of ``work(*arguments, progress)``, which an importable module defines.
 

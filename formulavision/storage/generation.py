@@ -35,10 +35,10 @@ from formulavision.storage.formats.format import Format, Piece, Sample
 from formulavision.storage.jobs import Share, missing_pieces
 from formulavision.storage.manifest import Manifest, PieceRecord, StoreLayout, layout_of, origins
 from formulavision.storage.nodes import check_nodes, sources_of
-from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import category_files, find_background, with_own_folders
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
 from formulavision.storage.remote_destination import RemoteDestination
+from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.storage.store import Store
 from formulavision.util.cluster import Cluster, PerTask, check_on, connected
 from formulavision.util.errors import ClusterError, ConfigError, FormulaVisionError, RemoteError, StoreError

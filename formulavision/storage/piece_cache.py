@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Piece, PieceReader
 from formulavision.storage.manifest import RECIPE, Manifest
-from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.pieces import files_of_piece, measure
+from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.util.errors import ConfigError, StoreError, one_line
 from formulavision.util.files import PARTIAL, cache_folder, partial_path
 from formulavision.util.folders import locked

@@ -18,8 +18,8 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.impurity import AFTER_OTHERS, impurity
 from formulavision.storage.manifest import origins
-from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import category_files
+from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.storage.store import Store
 from formulavision.util.errors import StoreError
 from formulavision.util.remote import AnyFolder

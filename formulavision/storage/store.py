@@ -19,10 +19,10 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Piece, PieceReader
 from formulavision.storage.manifest import Manifest, read_manifest
-from formulavision.storage.objects import EncodedObjects
 from formulavision.storage.own_categories import with_own_folders
 from formulavision.storage.piece_cache import PieceCache, in_use
 from formulavision.storage.png import decode_image, decode_object_map
+from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.util.errors import DamagedStoreError, StoreError, one_line
 from formulavision.util.indices import positions
 from formulavision.util.remote import AnyFolder, RemoteFolder, folder_of

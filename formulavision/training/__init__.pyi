@@ -1,8 +1,8 @@
 from .checkpoints import Checkpoint as Checkpoint
 from .checkpoints import load_checkpoint as load_checkpoint
-from .data_module import FormulaDataModule as FormulaDataModule
 from .deepcluster import deepcluster_labels as deepcluster_labels
 from .export import export_model as export_model
+from .formula_data_module import FormulaDataModule as FormulaDataModule
 from .freezing import freeze as freeze
 from .hub import pull as pull
 from .hub import push as push

@@ -1,104 +1,196 @@
-"""Formula-driven images for a Lightning Trainer of the user's own."""
+"""Batches of training and validation images for one training process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
 
+import lightning.pytorch as lightning
 import torch
 from torch.utils.data import DataLoader
 
-from formulavision.data.loading import Batch, ImageDataset, Transform, target_of
-from formulavision.training.data import TrainingData
-from formulavision.training.models import to_input
+from formulavision.data.augmentation import Augmentation
+from formulavision.data.device_loading import draw_on_device, make_device_loader
+from formulavision.data.loading import (
+    Batch,
+    EpochLoader,
+    ImageDataset,
+    Prepared,
+    Transform,
+    image_cache,
+    is_drawn,
+    make_loader,
+)
+from formulavision.data.pixmix import Mixing
+from formulavision.recipes.drawing import Drawer
 from formulavision.training.settings import TrainSettings
-from formulavision.training.tasks import Task, check_target, make_task
-from formulavision.training.train import held_out_images, open_data
-from formulavision.util.config import parse
-from formulavision.util.errors import ConfigError
-from formulavision.util.text import counted
+from formulavision.util.errors import PluginError
+from formulavision.util.machine import cores
+from formulavision.util.progress import progress_bars
 
-if TYPE_CHECKING:
-    from formulavision.recipes.recipe import RecipeLike
+__all__ = ["TrainingData", "draws_on_device", "make_mixing"]
 
-__all__ = ["FormulaDataModule"]
+_LOADERS_ON_CUDA = 16
 
 
-class FormulaDataModule(TrainingData):
-    """The batches that :func:`formulavision.pretrain` trains on, for a Lightning Trainer of your own.
+def draws_on_device(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether images drawn on demand are drawn on the device where the model trains, if the generator can."""
+    return settings.draw_on == "auto" and device.type == "cuda"
 
-    A batch is (images, labels): float32 [b, 3, crop, crop], scaled to 0..1 and normalised by ``mean`` and ``std`` on
-    the device, and int64 [b]; or other targets, as of :data:`~formulavision.data.loading.Batch`. The images of an
-    epoch and their order, crops and flips depend on the seed and the epoch alone. Several processes share each batch:
-    give ``Trainer(use_distributed_sampler=False)``.
+
+class TrainingData(lightning.LightningDataModule):
+    """The batches of a run; each of several processes loads its share of every batch.
 
     Args:
-        data: as of :func:`formulavision.pretrain`: a recipe, its file, a mapping or a generator's name; a store; or a
-            dataset.
-        settings: those of :func:`formulavision.pretrain` that concern images: ``target``, ``batch_size``, ``resize``,
-            ``crop``, ``mean``, ``std``, ``horizontal_flip``, ``fresh``, ``held_out`` (validation batches), ``workers``,
-            ``draw_on``, ``seed``.
-        transform: of the training images, as of :func:`formulavision.pretrain`.
+        settings: of the training.
+        train: training images.
+        validation: images to validate on after each epoch; None: none.
+        transform, mixing: of the training images, as of :class:`~formulavision.data.loading.Prepared`.
+        tell: called with a line for the user.
 
     Attributes:
-        classes: names of the classes, in the order of the labels.
-
-    Raises:
-        ConfigError: a setting is wrong, or there are no such data.
-        StoreError: the store cannot be read.
-        PluginError: the recipe's generator failed.
+        train_loader, validation_loader: made by :meth:`setup`, which a Trainer calls; ``validation_loader`` is None
+            without validation images.
     """
+
+    train_loader: EpochLoader
+    validation_loader: EpochLoader | None
 
     def __init__(
         self,
-        data: RecipeLike | ImageDataset | Any,
-        settings: TrainSettings | Mapping[str, Any] | None = None,
+        settings: TrainSettings,
+        train: ImageDataset,
+        validation: ImageDataset | None = None,
         *,
         transform: Transform | None = None,
+        mixing: Mixing | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        if not isinstance(settings, TrainSettings):
-            settings = parse(TrainSettings, dict(settings or {}))
-        train, _ = open_data(data, settings, show_progress=False)
-        check_target(target_of(train))
-        if settings.steps:  # a Trainer of the user's own ends when it is told to, and its epochs are passes
-            settings = settings.model_copy(update={"steps": None, "interval": None})
-        validation = held_out_images(train, settings, show_progress=False)
-        super().__init__(settings, train, validation, transform=transform)
-        self.classes = list(train.classes)
-
-    @cached_property
-    def task(self) -> Task:
-        """Loss and metrics of the images' target, for :class:`formulavision.LightningClassifier`."""
-        return make_task(self.train)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    def __repr__(self) -> str:
-        held_out = "" if self.validation is None else f", {len(self.validation):,} held out"
-        return (
-            f"FormulaDataModule({counted(len(self.train), 'image')} of {counted(self.num_classes, 'class')}{held_out}, "
-            f"batches of {self.settings.batch_size}, {self.settings.crop} pixels)"
-        )
+        super().__init__()
+        self.settings = settings
+        self.train = train
+        self.validation = validation
+        self.transform = transform
+        self.mixing = mixing
+        self.tell = tell
 
     def setup(self, stage: str) -> None:
-        assert self.trainer is not None
-        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-            raise ConfigError("FormulaDataModule: shares batches itself: give Trainer(use_distributed_sampler=False)")
-        super().setup(stage)
+        self.train_loader = self._loader(self.train, training=True)
+        self.validation_loader = None if self.validation is None else self._loader(self.validation, training=False)
+
+        loaders = [self.train_loader, *self.val_dataloader()]
+        kept = sum(loader.dataset.cache.megabytes for loader in loaders if loader.dataset.cache)
+        memory = f"; resized images are kept in memory after their first use ({max(1, round(kept))} MB)" if kept else ""
+        self.tell(f"images: {self.train_loader.describe()}{memory}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        # Where a checkpoint is resumed, loader processes begin to read here. Lightning tells later epochs by set_epoch.
-        assert self.trainer is not None
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        batches = self.train_loader.batches
-        batches.epoch, batches.start = divmod(progress.processed, len(batches))
         return self.train_loader
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        images, labels = batch
-        values = (self.settings.mean, self.settings.std)
-        mean, std = (torch.tensor(value, device=images.device).view(1, 3, 1, 1) for value in values)
-        return to_input(images, mean, std), labels
+    def val_dataloader(self) -> list[EpochLoader]:
+        return [] if self.validation_loader is None else [self.validation_loader]
+
+    def _loader(self, dataset: ImageDataset, *, training: bool) -> EpochLoader:
+        settings, trainer = self.settings, self.trainer
+        assert trainer is not None
+        device = trainer.strategy.root_device
+        fresh = training and settings.fresh and getattr(dataset, "endless", False)
+        if training and settings.fresh and getattr(dataset, "endless", None) is False:
+            self.tell("fresh: the recipe's images are a finite set, so every epoch has the same images")
+        images: dict[str, Any] = {
+            **settings.resizing(), "augment": training, "flip": settings.horizontal_flip, "seed": settings.seed,
+            "fresh": fresh,
+        }  # fmt: skip
+        augmentation = None
+        if training:
+            images |= {"vertical_flip": settings.vertical_flip, "repeats": settings.repeated_augmentation}
+            augmentation = _augmentation(settings)
+        transform, mixing = (self.transform, self.mixing) if training else (None, None)
+        batches: dict[str, Any] = {
+            "batch_size": settings.batch_size, "shuffle": training, "rank": trainer.global_rank,
+            "ranks": trainer.world_size,
+        }  # fmt: skip
+        if training and settings.steps and settings.interval:
+            stretch, total = (steps * settings.grad_accum_steps for steps in (settings.interval, settings.steps))
+            batches |= {"stretch": stretch, "total": total}
+        on_cpu = augmentation is not None or mixing is not None
+        if on_cpu and draws_on_device(settings, device) and is_drawn(dataset):
+            self.tell(
+                "random resized crops, RandAugment, colour jitter and mixing are made on the CPU: loader processes draw"
+            )
+        elif transform is None and draws_on_device(settings, device):
+            try:
+                drawn = draw_on_device(dataset, device, **images)
+            except PluginError as error:  # kernels need a C compiler, which slim containers lack
+                self.tell(f"{error}; loader processes draw instead")
+                drawn = None
+            if drawn is not None:
+                return make_device_loader(drawn, **batches)
+        local_ranks = trainer.world_size // trainer.num_nodes
+        workers = settings.workers
+        if workers is None:
+            workers = _default_workers(device, fresh or mixing is not None, local_ranks)
+        cache = None
+        if not fresh and transform is None and not (augmentation and augmentation.crops):
+            cache = image_cache(dataset, settings.resize, workers=workers, ranks=local_ranks, mode=settings.resize_mode)
+        prepared = Prepared(
+            dataset, cache=cache, transform=transform, augmentation=augmentation, mixing=mixing, **images
+        )
+        return make_loader(prepared, workers=workers, pin=device.type == "cuda", **batches)
+
+
+def _augmentation(settings: TrainSettings) -> Augmentation | None:
+    """Random changes of training images that are made on the CPU; None: none."""
+    if not (settings.random_resized_crop or settings.rand_augment or settings.color_jitter):
+        return None
+    sizes = settings.resizing()
+    return Augmentation(
+        crop=settings.crop,
+        area=settings.random_resized_crop,
+        rand_augment=settings.rand_augment,
+        color_jitter=settings.color_jitter,
+        interpolation=settings.interpolation,
+        fill=sizes["fill"],
+    )
+
+
+def make_mixing(settings: TrainSettings, *, show_progress: bool) -> Mixing | None:
+    """Mixing of pictures into training images, if the settings ask for it; categories of its recipe that are not cached
+    are searched here.
+
+    Raises:
+        ConfigError: the recipe's folder of categories is missing or cannot be read.
+        PluginError: the recipe's generator failed.
+    """
+    if settings.mixing is None:
+        return None
+    recipe = settings.mixing.recipe
+    with progress_bars(show=show_progress) as bars:
+        drawer = Drawer(
+            recipe,
+            workers=settings.workers or 1,
+            progress=lambda found: bars.categories(found, recipe.num_categories),
+        )
+    return Mixing(
+        drawer,
+        rounds=settings.mixing.rounds,
+        beta=settings.mixing.beta,
+        severity=settings.mixing.severity,
+        resize=settings.resize,
+        crop=settings.crop,
+        interpolation=settings.interpolation,
+    )
+
+
+def _default_workers(device: torch.device, draws: bool, local_ranks: int) -> int:
+    """Number of loader processes where the settings leave it open.
+
+    Args:
+        draws: whether loading draws images, rather than reading them alone.
+    """
+    if device.type == "cuda":
+        return max(1, min(_LOADERS_ON_CUDA, cores() // local_ranks))
+    # Images that are read are kept in memory. New images are drawn while the model trains, but not where a process is
+    # spawned, which needs a script with a __main__ guard.
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    return int(draws and method == "fork")

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from formulavision.data.labels import Relabelled
 from formulavision.generators.streams import Stream, random_stream
-from formulavision.training.data import TrainingData
+from formulavision.training.data_module import TrainingData
 from formulavision.training.freezing import head_prefixes
 from formulavision.training.models import to_input
 from formulavision.training.optimization import count_steps

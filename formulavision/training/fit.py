@@ -21,9 +21,9 @@ from rich.console import Console
 
 from formulavision.data.labels import Relabelled
 from formulavision.data.loading import ImageDataset, Transform, check_targets, target_of
-from formulavision.data.mixing import Mixing
+from formulavision.data.pixmix import Mixing
 from formulavision.recipes.device import device_name, find_device
-from formulavision.training.data import TrainingData
+from formulavision.training.data_module import TrainingData
 from formulavision.training.distributed import synchronise_batch_norm
 from formulavision.training.export import write_card
 from formulavision.training.extras import Extras, check_sendable, quiet_lightning
@@ -32,9 +32,9 @@ from formulavision.training.models import build_model, check_training, save_timm
 from formulavision.training.module import LightningClassifier
 from formulavision.training.on_cpu import attention, has_fast_bfloat16, use_matrix_products
 from formulavision.training.optimization import count_steps
-from formulavision.training.processes import is_first, launched, train_in_processes
 from formulavision.training.progress import Bar, conclude, describe_model, describe_run, say_and_log
 from formulavision.training.randomness import own_randomness
+from formulavision.training.ranks import is_first, launched, train_in_processes
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import (
     BEST_WEIGHTS,

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from formulavision.training.processes import is_first
+from formulavision.training.ranks import is_first
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, FormulaVisionError, one_line
 from formulavision.util.files import write_json

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from formulavision.data.loading import Batch
 from formulavision.generators.streams import Stream, random_stream
-from formulavision.training.data import TrainingData
+from formulavision.training.data_module import TrainingData
 from formulavision.training.distributed import join_over_processes, sum_over_processes
 from formulavision.training.models import to_input
 from formulavision.training.optimization import count_steps, learning_rate_factor, make_optimizer

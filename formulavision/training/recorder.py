@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 
-from formulavision.training.data import TrainingData
+from formulavision.training.data_module import TrainingData
 from formulavision.training.distributed import sum_over_processes
 from formulavision.training.extras import check_states
 from formulavision.training.models import save_weights

@@ -52,7 +52,7 @@ _LENGTHS = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 
 class MixingSettings(Config):
     """PixMix (Hendrycks et al., CVPR 2022) with pictures that a recipe draws; see
-    :class:`formulavision.data.mixing.Mixing`.
+    :class:`formulavision.data.pixmix.Mixing`.
 
     The numbers are those of the published program for CIFAR (``cifar.py`` of andyzoujm/pixmix). Its program for
     ImageNet (``imagenet.py``) has a beta of 4 and a severity of 1.

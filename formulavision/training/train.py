@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from formulavision.data.labels import LabelSettings, relabel
-from formulavision.training.processes import is_first
+from formulavision.training.ranks import is_first
 from formulavision.training.runs import (
     LAST_CHECKPOINT,
     SETTINGS,
@@ -258,7 +258,7 @@ def finetune(
     # The imports from here on are slow.
     from formulavision.data.loading import target_of
     from formulavision.training.checkpoints import load_checkpoint
-    from formulavision.training.data import make_mixing
+    from formulavision.training.data_module import make_mixing
     from formulavision.training.extras import describe_transform, read_extras
     from formulavision.training.fit import Plan, fit, new_model
     from formulavision.training.freezing import freeze as freeze_layers

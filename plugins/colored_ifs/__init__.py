@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from formulavision import Generator, hookimpl
 
-from .background import DiamondSquare
+from .diamond_square import DiamondSquare
 from .generator import ColoredIfs
 from .parameters import ColoredIfsParams, DiamondSquareParams
 

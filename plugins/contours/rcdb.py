@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from formulavision import Canvas, Category, WalkedStreams
 
-from .generator import ContourGenerator
+from .base import ContourGenerator
 from .independent import CONTOUR_COLUMNS, PUBLISHED_NAMES, independent_contour, shapes_of
 from .parameters import RcdbParams
 

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 from formulavision import Category, ConfigError, Scene, WalkedStreams
 from formulavision.rendering.memory import scratch
 
-from .generator import ContourGenerator
+from .base import ContourGenerator
 from .independent import CONTOUR_COLUMNS, PUBLISHED_NAMES, SHAPE_COLUMNS, independent_contour, independent_shape
 from .parameters import SegRcdbParams
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from formulavision import Category, WalkedStreams
 from formulavision.rendering.memory import scratch
 
-from .generator import ContourGenerator
+from .base import ContourGenerator
 from .independent import gray_levels
 from .parameters import VisualAtomsParams
 

@@ -149,7 +149,7 @@ class Ifs3d(Generator):
 
         if self.is_published or not runs_on(device):
             return None
-        from .drawing_on_device import Ifs3dRenderer
+        from .clouds_on_device import Ifs3dRenderer
 
         draws = functools.partial(self.uniforms, last=_DRAWS)
         table = self._table[: self.params.clouds]

@@ -9,7 +9,7 @@ import yaml
 
 from formulavision import report
 from formulavision.comparison import pictures
-from formulavision.comparison.results import FINDINGS, ArmFacts, Computed, Findings, Result
+from formulavision.comparison.results import FINDINGS, ArmFacts, Findings, Provenance, Result
 from formulavision.comparison.wording import caveats
 from formulavision.util.errors import ConfigError, StoreError
 
@@ -33,7 +33,7 @@ def leave(folder: Path, results: list[Score], *, arms: dict[str, str], machine: 
             metric="top-1 accuracy" if score else None,
             folder=f"runs/{arm}/{downstream}-{seed}",
             start="timm:resnet18" if arm == "timm" else f"runs/{arm}/pretrain",
-            computed=Computed(machine=machine, versions={}) if score else None,
+            computed=Provenance(machine=machine, versions={}) if score else None,
         )
         for arm, downstream, seed, score in results
     ]

@@ -15,7 +15,7 @@ from PIL import Image
 
 import formulavision.evaluation
 from formulavision.comparison.report import write_html
-from formulavision.comparison.results import FINDINGS, TOP_1, ArmFacts, Computed, Findings, Result
+from formulavision.comparison.results import FINDINGS, TOP_1, ArmFacts, Findings, Provenance, Result
 from formulavision.comparison.tables import table_of
 from formulavision.evaluation import ClassDifference
 from formulavision.recipes.recipe import Recipe
@@ -23,8 +23,8 @@ from formulavision.util.errors import CheckpointError, SmallFiltersError
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
-LAPTOP = Computed(machine="a laptop, 2 cores", versions={"Python": "3.11.2", "torch": "2.9.0"})
-CLUSTER = Computed(machine="a node, 1 accelerator", versions={"Python": "3.12.0", "torch": "2.9.1"})
+LAPTOP = Provenance(machine="a laptop, 2 cores", versions={"Python": "3.11.2", "torch": "2.9.0"})
+CLUSTER = Provenance(machine="a node, 1 accelerator", versions={"Python": "3.12.0", "torch": "2.9.1"})
 
 SCORES = {"scratch": 0.5, "stripes": 0.7, "stripes-noise-0.5": 0.6, "stripes-noise-1.0": 0.4, "published": 0.8}
 FREEZES = {"none": 0.0, "conv1": -0.05, "linear-probe": -0.1}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from formulavision.comparison import ComparisonSettings
-from formulavision.comparison.config import at_size
+from formulavision.comparison.settings import at_size
 from formulavision.util.errors import ConfigError
 
 

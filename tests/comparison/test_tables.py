@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from formulavision.comparison.printing import print_table, to_markdown
-from formulavision.comparison.results import ArmFacts, Computed, Findings, Result
+from formulavision.comparison.results import ArmFacts, Findings, Provenance, Result
 from formulavision.comparison.tables import table_csv, table_of
 from formulavision.comparison.wording import explanations, points
 
 TOP_1 = "top-1 accuracy"
-HERE = Computed(machine="a machine", versions={})
+HERE = Provenance(machine="a machine", versions={})
 
 Scores = dict[str, list[float | None]]
 

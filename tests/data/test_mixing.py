@@ -12,7 +12,7 @@ import torch
 from timm.data.auto_augment import _AUGMIX_TRANSFORMS
 
 from formulavision.data.loading import Prepared, make_batches
-from formulavision.data.mixing import Mixing, add, coefficients, multiply
+from formulavision.data.pixmix import Mixing, add, coefficients, multiply
 from formulavision.recipes.drawing import Drawer
 
 PICTURES: dict[str, Any] = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from formulavision.explorer import drawing
-from formulavision.explorer.drawing import draw_picture, draw_sheet
 from formulavision.explorer.markup import commands, estimate_html, picture_html, problems_html, sheet_html, table_html
+from formulavision.explorer.recipe_views import draw_picture, draw_sheet
 from formulavision.explorer.worker import unwatched
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe

@@ -29,7 +29,7 @@ from formulavision.data.loading import Prepared, make_loader, random_windows
 from formulavision.generators.streams import random_stream
 from formulavision.training import Run, pretrain
 from formulavision.training import data as training_data
-from formulavision.training.data import TrainingData, draws_on_device
+from formulavision.training.data_module import TrainingData, draws_on_device
 from formulavision.training.module import LightningClassifier
 from formulavision.training.settings import TrainSettings
 

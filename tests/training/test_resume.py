@@ -139,7 +139,7 @@ def test_a_second_ctrl_c_stops_at_once(
     monkeypatch.setattr(type(stripes()), "__getitem__", impatient)
     monkeypatch.setattr(type(stripes()), "target", "class", raising=False)  # no item is read to find it
     monkeypatch.setattr("formulavision.util.interrupts._SAME_S", 0.0)
-    monkeypatch.setattr("formulavision.training.data.image_cache", lambda *a, **k: None)
+    monkeypatch.setattr("formulavision.training.data_module.image_cache", lambda *a, **k: None)
     with pytest.raises(KeyboardInterrupt):
         pretrain(stripes(), out=tmp_path / "run", settings=small)
     assert "stopped after 0 of 2 epochs; resuming" in capsys.readouterr().out

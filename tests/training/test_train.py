@@ -52,7 +52,7 @@ def interrupted(stripes: Any, out: Path, settings: dict[str, Any], *, epochs: in
 
     with monkeypatch.context() as patch:
         patch.setattr(type(source), "__getitem__", dying)
-        patch.setattr("formulavision.training.data.image_cache", lambda *a, **k: None)
+        patch.setattr("formulavision.training.data_module.image_cache", lambda *a, **k: None)
         with pytest.raises(RuntimeError, match="killed"):
             pretrain(source, out=out, settings=settings, show_progress=False)
 
@@ -196,7 +196,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
         return whole(self, index)
 
     monkeypatch.setattr(type(source), "__getitem__", interrupting)
-    monkeypatch.setattr("formulavision.training.data.image_cache", lambda *a, **k: None)
+    monkeypatch.setattr("formulavision.training.data_module.image_cache", lambda *a, **k: None)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         pretrain(source, out=tmp_path / "run", settings=small)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.storage.manifest import StoreLayout
-from formulavision.storage.objects import EncodedObjects
+from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.util.errors import StoreError, one_line
 
 __all__ = ["SHARD_IMAGES", "Create", "Format", "Piece", "PieceReader", "Sample", "ShardFormat", "reading"]

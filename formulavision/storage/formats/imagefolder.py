@@ -18,7 +18,7 @@ from typing import Any
 
 from formulavision.storage.formats.format import Create, Format, Piece, PieceReader, Sample, reading
 from formulavision.storage.manifest import StoreLayout
-from formulavision.storage.objects import EncodedObjects
+from formulavision.storage.scene_objects import EncodedObjects
 
 FOLDER_SCENES = 1000
 """Number of scenes in a folder, whose name is then the first digits of theirs."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from formulavision.explorer.worker import Progress
+from formulavision.explorer.worker import ReportProgress
 from formulavision.generators.contract import Category, Scene
 from formulavision.recipes.categories import category_key, find_categories_of_part
 from formulavision.recipes.composition import draw_category
@@ -92,7 +92,7 @@ class Picture:
     targets: dict[str, str]
 
 
-def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: Progress) -> Sheet:
+def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: ReportProgress) -> Sheet:
     """The first instances of the first categories of each part of a recipe; or its first scenes, objects beside them.
 
     Args:
@@ -150,7 +150,7 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: Progress) -> S
     )
 
 
-def _goes_on(seconds: Sequence[float], progress: Progress, done: int, total: int) -> bool:
+def _goes_on(seconds: Sequence[float], progress: ReportProgress, done: int, total: int) -> bool:
     """Whether there is time for another image, of which ``progress`` is told where images take long.
 
     Args:
@@ -161,7 +161,7 @@ def _goes_on(seconds: Sequence[float], progress: Progress, done: int, total: int
     return sum(seconds[1:]) < _PATIENCE
 
 
-def draw_picture(recipe: Recipe, label: int, instance: int, progress: Progress) -> Picture:
+def draw_picture(recipe: Recipe, label: int, instance: int, progress: ReportProgress) -> Picture:
     """One image of a recipe, its mask or targets, and its category's parameters.
 
     Args:
@@ -207,7 +207,7 @@ def draw_picture(recipe: Recipe, label: int, instance: int, progress: Progress) 
     )
 
 
-def _scene_picture(recipe: Recipe, number: int, progress: Progress) -> Picture:
+def _scene_picture(recipe: Recipe, number: int, progress: ReportProgress) -> Picture:
     if not 0 <= number < len(recipe):
         raise ConfigError(f"scene: {number} is not allowed: the recipe has {len(recipe):,}")
     drawer = _drawer(recipe, [part.num_categories for part in recipe.all_parts], progress)
@@ -261,7 +261,7 @@ def _places(recipe: Recipe, drawer: Drawer, wanted: Sequence[int]) -> Iterator[t
         yield from ((int(label) + offset, int(place) + offset) for offset in range(count))
 
 
-def _drawer(recipe: Recipe, wanted: Sequence[int], progress: Progress) -> Drawer:
+def _drawer(recipe: Recipe, wanted: Sequence[int], progress: ReportProgress) -> Drawer:
     """Draws the first categories of each part, as many as are wanted, or all of a folder.
 
     The first k of N categories have the same images for every N, so the others need not be searched for.
@@ -278,7 +278,7 @@ def _drawer(recipe: Recipe, wanted: Sequence[int], progress: Progress) -> Drawer
     return Drawer(small, categories=categories)
 
 
-def _categories(recipe: Recipe, part: Part, count: int, progress: Progress) -> list[Category]:
+def _categories(recipe: Recipe, part: Part, count: int, progress: ReportProgress) -> list[Category]:
     """The first categories of a part, from memory where they were found before."""
     if part.categories.folder is not None:
         return find_categories_of_part(recipe, part)

@@ -79,11 +79,14 @@ def test_categories_of_several_parts_are_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "cats").exists()
 
 
-def test_bench_measures_scenes_and_refuses_several_parts_without(tmp_path: Path) -> None:
+def test_a_plan_of_several_parts_counts_the_images_of_all(tmp_path: Path) -> None:
     (tmp_path / "parts.yaml").write_text(PARTS)
-    result = CliRunner().invoke(app, ["bench", str(tmp_path / "parts.yaml"), "--seconds", "0.01"])
-    assert result.exit_code == 2
-    assert result.stderr.strip().splitlines()[-1].endswith("measure a recipe of each part")
+    told = said("generate", tmp_path / "parts.yaml", "--out", tmp_path / "store", "--plan")
+    assert "store: 1 piece of parquet, 10 images, about " in told
+    assert not (tmp_path / "store").exists()
+
+
+def test_bench_measures_scenes(tmp_path: Path) -> None:
     (tmp_path / "scenes.yaml").write_text(COMPOSED)
     cost = fv.bench(tmp_path / "scenes.yaml", seconds=0.01)
     assert min(cost.draw_ms, cost.store_ms, cost.image_bytes) > 0

@@ -337,7 +337,7 @@ def test_a_training_setting_that_is_added_changes_no_stage_while_it_is_neutral(
 
     small["probes"] = ["linear"]
     before = folders(small)
-    for module in ("config", "plan"):
+    for module in ("settings", "plan"):
         monkeypatch.setattr(f"formulavision.comparison.{module}.TrainSettings", LaterSettings)
     assert folders(small) == before
     small["pretrain"] = {**small["pretrain"], "sharpness": 0.0}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from formulavision.explorer import drawing
+from formulavision.explorer import recipe_views
 from formulavision.explorer.markup import commands, estimate_html, picture_html, problems_html, sheet_html, table_html
 from formulavision.explorer.recipe_views import draw_picture, draw_sheet
 from formulavision.explorer.worker import unwatched
@@ -113,8 +113,8 @@ def test_a_sheet_of_slow_images_is_told_and_ends_early(name: str, monkeypatch: p
     recipe = Recipe.from_dict(RECIPES[name])
     whole = draw_sheet(recipe, 4, 4, unwatched)
     clock = itertools.count(step=3)  # whenever it is looked at, 3 seconds have passed
-    monkeypatch.setattr(drawing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    monkeypatch.setattr(drawing, "_PATIENCE", 10.0)
+    monkeypatch.setattr(recipe_views, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(recipe_views, "_PATIENCE", 10.0)
     told: list[int] = []
     sheet = draw_sheet(recipe, 4, 4, lambda words, done, total: told.append(done))
     drawn = len(sheet.cells)

@@ -13,32 +13,32 @@ import numpy as np
 import pytest
 
 from formulavision.explorer.limits import Limits
-from formulavision.explorer.worker import Progress, Worker
+from formulavision.explorer.worker import ReportProgress, Worker
 from formulavision.util.errors import ConfigError, PluginError
 
 pytestmark = pytest.mark.slow
 
 
-def double(number: int, progress: Progress) -> int:
+def double(number: int, progress: ReportProgress) -> int:
     print("text of a plugin, which is no message")
     for done in range(3):
         progress("doubling", done, 3)
     return 2 * number
 
 
-def identify(progress: Progress) -> int:
+def identify(progress: ReportProgress) -> int:
     return os.getpid()
 
 
-def wait(seconds: float, progress: Progress) -> None:
+def wait(seconds: float, progress: ReportProgress) -> None:
     time.sleep(seconds)
 
 
-def fill(bytes_: int, progress: Progress) -> int:
+def fill(bytes_: int, progress: ReportProgress) -> int:
     return int(np.ones(bytes_, np.uint8).sum())
 
 
-def compile_for(seconds: float, progress: Progress) -> None:
+def compile_for(seconds: float, progress: ReportProgress) -> None:
     """Stands for a machine that takes so many seconds for a kernel, in two steps."""
     event = importlib.import_module("numba.core.event")
     for _ in range(2):
@@ -46,11 +46,11 @@ def compile_for(seconds: float, progress: Progress) -> None:
             time.sleep(seconds / 2)
 
 
-def leave(progress: Progress) -> None:
+def leave(progress: ReportProgress) -> None:
     os._exit(3)
 
 
-def refuse(problems: list[str], progress: Progress) -> None:
+def refuse(problems: list[str], progress: ReportProgress) -> None:
     raise ConfigError(*problems) if problems else PluginError("'rings' failed")
 
 

@@ -27,8 +27,7 @@ from formulavision.data.device_loading import DrawnOnDevice, device_drawer, make
 from formulavision.data.labels import LabelSettings, Relabelled, relabel
 from formulavision.data.loading import Prepared, make_loader, random_windows
 from formulavision.generators.streams import random_stream
-from formulavision.training import Run, pretrain
-from formulavision.training import data as training_data
+from formulavision.training import Run, data_module, pretrain
 from formulavision.training.data_module import TrainingData, draws_on_device
 from formulavision.training.module import LightningClassifier
 from formulavision.training.settings import TrainSettings
@@ -302,7 +301,7 @@ def test_each_process_draws_its_share_on_its_own_gpu(monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw on the device also where it is the CPU."""
-    monkeypatch.setattr(training_data, "draws_on_device", lambda settings, device: settings.draw_on == "auto")
+    monkeypatch.setattr(data_module, "draws_on_device", lambda settings, device: settings.draw_on == "auto")
 
 
 def trained(out: Path, settings: dict[str, Any], *, data: Any = None, **arguments: Any) -> Run:

@@ -197,7 +197,5 @@ def with_plugin(site: Path, folder: Path, *arguments: str) -> Ended:
 
 
 TRIALS = [
-    Trial(
-        "plugins", "a generator that misbehaves: one line, or a store that verify judges rightly", 150, plugins, short=1
-    )
+    Trial("plugins", "a generator that misbehaves: one line, or a store that verify judges rightly", 150, plugins)
 ]

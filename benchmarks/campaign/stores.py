@@ -368,6 +368,6 @@ TRIALS = [
         crash_trials,
         crash_generate,
     ),
-    Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=2),
+    Trial("mutate-store", "a file of a store changed, cut, extended, deleted, swapped", 1000, mutate_store, short=1),
     Trial("two-writers", "two generates into one folder at once", 60, two_writers, short=1),
 ]

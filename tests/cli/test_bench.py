@@ -115,7 +115,7 @@ def test_what_is_named_and_wrong_ends_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {**PUBLISHED, "patch": "point"}, *slow(PUBLISHED)], ids=["ours", "few", "published"]
+    "settings", [{}, *slow({**PUBLISHED, "patch": "point"}, PUBLISHED)], ids=["ours", "few", "published"]
 )
 def test_measurements_are_positive_and_fit_together(settings: dict[str, str]) -> None:
     recipe = Recipe.from_dict({**IFS, "generator": {**IFS["generator"], **settings}, "categories": 3})
@@ -148,6 +148,7 @@ def test_several_parts_cost_what_their_images_cost_one_by_one() -> None:
     assert cost.store_seconds(1) == pytest.approx(32 * cost.store_ms / 1000)
 
 
+@pytest.mark.slow
 def test_it_takes_about_as_long_as_generate(tmp_path: Path) -> None:
     recipe = Recipe.from_dict({**IFS, "categories": 4, "instances": 250})
     cost = bench(recipe, seconds=1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from cases import slow
 from masked_shapes import write_shapes
 from PIL import Image
 
@@ -223,7 +224,7 @@ def test_the_machine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < choosing._time_drawing() < 1
 
 
-@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("fast", [False, *slow(True)])
 def test_training_is_timed_as_it_is_done(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     """In bfloat16 where it is fast, in channels-last memory."""
     monkeypatch.undo()

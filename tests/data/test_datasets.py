@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import slow
 from torch.utils.data import ConcatDataset, DataLoader
 
 from formulavision import FormulaDataset, Recipe, StoredDataset, generate
@@ -39,7 +40,7 @@ def dataset(request: pytest.FixtureRequest, datasets: dict[str, RecipeDataset]) 
     return datasets[request.param]
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [64, *slow(1)])
 def test_a_loader_gives_the_same_pixels(
     dataset: RecipeDataset, reference: tuple[torch.Tensor, torch.Tensor], batch_size: int
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from timm.data.auto_augment import _AUGMIX_TRANSFORMS
 
 from formulavision.data.loading import Prepared, make_batches
@@ -151,7 +152,7 @@ def test_without_rounds_and_changes_an_image_stays_as_it_is() -> None:
     ],
     ids=["gray", "colour", "scenes", "parts"],
 )  # fmt: skip
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [3, *slow(1)])
 def test_any_recipe_is_mixed_into_gray_and_colour_images(recipe: dict[str, Any], channels: int) -> None:
     keys = [(0, index) for index in range(16)]
     mixed, labels = prepared(mixing(recipe), channels).__getitems__(keys)

@@ -31,11 +31,11 @@ QUICK: dict[str, dict[str, Any]] = {
 """
 
 
-COMPILED_LONG = {"colored-ifs", "dead-leaves", "diamond-square", "mandelbulb", "perlin", "rcdb", "segrcdb"}
+ELSEWHERE = QUICK.keys() - {"bezier", "moire"}
 """Generators whose images other tests compare with published ones or with other libraries'."""
 
 
-@pytest.mark.parametrize("name", [*sorted(QUICK.keys() - COMPILED_LONG), *slow(*sorted(COMPILED_LONG))])
+@pytest.mark.parametrize("name", [*sorted(QUICK.keys() - ELSEWHERE), *slow(*sorted(ELSEWHERE))])
 def test_it_keeps_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without Triton's interpreter, which takes minutes: test_on_device.py compares the device's images.
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

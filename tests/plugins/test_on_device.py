@@ -59,7 +59,7 @@ def assert_same(one: NDArray[np.uint8], other: NDArray[np.uint8], device: torch.
 # Fractals ------------------------------------------------------------------------------------------------------------
 
 
-@slow_if_interpreted
+@pytest.mark.slow
 def test_twenty_categories_of_fractals_are_the_same(device: torch.device) -> None:
     assert_same(*draw_both(device, "ifs", ["generator.dots=1000"], range(20), range(0, 140, 7), categories=20), device)
 
@@ -119,9 +119,10 @@ SYSTEMS = {
 @pytest.mark.parametrize(
     ("kind", "orbit"),
     [
-        ("is a line", "published"),
+        if_compiled("is a line", "published"),
         *(if_compiled(kind, "independent") for kind in SYSTEMS),
-        *(if_compiled(kind, "published") for kind in SYSTEMS if kind != "is a line"),
+        if_compiled("meets infinity on both sides", "published"),
+        *slow(*((kind, "published") for kind in SYSTEMS if kind not in ("is a line", "meets infinity on both sides"))),
     ],
 )
 def test_fractals_of_any_system_are_the_same(device: torch.device, tmp_path: Path, kind: str, orbit: str) -> None:
@@ -155,7 +156,7 @@ def test_images_do_not_depend_on_the_batch(device: torch.device, monkeypatch: py
 @pytest.mark.parametrize(
     "changes",
     [
-        if_interpreted(["generator.octaves=16", "generator.lacunarity=4"]),
+        pytest.param(["generator.octaves=16", "generator.lacunarity=4"], marks=pytest.mark.slow),
         if_compiled(["generator.octaves=3", "generator.lacunarity=4"]),
         if_compiled(["canvas.channels=3", "canvas.size=141"]),
         pytest.param([], marks=pytest.mark.slow),
@@ -176,8 +177,8 @@ def test_perlin_noise_is_the_same_to_one_gray_level(device: torch.device, change
     "changes",
     [
         ["canvas.channels=3"],
-        ["generator.thickness_max=7", "canvas.size=33"],
-        if_compiled([]),
+        if_compiled(["generator.thickness_max=7", "canvas.size=33"]),
+        *slow([]),
         if_compiled(["generator.thickness_max=64"]),
         if_compiled(["generator.extent_max=1", "canvas.padding=0"]),
     ],
@@ -219,7 +220,7 @@ def test_contours_are_the_same(device: torch.device, changes: list[str]) -> None
     "changes",
     [
         if_interpreted(["generator.lines_max=2", "generator.vertices_min=3", "generator.vertices_max=5"]),
-        if_compiled(["generator.lines_max=20"]),
+        *slow(["generator.lines_max=20"]),
         if_compiled(["generator.lines_max=9", "canvas.channels=3", "canvas.size=141", "seed=4294967301"]),
         if_compiled(["generator.vertices_max=2500", "generator.lines_max=2"]),
     ],
@@ -264,10 +265,9 @@ def test_contours_as_objects_of_scenes_are_the_same(device: torch.device, outlin
 @pytest.mark.parametrize(
     "changes",
     [
-        if_interpreted({"mask": "M2", "lines_max": 2, "vertices_max": 5, "objects": 2}),
-        *slow({}, {"mask": "M2", "objects": 4, "lines_max": 4}),
-        if_compiled({"mask": "M3", "objects": 9, "lines_max": 4}),
-        *slow({"objects": 300, "lines_max": 2}),
+        if_compiled({"mask": "M2", "objects": 4, "lines_max": 4}),
+        *slow({"mask": "M2", "lines_max": 2, "vertices_max": 5, "objects": 2}, {}),
+        *slow({"mask": "M3", "objects": 9, "lines_max": 4}, {"objects": 300, "lines_max": 2}),
     ],
     ids=str,
 )

@@ -108,7 +108,7 @@ def test_timm_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_p
     ]
 
 
-@pytest.mark.parametrize("kind", ["resnet", "tuned"])
+@pytest.mark.parametrize("kind", ["resnet", *slow("tuned")])
 def test_torchvision_alone_gives_the_runs_outputs(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     run = request.getfixturevalue(kind)
     export_model(run.folder, tmp_path, layout="torchvision")

@@ -88,7 +88,7 @@ def test_a_run_on_images_drawn_on_demand_resumes_exactly_with_workers(small: Any
 
 
 def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any, tmp_path: Path) -> None:
-    settings = {**small, **EVERY_STEP, "epochs": 8}
+    settings = {**small, **EVERY_STEP, "epochs": 4}
     out = tmp_path / "run"
     # An image of the third step waits, so that the process is killed in one of the steps from then on.
     slow = list(EpochBatches(48, 16, seed=1, shuffle=True))[2][0][1]
@@ -107,7 +107,7 @@ def test_a_run_whose_process_is_killed_resumes_exactly(stripes: Any, small: Any,
     # Killed between two renames, it has no last.ckpt, but previous.ckpt.
     assert list((out / "checkpoints").glob("*.ckpt")) and not (out / "run.json").exists()
     run = pretrain(stripes(), out=out, settings=settings, resume=True, show_progress=False)
-    whole = pretrain(stripes(), out=tmp_path / "whole", settings={**small, "epochs": 8}, show_progress=False)
+    whole = pretrain(stripes(), out=tmp_path / "whole", settings={**small, "epochs": 4}, show_progress=False)
     assert same(run.folder, whole.folder)
     assert comparable(run) == comparable(whole)
 

@@ -125,6 +125,7 @@ def test_a_folder_is_checked_at_thousands_of_images_a_second(tmp_path: Path, mak
     assert time.process_time() - started < 2
 
 
+@pytest.mark.slow
 def test_the_real_cifar10_opens_from_its_folder(shared_data: Path, tmp_path: Path) -> None:
     archive = shared_data / "cifar10-jpeg.tar.xz"
     if not archive.is_file():

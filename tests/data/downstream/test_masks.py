@@ -307,6 +307,7 @@ def test_a_mask_that_changes_after_it_was_checked_is_named_when_it_is_read(root:
         data.train[1]
 
 
+@pytest.mark.slow
 def test_camvid_is_read_whole(shared_data: Path, tmp_path: Path) -> None:
     archive = shared_data / "camvid-240x180.tar.xz"
     if not archive.is_file():

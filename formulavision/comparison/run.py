@@ -112,11 +112,11 @@ def compare(
         raise ConfigError("compare runs as one process: start it without torchrun, and set pretrain.devices=N instead")
     if (config is None) == (downstream is None):
         raise ConfigError("give a comparison, or a downstream to choose one for")
+    tell = partial(say, console=STDERR) if show_progress else note
     if downstream is not None:
         if size is not None:
             raise ConfigError("size: is for a comparison with sizes: give minutes instead")
         folder = Path("runs") / name_of(downstream) if out is None else Path(out)
-        tell = partial(say, console=STDERR) if show_progress else note
         config = choose_or_continue(downstream, folder, minutes, overwrite=overwrite, tell=tell)
     elif out is None or minutes is not None:
         raise ConfigError("out: is missing" if out is None else "minutes: is for a downstream in place of a comparison")
@@ -128,12 +128,16 @@ def compare(
     settings = ComparisonSettings.of(config, size)
     if share is not None:
         folder = folder.with_name(f"{folder.name}-job-{share.number}-of-{share.count}")
-        _refuse_other(settings, folder, overwrite)
     check_models(settings)
     datasets = Datasets(settings)
     owned = OwnedFolder(folder, "comparison", last="report.html")
     connecting = nullcontext() if on is None else connected(on, cores())
-    with connecting as cluster, owned.writing({}, _OURS, overwrite=overwrite):
+    holding = owned.writing({}, _OURS, overwrite=overwrite)
+    if share is not None:  # a job that runs twice at once waits for itself
+        same = partial(_refuse_other, settings, folder, overwrite)
+        wait = partial(tell, f"{folder}: another process computes job {share}: waiting for it")
+        holding = owned.writing({}, _OURS, overwrite=overwrite, check=same, taken=wait)
+    with connecting as cluster, holding:
         write_text(folder / CONFIGURATION, settings.to_yaml())
         pool = folder / "runs" if runs is None else Path(runs)
         with write_errors(pool):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from formulavision import compare
@@ -18,6 +23,7 @@ from formulavision.comparison.run import print_plan
 from formulavision.storage.jobs import Share
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, StoreError
+from formulavision.util.folders import LOCK, locked
 
 
 @pytest.fixture
@@ -102,6 +108,54 @@ def test_a_job_that_began_otherwise_or_is_none_is_refused_in_one_line(
     compare(only, job="1/1", runs=pool, **arguments)
     with pytest.raises(ConfigError, match="out-job-1-of-1 began with another configuration: give the same, or overw"):
         compare({**only, "seeds": [7]}, job="1/1", runs=pool, **arguments)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    told = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, told
+    return told
+
+
+@pytest.mark.slow
+def test_a_job_that_is_started_twice_at_once_ends_twice_with_the_same_results(
+    first: Comparison, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "table.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    code = "import striped_categories; from formulavision.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "compare", str(file), "--out", str(tmp_path / "out"), "--runs",
+               str(tmp_path / "runs")]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "1000"}
+    pairs = [
+        subprocess.Popen([*command, "--job", job], env=environment, stderr=subprocess.PIPE, text=True)
+        for job in ("1/2", "1/2", "2/2", "2/2")
+    ]
+    told = [ended(process) for process in pairs]
+    assert any("another process computes job" in each for each in told)
+    subprocess.run([*command, "--finish"], env=environment, check=True, capture_output=True)
+    whole = compare(file, out=tmp_path / "out", runs=tmp_path / "runs", finish=True, show_progress=False)
+    scores = {result.arm: (result.score, result.loss) for result in first.findings.results if result.arm != "broken"}
+    assert {result.arm: (result.score, result.loss) for result in whole.findings.results} == scores
+
+
+def test_a_job_that_another_process_computes_is_waited_for(
+    settings: dict[str, Any], pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out-job-1-of-1"
+    held, waits = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with locked(out / LOCK, lambda: None):
+            held.set()
+            assert waits.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(60)
+    threading.Timer(0.5, waits.set).start()
+    compare({**settings, "arms": {"scratch": {}}}, out=tmp_path / "out", runs=pool, job="1/1")
+    thread.join(60)
+    assert f"{out}: another process computes job 1/1: waiting for it" in capsys.readouterr().err
 
 
 def test_a_plan_names_what_is_missing_and_writes_nothing(

@@ -22,8 +22,8 @@ from formulavision.util.version import __version__
 __all__ = ["check_folder", "check_nodes", "sources_of"]
 
 _SHIPPING = (
-    "install it there, or ship it by Ray's runtime_env: ray job submit --runtime-env-json "
-    '\'{"pip": ["PACKAGE"]}\' -- formulavision ... (docs/clusters.md)'
+    "install it there, or ship it by Ray's runtime_env: pip install --no-deps --target plugins PACKAGE, then "
+    "ray job submit --working-dir plugins -- formulavision ... (docs/clusters.md)"
 )
 
 

@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -128,14 +129,16 @@ def _connect(ray: Any, on: str, cpus: int) -> None:
             socket.create_connection((place[1], int(place[2])), timeout=_PROBE_S).close()
         except (OSError, OverflowError) as error:
             raise ClusterError(f"on: no Ray cluster answers at {address}: {one_line(error)}{_which_port(on)}") from None
-    settings: dict[str, Any] = {"log_to_driver": False}
+    settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         settings |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     if not address.startswith("ray://"):
-        settings |= {"logging_level": "ERROR", "configure_logging": False}
+        settings["logging_level"] = "ERROR"
     try:
-        ray.init(address, **settings)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Ray Client connection timed out")  # the error says it
+            ray.init(address, **settings)
     except (RuntimeError, ConnectionError, ValueError) as error:
         told = one_line(error)
         if versions := re.findall(r"(?i)(Ray|Python)(?: version)?:? v?(\d+\.\d+[\w.]*)", told):
@@ -144,7 +147,8 @@ def _connect(ray: Any, on: str, cpus: int) -> None:
                 raise ClusterError(
                     f"on: the cluster at {address} has {there}, this process {here}: they must be the same"
                 ) from None
-        raise ClusterError(f"on: cannot connect to Ray at {address}: {told}{_which_port(on)}") from None
+        token = "; where the cluster asks for a token, set RAY_AUTH_MODE=token" if "://" in address else ""
+        raise ClusterError(f"on: cannot connect to Ray at {address}: {told}{_which_port(on)}{token}") from None
 
 
 def _which_port(on: str) -> str:

@@ -1,9 +1,12 @@
-"""A Ray cluster of two nodes on this machine, for the length of a test module."""
+"""Ray clusters on this machine: two nodes, for the length of a test module; one that ``ray start`` starts."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +38,43 @@ def two_nodes() -> Iterator[Any]:
             else:
                 os.environ[name] = value
         cluster.shutdown()
+
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
+"""Variables by which a cluster asks for a token, and by which its users have it."""
+
+
+@contextmanager
+def command_line_cluster(log: Path) -> Iterator[str]:
+    """Start a cluster of one node with two cores by ``ray start``, with a token. Yields the address of its Ray Client.
+
+    Args:
+        log: file for what it prints.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **TOKEN}
+    command = [
+        Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port=0", "--include-dashboard=false",
+        f"--ray-client-server-port={port}", "--num-cpus=2", f"--object-store-memory={100 * 2**20}",
+    ]  # fmt: skip
+    with (
+        log.open("wb") as printed,
+        subprocess.Popen(command, env={**os.environ, **own}, stdout=printed, stderr=printed) as process,
+    ):
+        try:
+            until = time.monotonic() + 300
+            while True:
+                assert process.poll() is None and time.monotonic() < until, log.read_text()
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield f"ray://127.0.0.1:{port}"
+        finally:
+            process.terminate()  # which ends all of its processes
 
 
 def worker_processes() -> list[int]:

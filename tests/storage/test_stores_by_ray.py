@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # Ray's own
 ]
 
+THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 RECIPE: dict[str, Any] = {"generator": "bezier", "categories": 40, "instances": 300, "canvas": {"size": 32}}
 SCENES: dict[str, Any] = {
     "generator": "bezier",
@@ -174,6 +177,75 @@ def test_a_plugin_that_the_nodes_lack_is_named_with_how_to_ship_it(tmp_path: Pat
     done = subprocess.run([sys.executable, script, tmp_path / "s"], capture_output=True, text=True)
     assert "lacks the generator 'unshipped' of this process" in done.stdout, done.stderr
     assert "runtime_env" in done.stdout and len(done.stdout.splitlines()) == 1
+
+
+RINGS = {"generator": "rings", "categories": 3, "instances": 8, "canvas": {"size": 32}}
+SHIPPED = f"""
+import sys, ray, formulavision as fv
+folder, out = sys.argv[1:]
+ray.init("auto", log_to_driver=False, runtime_env={{"working_dir": folder}} if folder else None)
+try:
+    fv.generate({RINGS}, out, on="ray")
+except fv.FormulaVisionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_package_that_the_nodes_lack_is_named_and_then_shipped(tmp_path: Path) -> None:
+    source = shutil.copytree(THIRD_PARTY / "rings", tmp_path / "rings")  # a build leaves files in its source
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    folder = tmp_path / "plugins"
+    subprocess.run([*install, "--target", folder, source], check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+
+    def told(shipped: Path | str) -> str:
+        command = [sys.executable, "-c", SHIPPED, shipped, tmp_path / "ray"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    refused = told("")
+    assert "lacks the generator 'rings' (formulavision-rings): install it there, or ship it" in refused
+    assert "runtime_env" in refused and len(refused.splitlines()) == 1
+    assert told(folder) == ""
+    here = ["generate", "rings", "--categories", "3", "--instances", "8", "--size", "32", "--out", tmp_path / "here"]
+    subprocess.run([sys.executable, "-m", "formulavision", *here], check=True, capture_output=True, env=environment)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+
+
+@contextmanager
+def node_without(folder: Path, cluster: Any, log: Path) -> Iterator[None]:
+    """A further node, for whose processes another file system, which is empty, lies over the folder."""
+    start = [Path(sys.executable).with_name("ray"), "start", f"--address={cluster.address}", "--num-cpus=1", "--block"]
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', folder]
+    with log.open("wb") as printed, subprocess.Popen([*command, *start], stdout=printed, stderr=printed) as process:
+        try:
+            until = time.monotonic() + 200
+            while "Ray runtime started" not in log.read_text():
+                assert process.poll() is None and time.monotonic() < until, log.read_text()
+                time.sleep(0.2)
+            yield
+        finally:
+            process.terminate()  # which ends all of its processes
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs Linux")
+@pytest.mark.parametrize("existing", [True, False], ids=["folder", "its parent"])
+def test_a_folder_that_one_node_does_not_see_is_named(tmp_path: Path, cluster: Any, existing: bool) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    out = shared / "store"
+    if existing:
+        out.mkdir()
+    with node_without(out if existing else shared, cluster, tmp_path / "node.log"):
+        with pytest.raises(FormulaVisionError) as caught:
+            generate(RECIPE, out, on="ray")
+        assert re.fullmatch(
+            rf"on: node \S+: does not see {out}: give a folder that all nodes see, or a URL \(s3://BUCKET/FOLDER\)",
+            str(caught.value),
+        )
+        assert not (out / "data").exists() and not (out / INCOMPLETE).exists()
 
 
 DRIVER = """

@@ -147,6 +147,9 @@ def _connect(ray: Any, on: str, cpus: int) -> None:
                 raise ClusterError(
                     f"on: the cluster at {address} has {there}, this process {here}: they must be the same"
                 ) from None
+        if "Traceback" in told:  # of a process of the cluster
+            told = re.split(r"\w+Error: ", told)[-1]
+            raise ClusterError(f"on: Ray's client at {address} failed: {told}") from None
         token = "; where the cluster asks for a token, set RAY_AUTH_MODE=token" if "://" in address else ""
         raise ClusterError(f"on: cannot connect to Ray at {address}: {told}{_which_port(on)}{token}") from None
 

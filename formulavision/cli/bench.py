@@ -26,14 +26,19 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RECIPE...",
+            metavar="RECIPE",
             help="Recipes: names of generators or files (YAML); nothing: every installed generator.",
             show_default=False,
         ),
     ] = None,
     plugin: Annotated[
         list[str] | None,
-        typer.Option("--plugin", help="Generator to measure with its defaults (may be repeated).", show_default=False),
+        typer.Option(
+            "--plugin",
+            metavar="NAME",
+            help="Generator to measure with its defaults (may be repeated).",
+            show_default=False,
+        ),
     ] = None,
     categories: o.CategoryCount = None,
     instances: o.Instances = None,

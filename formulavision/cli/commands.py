@@ -35,6 +35,14 @@ class _Checked:
         parser.parse_args = parse_once
         return parser
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Flags are shown without a type: ``--overwrite`` takes no value."""
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for option in found:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         if ctx.params["debug"]:
             ctx.find_root().params["debug"] = True

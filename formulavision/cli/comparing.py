@@ -58,8 +58,9 @@ def compare(
         list[str] | None,
         typer.Option(
             "--set",
+            metavar="PATH=VALUE",
             help="Any setting by its path: --set downstreams.cifar10.root=/data/cifar10; with --downstream: "
-            "--set downstream.test_split=val",
+            "--set downstream.test_split=val (may be repeated).",
         ),
     ] = None,
     overwrite: o.Overwrite = False,
@@ -136,7 +137,7 @@ def compare(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of comparisons, finished or not.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of comparisons, finished or not.")],
     out: Annotated[
         Path | None,
         typer.Option(

@@ -45,9 +45,7 @@ def list_configs(context: typer.Context) -> None:
 
 @configs.command("copy")
 def copy(
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Names of configs; see 'formulavision configs'.")
-    ],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of configs; see 'formulavision configs'.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")] = Path(),
     overwrite: o.Overwrite = False,
 ) -> None:

@@ -187,7 +187,7 @@ def categories(
 
 
 def preview(
-    out: o.Out,
+    out: o.Picture,
     name: o.RecipeName = None,
     plugin: o.Plugin = None,
     categories: Annotated[int, typer.Option("--categories", help="Number of rows: categories, or scenes.")] = 8,

@@ -22,7 +22,6 @@ Weights = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder to write into; default: the run's.", show_default=False)
 ]
-Picture = Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,6 +70,7 @@ def probe(
         list[str] | None,
         typer.Option(
             "--set",
+            metavar="PATH=VALUE",
             help="Any setting of model or images, or of the dataset: --set crop=64, --set downstream.test_split=val "
             "(may be repeated).",
         ),
@@ -88,7 +88,7 @@ def probe(
     run(checkpoint, chosen, method=method, settings=values, out=out, shots=shots, seed=seed)  # type: ignore[arg-type]
 
 
-def filters(checkpoint: Weights, out: Picture, overwrite: o.Overwrite = False) -> None:
+def filters(checkpoint: Weights, out: o.Picture, overwrite: o.Overwrite = False) -> None:
     """Draw the filters of a model's first layer.
 
     formulavision filters --checkpoint runs/ifs --out filters.png
@@ -104,10 +104,14 @@ def filters(checkpoint: Weights, out: Picture, overwrite: o.Overwrite = False) -
 def grad_cam(
     checkpoint: Annotated[
         list[str],
-        typer.Option("--checkpoint", help="NAME=FOLDER of a fine-tuning run; each is a column (may be repeated)."),
+        typer.Option(
+            "--checkpoint",
+            metavar="NAME=FOLDER",
+            help="A fine-tuning run; each is a column (may be repeated).",
+        ),
     ],
     downstream: o.Downstream,
-    out: Picture,
+    out: o.Picture,
     count: Annotated[int, typer.Option("--count", help="Number of test images; each is a row.")] = 6,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the choice of test images.")] = 0,
     settings: o.DownstreamSet = None,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from formulavision.data.downstream import DownstreamSettings
     from formulavision.recipes.recipe import Recipe
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder or file to write.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+Picture = Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier output at --out.")]
 RecipeName = Annotated[
     str | None,
@@ -37,7 +38,11 @@ Size = Annotated[int | None, typer.Option("--size", help="Width and height of th
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of categories and instances.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting, by its path: --set generator.fill_rate=0.1 (may be repeated)."),
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Any setting, by its path: --set generator.fill_rate=0.1 (may be repeated).",
+    ),
 ]
 _DOWNSTREAM = typer.Option(
     "--downstream",
@@ -51,7 +56,11 @@ Downstream = Annotated[str, _DOWNSTREAM]
 DownstreamOrResume = Annotated[str | None, _DOWNSTREAM]
 DownstreamSet = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting of the dataset: --set downstream.test_split=val (may be repeated)."),
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Any setting of the dataset: --set downstream.test_split=val (may be repeated).",
+    ),
 ]
 Device = Annotated[
     str,

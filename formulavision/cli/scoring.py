@@ -23,7 +23,7 @@ def score(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE...",
+            metavar="RECIPE",
             help="Recipes: names of generators, files (YAML), names of recipes that ship, or folders of stores.",
             show_default=False,
         ),

@@ -48,6 +48,7 @@ LoggerName = Annotated[
     list[str] | None,
     typer.Option(
         "--logger",
+        metavar="NAME",
         help="Where metrics are logged: tensorboard, csv, wandb, mlflow or trackio (may be repeated).",
         show_default="tensorboard",
     ),
@@ -56,6 +57,7 @@ TrainSet = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
+        metavar="PATH=VALUE",
         help="Any setting of training, or of the dataset: --set weight_decay=5e-4, --set decoder=unet (masks), "
         "--set downstream.test_split=val (may be repeated).",
     ),
@@ -64,6 +66,7 @@ PretrainSet = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
+        metavar="PATH=VALUE",
         help="Any setting, by its path (may be repeated): of the recipe if it begins with generator., canvas., "
         "categories, instances or recipe. (--set generator.fill_rate=0.1, --set recipe.seed=2), else of training "
         "(--set weight_decay=5e-4, --set seed=2).",

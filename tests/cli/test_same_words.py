@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import formulavision as fv
 from formulavision.cli import app
@@ -128,3 +129,11 @@ def test_options_of_training_show_the_defaults_of_its_settings(command: str) -> 
 def test_options_of_recipes_are_its_settings() -> None:
     assert RECIPE - {"name", "plugin", "categories_from", "size"} <= Recipe.model_fields.keys()
     assert "size" in fv.Canvas.model_fields
+
+
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_help_shows_a_value_in_the_words_of_the_command_line(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"TERMINAL_WIDTH": "200"}).output
+    lines = {name: line for line in shown.splitlines() for name in line.split() if name.startswith("--")}
+    assert "<bool>" not in lines["--debug"] and "<bool>" not in lines["--help"], "a flag takes no value"
+    assert [option for option, line in lines.items() if "<list" in line] == [], "name one of the values"

@@ -64,6 +64,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Links to files outside of ``docs/`` lose their target: the site does not have these files."""
     folder = Path(config.docs_dir, page.file.src_uri).parent
     markdown = re.sub(r"\]\((notebooks/[\w-]+)\.ipynb\)", r"](\1.md)", markdown)
+    if page.file.src_uri == "index.md":  # which names no page that only the site has
+        generated = "[Commands](reference/commands.md), [Python](reference/python.md), [generators](generators.md)"
+        markdown = markdown.replace("[Generators](generators.md)", generated)
 
     def link(found: re.Match[str]) -> str:
         target = (folder / found["path"]).resolve()
@@ -71,6 +74,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return found["text"] if outside or target.is_dir() else found[0]
 
     return re.sub(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>(?!https?:|#)[^)#]+)(?P<anchor>#[^)]*)?\)", link, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Names in docstrings, ``:func:`score```, become code, linked to where the page explains them."""
+    anchors = {name.rpartition(".")[2]: name for name in re.findall(r'id="(formulavision\.[\w.]+)"', html)}
+
+    def linked(found: re.Match[str]) -> str:
+        name = found["path"].rpartition(".")[2]
+        code = f"<code>{name}</code>"
+        return f'<a href="#{anchors[name]}">{code}</a>' if name in anchors else code
+
+    return re.sub(r":(?:class|func|meth|attr|data|mod):<code>~?(?P<path>[\w.]+)</code>", linked, html)
 
 
 def commands() -> Iterator[str]:
@@ -97,10 +112,15 @@ def walk(command: Any, names: list[str]) -> Iterator[tuple[list[str], Any]]:
 
 
 def prose(text: str | None) -> str:
-    """Help text without Rich's markup; lines that begin with the program's name become code."""
+    """Help text without Rich's markup; a command at the end of a paragraph becomes code."""
     plain = re.sub(r"\[/?(?:bold|dim|cyan|italic|red|green|yellow)\]", "", text or "").strip()
-    plain = cell(plain.replace("\f", ""))
-    return re.sub(r"(?m)^(formulavision .*)$", r"`\1`", plain)
+    plain = cell(plain.replace("\f", "").replace("\\[", "["))
+
+    def code(found: re.Match[str]) -> str:
+        return f"{found[1]}`{' '.join(found[2].split())}`"
+
+    paragraphs = (re.sub(r"(?s)(^|[:?] )(formulavision .+)$", code, one) for one in plain.split("\n\n"))
+    return "\n\n".join(paragraphs)
 
 
 def public_names() -> Iterator[str]:

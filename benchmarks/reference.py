@@ -97,9 +97,15 @@ def commands() -> Iterator[str]:
         yield f"```text\n{' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n```\n"
         yield f"{prose(command.help)}\n"
         records = [parameter.get_help_record(context) for parameter in command.params]
-        rows = [f"| `{name}` | {cell(meaning)} |" for name, meaning in filter(None, records)]
+        rows = [f"| {option(name)} | {cell(meaning)} |" for name, meaning in filter(None, records)]
         if rows:
             yield "\n".join(["| argument, option | meaning |", "| --- | --- |", *rows, ""])
+
+
+def option(record: str) -> str:
+    """Names of an option, and what it takes, which may be on a line of its own."""
+    names, value = re.fullmatch(r"([\w|-]+(?:, ?--[\w-]+)*) ?(.*)", record).groups()  # type: ignore[union-attr]
+    return f"`{names}` `{value}`" if value else f"`{names}`"
 
 
 def walk(command: Any, names: list[str]) -> Iterator[tuple[list[str], Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -77,10 +78,10 @@ def copy(
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of the comment at the start of a file."""
+    """The first sentence, or question, of the comment at the start of a file."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("# "):
             break
         lines.append(line.removeprefix("# "))
-    return " ".join(lines).partition(". ")[0]
+    return re.split(r"\. |(?<=\?) ", " ".join(lines), maxsplit=1)[0]

@@ -47,15 +47,17 @@ def doctor() -> None:
     from rich.table import Table
 
     from formulavision.generators.registry import plugins
-    from formulavision.util.console import STDOUT
+    from formulavision.util.console import STDERR, STDOUT
     from formulavision.util.text import counted
 
     table = Table(box=box.SIMPLE, show_header=False)
-    for group in (_software(), _machine(), _devices(), _folders()):
+    with STDERR.status("looking at versions, devices, folders and plugins"):  # torch takes seconds to load
+        groups = [list(group) for group in (_software(), _machine(), _devices(), _folders())]
+        found = plugins()
+    for group in groups:
         for name, fact in group:
             table.add_row(name, escape(fact))
         table.add_section()
-    found = plugins()
     for name, entry in sorted(found.generators.items()):
         table.add_row(f"plugin {name}", escape(f"version {entry.generator.version}, from {entry.origin}"))
     table.add_section()

@@ -48,7 +48,9 @@ def list_plugins(context: typer.Context) -> None:
         table.add_column(heading, overflow="fold")
     for name, entry in sorted(found.generators.items()):
         generator, gpu = entry.generator, "yes" if entry.draws_on_devices else "no"
-        table.add_row(name, str(generator.version), gpu, escape(entry.origin), escape(summary(generator)))
+        table.add_row(
+            name, str(generator.version), gpu, escape(entry.origin), escape(summary(generator).replace("`", ""))
+        )
     STDOUT.print(table)
     for plugin, line in found.problems.items():
         say(f"not loaded {plugin}: {line}")
@@ -68,7 +70,7 @@ def show(name: Annotated[str, typer.Argument(help="Name of a generator.")]) -> N
     entry = plugins()[name]
     generator = entry.generator
     STDOUT.print(f"[bold]{name}[/bold], pixel version {generator.version}, from {entry.origin}")
-    STDOUT.print(escape(summary(generator)))
+    STDOUT.print(escape(summary(generator).replace("`", "")))
     STDOUT.print(f"draws on the CPU{', and on a GPU (--device cuda)' if entry.draws_on_devices else ' only'}")
     for title, model in (("generator", generator.Params), ("canvas", Canvas)):
         STDOUT.print(f"\n--set {title}.PARAMETER=VALUE", style="dim")

@@ -21,6 +21,8 @@ from formulavision.storage.generation import Silent, generate
 
 pytestmark = pytest.mark.slow
 
+RINGS = Path(__file__).parents[1] / "third_party" / "rings"
+
 AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
 """``npm install axe-core`` writes it."""
 
@@ -31,9 +33,10 @@ OF_GRADIO = {"color-contrast"}
 class Served:
     """The explorer in a process of its own."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         command = [sys.executable, "-m", "formulavision", "explore", *arguments, "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        surroundings = {**os.environ, **environment}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().partition(" ")[0]
         assert self.address.startswith("http://")
@@ -60,6 +63,20 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def perlin(browser: Any) -> Iterator[Served]:
     served = Served("perlin")
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def with_rings(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The explorer beside a package of somebody else's, installed as pip leaves it: the module and its entry point."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copy(RINGS / "formulavision_rings.py", site)
+    information = site / "formulavision_rings-0.3.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: formulavision-rings\nVersion: 0.3.0\n")
+    (information / "entry_points.txt").write_text("[formulavision]\nrings = formulavision_rings\n")
+    served = Served("perlin", PYTHONPATH=str(site))
     yield served
     served.close()
 
@@ -196,6 +213,33 @@ def test_other_generators_and_scenes_are_shown(page: Any) -> None:
     wait_for_other(page, before)
     page.wait_for_selector("#picture h3:has-text('scene 0')")
     assert page.locator("#picture figure").count() == 3 and "scene:" in yaml(page)
+
+
+@pytest.mark.parametrize("width", [400, 1400], ids=["narrow", "wide"])
+def test_a_generator_of_a_third_party_has_its_controls_and_images(browser: Any, with_rings: Served, width: int) -> None:
+    page = opened(browser, with_rings.address, width)
+    page.wait_for_selector("#picture img", timeout=180_000)
+    before = first(page)
+    page.get_by_label("generator").first.click()
+    page.get_by_role("option", name="rings").click()
+    wait_for_other(page, before)
+    page.get_by_text("most rings (rings, from 2 to 100)").wait_for()
+    page.wait_for_function("document.querySelector('#yaml textarea').value.includes('name: rings')")
+
+    before, recipe = first(page), yaml(page)
+    page.get_by_label("range slider for largest").focus()
+    page.keyboard.press("End")
+    wait_for_other(page, before)
+    page.wait_for_function("document.querySelector('#yaml textarea').value.includes('largest: 100')")
+    assert "largest: 100" not in recipe
+
+    page.locator("#sheet button").nth(5).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#picture h3:has-text('category 00001 (label 1), instance 1')")
+    page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => t.value.includes('rings'))")
+    check_with_axe(page, ["#sheet", "#picture"])
+    assert page.foreign == [] and page.problems == []
+    page.context.close()
 
 
 def test_the_recipe_is_saved(page: Any, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def choose_or_continue(
         instead = "" if minutes is None else f", which were chosen before: {minutes:g} minutes change nothing"
         tell(f"{file}: goes on with these settings{instead}; --overwrite chooses anew")
         return known
+    tell("looking at the images, and timing a few training steps")
     choice = choose(settings, MINUTES if minutes is None else minutes)
     for sentence in choice.sentences:
         tell(sentence)

@@ -132,10 +132,16 @@ def test_a_job_that_is_started_twice_at_once_ends_twice_with_the_same_results(
 
 
 def test_a_job_that_another_process_computes_is_waited_for(
-    settings: dict[str, Any], pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: dict[str, Any], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out-job-1-of-1"
     held, waits = threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def listen(line: str, *console: Any, **more: Any) -> None:
+        told.append(line)
+        if "waiting for it" in line:
+            waits.set()
 
     def other() -> None:
         with locked(out / LOCK, lambda: None):
@@ -145,10 +151,10 @@ def test_a_job_that_another_process_computes_is_waited_for(
     thread = threading.Thread(target=other)
     thread.start()
     assert held.wait(60)
-    threading.Timer(0.5, waits.set).start()
+    monkeypatch.setattr("formulavision.comparison.run.say", listen)
     compare({**settings, "arms": {"scratch": {}}}, out=tmp_path / "out", runs=pool, job="1/1")
     thread.join(60)
-    assert f"{out}: another process computes job 1/1: waiting for it" in capsys.readouterr().err
+    assert f"{out}: another process computes job 1/1: waiting for it" in told
 
 
 def test_a_plan_names_what_is_missing_and_writes_nothing(

@@ -56,8 +56,9 @@ def command_line_cluster(log: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **TOKEN}
     command = [
-        Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port=0", "--include-dashboard=false",
-        f"--ray-client-server-port={port}", "--num-cpus=2", f"--object-store-memory={100 * 2**20}",
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=0",
+        "--include-dashboard=false", f"--ray-client-server-port={port}",
+        "--num-cpus=2", f"--object-store-memory={100 * 2**20}",
     ]  # fmt: skip
     with (
         log.open("wb") as printed,

@@ -200,7 +200,7 @@ def test_a_package_that_the_nodes_lack_is_named_and_then_shipped(tmp_path: Path)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
 
     def told(shipped: Path | str) -> str:
-        command = [sys.executable, "-c", SHIPPED, shipped, tmp_path / "ray"]
+        command = [sys.executable, "-c", SHIPPED, str(shipped), str(tmp_path / "ray")]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -209,7 +209,7 @@ def test_a_package_that_the_nodes_lack_is_named_and_then_shipped(tmp_path: Path)
     assert "lacks the generator 'rings' (formulavision-rings): install it there, or ship it" in refused
     assert "runtime_env" in refused and len(refused.splitlines()) == 1
     assert told(folder) == ""
-    here = ["generate", "rings", "--categories", "3", "--instances", "8", "--size", "32", "--out", tmp_path / "here"]
+    here = ["generate", "rings", "--categories=3", "--instances=8", "--size=32", f"--out={tmp_path / 'here'}"]
     subprocess.run([sys.executable, "-m", "formulavision", *here], check=True, capture_output=True, env=environment)
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
@@ -217,8 +217,10 @@ def test_a_package_that_the_nodes_lack_is_named_and_then_shipped(tmp_path: Path)
 @contextmanager
 def node_without(folder: Path, cluster: Any, log: Path) -> Iterator[None]:
     """A further node, for whose processes another file system, which is empty, lies over the folder."""
-    start = [Path(sys.executable).with_name("ray"), "start", f"--address={cluster.address}", "--num-cpus=1", "--block"]
-    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', folder]
+    ray = str(Path(sys.executable).with_name("ray"))
+    start = [ray, "start", f"--address={cluster.address}", "--num-cpus=1", "--block"]
+    hide = 'mount -t tmpfs none "$0" && exec "$@"'
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", hide, str(folder)]
     with log.open("wb") as printed, subprocess.Popen([*command, *start], stdout=printed, stderr=printed) as process:
         try:
             until = time.monotonic() + 200

@@ -158,7 +158,7 @@ def test_images_do_not_depend_on_the_batch(device: torch.device, monkeypatch: py
     [
         pytest.param(["generator.octaves=16", "generator.lacunarity=4"], marks=pytest.mark.slow),
         if_compiled(["generator.octaves=3", "generator.lacunarity=4"]),
-        if_compiled(["canvas.channels=3", "canvas.size=141"]),
+        *slow(["canvas.channels=3", "canvas.size=141"]),
         pytest.param([], marks=pytest.mark.slow),
         pytest.param(["canvas.channels=3"], marks=pytest.mark.slow),
         pytest.param(["canvas.size=141"], marks=pytest.mark.slow),
@@ -177,10 +177,10 @@ def test_perlin_noise_is_the_same_to_one_gray_level(device: torch.device, change
     "changes",
     [
         ["canvas.channels=3"],
-        if_compiled(["generator.thickness_max=7", "canvas.size=33"]),
+        *slow(["generator.thickness_max=7", "canvas.size=33"]),
         *slow([]),
         if_compiled(["generator.thickness_max=64"]),
-        if_compiled(["generator.extent_max=1", "canvas.padding=0"]),
+        *slow(["generator.extent_max=1", "canvas.padding=0"]),
     ],
     ids=" ".join,
 )
@@ -203,7 +203,7 @@ def test_bezier_curves_are_the_same_to_one_gray_level(device: torch.device, chan
             ["generator.outline=ring", "canvas.channels=3", "generator.gray=light-on-black"],
             ["generator.outline=filled", "canvas.size=141", "seed=4294967301"],
         ),
-        if_compiled(["generator.vertices_max=600", "generator.vertices_mean=400", "generator.lines_max=3"]),
+        *slow(["generator.vertices_max=600", "generator.vertices_mean=400", "generator.lines_max=3"]),
         *slow(["generator.perlin_max=100", "generator.lines_max=300", "generator.lines_min=200"]),
     ],
     ids=" ".join,
@@ -222,7 +222,7 @@ def test_contours_are_the_same(device: torch.device, changes: list[str]) -> None
         if_interpreted(["generator.lines_max=2", "generator.vertices_min=3", "generator.vertices_max=5"]),
         *slow(["generator.lines_max=20"]),
         if_compiled(["generator.lines_max=9", "canvas.channels=3", "canvas.size=141", "seed=4294967301"]),
-        if_compiled(["generator.vertices_max=2500", "generator.lines_max=2"]),
+        *slow(["generator.vertices_max=2500", "generator.lines_max=2"]),
     ],
     ids=" ".join,
 )

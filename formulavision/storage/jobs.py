@@ -1,5 +1,7 @@
 """Jobs of a scheduler: each draws one of N shares of a store, on machines that share its folder.
 
+On object storage there are no locks: ``remote_destination.py`` writes the claims of jobs.
+
 Jobs hold the folder's lock only while they join. Whoever holds it and would tidy up asks first whether a job still
 draws: each holds a lock of its own, which ends with its process.
 """

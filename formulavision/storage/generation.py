@@ -326,7 +326,7 @@ class _Filling:
         self.pieces = store_format.plan(layout)
         patterns = (name for piece in self.pieces for name in store_format.patterns(piece, layout))
         self.destination.begin(self.identity, self.recipe, self.categories(), patterns)
-        self.job = _Job(self.destination, self.format, layout, self.png, self.device)
+        self.output = _Output(self.destination, self.format, layout, self.png, self.device)
 
     def draw(self, pieces: list[Piece]) -> None:
         """Write those of the pieces that are missing."""
@@ -339,21 +339,21 @@ class _Filling:
             self.progress.images(done + drawn, total)
 
         if self.cluster is not None:
-            pool = self.cluster.pool(self.per_task, _start_on_node, sources_of(self.recipe), categories, self.job,
+            pool = self.cluster.pool(self.per_task, _start_on_node, sources_of(self.recipe), categories, self.output,
                                      self.recipe.portable(), recipe_files(self.recipe))  # fmt: skip
             written = _write_on_cluster(pool, missing, report)
         else:
             drawer = Drawer(self.recipe, categories=categories, device=self.device, note=self.progress.note)
             if drawer.device_drawer is None:
-                self.job = replace(self.job, device="cpu")
-            written = _write_pieces(self.job, drawer, missing, self.workers, report)
+                self.output = replace(self.output, device="cpu")
+            written = _write_pieces(self.output, drawer, missing, self.workers, report)
         for piece, record in written:
             self.records[piece] = record
 
     def missing(self, pieces: list[Piece]) -> list[Piece]:
         """Those of the pieces that are not written; the records of the others are read."""
         unknown = [piece for piece in pieces if piece not in self.records]
-        self.records |= self.destination.records(unknown, find_format(self.format), self.job.layout)
+        self.records |= self.destination.records(unknown, find_format(self.format), self.output.layout)
         return [piece for piece in pieces if piece not in self.records]
 
     def missing_in_words(self, missing: list[Piece]) -> str:
@@ -378,7 +378,7 @@ class _Filling:
         elif missing := self.missing(self.pieces):
             raise StoreError(f"{self.destination.root}: {self.missing_in_words(missing)}")
         recipe = self.recipe
-        self.destination.write_card(store_card(recipe, self.job.layout, self.format))
+        self.destination.write_card(store_card(recipe, self.output.layout, self.format))
         self.destination.finish(
             Manifest(
                 formulavision=__version__,
@@ -387,7 +387,7 @@ class _Filling:
                 recipe_id=recipe.id,
                 recipe=recipe.portable(),
                 png=self.png,
-                layout=self.job.layout,
+                layout=self.output.layout,
                 pieces=[self.records[piece] for piece in self.pieces],
                 files=self.destination.checksums(recipe),
             )
@@ -398,8 +398,8 @@ class _Filling:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """The arguments that a process needs to write pieces, besides the drawer."""
+class _Output:
+    """Where and how a process writes pieces."""
 
     destination: Destination
     format: str
@@ -419,20 +419,20 @@ class _PieceWriter:
         report: called with the number of images that were drawn since the last call; may raise to stop.
     """
 
-    def __init__(self, job: _Job, drawer: Drawer, report: Callable[[int], None]) -> None:
-        self.job = job
-        self.format: Format = find_format(job.format)
+    def __init__(self, output: _Output, drawer: Drawer, report: Callable[[int], None]) -> None:
+        self.output = output
+        self.format: Format = find_format(output.format)
         self.drawer = drawer
         # Memory that all batches share: new pages for each would cost as much as the drawing.
         self.images = np.empty((drawer.batch_size, *drawer.recipe.canvas.shape), np.uint8)
         self.report = report
 
     def write(self, piece: Piece) -> PieceRecord:
-        return self.job.destination.write_piece(self.format, piece, self._samples(piece), self.job.layout)
+        return self.output.destination.write_piece(self.format, piece, self._samples(piece), self.output.layout)
 
     def _samples(self, piece: Piece) -> Iterator[Sample]:
         """The samples of a piece in order. A window of them at a time is drawn in the order that shares most work."""
-        layout = self.job.layout
+        layout = self.output.layout
         together = _WINDOW_IMAGES if layout.scenes is not None else layout.instances
         window = min(together, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
         for start in range(0, piece.count, window):
@@ -445,7 +445,7 @@ class _PieceWriter:
 
     def _draw(self, batch: NDArray[np.int64]) -> Iterator[Sample]:
         """Draw and encode the images of a batch."""
-        layout, png = self.job.layout, self.job.png
+        layout, png = self.output.layout, self.output.png
         names = [layout.name(index) for index in batch.tolist()]
         if layout.min_visible is None:
             images, labels = self.drawer.draw_batch(batch, self.images[: len(batch)])
@@ -459,7 +459,7 @@ class _PieceWriter:
 
 
 def _write_pieces(
-    job: _Job, drawer: Drawer, pieces: list[Piece], workers: int, progress: Callable[[int], None]
+    output: _Output, drawer: Drawer, pieces: list[Piece], workers: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[Piece, PieceRecord]]:
     """Write pieces, in this process or in several, in any order.
 
@@ -474,19 +474,19 @@ def _write_pieces(
             done += drawn
             progress(done)
 
-        writer = _PieceWriter(job, drawer, report)
+        writer = _PieceWriter(output, drawer, report)
         for piece in pieces:
             yield piece, writer.write(piece)
         return
     # ``stop`` has no lock: if a worker were killed while it held the lock, all others would wait for ever.
     drawn, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.RawValue("b", 0), CONTEXT.Event()
-    recipe = with_own_folders(drawer.recipe.portable(), job.destination.own_categories)
-    start = (recipe, drawer.categories, job, drawn, stop, compiled)
+    recipe = with_own_folders(drawer.recipe.portable(), output.destination.own_categories)
+    start = (recipe, drawer.categories, output, drawn, stop, compiled)
     pool = worker_pool(min(workers, len(pieces)), _start_worker, *start)
     try:
         futures = {pool.submit(_write_in_worker, piece): piece for piece in pieces}
         # numba and Triton compile once, here, while the workers start; these wait, and read from the caches.
-        encode_png(drawer.draw(0)[0], job.png)
+        encode_png(drawer.draw(0)[0], output.png)
         compiled.set()
         pending = set(futures)
         while pending:
@@ -529,7 +529,7 @@ def _write_on_cluster(
 
 
 def _start_on_node(
-    sources: list[Source], categories: list[Category], job: _Job, recipe: dict[str, Any], names: list[str]
+    sources: list[Source], categories: list[Category], output: _Output, recipe: dict[str, Any], names: list[str]
 ) -> None:
     """Start a worker process of a cluster.
 
@@ -540,16 +540,16 @@ def _start_on_node(
     try:
         for source in sources:
             source.register()
-        job = replace(job, destination=job.destination.on_node(names))
-        own = with_own_folders(recipe, job.destination.own_categories)
-        drawer = Drawer(Recipe.from_dict(own), categories=categories, device=job.device)
-        _writer = _PieceWriter(job, drawer, lambda images: None)
+        output = replace(output, destination=output.destination.on_node(names))
+        own = with_own_folders(recipe, output.destination.own_categories)
+        drawer = Drawer(Recipe.from_dict(own), categories=categories, device=output.device)
+        _writer = _PieceWriter(output, drawer, lambda images: None)
     except FormulaVisionError as error:
         _writer = error
 
 
 def _start_worker(
-    recipe: dict[str, Any], categories: list[Category], job: _Job, drawn: Any, stop: Any, compiled: Any
+    recipe: dict[str, Any], categories: list[Category], output: _Output, drawn: Any, stop: Any, compiled: Any
 ) -> None:
     def report(images: int) -> None:
         with drawn.get_lock():
@@ -559,8 +559,8 @@ def _start_worker(
 
     global _writer
     try:
-        drawer = Drawer(Recipe.from_dict(recipe), categories=categories, device=job.device)
-        _writer = _PieceWriter(job, drawer, report)
+        drawer = Drawer(Recipe.from_dict(recipe), categories=categories, device=output.device)
+        _writer = _PieceWriter(output, drawer, report)
     except FormulaVisionError as error:
         # For example, the GPU's memory is too small for all workers. The first piece raises it: raised here, the user
         # would see a traceback.

@@ -13,6 +13,9 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
+READ = ("configs", "csvs", "images", "checkpoints")
+WRITTEN = ("kill-generate", "mutate-store", "two-writers", "mutate-run")
+
 PLANTED = """
 import os, sys
 from pathlib import Path
@@ -49,9 +52,23 @@ def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=300)
 
 
-def test_the_short_campaign_finds_no_fault() -> None:
-    result = campaign("faults.py", "--short")
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(READ, id="what is read"),
+        # Quick tests kill and damage stores and runs, too: test_killed_stores.py, test_verification.py, test_state.py.
+        pytest.param(WRITTEN, id="what is written", marks=pytest.mark.slow),
+    ],
+)
+def test_the_short_campaign_finds_no_fault(kinds: tuple[str, ...]) -> None:
+    result = campaign("faults.py", "--short", *(part for kind in kinds for part in ("--only", kind)))
     assert result.returncode == 0, result.stdout + result.stderr
+    assert [kind for kind in kinds if f"| {kind} |" not in result.stdout] == []
+
+
+def test_these_are_all_kinds_of_trials_of_the_short_campaign() -> None:
+    listed = campaign("-c", "import faults; print(*(trial.name for trial in faults.all_trials() if trial.short))")
+    assert sorted(listed.stdout.split()) == sorted((*READ, *WRITTEN))
 
 
 def test_what_fails_is_told_with_its_seed_and_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 
 import numpy as np
@@ -13,19 +14,21 @@ from PIL import Image
 from formulavision.storage.png import decode_object_map, encode_object_map, encode_png
 
 
+@functools.cache
 def draw_map(size: int, objects: int, seed: int = 0) -> np.ndarray:
     """Overlapping rectangles; the last one is the whole of the last pixel."""
     random = np.random.default_rng(seed)
     object_map = np.zeros((size, size), np.uint16)
-    for k in range(1, objects + 1):
-        (top, bottom), (left, right) = np.sort(random.integers(0, size + 1, (2, 2)), axis=1)
+    bounds = np.sort(random.integers(0, size + 1, (objects, 2, 2)), axis=2).tolist()
+    for k, ((top, bottom), (left, right)) in enumerate(bounds, start=1):
         object_map[top:bottom, left:right] = k
     object_map[-1, -1] = objects
+    object_map.flags.writeable = False
     return object_map
 
 
 MAPS = {
-    f"{size} pixels, {objects} objects": (draw_map(size, objects), objects)
+    f"{size} pixels, {objects} objects": (size, objects)
     for size in (8, 61, 256)
     for objects in (1, 2, 254, 255, 256, 257, 5000, 65535)
 }
@@ -33,7 +36,8 @@ MAPS = {
 
 @pytest.mark.parametrize("name", MAPS)
 def test_pillow_reads_the_numbers_of_the_objects(name: str) -> None:
-    object_map, objects = MAPS[name]
+    size, objects = MAPS[name]
+    object_map = draw_map(size, objects)
     png = encode_object_map(object_map, objects)
     with Image.open(io.BytesIO(png)) as picture:
         assert picture.mode == ("L" if objects <= 255 else "I;16")
@@ -51,7 +55,8 @@ def test_imageio_opencv_and_torchvision_read_them_too(name: str) -> None:
     import torch
     from torchvision.io import decode_image
 
-    object_map, objects = MAPS[name]
+    size, objects = MAPS[name]
+    object_map = draw_map(size, objects)
     png = encode_object_map(object_map, objects)
     assert np.array_equal(imageio.v3.imread(png, extension=".png"), object_map)
     read = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -21,10 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import numpy as np
 import pytest
 import torch
+import typer.main
 from hypothesis import settings
 from signatures import check_signatures
 
 check_signatures()
+
+# typer reads the signatures of all commands at each call, for 50 milliseconds. The tests make a thousand calls.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 # A first call may compile, and other processes may take the time.
 settings.register_profile("without deadlines", deadline=None)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cases import slow
 from typer.testing import CliRunner
 
 import formulavision as fv
@@ -35,7 +36,7 @@ def said(*arguments: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize(("format", "files"), [("parquet", ""), ("imagefolder", ", 24 files")])
+@pytest.mark.parametrize(("format", "files"), [("imagefolder", ", 24 files"), *slow(("parquet", ""))])
 def test_generate_says_what_scenes_it_draws(format: str, files: str, tmp_path: Path) -> None:
     first, second, *_ = said("generate", *SCENES, "--format", format, "--out", tmp_path / "store").splitlines()
     facts = "12 scenes of 64 x 64, gray, with 1 to 8 objects of 3 ifs categories"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from scipy.stats import binomtest
 
 from formulavision.evaluation import per_class_difference
@@ -162,11 +163,12 @@ def test_class_names_that_a_spreadsheet_would_run_are_text_in_the_files_and_read
     assert second.classes == names
 
 
-def test_every_changed_bit_of_predictions_is_found_or_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [13, *slow(3)])
+def test_every_changed_bit_of_predictions_is_found_or_changes_nothing(tmp_path: Path, step: int) -> None:
     file = tmp_path / "predictions.npz"
     np.savez(file, label=np.arange(5), predicted=np.array([0, 1, 2, 0, 0]))
     whole = file.read_bytes()
-    for bit in range(0, 8 * len(whole), 3):
+    for bit in range(0, 8 * len(whole), step):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)

@@ -75,9 +75,9 @@ def test_every_format_holds_the_images_that_the_recipe_draws(recipe: Recipe, tmp
     ("format", "workers"),
     [
         ("imagefolder", 3),
-        ("webdataset", 2),
         # Repeats: the number of workers and the format have to do with each other in no line of the code.
         pytest.param("imagefolder", 2, marks=pytest.mark.slow),
+        pytest.param("webdataset", 2, marks=pytest.mark.slow),
         pytest.param("webdataset", 3, marks=pytest.mark.slow),
         pytest.param("parquet", 2, marks=pytest.mark.slow),
         pytest.param("parquet", 3, marks=pytest.mark.slow),

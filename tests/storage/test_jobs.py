@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import slow
 from typer.testing import CliRunner
 
 from formulavision import FormulaVisionError, Recipe, Store, generate, verify
 from formulavision.cli import app
-from formulavision.storage import FORMATS
 from formulavision.storage.formats import format as format_module
 from formulavision.storage.manifest import INCOMPLETE
 from formulavision.util.folders import MARKER
@@ -53,7 +53,7 @@ def contents(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["parquet", *slow("imagefolder", "webdataset")])
 def test_jobs_in_any_order_make_the_store_of_one_run(tmp_path: Path, format: str) -> None:
     whole = generate(RECIPE, tmp_path / "whole", format=format)
     order = [1, 2, 3, 2]
@@ -133,7 +133,7 @@ def test_jobs_at_once_twice_and_killed(tmp_path: Path) -> None:
     assert not (root / INCOMPLETE).exists()
 
 
-@pytest.mark.parametrize("settings", [{}, {"finish": True}, {"overwrite": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"finish": True}, *slow({"overwrite": True})], ids=str)
 def test_nobody_tidies_up_while_a_job_draws(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +193,7 @@ def test_the_command_says_what_is_missing_and_what_is_complete(tmp_path: Path) -
     assert done.exit_code == 0 and "complete" in done.output
 
 
-@pytest.mark.parametrize("format", ["parquet", "imagefolder", "webdataset"])
+@pytest.mark.parametrize("format", ["imagefolder", *slow("parquet", "webdataset")])
 def test_a_plan_has_the_pieces_of_the_store(tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = ["--plugin", "perlin", "--categories", "3", "--instances", "5", "--size", "32"]
     out = ["--out", str(tmp_path / "store"), "--format", format]

@@ -213,6 +213,7 @@ def test_a_folder_holds_a_thousand_scenes() -> None:
 # The same bytes
 
 
+@MOSTLY_PARQUET
 @pytest.mark.parametrize("recipe", [COMPOSED, pytest.param(SINGLE, marks=pytest.mark.slow)], ids=["scenes", "parts"])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(recipe: dict[str, Any], format: str, tmp_path: Path) -> None:
     generate(Recipe.from_dict(recipe), tmp_path / "one", format=format)

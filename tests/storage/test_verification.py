@@ -289,6 +289,8 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 
 # Generators that break their promise
 
+QUICK_CAUSES = ("counting", "tossing", "hashing")
+
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Generator]], Recipe]:
@@ -300,7 +302,15 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Generator]], Recipe
     return register
 
 
-@pytest.mark.parametrize("generator", wayward.WAYWARD, ids=lambda generator: generator.name)
+@pytest.mark.parametrize(
+    "generator",
+    [
+        # Another process draws for each of them, which takes seconds: one of each cause is quick, and so are all of
+        # them without a store, in test_checking.py.
+        pytest.param(generator, id=generator.name, marks=[] if generator.name in QUICK_CAUSES else pytest.mark.slow)
+        for generator in wayward.WAYWARD
+    ],
+)
 def test_images_that_depend_on_more_than_recipe_and_index_are_found(
     known: Callable[[type[Generator]], Recipe], tmp_path: Path, generator: type[Generator]
 ) -> None:

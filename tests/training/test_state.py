@@ -405,7 +405,10 @@ LONGER: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", LONGER.values(), ids=LONGER.keys())
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=name, marks=[] if name != "plain" else pytest.mark.slow) for name, case in LONGER.items()],
+)
 @pytest.mark.parametrize("finished", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_that_is_made_longer_is_the_longer_run(
     stripes: Any, small: Any, tmp_path: Path, case: dict[str, Any], finished: bool

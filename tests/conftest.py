@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +27,22 @@ import typer.main
 from hypothesis import settings
 from signatures import check_signatures
 
+from formulavision.util import yaml as util_yaml
+
 check_signatures()
 
 # typer reads the signatures of all commands at each call, for 50 milliseconds. The tests make a thousand calls.
 typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+@functools.lru_cache(200)
+def pickled_yaml(text: str) -> bytes:
+    return pickle.dumps(parse_yaml(text))
+
+
+# The configs that ship are read many hundred times, for up to 100 milliseconds.
+parse_yaml = util_yaml.parse_yaml
+util_yaml.parse_yaml = lambda text: pickle.loads(pickled_yaml(text))
 
 # A first call may compile, and other processes may take the time.
 settings.register_profile("without deadlines", deadline=None)

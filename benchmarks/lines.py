@@ -46,9 +46,9 @@ def room_of(file: str) -> str:
     return inner[0] if inner and package == "formulavision" else package
 
 
-def count_rooms(root: Path) -> dict[str, int]:
+def count_rooms(files: dict[str, int]) -> dict[str, int]:
     rooms: dict[str, int] = {}
-    for file, lines in count_files(root).items():
+    for file, lines in files.items():
         rooms[room_of(file)] = rooms.get(room_of(file), 0) + lines
     return rooms
 
@@ -57,7 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", action="store_true", help="every file, too")
     show_files = parser.parse_args().files
-    files, rooms = count_files(ROOT), count_rooms(ROOT)
+    files = count_files(ROOT)
+    rooms = count_rooms(files)
     for room in sorted(rooms):
         print(f"{rooms[room]:6,}  {room}")
         for file in files if show_files else ():

@@ -103,9 +103,15 @@ def test_twenty_images_are_enough(tmp_path: Path) -> None:
     assert recipe is not None and recipe.to_dict()["generator"]["patch"] == "point"
 
 
-@pytest.mark.parametrize("minutes", [5, 20, 600])
 @pytest.mark.parametrize("machine", [LAPTOP, ACCELERATOR], ids=["laptop", "accelerator"])
-@pytest.mark.parametrize("train", [[8, 8], [60] * 10, [500] * 10, [1_300] * 100], ids=lambda n: f"{sum(n)}")
+@pytest.mark.parametrize(
+    ("train", "minutes"),
+    [
+        *(([8, 8], 5), ([8, 8], 600), ([60] * 10, 20), ([500] * 10, 20), ([1_300] * 100, 5), ([1_300] * 100, 600)),
+        *slow(*(([8, 8], 20), ([1_300] * 100, 20)), *((n * 10, m) for n in ([60], [500]) for m in (5, 600))),
+    ],
+    ids=lambda value: f"{sum(value)}" if isinstance(value, list) else f"{value}",
+)
 def test_it_takes_about_the_time_that_is_given(
     train: list[int], machine: tuple[float, float], minutes: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,17 @@ __all__ = ["App", "Group"]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from (the traceback).")]
 
 
+_WORDS = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "path": "PATH"}
+"""By the name of a Python type, the word that help texts have for it."""
+
+
+def _word_of_type(option: Any, ctx: Any) -> str:
+    """``TEXT...`` for an option or argument that Typer calls ``<list[str]>``."""
+    shown = type(option).display_type(option, ctx).strip("<>").removesuffix(" range").lower()
+    one = shown.removeprefix("list[").rstrip("]")
+    return _WORDS[one] + ("" if one == shown else "...")
+
+
 class _Checked:
     """Refuses an option that is given twice, of which the first would be dropped in silence; passes ``--debug`` up."""
 
@@ -36,11 +47,13 @@ class _Checked:
         return parser
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Flags are shown without a type: ``--overwrite`` takes no value."""
+        """Flags are shown without a type: ``--overwrite`` takes no value. Other types are words, not Python's names."""
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for option in found:
             if getattr(option, "is_flag", False):
                 option.metavar = ""
+            elif hasattr(option, "display_type"):  # Typer before 0.29 shows words by itself
+                option.display_type = functools.partial(_word_of_type, option)
         return found
 
     def invoke(self, ctx: Any) -> Any:

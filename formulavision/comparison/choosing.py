@@ -128,10 +128,12 @@ def choose_or_continue(
         tell: called with each line.
 
     Raises:
-        ConfigError: ``folder`` holds a comparison on other images, or lies among the images; or as :func:`choose`.
+        ConfigError: ``minutes`` is not above 0; ``folder`` holds a comparison on other images, or lies among the
+            images; or as :func:`choose`.
         DownstreamError: as :func:`choose`.
         FolderError: ``folder`` holds something else.
     """
+    _check_minutes(minutes)  # in a folder that is continued, too
     settings = _settings_of(downstream)
     if settings.kind in _OF_FILES and settings.root and folder.resolve().is_relative_to(settings.root.resolve()):
         raise ConfigError(f"out: {folder} lies in the folder of the images, and would become one of their classes")
@@ -154,6 +156,11 @@ def choose_or_continue(
     return choice.settings
 
 
+def _check_minutes(minutes: float | None) -> None:
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise ConfigError(f"minutes: {minutes:g} is not allowed: must be above 0")
+
+
 def _images(settings: DownstreamSettings) -> dict[str, Any]:
     """Settings of a dataset without those that are chosen."""
     root = settings.root and settings.root.absolute()
@@ -174,8 +181,7 @@ def choose(downstream: DownstreamSettings, minutes: float = MINUTES) -> Choice:
             f"{downstream.kind}: a comparison is chosen for images with classes; for masks, change a file such as "
             "segmentation-camvid: formulavision compare FILE --out FOLDER"
         )
-    if not 0 < minutes < float("inf"):
-        raise ConfigError(f"minutes: {minutes:g} is not allowed: must be above 0")
+    _check_minutes(minutes)
     opened = open_downstream(downstream)
     for name, number in zip(opened.classes, _per_class(opened.train), strict=True):
         if number < 2:

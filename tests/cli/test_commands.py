@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def test_every_command_takes_debug() -> None:
             yield from walk(f"{name} {inner}", below)
 
     assert list(walk("formulavision", get_command(app))) == []
+
+
+def commands_with_names(names: list[str], command: Any) -> Iterator[tuple[list[str], Any]]:
+    """Every command and group, with the words that call it."""
+    yield names, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands_with_names([*names, name], below)
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [pytest.param(*found, id=" ".join(found[0])) for found in commands_with_names(["formulavision"], get_command(app))],
+)
+def test_help_shows_no_type_of_python(names: list[str], command: Any) -> None:
+    shown = run(*names[1:], "--help").output
+    context = command.context_class(command, info_name="formulavision")
+    records = [option.get_help_record(context) for option in command.get_params(context)]  # of the documents' page
+    for text in (shown, *(" ".join(record) for record in records if record)):
+        assert re.findall(r"<[^>]*>|\b(?:str|int|float|bool|tuple|list\[.*?\]|None|\w*Path)\b", text) == []
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("a\nb"), AssertionError(), RecursionError("deep")])

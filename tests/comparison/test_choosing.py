@@ -289,6 +289,8 @@ def test_it_runs_is_chosen_once_and_can_be_changed(
     assert [result.seed for result in again.results] == [0, 1, 0, 1]
     told = capsys.readouterr()
     assert "goes on with these settings, which were chosen before: 5 minutes change nothing; --overwrite" in told.err
+    with pytest.raises(ConfigError, match="minutes: 0 is not allowed: must be above 0"):
+        compare(downstream="pets", minutes=0)
 
     others = photos(tmp_path / "others" / "pets", {"cat": 5, "dog": 5})
     with pytest.raises(ConfigError, match="out: runs/pets holds a comparison on other images: give another folder"):

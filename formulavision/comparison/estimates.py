@@ -111,7 +111,7 @@ def _parameters(settings: TrainSettings) -> int:
 def _copies(settings: TrainSettings, *, best: bool) -> int:
     """How many times a run's folder holds as many numbers as its model has parameters."""
     checkpoint = (2 if settings.optimizer == "sgd" else 3) + (settings.ema > 0)
-    return 1 + best + 2 * checkpoint  # two checkpoints are kept
+    return 1 + best + checkpoint  # of a finished run
 
 
 def time_training(settings: TrainSettings, few: int = 8) -> tuple[float, float]:

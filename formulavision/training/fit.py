@@ -38,6 +38,7 @@ from formulavision.training.ranks import is_first, launched, train_in_processes
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import (
     BEST_WEIGHTS,
+    PREVIOUS_CHECKPOINT,
     WEIGHTS,
     Run,
     claim,
@@ -332,6 +333,8 @@ def _finish(plan: Plan, model: torch.nn.Module, recorder: Recorder, facts: dict[
         "formulavision": __version__,
     }
     write_result(plan.out, result)
+    # The one before the last: killed before this line, a run is complete, and has a file that nobody needs.
+    (plan.out / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
     write_card(plan.out)
 
 

@@ -474,6 +474,19 @@ def test_verify_names_a_truncated_piece(recipe: Recipe, tmp_path: Path, format: 
     assert all(target.name in problem or victim.stem in problem for problem in problems)
 
 
+@pytest.mark.parametrize("format", ["parquet", "webdataset"])
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_a_shard_that_is_cut_while_it_is_read_is_named(recipe: Recipe, tmp_path: Path, format: str, left: int) -> None:
+    """A process that reads from a mapped file would be ended by the operating system (SIGBUS)."""
+    generate(recipe, tmp_path / "store", format=format)
+    store = Store(tmp_path / "store")
+    store.read(0)
+    shard = tmp_path / "store" / store.pieces[0].path
+    os.truncate(shard, left)
+    with pytest.raises(FormulaVisionError, match=rf"{shard.name}: is cut short: ends before byte [\d,]+: verify"):
+        store.read(39)
+
+
 def test_verify_names_a_missing_piece(recipe: Recipe, tmp_path: Path) -> None:
     store = generate(recipe, tmp_path / "store", format="webdataset")
     (tmp_path / "store" / store.manifest.pieces[2].path).unlink()

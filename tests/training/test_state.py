@@ -439,6 +439,24 @@ def test_a_longer_run_that_was_killed_at_once_is_as_it_was(stripes: Any, small: 
     assert all(torch.equal(weights[name], value) for name, value in load_file(run.folder / "model.safetensors").items())
 
 
+def test_a_finished_run_keeps_one_checkpoint(stripes: Any, small: Any, tmp_path: Path) -> None:
+    settings = {**small, "checkpoint_minutes": 0}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+
+        def kill(*arguments: Any) -> None:
+            raise RuntimeError("killed")
+
+        patch.setattr("formulavision.training.fit.write_result", kill)
+        pretrain(stripes(), out=tmp_path / "run", settings=settings, show_progress=False)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}, "until it is complete"
+    (checkpoints / "last.ckpt").unlink()
+    run = pretrain(stripes(), out=tmp_path / "run", resume=True, show_progress=False)
+    assert same(run, pretrain(stripes(), out=tmp_path / "whole", settings=settings, show_progress=False))
+    for folder in ("run", "whole"):
+        assert [path.name for path in (tmp_path / folder / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 def test_a_cosine_run_cannot_be_made_longer(stripes: Any, small: Any, tmp_path: Path) -> None:
     settings = {**small, "schedule": "cosine", "epochs": 1}
     run = pretrain(stripes(), out=tmp_path / "run", settings=settings, show_progress=False)

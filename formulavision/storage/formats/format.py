@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
+import io
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +21,7 @@ from formulavision.storage.manifest import StoreLayout
 from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.util.errors import StoreError, one_line
 
-__all__ = ["SHARD_IMAGES", "Create", "Format", "Piece", "PieceReader", "Sample", "ShardFormat", "reading"]
+__all__ = ["SHARD_IMAGES", "Create", "Format", "Piece", "PieceReader", "Sample", "ShardFile", "ShardFormat", "reading"]
 
 SHARD_IMAGES = 4096
 """Maximum number of images in a shard: about 33 MB of FractalDB, a few seconds of work. A million scenes are 245
@@ -172,17 +174,73 @@ class Format(ABC):
         """
 
 
-class ShardFormat(Format):
-    """A format that writes a piece as one file, a shard, and reads each image by its byte range in the mapped file.
+class ShardFile:
+    """A shard that is open for reading, by ranges of bytes, from any thread and any process that is forked.
 
-    A shard may be replaced or removed while it is read, but must not be shortened in place: the operating system ends
-    a process that reads mapped memory which is no longer there.
+    It is not mapped into memory: the operating system ends a process that reads from a mapped file which another
+    program has cut meanwhile. A shard that was replaced or removed is read to the end as it was.
     """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self._size = os.fstat(self._file).st_size
+
+    def __len__(self) -> int:
+        """Size in bytes, as it was when the shard was opened."""
+        return self._size
+
+    def read(self, start: int, size: int) -> bytes:
+        """``size`` bytes from ``start`` on.
+
+        Raises:
+            StoreError: the shard ends before.
+        """
+        content = os.pread(self._file, size, start)
+        while len(content) < size:  # the end of the file, or a signal
+            more = os.pread(self._file, size - len(content), start + len(content))
+            if not more:
+                raise StoreError(f"{self.path}: is cut short: ends before byte {start + size:,}: verify the store")
+            content += more
+        return content
+
+    def stream(self) -> io.BufferedReader:
+        """A stream of the whole shard with a position of its own, for other libraries."""
+        return io.BufferedReader(_ShardStream(self))
+
+
+class _ShardStream(io.RawIOBase):
+    """The shard as a file object."""
+
+    def __init__(self, shard: ShardFile) -> None:
+        self._shard, self._position = shard, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._shard)}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), len(self._shard) - self._position))
+        buffer[:size] = self._shard.read(self._position, size)
+        self._position += size
+        return size
+
+
+class ShardFormat(Format):
+    """A format that writes a piece as one file, a shard, and reads each image by its byte range in that file."""
 
     holds_scenes = True
 
     @abstractmethod
-    def byte_ranges(self, content: mmap.mmap) -> dict[str, NDArray[np.int64]]:
+    def byte_ranges(self, shard: ShardFile) -> dict[str, NDArray[np.int64]]:
         """Offset and size in bytes of each image in a shard, in order: int64 [images, 2], as ``image``.
 
         In a shard of scenes also those of the object maps, as ``objects``, and of what ``read_facts`` needs.
@@ -192,7 +250,7 @@ class ShardFormat(Format):
         """
 
     @abstractmethod
-    def read_facts(self, content: mmap.mmap, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
+    def read_facts(self, shard: ShardFile, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
         """A function from a scene's position to the facts of its objects (:meth:`EncodedObjects.facts`).
 
         Raises:
@@ -207,29 +265,29 @@ class ShardFormat(Format):
 
     def locate(self, root: Path, piece: Piece, layout: StoreLayout) -> dict[str, list[tuple[str, int, int]]]:
         kinds = ("image",) if layout.scenes is None else ("image", "objects")
-        _, ranges = self._map(root / piece.path, piece, kinds)
+        _, ranges = self._ranges(root / piece.path, piece, kinds)
         return {what: [(piece.path, start, size) for start, size in ranges[what].tolist()] for what in kinds}
 
-    def _map(self, path: Path, piece: Piece, kinds: tuple[str, ...]) -> tuple[mmap.mmap, dict[str, NDArray[np.int64]]]:
-        """A shard in memory, and its byte ranges."""
+    def _ranges(
+        self, path: Path, piece: Piece, kinds: tuple[str, ...]
+    ) -> tuple[ShardFile, dict[str, NDArray[np.int64]]]:
+        """A shard that is open, and its byte ranges."""
         with reading(path):
-            with path.open("rb") as file:
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            ranges = self.byte_ranges(content)
+            shard = ShardFile(path)
+            ranges = self.byte_ranges(shard)
             for what in kinds:
                 found = ranges.get(what, np.empty((0, 2), np.int64))
-                if len(found) != piece.count or found[-1].sum() > len(content):
+                if len(found) != piece.count or found[-1].sum() > len(shard):
                     raise StoreError(f"{path}: is cut short: holds {len(found)} of {piece.count} images")
-        return content, ranges
+        return shard, ranges
 
     def _open(self, path: Path, piece: Piece, *, scenes: bool) -> PieceReader:
-        content, ranges = self._map(path, piece, ("image", "objects") if scenes else ("image",))
+        shard, ranges = self._ranges(path, piece, ("image", "objects") if scenes else ("image",))
         with reading(path):
-            facts = self.read_facts(content, ranges) if scenes else None
+            facts = self.read_facts(shard, ranges) if scenes else None
 
         def read(what: str, position: int) -> bytes:
-            offset, size = ranges[what][position].tolist()
-            return content[offset : offset + size]
+            return shard.read(*ranges[what][position].tolist())
 
         def objects(position: int) -> EncodedObjects:
             assert facts is not None

@@ -7,7 +7,6 @@ label of object k at k - 1) and ``boxes`` (its left, top, right and bottom; zero
 from __future__ import annotations
 
 import json
-import mmap
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.storage.formats.format import Create, Piece, Sample, ShardFormat
+from formulavision.storage.formats.format import Create, Piece, Sample, ShardFile, ShardFormat
 from formulavision.storage.manifest import StoreLayout
 from formulavision.util.errors import StoreError, one_line
 
@@ -30,6 +29,8 @@ except ImportError:
 _ROW_GROUP = 64
 """Images in a row group, which foreign readers read as a whole: few for random access, many for small files."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_HEADER = 1024
+"""Bytes in which the header of a page ends."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -63,7 +64,7 @@ class Parquet(ShardFormat):
                         columns.append(pa.array(lists, schema.field(field).type))
                 writer.write_table(pa.table(columns, schema=schema))
 
-    def byte_ranges(self, content: mmap.mmap) -> dict[str, NDArray[np.int64]]:
+    def byte_ranges(self, shard: ShardFile) -> dict[str, NDArray[np.int64]]:
         """Offset and size of each image, found without Parquet's reader.
 
         That reader decodes whole row groups: 70 times as slow for a single image. In an uncompressed page without a
@@ -71,7 +72,7 @@ class Parquet(ShardFormat):
         PLAIN).
         """
         try:
-            groups = pq.read_metadata(pa.BufferReader(pa.py_buffer(content)))
+            groups = pq.read_metadata(shard.stream())
         except pa.ArrowException as error:
             raise ValueError(_first_sentence(error)) from None
         ranges: dict[str, list[tuple[int, int]]] = {}
@@ -80,12 +81,12 @@ class Parquet(ShardFormat):
             for column in map(group.column, range(group.num_columns)):
                 what, _, part = column.path_in_schema.partition(".")
                 if part == "bytes":
-                    ranges.setdefault(what, []).extend(_values_of_page(content, column, group.num_rows))
+                    ranges.setdefault(what, []).extend(_values_of_page(shard, column, group.num_rows))
         return {what: np.array(found, np.int64).reshape(-1, 2) for what, found in ranges.items()}
 
-    def read_facts(self, content: mmap.mmap, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
+    def read_facts(self, shard: ShardFile, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
         try:
-            table = pq.read_table(pa.BufferReader(pa.py_buffer(content)), columns=["object_categories", "boxes"])
+            table = pq.read_table(shard.stream(), columns=["object_categories", "boxes"])
         except pa.ArrowException as error:
             raise ValueError(_first_sentence(error)) from None
         categories, boxes = (table[name].combine_chunks() for name in ("object_categories", "boxes"))
@@ -135,7 +136,7 @@ def _first_sentence(error: pa.ArrowException) -> str:
     return one_line(error).partition(". ")[0]
 
 
-def _values_of_page(content: mmap.mmap, column: Any, rows: int) -> Iterator[tuple[int, int]]:
+def _values_of_page(shard: ShardFile, column: Any, rows: int) -> Iterator[tuple[int, int]]:
     """Offset and size of each PNG in a column of a row group.
 
     Raises:
@@ -143,17 +144,17 @@ def _values_of_page(content: mmap.mmap, column: Any, rows: int) -> Iterator[tupl
     """
     if column.has_dictionary_page:
         raise ValueError("its images are in a dictionary, as an earlier version wrote them: generate it again")
-    end = column.data_page_offset + column.total_compressed_size
-    # The page's header is shorter than an image and does not contain a PNG's signature.
-    start = content.find(_PNG, column.data_page_offset, end) - 4
+    first, end = column.data_page_offset, column.data_page_offset + column.total_compressed_size
+    # The page's header is some tens of bytes long and does not contain a PNG's signature.
+    start = first + shard.read(first, min(end - first, _HEADER)).find(_PNG) - 4
     for _ in range(rows):
-        if not 0 <= start <= end - 4:
+        if not first <= start <= end - 4:
             break
-        (size,) = _LENGTH.unpack_from(content, start)
+        (size,) = _LENGTH.unpack(shard.read(start, 4))
         yield start + 4, size
         start += 4 + size
     if start != end:
-        raise ValueError(f"the images of a row group are not where they were written (byte {column.data_page_offset})")
+        raise ValueError(f"the images of a row group are not where they were written (byte {first})")
 
 
 def _schema_of(layout: StoreLayout) -> Any:

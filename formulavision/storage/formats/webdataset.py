@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import mmap
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.storage.formats.format import Create, Piece, Sample, ShardFormat
+from formulavision.storage.formats.format import Create, Piece, Sample, ShardFile, ShardFormat
 from formulavision.storage.manifest import StoreLayout
 from formulavision.util.errors import StoreError
 
@@ -46,25 +45,24 @@ class WebDataset(ShardFormat):
                     _add(tar, f"{sample.name}.objects.png", sample.objects.png)
                     _add(tar, f"{sample.name}.json", json.dumps(sample.objects.facts()).encode())
 
-    def byte_ranges(self, content: mmap.mmap) -> dict[str, NDArray[np.int64]]:
+    def byte_ranges(self, shard: ShardFile) -> dict[str, NDArray[np.int64]]:
         ranges: dict[str, list[tuple[int, int]]] = {"image": []}
-        for name, start, size in _members(content):
+        for name, start, size in _members(shard):
             what = next((what for suffix, what in _PARTS.items() if name.endswith(suffix)), None)
             if what is not None:
                 ranges.setdefault(what, []).append((start, size))
         return {what: np.array(found, np.int64).reshape(-1, 2) for what, found in ranges.items()}
 
-    def read_facts(self, content: mmap.mmap, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
+    def read_facts(self, shard: ShardFile, ranges: dict[str, NDArray[np.int64]]) -> Callable[[int], Any]:
         def read(position: int) -> Any:
-            start, size = ranges["facts"][position].tolist()
-            return json.loads(content[start : start + size])
+            return json.loads(shard.read(*ranges["facts"][position].tolist()))
 
         return read
 
     def check(self, root: Path, piece: Piece, layout: StoreLayout) -> Iterator[str]:
         path = root / piece.path
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            members = [(name, content[start : start + size]) for name, start, size in _members(content)]
+        shard = ShardFile(path)
+        members = [(name, shard.read(start, size)) for name, start, size in _members(shard)]
         names = [layout.name(index) for index in piece.indices]
         if layout.scenes is not None:
             if [name for name, _ in members] != [f"{name}{suffix}" for name in names for suffix in _SCENE]:
@@ -87,15 +85,14 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         raise StoreError(f"{name}: {error} for --format webdataset: use parquet") from None
 
 
-def _members(content: mmap.mmap) -> Iterator[tuple[str, int, int]]:
+def _members(shard: ShardFile) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size in bytes of each file in a tar archive, read from the headers alone.
 
     Raises:
         ValueError: the content is no tar archive.
     """
     start = 0
-    while start + _BLOCK <= len(content) and content[start]:
-        header = content[start : start + _BLOCK]
+    while start + _BLOCK <= len(shard) and (header := shard.read(start, _BLOCK))[0]:
         try:
             size = int(header[124:135], 8)
         except ValueError:

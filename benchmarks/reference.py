@@ -11,30 +11,38 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
 from typer.main import get_command
 
 from formulavision import plugins
 from formulavision.cli import app
 from formulavision.cli.plugins import describe, summary
 
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
 ROOT = Path(__file__).resolve().parents[1]
+FIRST = {
+    "Draw and store": ("Recipe", "FormulaDataset", "generate", "StoredDataset", "preview"),
+    "Train and evaluate": ("pretrain", "finetune", "Run", "evaluate", "probe", "export_model"),
+    "Compare": ("compare", "sweep", "report", "Comparison"),
+}
+"""The names that a reader needs first, in the README's order, with their headings."""
 ROOMS = {
-    "recipes": "Recipes and drawing",
-    "storage": "Stores",
-    "data": "Datasets and downstreams",
-    "training": "Training",
-    "evaluation": "Evaluation",
-    "comparison": "Comparisons",
+    "recipes": "More of recipes and drawing",
+    "storage": "More of stores",
+    "data": "More of datasets and downstreams",
+    "training": "More of training",
+    "evaluation": "More of evaluation",
+    "comparison": "More of comparisons",
     "generators": "For authors of generators",
     "explorer": "Explorer",
     "util": "Errors",
 }
-"""Rooms in the order of the page, with their headings."""
+"""Rooms, with the headings of their other names, which follow."""
 
 
 PARAMETERS = """# Parameters of the generators
@@ -47,6 +55,8 @@ or needs more than half a minute to find a category.
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
+    from mkdocs.structure.files import File
+
     for name, lines in (("commands", commands()), ("python", public_names()), ("parameters", parameters())):
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(lines) + "\n"))
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
@@ -134,11 +144,13 @@ def public_names() -> Iterator[str]:
     yield "The public names, as `import formulavision as fv` has them. Made from signatures and docstrings.\n"
     stub = (ROOT / "formulavision" / "__init__.pyi").read_text(encoding="utf-8")
     found = re.findall(r"^from \.([\w.]+) import (\w+) as \w+$", stub, re.MULTILINE)
-    for room, title in ROOMS.items():
+    modules = {name: module for module, name in found if not name.startswith("_")}
+    first = [name for names in FIRST.values() for name in names]
+    others = [name for name in modules if name not in first]
+    groups = FIRST | {title: [n for n in others if modules[n].split(".")[0] == room] for room, title in ROOMS.items()}
+    for title, names in groups.items():
         yield f"## {title}\n"
-        for module, name in found:
-            if module.partition(".")[0] == room and not name.startswith("_"):
-                yield f"::: formulavision.{defined_in(module, name)}.{name}\n"
+        yield from (f"::: formulavision.{defined_in(modules[name], name)}.{name}\n" for name in names)
 
 
 def defined_in(module: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import formulavision
 from formulavision import SceneSettings
 from formulavision.cli import app
 
@@ -92,6 +94,22 @@ def test_every_page_stands_in_the_navigation_of_the_site() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md") if path.name != "results.md"]
     assert [page.as_posix() for page in pages if f"{page.as_posix()}\n" not in navigation] == []
+
+
+def test_the_reference_of_python_has_every_public_name_once_and_those_of_the_readme_first() -> None:
+    specification = importlib.util.spec_from_file_location("reference", ROOT / "benchmarks" / "reference.py")
+    assert specification is not None and specification.loader is not None
+    reference = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(reference)
+    entries = [line.strip() for line in reference.public_names() if line.startswith((":::", "##"))]
+    names = [entry.rpartition(".")[2] for entry in entries if entry.startswith(":::")]
+    assert sorted(names) == sorted(name for name in formulavision.__all__ if not name.startswith("_"))
+    readme = re.findall(r"\bfv\.(\w+)", "\n".join(blocks(ROOT / "README.md", "python")))
+    of_the_readme = set(readme)
+    assert len(of_the_readme) > 10 and set(names[:15]) >= of_the_readme
+    assert names[:2] == list(dict.fromkeys(readme))[:2] == ["Recipe", "FormulaDataset"]
+    headings = [entry for entry in entries if entry.startswith("##")]
+    assert len(headings) > 5 and entries[0] == headings[0]
 
 
 def test_the_settings_of_training_are_listed_as_they_are() -> None:

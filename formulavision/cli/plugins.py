@@ -163,7 +163,9 @@ def describe(model: type[BaseModel], **defaults: object) -> Iterator[tuple[str, 
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         choices = schema.get("enum")
         kind = " | ".join(str(c) for c in choices) if isinstance(choices, list) else schema.get("type", "value")
-        facts = [kind, range_text(schema), str(extra.get("unit", "")), f"default {defaults.get(name, info.default)}"]
+        default = defaults.get(name, info.default)
+        words = "unset" if default is None else str(default).lower() if isinstance(default, bool) else default
+        facts = [kind, range_text(schema), str(extra.get("unit", "")), f"default {words}"]
         yield name, ", ".join(fact for fact in facts if fact), info.description or ""
 
 

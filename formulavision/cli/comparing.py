@@ -123,7 +123,8 @@ def compare(
                      on=on, per_task=per_task)  # fmt: skip
     elif config is not None and downstream is None and minutes is None:
         if config.is_dir():
-            raise ConfigError(f"{config}: is a folder, not a comparison's file: for images, --downstream {config}")
+            again = o.command_line("compare", downstream=config)
+            raise ConfigError(f"{config}: is a folder, not a comparison's file: for images: {again}")
         comparison = ComparisonSettings.load(config, settings or [], size=size)
         name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
         out = out or Path("runs") / name

@@ -237,7 +237,7 @@ class Findings(BaseModel):
         folder = Path(folder)
         file = folder / FINDINGS
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder")
+            raise ConfigError(files.not_a_folder(folder))
         try:
             content = json.loads(file.read_bytes())
             findings = cls.model_validate(_flat(content)) if content["format"] in _READABLE else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -77,8 +78,13 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--host {host} --port {port}: cannot be listened on: {error}") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"--port {port}: is in use by another program: give another one, or 0") from None
+        reason = (error.strerror or str(error)).partition(" (while ")[0]
+        raise ConfigError(f"--host {host} --port {port}: cannot be listened on: {reason}") from None
+    except OverflowError as error:
+        raise ConfigError(f"--port {port}: cannot be listened on: {error}") from None
 
 
 def page_of(target: RecipeLike, limits: Limits) -> Page:

@@ -24,6 +24,7 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.storage.own_categories import category_files
 from formulavision.util.config import Config, parse
 from formulavision.util.errors import DamagedStoreError, StoreError, one_line
+from formulavision.util.files import not_a_folder
 from formulavision.util.remote import AnyFolder, RemoteFolder
 
 __all__ = [
@@ -266,7 +267,9 @@ def _read(root: AnyFolder) -> bytes:
         return content
     if begun:
         raise StoreError(f"{root}: is not complete; run the same 'formulavision generate' again to finish it")
-    raise StoreError(f"{root}: is not a store: no {MANIFEST}" if there else f"{root}: no such folder")
+    if there or isinstance(root, RemoteFolder):
+        raise StoreError(f"{root}: is not a store: no {MANIFEST}")
+    raise StoreError(not_a_folder(root))
 
 
 def encode_manifest(manifest: Manifest) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from formulavision.training.settings import TrainSettings
 from formulavision.util.config import WRITTEN_OUT, dump_yaml, load_yaml, parse
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
-from formulavision.util.files import json_digest, write_json, write_text
+from formulavision.util.files import json_digest, not_a_folder, write_json, write_text
 from formulavision.util.folders import MARKER, OwnedFolder, State
 from formulavision.util.text import counted, read_csv
 
@@ -229,7 +229,7 @@ class Run:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder")
+            raise ConfigError(not_a_folder(folder))
         if not (folder / SETTINGS).is_file():
             raise ConfigError(f"{folder}: is not a run's folder: it holds no {SETTINGS}")
         if not is_complete(folder):

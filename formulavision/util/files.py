@@ -28,6 +28,7 @@ __all__ = [
     "flush_folder",
     "is_system_leftover",
     "json_digest",
+    "not_a_folder",
     "partial_path",
     "write_errors",
     "write_json",
@@ -49,6 +50,11 @@ _SYSTEM_LEFTOVER = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+def not_a_folder(path: Path) -> str:
+    """Why a path that should be a folder is none, in words."""
+    return f"{path}: is a file, not a folder" if path.exists() else f"{path}: no such folder"
 
 
 def is_system_leftover(name: str) -> bool:

@@ -27,6 +27,8 @@ _NODES = 100_000
 _DEPTH = 100
 _DIGITS = 30
 
+_KINDS: dict[type, str] = {list: "a list", str: "text", type(None): "nothing", int: "a number", float: "a number"}
+"""What a file holds in place of settings, in words."""
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """Characters that YAML can write as escapes, but that no name of a file and no file in UTF-8 can hold."""
 
@@ -216,5 +218,6 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold a mapping of settings, holds {type(data).__name__}")
+        held = _KINDS.get(type(data), "a value")
+        raise ConfigError(f"{path}: must hold settings, NAME: VALUE, and holds {held}")
     return data

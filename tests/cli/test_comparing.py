@@ -96,7 +96,9 @@ def test_options_that_do_not_fit_are_refused_in_one_line(arguments: tuple[str, .
 def test_a_folder_of_images_in_place_of_a_file_is_answered_with_the_option_for_it(tmp_path: Path) -> None:
     result = run("compare", tmp_path)
     assert result.exit_code == 2
-    assert f"for images, --downstream {tmp_path}" in result.stderr and result.stderr.count("\n") == 1
+    assert (
+        f"for images: formulavision compare --downstream {tmp_path}" in result.stderr and result.stderr.count("\n") == 1
+    )
 
 
 def test_an_unknown_size_is_answered_with_those_there_are(config: Path) -> None:

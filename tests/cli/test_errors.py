@@ -304,3 +304,13 @@ def test_help_explains_every_option_and_shows_an_example(command: str) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert [p.name for p in commands[command].params if not getattr(p, "help", None)] == []
     assert f"formulavision {command}" in commands[command].help
+
+
+@pytest.mark.parametrize("command", ["verify", "report", "export"])
+def test_a_file_in_place_of_a_folder_is_called_a_file(command: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("generator: perlin\n")
+    result = CliRunner().invoke(
+        app, [command, str(recipe), *(["--out", str(tmp_path / "x")] if command == "export" else [])]
+    )
+    assert (result.exit_code, result.stderr.strip()) == (2, f"error: {recipe}: is a file, not a folder")

@@ -101,8 +101,14 @@ def test_a_recipe_that_is_too_large_is_not_explored() -> None:
 
 
 def test_an_address_that_is_taken_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot be listened on"):
-        listen("127.0.0.1", taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=rf"^--port {port}: is in use by another program: give another one, or 0$"
+        ):
+            listen("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"^--host no\.such\.host\.invalid --port 0: cannot be listened on: [^(\[]+$"):
+        listen("no.such.host.invalid", 0)
 
 
 def test_a_wrong_name_is_one_line() -> None:

@@ -130,8 +130,8 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
         ('a: "\\UFFFFFFFF"', "is not YAML"),
         ("a: \x07", "is not YAML"),
         ("a: [1, 2", "line 1"),
-        ("[1, 2]", "must hold a mapping of settings, holds list"),
-        ("", "must hold a mapping of settings, holds NoneType"),
+        ("[1, 2]", "must hold settings, NAME: VALUE, and holds a list"),
+        ("", "must hold settings, NAME: VALUE, and holds nothing"),
         ("# " + "x" * 1_000_000, "is larger than 1,000,000 bytes"),
     ],
 )

@@ -21,7 +21,7 @@ from formulavision.training.settings import TrainSettings
 from formulavision.util.config import WRITTEN_OUT, dump_yaml, load_yaml, parse
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError
 from formulavision.util.files import json_digest, not_a_folder, write_json, write_text
-from formulavision.util.folders import MARKER, OwnedFolder, State
+from formulavision.util.folders import MARKER, Marker, OwnedFolder, State
 from formulavision.util.text import counted, read_csv
 
 if TYPE_CHECKING:
@@ -231,7 +231,11 @@ class Run:
         if not folder.is_dir():
             raise ConfigError(not_a_folder(folder))
         if not (folder / SETTINGS).is_file():
-            raise ConfigError(f"{folder}: is not a run's folder: it holds no {SETTINGS}")
+            marker = Marker.read(folder)
+            held = (
+                f"holds a {marker.kind}" if marker is not None and marker.kind != "run" else f"it holds no {SETTINGS}"
+            )
+            raise ConfigError(f"{folder}: is not a run's folder: {held}")
         if not is_complete(folder):
             raise ConfigError(f"{folder}: the run is unfinished: run it again with --resume first")
         result = {"weights_sha256": None, "best_epoch": None, "best_sha256": None, **read_result(folder)}

@@ -209,6 +209,12 @@ def test_damaged_results_are_refused_and_written_again(
     assert again.history == pretrained.history
 
 
+def test_a_store_in_place_of_a_run_is_called_a_store(tmp_path: Path) -> None:
+    generate(RECIPE, tmp_path / "store")
+    with pytest.raises(CheckpointError, match=r"store: is not a run's folder: holds a store$"):
+        load_checkpoint(tmp_path / "store")
+
+
 def test_a_damaged_table_is_written_again(stripes: Any, run: Path, pretrained: Run) -> None:
     (run / "metrics.csv").write_bytes(b"\xff{")
     resumed(run, stripes)

@@ -20,6 +20,7 @@ _MORE_PACKAGES = (
     "pyarrow",
     "gradio",
     "s3fs",
+    "ray",
     "noise",
 )
 """Besides those that results depend on; the last ones come with extras."""

@@ -39,11 +39,13 @@ _LEAST_CROP = 48
 """Smaller images are enlarged to it, if there is time."""
 _REFERENCE = 64
 """Size of the images that are timed, pixels. The time of a step is taken to grow with the number of pixels."""
-_LARGE = 128
-"""From this size on, fractals are drawn with the paper's patches, which hide them in smaller images."""
+_CANVAS = 128
+"""Fractals are drawn at this size at least, and made smaller for the model, as in half-hour.yaml."""
+_COARSE = 24
+"""For smaller images, which are enlarged, fractals are as coarse: drawn at the model's size, without patches."""
 _FORMULAS = ("ifs", "perlin")
-_EPOCHS, _BATCH = 6, 64
-"""Of pre-training."""
+_PASSES_OF_DRAWN, _BATCH = 5, 64
+"""How often pre-training sees an image, about as in half-hour.yaml, and of how many images a step is."""
 _ENOUGH, _MOST = 50, 100_000
 """Drawn images an arm from which on pre-training is worth trying, for each pixel of the crop's side, and at most."""
 _TRAINED = 10
@@ -226,11 +228,11 @@ def _time_training() -> tuple[float, float]:
 
 
 def _time_drawing() -> float:
-    """Seconds to draw one fractal of the reference size."""
+    """Seconds to draw one fractal on the smallest canvas."""
     from formulavision.recipes.drawing import Drawer
     from formulavision.recipes.recipe import Recipe
 
-    drawer = Drawer(Recipe.from_dict(_recipe("ifs", _REFERENCE, 80)))
+    drawer = Drawer(Recipe.from_dict(_recipe("ifs", 80, _LEAST_CROP, _CANVAS, gray=False)))
     return shortest(lambda: [drawer.draw(index) for index in range(10)]) / 10
 
 
@@ -263,7 +265,7 @@ def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: tuple[str, ...
     test_per_class, test = _limited(opened.test, max(round(0.3 * tuning / (epochs * image / 3 + speed.read)), 100))
     batch = next(size for size, fewer in ((8, 100), (16, 500), (32, 2_000), (64, np.inf)) if train < fewer)
     tuned = epochs * (train * image + ceil(train / batch) * speed.step + test * image / 3) + (train + test) * speed.read
-    drawing = speed.draw * (crop / _REFERENCE) ** 2 + _EPOCHS * (image + speed.step / _BATCH)
+    drawing = speed.draw * (_canvas(crop) / _CANVAS) ** 2 + _PASSES_OF_DRAWN * (image + speed.step / _BATCH)
     drawn = int(np.clip((a_seed - models * tuned) / len(formulas) / drawing, 480, _MOST))
     needed = seeds * (overhead + models * tuned + len(formulas) * drawn * drawing) + _REPORT
     return _Plan(crop, formulas, seeds, train_per_class, test_per_class, train, test, epochs, batch, drawn, needed)
@@ -289,7 +291,6 @@ def _limited(images: LabelledImages, limit: int) -> tuple[int | None, int]:
 
 def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: float) -> Choice:
     name = name_of(opened.settings)
-    resize = round(plan.crop * 1.25)
     dataset = opened.settings.model_dump(mode="json", exclude_defaults=True)
     limits = {"train_per_class": plan.train_per_class, "test_per_class": plan.test_per_class}
     dataset |= {key: value for key, value in limits.items() if value is not None}
@@ -297,7 +298,8 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
     few = f"; pre-training helps most with few images, and only {used} are used" if used else ""
     caveat = f"Sizes were chosen for about {duration(60 * minutes)} on one machine"
     coarse = f" One of the {plan.test} test images is {100 / plan.test:.1f} points." if plan.test < 200 else ""
-    training = {"batch_size": _BATCH, "learning_rate": 0.05, "crop": plan.crop, "horizontal_flip": not gray}
+    training = {"batch_size": _BATCH, "learning_rate": 0.05, "schedule": "cosine"}
+    training |= {"crop": plan.crop, "horizontal_flip": not gray}
     settings = parse(
         ComparisonSettings,
         {
@@ -305,18 +307,20 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
             "note": f"{caveat}{few}. Longer training or another model may give other results.{coarse}",
             "arms": {
                 "scratch": {},
-                **{formula: {"recipe": _recipe(formula, plan.drawn, resize)} for formula in plan.formulas},
+                **{
+                    formula: {"recipe": _recipe(formula, plan.drawn, plan.crop, side, gray)}
+                    for formula in plan.formulas
+                },
             },
             "downstreams": {name: dataset},
             "model": "resnet18",
             "seeds": list(range(plan.seeds)),
-            "pretrain": {**training, "epochs": _EPOCHS, "fresh": False, "milestones": [4], "resize": resize},
+            "pretrain": {**training, "epochs": _PASSES_OF_DRAWN, "fresh": False, "resize": _resize(plan.crop)},
             "finetune": {
                 **training,
                 "epochs": plan.epochs,
                 "batch_size": plan.batch,
                 "learning_rate": 0.01 if plan.batch < 32 else 0.02,
-                "milestones": [round(0.75 * plan.epochs)],
             },
         },
     )
@@ -325,7 +329,7 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
     sentences = [
         f"{opened.describe()}, about {side} pixels wide or high",
         f"arms: {', '.join(settings.arms)}; resnet18, {plan.crop} x {plan.crop} pixels; {counted(plan.seeds, 'seed')}",
-        f"pre-training: {_drawn(settings):,} drawn images an arm, {_EPOCHS} epochs",
+        f"pre-training: {_drawn(settings):,} drawn images an arm, {_PASSES_OF_DRAWN} epochs",
         f"fine-tuning: {used or 'all training images'}{per_class}, {plan.epochs} epochs"
         + ("; images are gray, and are not mirrored" if gray else ""),
         f"about {duration(plan.seconds)} on this machine ({counted(cores(), 'core')}), and {room} of the disk"
@@ -339,14 +343,38 @@ def _drawn(settings: ComparisonSettings) -> int:
     return max(len(arm.recipe) for arm in settings.arms.values() if arm.recipe is not None)
 
 
-def _recipe(formula: str, images: int, size: int) -> dict[str, Any]:
-    """A recipe with about as many images, as many categories as instances, and at most a Perlin grid's 144."""
-    categories = min(max(round(images**0.5), 10), 144)
-    generator: dict[str, Any] = {"name": formula, "grid": 12}
-    if formula == "ifs":
-        # As many dots a pixel as the quickstart.
-        generator = {"name": formula, "dots": min(round(5_000 * (size / 40) ** 2), 200_000)}
-        generator |= {"patch": "point"} if size < _LARGE else {}
-    canvas = {"size": size, "padding": 1 if formula == "ifs" else 0}
-    instances = max(images // categories, 1)
-    return {"generator": generator, "categories": categories, "instances": instances, "canvas": canvas}
+def _resize(crop: int) -> int:
+    """Size to which drawn images are made, of which crops are taken, pixels."""
+    return round(crop * 1.125)
+
+
+def _canvas(crop: int) -> int:
+    """Size at which fractals are drawn, pixels."""
+    return max(_CANVAS, _resize(crop))
+
+
+def _recipe(formula: str, images: int, crop: int, side: int, gray: bool) -> dict[str, Any]:
+    """A recipe with about as many images, and somewhat more categories than instances; a Perlin grid has at most 144.
+
+    Of docs/results/half-hour: 128 x 128 pixels with patches are better on photographs of 32 pixels, coarse points on
+    digits of 8.
+    """
+    perlin = formula == "perlin"
+    categories = min(max(round((1.28 * images) ** 0.5), 10), 144 if perlin else 1_000)
+    generator: dict[str, Any] = {"name": formula}
+    canvas = {"size": _resize(crop), "padding": 0}
+    if perlin:
+        generator["grid"] = 12
+    elif side < _COARSE:
+        generator |= {"dots": round(5_000 * (canvas["size"] / 40) ** 2), "patch": "point"}
+        canvas["padding"] = 1
+    else:
+        size = _canvas(crop)
+        generator["dots"] = min(round(25_000 * (size / _CANVAS) ** 2), 200_000)
+        canvas = {"size": size, "padding": 2, "channels": 1 if gray else 3}
+    return {
+        "generator": generator,
+        "categories": categories,
+        "instances": max(images // categories, 1),
+        "canvas": canvas,
+    }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import slow
 from typer.testing import CliRunner
 
 import formulavision as fv
@@ -67,7 +68,7 @@ def test_a_generator_is_named_with_and_without_its_option(tmp_path: Path) -> Non
     assert fv.Store(tmp_path / "named").recipe == fv.Store(tmp_path / "option").recipe
 
 
-@pytest.mark.parametrize("name", ["fractaldb-1k", "bezier-1024", "perlin-1296"])
+@pytest.mark.parametrize("name", [*slow("fractaldb-1k"), "bezier-1024", "perlin-1296"])
 def test_a_recipe_that_ships_is_known_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     out = run("categories", name, "--categories", "2", "-o", "cats")

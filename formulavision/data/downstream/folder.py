@@ -12,6 +12,7 @@ import numpy as np
 from formulavision.data.downstream.files import ImageFiles, images_in, subfolders
 from formulavision.data.downstream.images import DEFAULT_TEST_SHARE, LabelledImages, Sides, divide
 from formulavision.data.downstream.settings import SPLITS, DownstreamSettings
+from formulavision.storage.manifest import MANIFEST
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import DownstreamError
 
@@ -137,8 +138,10 @@ def list_classes(folder: Path, keep: Callable[[str], bool], skipped: Counter[str
         empty = [name for name in found if name not in classes]
         held = f"the one class '{next(iter(classes))}'" if classes else "no classes"
         without = f" ({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}: no images)" if empty else ""
-        masks = "; images with masks have masks/ beside images/" if "images" in found else ""
-        raise DownstreamError(f"{folder}: holds {held}{without}: it must have a subfolder a class, at least two{masks}")
+        hint = "; images with masks have masks/ beside images/" if "images" in found else ""
+        if (folder / MANIFEST).is_file():
+            hint = "; it is a store, which is for pre-training: --data"
+        raise DownstreamError(f"{folder}: holds {held}{without}: it must have a subfolder a class, at least two{hint}")
     return classes
 
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+import formulavision as fv
 from formulavision.data.downstream import open_downstream
 from formulavision.util.errors import DownstreamError
 
@@ -90,6 +91,13 @@ def test_what_is_wrong_with_a_folder_is_named_in_one_line(
     with pytest.raises(DownstreamError, match=named) as caught:
         open_downstream(f"folder:{root}")
     assert "\n" not in str(caught.value) and str(root) in str(caught.value)
+
+
+def test_a_store_is_told_from_a_folder_of_images(tmp_path: Path) -> None:
+    recipe = {"generator": "perlin", "categories": 2, "instances": 2, "canvas": {"size": 16, "padding": 0}}
+    fv.generate(recipe, out=tmp_path / "store")
+    with pytest.raises(DownstreamError, match="it is a store, which is for pre-training: --data"):
+        open_downstream(f"folder:{tmp_path / 'store'}")
 
 
 def test_a_class_of_one_side_only_is_named(tmp_path: Path, make_folder: MakeFolder) -> None:

@@ -112,12 +112,12 @@ def _table(scores: list[FormulaScore]) -> Table:
 
     from formulavision.evaluation.image_measures import NATURAL_SLOPE
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="")
+    table = Table(box=box.SIMPLE_HEAD, header_style="", padding=(0, 0, 0, 1))
     # Headings are broken into lines rather than names.
     table.add_column("recipe", overflow="fold", min_width=min(24, max(len(each.name) for each in scores)))
     given = any(each.given_separability is not None for each in scores)
-    headings = ["categories", "images", "separability", *(["by the given network"] if given else []), "by chance"]
-    headings += ["spread within", f"slope (natural {NATURAL_SLOPE:g})", "near-duplicates", "entropy"]
+    headings = ["cate-\ngories", "images", "separ-\nability", *(["by the given network"] if given else []), "by chance"]
+    headings += ["spread within", f"slope\n(photos\n{NATURAL_SLOPE:g})", "near-\ndupli-\ncates", "entropy"]
     for heading in headings:
         table.add_column(heading, justify="right")
     for each in scores:

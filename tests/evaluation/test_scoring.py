@@ -190,3 +190,10 @@ def test_a_sheet_shows_what_does_not_apply_as_such() -> None:
     assert sheet.mode == "RGB" and sheet.width == 1000
     with pytest.raises(fv.ConfigError, match="scores: are none"):
         fv.score_sheet([])
+
+
+def test_the_table_fits_on_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formulavision.util.console.STDOUT._width", 80)
+    result = CliRunner().invoke(app, ["score", "bezier", "--categories", "2", "--images", "4"])
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.stdout and max(map(len, result.stdout.splitlines()[:8])) <= 80

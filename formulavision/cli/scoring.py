@@ -117,7 +117,7 @@ def _table(scores: list[FormulaScore]) -> Table:
     table.add_column("recipe", overflow="fold", min_width=min(24, max(len(each.name) for each in scores)))
     given = any(each.given_separability is not None for each in scores)
     headings = ["cate-\ngories", "images", "separ-\nability", *(["by the given network"] if given else []), "by chance"]
-    headings += ["spread within", f"slope\n(photos\n{NATURAL_SLOPE:g})", "near-\ndupli-\ncates", "entropy"]
+    headings += ["spread within", f"slope,\nnatural\n{NATURAL_SLOPE:g}", "near-\ndupli-\ncates", "entropy"]
     for heading in headings:
         table.add_column(heading, justify="right")
     for each in scores:

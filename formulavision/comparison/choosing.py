@@ -77,7 +77,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds for one image (of 64 x 64 pixels) in training, for a step besides its images, to read and to draw one."""
+    """Seconds for one image (of 64 x 64 pixels) in training, for a step besides its images, to read an image, and to
+    draw one (of 128 x 128 pixels)."""
 
     image: float
     step: float
@@ -356,8 +357,8 @@ def _canvas(crop: int) -> int:
 def _recipe(formula: str, images: int, crop: int, side: int, gray: bool) -> dict[str, Any]:
     """A recipe with about as many images, and somewhat more categories than instances; a Perlin grid has at most 144.
 
-    Of docs/results/half-hour: 128 x 128 pixels with patches are better on photographs of 32 pixels, coarse points on
-    digits of 8.
+    On photographs of 32 pixels, fractals of 128 x 128 pixels with patches were better (docs/results/half-hour), on
+    digits of 8 pixels coarse points (docs/results/quickstart); one seed each.
     """
     perlin = formula == "perlin"
     categories = min(max(round((1.28 * images) ** 0.5), 10), 144 if perlin else 1_000)

@@ -209,6 +209,7 @@ def _per_class(images: LabelledImages) -> list[int]:
 def _look_at(images: LabelledImages) -> tuple[int, bool, float]:
     """The shorter side in pixels and the seconds to read one, as medians of a few images; and whether all are gray."""
     sides, gray, seconds = [], [], []
+    images[0]  # imports the decoder, which takes seconds
     started = time.monotonic()
     for index in spread_evenly(np.arange(len(images)), _SAMPLE):
         before = time.monotonic()

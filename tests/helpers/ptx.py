@@ -12,6 +12,7 @@ What instructions do is said in NVIDIA's "Parallel Thread Execution ISA".
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -55,10 +56,27 @@ INSTRUCTIONS = {
 """All that are known, and what modifiers they may have."""
 
 
+@functools.cache
 def numpy_type(name: str) -> np.dtype[Any]:
     """Of s32, u16, f64, b8, pred ..."""
     kind = {"s": "i", "u": "u", "b": "u", "f": "f"}
     return np.dtype(bool) if name == "pred" else np.dtype(f"{kind[name[0]]}{int(name[1:]) // 8}")
+
+
+@functools.cache
+def held_by(register: str) -> np.dtype[Any]:
+    return np.dtype(REGISTERS[register.strip("%0123456789")])
+
+
+@functools.cache
+def constant(text: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if text == "global_smem":
+        bits = 0
+    else:
+        bits = int(text[2:], 16) if text.startswith(("0f", "0d")) else int(text, 0)
+    value = np.array(bits & (2 ** (8 * dtype.itemsize) - 1), f"u{dtype.itemsize}").view(dtype)
+    value.flags.writeable = False
+    return value
 
 
 def quotient(a: Any, b: Any) -> Any:
@@ -170,20 +188,18 @@ class Threads:
             if value.dtype.itemsize > dtype.itemsize:  # only stores take a part of what a register holds
                 value = value.astype(f"u{dtype.itemsize}")
             return value.view(dtype)
-        if operand == "global_smem":
-            bits = 0
-        else:
-            bits = int(operand[2:], 16) if operand.startswith(("0f", "0d")) else int(operand, 0)
-        return np.array(bits & (2 ** (8 * dtype.itemsize) - 1), f"u{dtype.itemsize}").view(dtype)
+        return constant(operand, dtype)
 
     def write(self, register: str, value: Any, where: Mask) -> None:
         """A shorter value is extended as its type says."""
         if register == "_":
             return
-        held = np.dtype(REGISTERS[re.sub(r"%([a-z]+)\d+", r"\1", register)])
+        held = held_by(register)
         if value.dtype.itemsize < held.itemsize:
             value = value.astype(f"{value.dtype.kind}{held.itemsize}")
-        value = np.broadcast_to(value.view(held), self.count)
+        value = value.view(held)
+        if value.ndim == 0:
+            value = np.broadcast_to(value, self.count)
         if not where.all() and register in self.registers:
             value = np.where(where, value, self.registers[register])
         self.registers[register] = value

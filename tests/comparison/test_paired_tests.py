@@ -194,16 +194,16 @@ def test_a_star_is_explained_where_there_is_one() -> None:
         assert sentence.startswith(beginning)
 
 
-def test_thousands_of_results_are_compared_in_seconds() -> None:
+def test_a_thousand_results_are_compared_in_seconds() -> None:
     random = np.random.default_rng(0)
     freezes = ["none", "conv1", "conv1-2", "conv1-3", "conv1-4", "linear-probe"]
-    keys = [(f"arm{i}", f, d, s) for i in range(125) for f in freezes for d in ("x", "y", "z") for s in (0, 1)]
+    keys = [(f"arm{i}", f, d, s) for i in range(40) for f in freezes for d in ("x", "y", "z") for s in (0, 1)]
     found = findings({key: random.random() for key in keys})
-    assert len(found.results) == 4500
+    assert len(found.results) == 1440
     started = time.process_time()
-    assert sum(cell.method == T_TEST for cell in table_of(found, Path()).cells.values()) == 124 * 18
-    # Scanning all results for each of the cells took more than a minute.
-    assert time.process_time() - started < 6
+    assert sum(cell.method == T_TEST for cell in table_of(found, Path()).cells.values()) == 39 * 18
+    # Of 4,500 results, scanning all of them for each of the cells took more than a minute.
+    assert time.process_time() - started < 3
 
 
 def test_one_seed_without_predictions_is_not_marked_either() -> None:

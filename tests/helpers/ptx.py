@@ -70,10 +70,8 @@ def held_by(register: str) -> np.dtype[Any]:
 
 @functools.cache
 def constant(text: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if text == "global_smem":
-        bits = 0
-    else:
-        bits = int(text[2:], 16) if text.startswith(("0f", "0d")) else int(text, 0)
+    text = "0" if text == "global_smem" else text
+    bits = int(text[2:], 16) if text.startswith(("0f", "0d")) else int(text, 0)
     value = np.array(bits & (2 ** (8 * dtype.itemsize) - 1), f"u{dtype.itemsize}").view(dtype)
     value.flags.writeable = False
     return value

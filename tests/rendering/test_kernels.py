@@ -345,6 +345,7 @@ def test_an_interrupt_while_a_kernel_compiles_is_not_lost(modules: Modules, dela
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_once_do_not_meet(modules: Modules) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{modules.folder}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-c", "import drawing_top; print(drawing_top.draw(3.0))"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import slow
 from crash_points import contents, kill_everywhere
 from pebbles import Pebbles
 from PIL import Image
@@ -203,8 +204,9 @@ def test_an_export_depends_neither_on_the_format_nor_on_the_encoding(
 # The folder
 
 
-@pytest.mark.parametrize("to", ["coco", "masks"])
-@pytest.mark.parametrize("state", ["new", "overwritten"])
+@pytest.mark.parametrize(
+    ("to", "state"), [("masks", "new"), ("coco", "overwritten"), *slow(("coco", "new"), ("masks", "overwritten"))]
+)
 def test_an_export_that_is_killed_anywhere(stores: dict[str, Store], to: str, state: str, tmp_path: Path) -> None:
     store, root = stores["of its own"], tmp_path / "out"
     export_data(store, tmp_path / "whole", to=to, test=5)

@@ -63,8 +63,22 @@ def add_foreign(root: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("state", ["new", "resumed", "overwritten", "overwritten unfinished"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("format", "state"),
+    [
+        *(("parquet", state) for state in ("new", "resumed", "overwritten", "overwritten unfinished")),
+        ("imagefolder", "resumed"),
+        ("imagefolder", "overwritten unfinished"),
+        ("webdataset", "overwritten"),
+        *slow(
+            ("imagefolder", "new"),
+            ("imagefolder", "overwritten"),
+            ("webdataset", "new"),
+            ("webdataset", "resumed"),
+            ("webdataset", "overwritten unfinished"),
+        ),
+    ],
+)
 def test_a_store_that_is_killed_anywhere(tmp_path: Path, format: str, state: str) -> None:
     kill_stores(tmp_path, format, state, RECIPE, OTHER, FOREIGN)
 

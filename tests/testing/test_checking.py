@@ -11,6 +11,7 @@ import faulty
 import pebbles
 import pytest
 import wayward
+from cases import slow
 
 from formulavision import Generator, plugins
 from formulavision.testing import check_generator, run_checks
@@ -32,7 +33,7 @@ def test_a_generator_that_keeps_the_contract_passes(generator: type[Generator]) 
     assert plugins().generators == before
 
 
-@pytest.mark.parametrize("name", ["rings", "ribbons", "coins"])
+@pytest.mark.parametrize("name", ["coins", *slow("rings", "ribbons")])
 def test_the_generators_of_the_tutorial_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "third_party" / name)
     module = importlib.import_module(f"formulavision_{name}")

@@ -25,15 +25,16 @@ EVERY_STEP = {"checkpoint_minutes": 0}
 
 STOPS = [[1], [2], [3], [4], [5], [1, 1, 1], [2, 2]]
 """Steps after which a run of two epochs of three steps is killed, again and again."""
-WITH_WORKERS = [[2], [3], [1, 1, 1]]
-"""In mid-epoch, at an epoch's end and after every step: the others repeat these, and run without workers, too."""
+QUICK = {0: [[1], [3], [1, 1, 1]], 2: [[2], [1, 1, 1]]}
+"""By number of loader processes: in mid-epoch, at an epoch's end and after every step. The others repeat these."""
 
 
 @pytest.mark.parametrize(
     ("steps", "workers"),
     [
-        *((steps, 0) for steps in STOPS),
-        *(pytest.param(steps, 2, marks=[] if steps in WITH_WORKERS else pytest.mark.slow) for steps in STOPS),
+        pytest.param(steps, workers, marks=[] if steps in QUICK[workers] else pytest.mark.slow)
+        for workers in QUICK
+        for steps in STOPS
     ],
     ids=str,
 )

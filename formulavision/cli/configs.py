@@ -60,6 +60,8 @@ def copy(
     from formulavision.util.files import check_new_file, write_text
     from formulavision.util.shipped import shipped_configs
 
+    if out.suffix in (".yaml", ".yml") and not out.is_dir():
+        raise ConfigError(f"--out {out}: names a folder, not a file; in it, the configs keep their names")
     shipped, texts = shipped_configs(), {}
     for name in names:
         if name not in shipped:

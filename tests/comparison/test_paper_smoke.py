@@ -23,6 +23,7 @@ REPEATS = {
     "table-4": "a sweep of a recipe's setting, which tests/comparison/test_arms.py runs",
     "table-5": "a sweep of a recipe's setting, which tests/comparison/test_arms.py runs",
     "table-6": "arms of table-7 and table-9",
+    "table-8": "frozen layers, which tests/comparison/test_compare.py runs",
     "1p-frac": "settings by a preset, which tests/training/test_presets.py trains",
     "1p-frac-perturbation": "a sweep of a recipe's setting, which tests/comparison/test_arms.py runs",
     "every-formula": "arms of other recipes, as in table-9",

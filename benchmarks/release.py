@@ -83,7 +83,7 @@ def steps(folder: Path, pythons: list[str], short: bool) -> Iterator[Row]:
         version, result = tried(partial(installed_and_run, folder, python, wheel, short=short))
         yield f"install, `doctor`, quickstart{' (one epoch)' if short else ''}", version or python, "run", result
     named = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
-    for extra in ("", "explore", "s3"):
+    for extra in ("", "explore", "s3", "ray", "loggers"):
         for version in named:
             step = f"wheels of all dependencies{f' with `[{extra}]`' if extra else ''}"
             yield step, version, "resolved", tried(partial(resolved, folder, version, extra))[1]

@@ -111,6 +111,7 @@ COMPARISON_IDS = {
     "1p-frac-full": "f1de4d65484f4731",
     "1p-frac-gpu": "5792c3fca1c9b580",
     "1p-frac-cpu": "a9946e16091dc878",
+    "1p-frac-cpu-vit": "a9946e16091dc878",
     "1p-frac-smoke": "3e8267cd3be9310b",
     "imagenet-1k-full": "5eaa18087f00b1e8",
     "imagenet-1k-gpu": "0bce9f16e6d059a0",

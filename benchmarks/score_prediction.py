@@ -49,8 +49,8 @@ def recipes(file: Path) -> tuple[dict[str, fv.Recipe], int]:
     data = load_yaml(file)
     for arm in data["arms"].values():
         generator = arm.get("recipe", {}).get("generator", {})
-        if generator.get("name") == "ifs" and "version" in generator:
-            generator["version"] = 2  # version 1 drew the same categories with other patches
+        if "version" in generator and generator["name"] in ("ifs", "colored-ifs"):
+            generator["version"] = 2  # version 1 drew the same categories; of ifs with other patches
     settings = ComparisonSettings.of(data, None)
     found = {name: variant.arm.recipe for name, variant in settings.variants.items()}
     images = {name: recipe for name, recipe in found.items() if recipe is not None and not recipe.is_scene}

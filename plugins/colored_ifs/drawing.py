@@ -45,8 +45,9 @@ def published_counts(
     """Numbers of points of the published orbit, see ``pixels.count_points``."""
     x, y = (scratch(name, (1 + len(draws),), np.float64) for name in ("x", "y"))
     published_points(np.array(system), draws, x, y)
-    counts = _no_counts(size)
-    count_points(x[1:], y[1:], windowed(box_of(x[1:], y[1:]), window), counts)
+    counts, box = _no_counts(size), box_of(x[1:], y[1:])
+    # Without a window the program takes the box as it is; the centre and half of the extent have other last bits.
+    count_points(x[1:], y[1:], box if np.array_equal(window, WHOLE) else windowed(box, window), counts)
     return counts
 
 

@@ -35,7 +35,7 @@ class ColoredIfs(Generator):
     """
 
     name = "colored-ifs"
-    version = 1
+    version = 2
     Params = ColoredIfsParams
     columns = ("a", "b", "c", "d", "e", "f", "p")
     category_params = frozenset({"random", "maps_min", "maps_max", "sigma_factor"})

@@ -161,7 +161,7 @@ class Streams:
 class PublishedSource:
     """The images and scenes of the published program.
 
-    Each category has streams of its own: all seeds are higher by its number. Scenes have one run.
+    Each category has streams of its own: all seeds but ``decay_seed`` are higher by its number. Scenes have one run.
 
     Args:
         params: of the generator.

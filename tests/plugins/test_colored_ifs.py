@@ -262,6 +262,21 @@ def test_colors_of_a_seed_of_their_own_go_on_from_image_to_image() -> None:
         assert np.array_equal(drawer.draw(instance)[0], image)
 
 
+# In these systems the centre of the bounding box, less half of its extent, is not its least value to the last bit.
+@pytest.mark.parametrize("seed", [68, 101, 382])
+def test_a_fractal_without_a_window_lies_in_its_bounding_box_to_the_last_bit(seed: int) -> None:
+    count, size = 100_000, 112
+    drawer = Drawer(published({"size": size}, points=count, categories=1, seed=seed, numba_seed=seed, **PLAIN))
+    system, draws = drawer.categories[0].parameters, np.random.RandomState(seed).random_sample(count)
+    x, y = np.empty((2, count + 1))
+    orbits.published_points(np.array(system), draws, x, y)
+    rows, columns = (((v - v.min()) * ((size - 1) / (v.max() - v.min()))).astype(int) for v in (x[1:], y[1:]))
+    expected = np.zeros((size, size), int)
+    np.add.at(expected, (rows, columns), 1)
+    assert np.array_equal(drawing.published_counts(system, draws, drawing.WHOLE, size)[1:-1, 1:-1], expected)
+    assert np.array_equal(drawer.draw(0)[0].any(axis=2), expected > 0)
+
+
 # Systems -------------------------------------------------------------------------------------------------------------
 
 

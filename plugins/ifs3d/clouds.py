@@ -12,33 +12,32 @@ from numba import uint64
 from formulavision.rendering import kernel
 from formulavision.rendering.points import widen
 
-__all__ = ["POINTS", "ROWS", "centred", "cloud", "is_accepted", "orbit", "weight_table", "with_probabilities"]
+__all__ = ["POINTS", "centred", "cloud", "is_accepted", "orbit", "weight_table", "with_probabilities"]
 
 POINTS = 9_999
 """Number of points of a cloud: one less than its random numbers, of which the last has no effect."""
-ROWS = 145
-"""Number of rows of the table of weights."""
 _BLOCK, _LANES = 2048, 128
 
 
-def weight_table(*, published: bool) -> Float64[np.ndarray, "145 12"]:
-    """The published table of weights of A and b: each row changes one parameter, and one row changes none.
-
-    The weights are 0.4, 0.5, ... 1.6.
+def weight_table(rows: int = 145, *, published: bool) -> Float64[np.ndarray, "rows 12"]:
+    """A published table of weights of A and b: each row changes one parameter, and one row changes none.
 
     Args:
-        published: with the slip of the published file, where row 108 has 0.6 instead of 1.6, and so repeats row 99.
+        rows: 145 for the weights 0.4, 0.5, ... 1.6; 121, 97, ... 25 for fewer on both sides of 1.
+        published: with the slip of the published file of 145 rows, where row 108 has 0.6 instead of 1.6, and so repeats
+            row 99.
     """
-    levels = [round(0.4 + 0.1 * step, 10) for step in range(13)]
-    rows = []
+    steps = (rows - 1) // 24
+    levels = [round(1 + 0.1 * step, 10) for step in range(-steps, steps + 1)]
+    table = []
     for parameter in range(12):
         for level in levels:
             if level != 1 or parameter == 0:
-                rows.append(np.ones(12))
-                rows[-1][parameter] = level
-    if published:
-        rows[108][8] = 0.6
-    return np.array(rows)
+                table.append(np.ones(12))
+                table[-1][parameter] = level
+    if published and rows == 145:
+        table[108][8] = 0.6
+    return np.array(table)
 
 
 def with_probabilities(transformations: Float64[np.ndarray, "n 12"], *, published: bool) -> Float64[np.ndarray, "n 13"]:

@@ -90,13 +90,13 @@ class Ifs3d(Generator):
         from .published import walked_clouds
 
         if self.is_published:
-            table = self._table[: self.params.clouds]
-            self._streams = walked_clouds(self.name, self.version, self.params.cloud_seed, table, categories)
+            seed = self.params.cloud_seed
+            self._streams = walked_clouds(self.name, self.version, seed, self._table, self._seen, categories)
 
     # Instances -------------------------------------------------------------------------------------------------------
 
     def max_instances(self) -> int | None:
-        return _VIEWS * self.params.clouds if self.is_published else None
+        return _VIEWS * len(self._seen) if self.is_published else None
 
     def instance_name(self, instance: int) -> str:
         """Number of the cloud and of its view, as the published files have them."""
@@ -152,8 +152,7 @@ class Ifs3d(Generator):
         from .clouds_on_device import Ifs3dRenderer
 
         draws = functools.partial(self.uniforms, last=_DRAWS)
-        table = self._table[: self.params.clouds]
-        return Ifs3dRenderer(_VIEWS, _WHITE, table, draws, self.matrices, categories, device)
+        return Ifs3dRenderer(_VIEWS, _WHITE, self._table[self._seen], draws, self.matrices, categories, device)
 
     def cloud(self, category: Category, number: int) -> Float32[np.ndarray, "3 points"]:
         """The points of a cloud of a category, from about -1 to 1; none where the orbit diverges.
@@ -166,26 +165,33 @@ class Ifs3d(Generator):
             _, rows = self._written(category)
             if number >= len(rows):
                 return np.empty((3, 0), np.float32)
-            number = int(rows[number])
-        factors = self._table[number % self.params.clouds]
-        return clouds.cloud(np.array(category.parameters), factors, self._draws(category, number))
+            row = number = int(rows[number])
+        else:
+            row = self._seen[number % len(self._seen)]
+        return clouds.cloud(np.array(category.parameters), self._table[row], self._draws(category, number))
 
     def _written(self, category: Category) -> tuple[int, Int64[np.ndarray, " clouds"]]:
         """Number of published clouds of all categories before, and rows of the table of the category's own."""
         from .published import written_clouds
 
-        if self._streams is None or category.index * self.params.clouds >= self._streams.length:
+        if self._streams is None or category.index * len(self._table) >= self._streams.length:
             raise ConfigError(
                 f"random: published needs the categories before {category.name} to draw it: call "
                 "generator.before_drawing(categories) first, as Drawer does"
             )
-        return written_clouds(self._streams, category.index, self.params.clouds)
+        return written_clouds(self._streams, category.index, len(self._table))
 
     @functools.cached_property
-    def _table(self) -> Float64[np.ndarray, "145 12"]:
+    def _table(self) -> Float64[np.ndarray, "rows 12"]:
+        """The rows of the table of weights that are used."""
         from .clouds import weight_table
 
-        return weight_table(published=self.is_published)
+        return weight_table(self.params.table, published=self.is_published)[: self.params.rows]
+
+    @functools.cached_property
+    def _seen(self) -> Int64[np.ndarray, " seen"]:
+        """Rows of the table whose clouds have views."""
+        return np.arange(self.params.rows) if self.params.seen is None else np.array(self.params.seen)
 
     # Random numbers --------------------------------------------------------------------------------------------------
 
@@ -195,7 +201,7 @@ class Ifs3d(Generator):
         if not self.is_published:
             return self.stream(category.index, number, _DRAWS).random(clouds.POINTS + 1)
         assert self._streams is not None  # asked for before
-        image = category.index * self.params.clouds + number
+        image = category.index * len(self._table) + number
         checkpoint = self._streams.checkpoint(image)
         return published.cloud_draws(checkpoint["state"][:-2].copy(), image - int(checkpoint["image"]))
 

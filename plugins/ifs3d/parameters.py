@@ -33,13 +33,26 @@ class Ifs3dParams(Params):
         "0.15 is the default of the published program, whose script takes 0.05",
         json_schema_extra={"unit": "squared lengths"},
     )
+    table: Literal[25, 49, 73, 97, 121, 145] = Field(
+        145,
+        description="number of rows of the table of weights: a row of ones, and for each of the 12 parameters 2k rows "
+        "with the weights 1 - 0.1k to 1 + 0.1k; 145 for MV-FractalDB: 0.4 to 1.6",
+        json_schema_extra={"unit": "rows", "neutral": 145},
+    )
     clouds: int = Field(
         145,
         ge=1,
         le=145,
-        description="number of rows of the table of weights that are used, from the first on; each gives a cloud of "
-        "points. 145 for MV-FractalDB, 1 for 3D-OFDB",
+        description="number of rows of the table of weights that are used, from the first on, where it has as many; "
+        "each gives a cloud of points. 145 for MV-FractalDB, 1 for 3D-OFDB",
         json_schema_extra={"unit": "clouds"},
+    )
+    seen: tuple[int, ...] | None = Field(
+        None,
+        min_length=1,
+        description="rows of the table, from 0, whose clouds have views, in ascending order; the others take random "
+        "numbers alone, as where the published renderer finds some files of a category only. null: all",
+        json_schema_extra={"neutral": None},
     )
     views: Literal["ring", "random"] = Field(
         "ring",
@@ -65,7 +78,16 @@ class Ifs3dParams(Params):
             raise ConfigError(
                 "views: random is not allowed with random: published, whose program has 12 views in a ring"
             )
+        if self.seen is not None and not (
+            sorted({*self.seen}) == [*self.seen] and 0 <= self.seen[0] <= self.seen[-1] < self.rows
+        ):
+            raise ConfigError(f"seen: must be rows of the table from 0 to {self.rows - 1} in ascending order")
         for name in ("cloud_seed", "view_seed") if self.random == "independent" else ():
             if getattr(self, name):
                 raise ConfigError(f"{name}: has an effect with random: published only, and random is independent")
         return self
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the table of weights that are used."""
+        return min(self.clouds, self.table)

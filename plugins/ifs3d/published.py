@@ -36,7 +36,12 @@ clouds before it, and the number of those that are written."""
 
 
 def walked_clouds(
-    name: str, version: int, seed: int, table: Float64[np.ndarray, "rows 12"], categories: Sequence[Category]
+    name: str,
+    version: int,
+    seed: int,
+    table: Float64[np.ndarray, "rows 12"],
+    seen: Int64[np.ndarray, " seen"],
+    categories: Sequence[Category],
 ) -> WalkedStreams:
     """The stream that the clouds of all categories share; an image of it is a cloud.
 
@@ -44,10 +49,11 @@ def walked_clouds(
         name, version: of the generator.
         seed: of numpy's generator.
         table: weights of the clouds of a category.
+        seen: rows of the table whose clouds are written; the others take their numbers only.
     """
     systems = np.concatenate([category.parameters for category in categories])
     sizes = [len(category.parameters) for category in categories]
-    digest = hashlib.sha256(systems.tobytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in (systems, table, seen))).hexdigest()
     return WalkedStreams(
         name,
         {"version": version, "seed": seed, "rows": len(table), "systems": [digest, sizes]},
@@ -55,7 +61,7 @@ def walked_clouds(
         length=len(categories) * len(table),
         stretch=_STRETCH,
         start=functools.partial(_start, seed),
-        walk=functools.partial(_walk, categories, table),
+        walk=functools.partial(_walk, categories, table, frozenset(seen.tolist())),
     )
 
 
@@ -66,6 +72,7 @@ def _start(seed: int, stream: int) -> UInt32[np.ndarray, " 626"]:
 def _walk(
     categories: Sequence[Category],
     table: Float64[np.ndarray, "rows 12"],
+    seen: frozenset[int],
     state: UInt32[np.ndarray, " 626"],
     clouds: int,
 ) -> NDArray[Any]:
@@ -76,7 +83,7 @@ def _walk(
         for place in range(min(_BETWEEN, clouds - number)):
             category, row = divmod(int(state[-2]), len(table))
             draws = cloud_draws(state[: mersenne.WORDS], 0)
-            written = cloud(np.array(categories[category].parameters), table[row], draws).size > 0
+            written = row in seen and cloud(np.array(categories[category].parameters), table[row], draws).size > 0
             checkpoint["written"][place] = written
             state[-2:] += np.array([1, written], np.uint32)
     return found

@@ -260,6 +260,41 @@ def test_3d_ofdb_has_twelve_views_of_the_first_row() -> None:
         recipe(**GOLDEN, clouds=1, instances=13)
 
 
+# The goldens' renderer found these clouds only; the digest is that of test_all_views_are_the_published_ones.
+def test_views_of_the_clouds_that_are_seen_have_the_turns_of_their_places() -> None:
+    seen = Drawer(recipe(**GOLDEN, categories=6, seen=[0, 66, 144], instances=36, canvas={"channels": 3}))
+    drawn = [digest(image) for image in seen.draw_batch(range(216))[0]]
+    assert hashlib.sha256("".join(drawn).encode()).hexdigest()[:32] == "d70a6c12b0285af58fc449ea95342884"
+    own = images(*range(12, 36), seen=[4, 144], instances=36)
+    assert np.array_equal(own[:12], images(*range(12, 24), instances=24, seen=[4, 144]))
+    assert len({image.tobytes() for image in own}) == 24
+
+
+def test_smaller_tables_have_fewer_weights_on_both_sides_of_one() -> None:
+    whole = [row.tolist() for row in clouds.weight_table(published=False)]
+    for rows, weights in ((25, [0.9, 1.1]), (73, [0.7, 0.8, 0.9, 1.1, 1.2, 1.3])):
+        table = clouds.weight_table(rows, published=True)
+        assert table.shape == (rows, 12) and (table == 1).all(axis=1).sum() == 1
+        assert [row for row in whole if set(row) <= {1.0, *weights}] == table.tolist()
+        assert all(sorted(set(column)) == sorted([*weights, 1.0]) for column in table.T)
+
+
+def test_a_smaller_table_gives_other_clouds_from_the_same_stream() -> None:
+    settings = {**GOLDEN, "table": 25, "categories": 2, "instances": 300}
+    drawer, random, python = Drawer(recipe(**settings)), np.random.RandomState(101), Random(7)
+    assert isinstance(drawer.generator, Ifs3d) and drawer.generator.max_instances() == 300
+    table = clouds.weight_table(25, published=True)
+    for number in range(27):
+        category, row = drawer.categories[number // 25], number % 25
+        points = plain_cloud(category.parameters, table[row], random.random_sample(10_000)).astype(np.float32)
+        turns = np.array([python.uniform(-math.pi, math.pi) for _ in range(12)])
+        if number in (0, 24, 26):
+            image = np.zeros((SIZE, SIZE), np.uint8)
+            matrix = points_3d.combined(ring_cameras(np.array([5]), turns[[5]]), PROJECTION)[0]
+            points_3d.draw_points(points, matrix, 255, image)
+            assert np.array_equal(drawer.draw(12 * number + 5)[0][:, :, 0], image)
+
+
 # Projection ----------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +386,15 @@ def test_a_canvas_of_three_channels_has_the_same_gray_in_all() -> None:
         ({"cloud_seed": 3}, "cloud_seed: has an effect with random: published only"),
         ({"view_seed": 3}, "view_seed: has an effect with random: published only"),
         ({"clouds": 146}, "clouds"),
+        ({"table": 26}, "table"),
+        ({"random": "published", "table": 25, "instances": 301}, "300"),
+        ({"random": "published", "seen": [0, 2], "instances": 25}, "24"),
+        ({"seen": []}, "seen"),
+        ({"seen": [2, 1]}, "rows of the table from 0 to 144 in ascending order"),
+        ({"seen": [1, 1]}, "ascending order"),
+        ({"seen": [-1]}, "from 0 to 144"),
+        ({"seen": [25], "table": 25}, "from 0 to 24"),
+        ({"seen": [3], "clouds": 3}, "from 0 to 2"),
         ({"random": "published", "instances": 1741}, "1740"),
     ],
 )

@@ -179,7 +179,12 @@ def summary(generator: type[Generator]) -> str:
 
 def range_text(schema: dict[str, object]) -> str:
     """The limits of a number in words."""
-    limits = (schema.get(name, schema.get(f"exclusive{name.title()}")) for name in ("minimum", "maximum"))
+    limits = []
+    for name, inside in (("minimum", 1), ("maximum", -1)):
+        beyond = schema.get(f"exclusive{name.title()}")
+        if isinstance(beyond, int) and schema.get("type") == "integer":
+            beyond += inside
+        limits.append(schema.get(name, beyond))
     # pydantic before 2.11 gives the limits of float fields as floats.
     low, high = (int(n) if isinstance(n, float) and n.is_integer() else n for n in limits)
     if low is not None and high is not None:

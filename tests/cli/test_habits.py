@@ -185,6 +185,7 @@ def test_the_library_suggests_no_commands(tmp_path: Path, capsys: pytest.Capture
         ({"exclusiveMinimum": 0, "maximum": 0.5}, "0 to 0.5"),
         ({"minimum": 0, "maximum": 2**64 - 1}, "0 to 18446744073709551615"),
         ({"exclusiveMaximum": 1.0}, "to 1"),
+        ({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 2**32}, "1 to 4294967295"),
         ({"minimum": 1e-6}, "from 1e-06"),
         ({}, ""),
     ],

@@ -50,8 +50,9 @@ class Ifs3dParams(Params):
     seen: tuple[int, ...] | None = Field(
         None,
         min_length=1,
-        description="rows of the table, from 0, whose clouds have views, in ascending order, such as [0, 66, 144]; the "
-        "others take random numbers alone, as where the published renderer finds some files of a category only; null: all",
+        description="rows of the table, from 0, whose clouds have views, in ascending order, such as [0, 66, 144]; "
+        "the others take random numbers alone, as where the published renderer finds some files of a category only; "
+        "null: all",
         json_schema_extra={"neutral": None},
     )
     views: Literal["ring", "random"] = Field(

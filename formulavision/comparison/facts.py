@@ -27,11 +27,12 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
     """Findings of a comparison before any result is computed."""
     arms = {}
     # An arm without results, as training from scratch if there are only probes of a checkpoint, has no row either.
-    for name, content in {stage.arm: stage.content for stage in stages}.items():
+    for name, stage in {stage.arm: stage for stage in stages}.items():
         variant = settings.variants[name]
         recipe = variant.arm.recipe
         arms[name] = ArmFacts(
-            content=content,
+            content=stage.content,
+            tuned=stage.tuned,
             origin=_origin(variant.arm, datasets) + _own_tuning(settings.arms[variant.base]),
             scratch=variant.arm.from_scratch,
             baseline=settings.baseline(name),
@@ -40,6 +41,7 @@ def first_findings(settings: ComparisonSettings, stages: Sequence[ResultStage], 
             value=variant.value,
             recipe=None if recipe is None else recipe.to_dict(),
             mixture=[dict(part.written) for part in variant.arm.mixture.parts] if variant.arm.mixture else [],
+            clusters=variant.arm.labels.clusters if variant.arm.labels else None,
             finetune=variant.arm.finetune,
         )
     return Findings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,8 +159,7 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
             if name in findings.caveats:
                 caveats[known_name] = findings.caveats[name]
         notes += findings.notes
-    if _fine_tuned_alike(configurations.values()):
-        arms = _with_scratch_as_baseline(arms)
+    arms = _with_scratch_as_baseline(arms)
     order = list(arms)
     pictures = {picture for findings in found for picture in findings.pictures}
     return Findings(
@@ -183,20 +182,14 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
     )
 
 
-def _fine_tuned_alike(configurations: Iterable[str]) -> bool:
-    """Whether all comparisons have the same model and settings of fine-tuning."""
-    read = [parse_yaml(text) for text in configurations]
-    settings = [(each.get("model"), each.get("finetune")) for each in read]
-    return all(each == settings[0] for each in settings)
-
-
 def _with_scratch_as_baseline(arms: dict[str, ArmFacts]) -> dict[str, ArmFacts]:
-    """Arms of a comparison that had no baseline are compared with training from scratch, where another one has it."""
-    scratch = [name for name, arm in arms.items() if arm.scratch and arm.path is None]
-    if len(scratch) != 1:
-        return arms
-    kept = {*scratch, *(arm.baseline for arm in arms.values() if arm.baseline != scratch[0])}
+    """Arms of a comparison that had no baseline are compared with training from scratch in another one, where both are
+    fine-tuned alike."""
+    scratch = {arm.tuned: name for name, arm in arms.items() if arm.scratch and arm.path is None and arm.tuned}
+    kept = {arm.baseline for arm in arms.values()}  # what others are compared with is compared with nothing
     return {
-        name: arm if arm.baseline or name in kept else arm.model_copy(update={"baseline": scratch[0]})
+        name: arm
+        if arm.scratch or arm.baseline or name in kept
+        else arm.model_copy(update={"baseline": scratch.get(arm.tuned)})
         for name, arm in arms.items()
     }

@@ -128,6 +128,7 @@ class ResultStage(Stage):
         settings: of fine-tuning; for a probe, only those that features depend on.
         content: hash of the arm without seed, downstream and frozen layers. It is the same for the same arm in another
             comparison or on another machine.
+        tuned: hash of the settings of fine-tuning without seed and the usual preprocessing.
     """
 
     downstream: str
@@ -136,6 +137,7 @@ class ResultStage(Stage):
     start: Pretraining | str | None
     settings: TrainSettings
     content: str
+    tuned: str
 
     @property
     def needs(self) -> tuple[Stage, ...]:
@@ -241,11 +243,12 @@ class _Planner:
         whole = settings.finetune_settings(name, seed, target="semantic")
         left_out = set() if arm.from_scratch else _unset_preprocessing(whole)
         content = _key({"start": _without_seed(before), "settings": _without_seed(_determining(whole, left_out))})
+        tuned = _key(_without_seed(_determining(whole, _usual_preprocessing(whole))))
         for downstream, dataset in settings.downstreams.items():
             training = settings.finetune_settings(name, seed, target=dataset.target)
             determining = _determining(training, left_out)
             common: dict[str, Any] = {
-                "arm": name, "downstream": downstream, "seed": seed, "start": start, "content": content
+                "arm": name, "downstream": downstream, "seed": seed, "start": start, "content": content, "tuned": tuned
             }  # fmt: skip
             images = self.digest(dataset)
             for freeze in settings.freeze if settings.finetuning else ():
@@ -321,6 +324,11 @@ def _precision(settings: TrainSettings) -> str:
 
 def _unset_preprocessing(settings: TrainSettings) -> set[str]:
     return {"mean", "std", *NEUTRAL} - settings.model_fields_set
+
+
+def _usual_preprocessing(settings: TrainSettings) -> set[str]:
+    usual = type(settings)()
+    return {name for name in {"mean", "std", *NEUTRAL} if getattr(settings, name) == getattr(usual, name)}
 
 
 def _of_features(training: TrainSettings, arm: Arm) -> TrainSettings:

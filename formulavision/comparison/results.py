@@ -126,17 +126,21 @@ class ArmFacts(BaseModel):
 
     Attributes:
         content: hash of the arm's pre-training and fine-tuning, without their seeds.
+        tuned: hash of its fine-tuning alone, by which a join finds arms that can be compared; empty in findings of
+            before it was kept.
         origin: source of its weights, in words.
         scratch: whether it starts from random weights.
         baseline: the arm that it is compared with.
         base, path, value: for a swept arm, the arm in the configuration, the swept setting and its value.
         recipe: plain values; None if no formula draws its images, or a mixture of several recipes does.
         mixture: plain values of the recipes of a mixture.
+        clusters: number of clusters that are its labels in pre-training; None without.
         finetune: its own settings of fine-tuning.
         note: why a join renamed it.
     """
 
     content: str
+    tuned: str = ""
     origin: str
     scratch: bool
     baseline: str | None = None
@@ -145,6 +149,7 @@ class ArmFacts(BaseModel):
     value: Any = None
     recipe: dict[str, Any] | None = Field(default=None, repr=False)
     mixture: list[dict[str, Any]] = Field(default=[], repr=False)
+    clusters: int | None = None
     finetune: dict[str, Any] = Field(default={}, repr=False)
     note: str = ""
 
@@ -171,10 +176,11 @@ class ArmFacts(BaseModel):
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of guessing a category, 0 to 1; None without a recipe or a mixture of a class an image."""
+        """Accuracy of guessing a category or cluster, 0 to 1; None without a recipe or mixture of a class an image."""
         if self.target != "class":
             return None
-        return 1 / sum(part["categories"]["count"] for recipe in self.recipes for part in _parts(recipe))
+        categories = sum(part["categories"]["count"] for recipe in self.recipes for part in _parts(recipe))
+        return 1 / (self.clusters or categories)
 
     @property
     def recipes(self) -> list[dict[str, Any]]:

@@ -300,11 +300,13 @@ def _cost(findings: Findings) -> Iterator[str]:
             yield "It used no photograph."
     if any(arm.source == "checkpoint" for arm in findings.arms.values()):
         yield "The pre-training of checkpoints is not counted."
-    tuning = [seconds for result in findings.results if (seconds := result.finetune_seconds) is not None]
+    # Arms that share a fine-tuning have the same folder.
+    results = list({result.folder or number: result for number, result in enumerate(findings.results)}.values())
+    tuning = [seconds for result in results if (seconds := result.finetune_seconds) is not None]
     if tuning:
         yield f"Fine-tuning took {duration(fmean(tuning))} a model."
     starts = {s: r.pretrain_seconds or 0.0 for each in by_arm.values() for s, r in each.items()}
-    evaluating = sum(result.evaluate_seconds or 0 for result in findings.results)
+    evaluating = sum(result.evaluate_seconds or 0 for result in results)
     if tuning or starts:
         yield f"In all: {duration(sum(starts.values()) + sum(tuning) + evaluating)}."
 

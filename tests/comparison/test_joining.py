@@ -16,12 +16,15 @@ from formulavision.util.errors import ConfigError, StoreError
 Score = tuple[str, str, int, float | None]
 
 
-def leave(folder: Path, results: list[Score], *, arms: dict[str, str], machine: str = "one", **more: object) -> Path:
+def leave(
+    folder: Path, results: list[Score], *, arms: dict[str, str], machine: str = "one", tuned: str = "", **more: object
+) -> Path:
     """A folder as a comparison leaves it.
 
     Args:
         results: arm, downstream, seed, score.
         arms: name -> content.
+        tuned: hash of the arms' settings of fine-tuning.
     """
     entries = [
         Result(
@@ -47,6 +50,7 @@ def leave(folder: Path, results: list[Score], *, arms: dict[str, str], machine: 
                 content=content,
                 origin=content,
                 scratch=name == "scratch",
+                tuned=tuned,
                 base=name,
                 baseline="scratch" if "scratch" in arms and name != "scratch" else None,
             )
@@ -130,21 +134,21 @@ def test_seeds_and_downstreams_of_the_same_arm_come_together(tmp_path: Path, out
     assert Findings.load(out) == joined.findings
 
 
-@pytest.mark.parametrize(("finetune", "baseline"), [({"epochs": 1}, "scratch"), ({"epochs": 2}, None)])
+@pytest.mark.parametrize(("tuned", "baseline"), [("a", "scratch"), ("b", None), ("", None)])
 def test_arms_without_a_baseline_get_that_of_another_comparison(
-    tmp_path: Path, out: Path, finetune: dict[str, int], baseline: str | None
+    tmp_path: Path, out: Path, tuned: str, baseline: str | None
 ) -> None:
     one = leave(
         tmp_path / "one",
         [("scratch", "digits", 0, 0.5), ("ifs", "digits", 0, 0.6)],
         arms={"scratch": "none", "ifs": "recipe"},
-        configurations={"one": yaml.safe_dump({"name": "one", "finetune": {"epochs": 1}})},
+        tuned=tuned and "a",
     )
     two = leave(
         tmp_path / "two",
         [("bezier", "digits", 0, 0.7)],
         arms={"bezier": "curves"},
-        configurations={"two": yaml.safe_dump({"name": "two", "finetune": finetune})},
+        tuned=tuned,
     )
     for folders in ([one, two], [two, one]):
         arms = Findings.load(report(folders, out=out / folders[0].name).folder).arms

@@ -220,6 +220,14 @@ def test_pre_training_that_learned_little_is_told(accuracy: float | None, little
         assert "on ifs ended with 5.0 % of its training images classified, and chance is 2.1 %:" in certainty(found)
 
 
+def test_chance_of_clusters_is_that_of_a_cluster() -> None:
+    found = findings({"scratch": [0.7, 0.6], "ifs": [0.7, 0.6]}, facts={"ifs": {"clusters": 480}})
+    for accuracy, little in ((0.005, True), (0.05, False)):
+        for each in found.results:
+            each.pretrain_accuracy = accuracy if each.arm == "ifs" else None
+        assert ("and chance is 0.2 %: it has learned little" in certainty(found)) is little
+
+
 def test_arms_that_share_their_pre_training_share_the_sentence_on_it() -> None:
     found = findings({"scratch": [0.7, 0.6], "low": [0.7, 0.6], "high": [0.7, 0.6], "other": [0.7, 0.6]})
     for each in found.results:
@@ -377,6 +385,14 @@ def test_the_cost_counts_each_pre_training_once() -> None:
         "Pre-training took 1 min 50 s for ifs (2,400 drawn images an epoch, 3 epochs). It used no photograph. "
         "Fine-tuning took 10 s a model. In all: 5 min 8 s."
     ]
+
+
+def test_the_cost_counts_each_fine_tuning_once() -> None:
+    found = findings({"scratch": [0.5, 0.5], "ifs": [0.6, 0.6], "without noise": [0.6, 0.6]})
+    for each in found.results:
+        each.finetune_seconds, each.evaluate_seconds = 100.0, 1.0
+        each.folder = f"runs/{'scratch' if each.arm == 'scratch' else 'ifs'}/digits-{each.seed}"
+    assert told(found)["Cost"] == ["Fine-tuning took 1 min 40 s a model. In all: 6 min 44 s."]
 
 
 def test_what_all_pre_trainings_have_in_common_is_told_once() -> None:

@@ -18,6 +18,7 @@ import torchvision
 from formulavision.data.resizing import Interpolation, ResizeMode
 from formulavision.training.freezing import head_prefixes, is_head
 from formulavision.training.matching import Match, best_match
+from formulavision.training.presets import PRESETS
 from formulavision.training.runs import BEST_WEIGHTS, WEIGHTS, Run, file_digest, own_class
 from formulavision.training.segmentation import encoder_of
 from formulavision.training.settings import NEUTRAL, PREPROCESSING, REMOTE, TrainSettings
@@ -144,8 +145,8 @@ class Checkpoint:
         return parse(TrainSettings, {**own, **given})
 
     def describe_preprocessing(self, settings: TrainSettings) -> str:
-        """The preprocessing settings that were taken from the checkpoint, in words; or that it has none, and that
-        mean and deviation are the defaults. Empty where they are set explicitly."""
+        """The preprocessing settings that were taken from the checkpoint, and those that a preset replaced, in words;
+        or that it has none, and that mean and deviation are the defaults. Empty where they are set explicitly."""
         if not self.preprocessing and not {"mean", "std"} & settings.model_fields_set:
             defaults = f"mean {_plain(settings.mean)}, std {_plain(settings.std)}"
             return f"{self.name} does not say how its images were normalised: {defaults}, unless mean and std are set"
@@ -154,7 +155,16 @@ class Checkpoint:
             for name in PREPROCESSING
             if name in self.preprocessing and getattr(settings, name) == self.preprocessing[name]
         ]
-        return f"images as in the checkpoint's own training: {', '.join(own)}" if own else ""
+        preset = PRESETS.get(settings.preset, {})
+        others = [
+            f"{name} {_plain(value)}"
+            for name, value in self.preprocessing.items()
+            if name in preset and preset[name] == getattr(settings, name) != value
+        ]
+        told = [f"images as in the checkpoint's own training: {', '.join(own)}"] if own else []
+        if others:
+            told.append(f"the preset {settings.preset} replaces the checkpoint's {', '.join(others)}")
+        return "; ".join(told)
 
     def load_into(self, model: torch.nn.Module, *, head: bool = False) -> Loaded:
         """Copy the weights into a model.

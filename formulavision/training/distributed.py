@@ -42,13 +42,17 @@ class _SynchronisedBatchNorm(torch.nn.Module):
         self.weight, self.bias = norm.weight, norm.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
-        self.eps, self.momentum = norm.eps, 0.1 if norm.momentum is None else norm.momentum
+        self.eps, self.momentum = norm.eps, norm.momentum
         # timm's layers also hold an activation.
         self.drop: Any = getattr(norm, "drop", torch.nn.Identity())
         self.act: Any = getattr(norm, "act", torch.nn.Identity())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised inputs of the same shape, [b, c, ...]; b may differ between processes."""
+        """Normalised inputs of the same shape and dtype, [b, c, ...]; b may differ between processes.
+
+        Numbers of 16 bits are computed in float32, as torch does.
+        """
+        given, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
         others, shape = [d for d in range(x.ndim) if d != 1], (1, -1, *(1 for _ in x.shape[2:]))
         if self.training or self.running_mean is None:
             count = x.new_tensor([float(x.numel() // x.shape[1])])
@@ -63,13 +67,15 @@ class _SynchronisedBatchNorm(torch.nn.Module):
         if self.training and self.running_mean is not None:
             assert self.running_var is not None and self.num_batches_tracked is not None
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * n / (n - 1), self.momentum)
                 self.num_batches_tracked += 1
+                # Without a momentum, the statistics are means over all batches.
+                share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * n / (n - 1), share)
         out = (x - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
         if self.weight is not None:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        return self.act(self.drop(out))
+        return self.act(self.drop(out.to(given)))
 
 
 class _Sum(torch.autograd.Function):

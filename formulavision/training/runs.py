@@ -330,6 +330,7 @@ def _begin(out: Path, settings: Mapping[str, Any], class_names: Sequence[str]) -
     # A complete run that gets more epochs, or is damaged, is unfinished again.
     (out / RESULT).unlink(missing_ok=True)
     if longer:
+        _owned(out).keep_only(_OURS)  # evaluations are of the weights that it had
         write_settings(out, settings, class_names)
 
 

@@ -448,7 +448,7 @@ def open_data(
 
 def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[ImageDataset, dict[str, Any]]:
     from formulavision.data.datasets import RecipeDataset, StoredDataset
-    from formulavision.data.downstream.datasets import as_images, is_dataset
+    from formulavision.data.downstream.datasets import DatasetImages, as_images, is_dataset, refuse_random
     from formulavision.data.downstream.images import LabelledImages
     from formulavision.recipes.recipe import Recipe
     from formulavision.storage import Store
@@ -463,6 +463,8 @@ def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[
         dataset = data.for_training()
     elif all(hasattr(data, name) for name in ("num_classes", "classes", "__len__", "__getitem__")):
         dataset = data
+        if len(data):
+            refuse_random(DatasetImages(data, type(data).__name__))
     elif is_dataset(data):
         dataset = as_images(data)
     else:

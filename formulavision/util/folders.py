@@ -230,11 +230,23 @@ class OwnedFolder:
         """
         marker = self._marker()
         assert marker is not None
-        new = dict.fromkeys(name for name in ours if name not in set(marker.ours))
+        known = set(marker.ours)
+        new = dict.fromkeys(name for name in ours if name not in known)
         for path in _in_the_way(self.root, [name for name in new if not _is_nested(name)]):
             raise FolderError(f"{path}: is in the way and not FormulaVision's: move it, or give another --out")
         if new:
             self._write(replace(marker, ours=(*marker.ours, *new)))
+
+    def keep_only(self, ours: Iterable[str]) -> None:
+        """Remove our files with other names than these. Only the process that holds the folder may do so."""
+        marker = self._marker()
+        assert marker is not None
+        kept = set(ours)
+        gone = dict.fromkeys(name for name in marker.ours if name not in kept and not _is_nested(name))
+        for path in list(_present(self.root, gone)):
+            _remove(path)
+        if gone:
+            self._write(replace(marker, ours=tuple(name for name in marker.ours if name not in gone)))
 
     def _marker(self) -> Marker | None:
         root = self.root

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
 from formulavision.evaluation import evaluate
+from formulavision.evaluation.results import FILES
 from formulavision.training import Run, finetune
 from formulavision.training.runs import write_settings
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -110,6 +111,20 @@ def test_top_5_of_three_classes_is_top_3_and_says_so(digits: Downstream, tmp_pat
     assert (evaluation.k, evaluation.topk) == (3, 1.0)
     content = json.loads((run.folder / "evaluation.json").read_text())
     assert content["top_5_counts"] == 3 and "first 3" in content["note"]
+
+
+def test_an_evaluation_goes_with_the_weights_that_it_is_of(digits: Downstream, tmp_path: Path) -> None:
+    out = tmp_path / "ft"
+    short = {**SMALL, "epochs": 1, "schedule": "step"}
+    run = finetune(None, digits, out=out, settings=short, show_progress=False)
+    evaluate(out, digits, show_progress=False)
+    written = {path.name for path in out.iterdir()}
+    finetune(None, digits, out=out, settings=short, resume=True, show_progress=False)
+    assert {path.name for path in out.iterdir()} == written, "the same weights"
+    longer = finetune(None, digits, out=out, settings={"epochs": 2}, resume=True, show_progress=False)
+    assert longer.final != run.final
+    assert written - {path.name for path in out.iterdir()} == set(FILES)
+    assert "formulavision evaluate" not in (out / "README.md").read_text()
 
 
 def test_a_class_without_test_images_has_no_accuracy(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:

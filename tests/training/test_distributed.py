@@ -208,20 +208,33 @@ def test_more_processes_than_images_a_batch_are_refused(stripes: Any, small: Any
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_synchronised_norm_of_one_process_is_torchs(training: bool) -> None:
+def test_the_synchronised_norm_of_one_process_is_torchs(training: bool, momentum: float | None) -> None:
     torch.manual_seed(0)
-    plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).train(training)
+    plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=momentum)).train(training)
     torch.nn.init.uniform_(next(plain.parameters()))
-    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=momentum))
     ours.load_state_dict(plain.state_dict())
     synchronise_batch_norm(ours, torch.device("cpu"))
     ours.train(training)
-    x = torch.randn(4, 3, 5, 5) * 3 + 1
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    for model, images in ((plain, a), (ours, b)):
-        (model(images) ** 3).sum().backward()
+    for offset in (3, 2, 1):
+        x = torch.randn(4, 3, 5, 5) * 3 + offset
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        for model, images in ((plain, a), (ours, b)):
+            (model(images) ** 3).sum().backward()
     assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3)  # type: ignore[arg-type]
+    assert all(torch.allclose(v, ours.state_dict()[k], atol=1e-5) for k, v in plain.state_dict().items())
+
+
+def test_the_synchronised_norm_takes_numbers_of_16_bits_as_torchs_does() -> None:
+    torch.manual_seed(0)
+    plain, ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    synchronise_batch_norm(ours, torch.device("cpu"))
+    x = (torch.randn(4, 3, 5, 5) * 3 + 1).bfloat16()
+    theirs, own = plain(x), ours(x)
+    assert own.dtype == theirs.dtype == torch.bfloat16
+    torch.testing.assert_close(own, theirs)
     assert all(torch.allclose(v, ours.state_dict()[k], atol=1e-5) for k, v in plain.state_dict().items())
 
 

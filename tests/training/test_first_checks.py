@@ -18,7 +18,7 @@ from formulavision.training.fit import new_model
 from formulavision.training.models import check_training, save_timm_model
 from formulavision.training.settings import TrainSettings
 from formulavision.training.tasks import ClassTask
-from formulavision.util.errors import CheckpointError, ConfigError
+from formulavision.util.errors import CheckpointError, ConfigError, FormulaVisionError
 
 # Models whose layers share weights ------------------------------------------------------------------------------------
 
@@ -193,3 +193,25 @@ def test_random_numbers_of_the_caller_are_left_alone(stripes: Any, small: Any, t
         if random_states() != before:
             changed.append(name)
     assert changed == []
+
+
+class Random:
+    """Another image each time."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.randint(256, (3, 32, 32), dtype=torch.uint8), index % 2
+
+
+class RandomWithClasses(Random):
+    classes = ("a", "b")
+    num_classes = 2
+
+
+@pytest.mark.parametrize("data", [Random(), RandomWithClasses()])
+def test_images_that_differ_each_time_are_refused(small: Any, tmp_path: Path, data: Any) -> None:
+    with pytest.raises(FormulaVisionError, match="item 0 differs when it is read again: leave random transforms"):
+        pretrain(data, out=tmp_path / "run", settings=small, show_progress=False)
+    assert not (tmp_path / "run").exists()

@@ -283,6 +283,10 @@ def test_what_is_given_counts_more_than_the_checkpoint(tmp_path: Path) -> None:
     assert said == (
         "images as in the checkpoint's own training: resize_mode center, interpolation bilinear, std 0.5 0.5 0.5"
     )
+    said = checkpoint.describe_preprocessing(checkpoint.complete(TrainSettings(preset="finetune-sgd")))
+    assert said.endswith(
+        "; the preset finetune-sgd replaces the checkpoint's interpolation bilinear, mean 0.4 0.4 0.4, std 0.5 0.5 0.5"
+    )
 
 
 def test_a_folder_that_timm_itself_wrote_is_read_as_timm_reads_it(tmp_path: Path) -> None:

@@ -207,6 +207,16 @@ def test_files_that_come_later_are_recorded(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_files_that_came_later_are_removed_alone(tmp_path: Path) -> None:
+    folder = whole(tmp_path / "store")
+    before = tree(folder.root)
+    with adding(folder.root / "probe/", ["evaluation.json"]):
+        fill(folder.root, ["probe/evaluation.json", "thesis.tex"])
+    with folder.writing(IDENTITY, []):
+        folder.keep_only(OURS)
+    assert tree(folder.root) == sorted([*before, "thesis.tex"])
+
+
 # Identity and crashes ------------------------------------------------------------------------------------------------
 
 

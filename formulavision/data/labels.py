@@ -150,6 +150,7 @@ class Relabelled:
 
     def __init__(self, source: ImageDataset, settings: LabelSettings) -> None:
         from formulavision.data.loading import target_of
+        from formulavision.data.mixtures import MixtureImages, is_endless
 
         target = target_of(source)
         if target != "class":
@@ -173,6 +174,8 @@ class Relabelled:
             self.classes = source.classes
             self._noise = self._replacements(_SAME_IN_EVERY_EPOCH)
             self._fresh = (_SAME_IN_EVERY_EPOCH, self._noise)
+            parts = source.parts if isinstance(source, MixtureImages) else [source]
+            self._are_endless = np.repeat([is_endless(part) for part in parts], [len(part) for part in parts])
 
     @property
     def num_classes(self) -> int:
@@ -217,6 +220,8 @@ class Relabelled:
         return np.where(noise == KEPT, categories, noise), categories, instances
 
     def _fresh_noise(self, epoch: int, index: int) -> np.int64:
+        if not self._are_endless[index]:  # a store's image comes again, and keeps its label
+            return self._noise[index]
         if self._fresh[0] != epoch:
             self._fresh = (epoch, self._replacements(epoch))
         return self._fresh[1][index]

@@ -88,6 +88,18 @@ def test_label_noise_takes_labels_of_all_parts() -> None:
     assert not torch.equal(found[:6], found[6:]), "scenes of the same number in two parts have noise of their own"
 
 
+def test_label_noise_of_a_stores_images_is_the_same_in_every_pass(tmp_path: Path) -> None:
+    stored = StoredDataset(generate(PERLIN, tmp_path / "store"))
+    for parts in ([stored, FormulaDataset(PERLIN)], [FormulaDataset(PERLIN), stored]):
+        noisy = relabel(MixtureImages(parts), LabelSettings(noise=0.8))
+        assert isinstance(noisy, Relabelled)
+        first, second = ([noisy.fresh_items([(turn, i)])[0][1] for i in range(20)] for turn in (0, 1))
+        same = slice(10) if parts[0] is stored else slice(10, 20)
+        others = slice(10, 20) if parts[0] is stored else slice(10)
+        assert first[same] == second[same] == [noisy[i][1] for i in range(20)][same]
+        assert first[others] != second[others]
+
+
 # Shares ---------------------------------------------------------------------------------------------------------------
 
 

@@ -25,10 +25,10 @@ from formulavision.util.errors import DownstreamError, one_line
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DatasetImages", "MaskedItems", "as_images", "as_sides", "find_labels", "is_dataset"]
+__all__ = ["DatasetImages", "MaskedItems", "as_images", "as_sides", "find_labels", "is_dataset", "refuse_random"]
 
 _CONTENTS = 300
-_COMPARED = 8
+_COMPARED, _COMPARED_CLASSES = 8, 100
 _CHECKED_MASKS = 32
 _COLUMNS = (("image", "img"), ("label", "labels"))
 """Names of the columns of images and of labels, in datasets whose items are mappings, as Hugging Face's are."""
@@ -172,11 +172,24 @@ class MaskedItems(LabelledImages):
         return result.hexdigest()[:16]
 
 
+def refuse_random(source: DatasetImages) -> None:
+    """Refuse a dataset whose first image is another one each time: images may be kept in memory after their first use.
+
+    Raises:
+        DownstreamError: the image differs when it is read again, or is none.
+    """
+    if np.asarray(source(0)).tobytes() != np.asarray(source(0)).tobytes():
+        raise DownstreamError(
+            f"{source.name}: item 0 differs when it is read again: leave random transforms to the settings"
+        )
+
+
 def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
     """A map-style dataset as labelled images.
 
-    The labels are the dataset's ``targets`` or ``labels`` where these are the labels of its items; otherwise all items
-    are read. The classes are named by its ``classes``, or by their numbers.
+    The labels are the dataset's ``targets`` or ``labels`` where these are the labels of its items: of 8 at even
+    distances, and of the first item of each class, or of 100 classes; and where it has no ``target_transform``.
+    Otherwise all items are read. The classes are named by its ``classes``, or by their numbers.
 
     Args:
         dataset: has a length; its items are as of :class:`DatasetImages`, the labels whole numbers from 0. With
@@ -190,14 +203,17 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
     source, count = DatasetImages(dataset, name), len(dataset)
     if count == 0:
         raise DownstreamError(f"{name}: is empty")
-    if np.asarray(source(0)).tobytes() != np.asarray(source(0)).tobytes():
-        raise DownstreamError(f"{name}: item 0 differs when it is read again: leave random transforms to the settings")
+    refuse_random(source)
     if (target := source.target()) != "class":
         known = list(class_names or _classes(dataset))
         if not known:
             kind = "several labels" if target == "labels" else "a mask"
             raise DownstreamError(f"{name}: item 0 has {kind}: the dataset must name its classes in 'classes'")
         if target == "semantic":
+            if len(known) > IGNORED:
+                raise DownstreamError(
+                    f"{name}: has {len(known)} classes of masks, and there may be {IGNORED}: 255 is ignored"
+                )
             masked = MaskedItems(source, np.arange(count), known)
             for index in spread_evenly(masked.indices, _CHECKED_MASKS):
                 masked[int(index)]
@@ -205,8 +221,7 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
         several = np.stack([source.several(index, len(known)) for index in range(count)])
         return LabelledImages(source, np.arange(count), several, known)
     labels = find_labels(dataset)
-    compared = spread_evenly(np.arange(count), _COMPARED)
-    if labels is None or any(source.label(int(index)) != labels[index] for index in compared):
+    if labels is None or any(source.label(index) != labels[index] for index in _compared(labels)):
         labels = np.array([source.label(index) for index in range(count)], dtype=np.int64)
     if labels.min() < 0:
         raise DownstreamError(f"{name}: item {labels.argmin()} has the label {labels.min()}: labels count from 0")
@@ -257,13 +272,24 @@ def _is_item(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and not is_dataset(value[1])
 
 
+def _compared(labels: NDArray[np.int64]) -> list[int]:
+    """Items whose own labels are compared with those that a dataset lists."""
+    firsts = np.unique(labels, return_index=True)[1]
+    places = np.union1d(spread_evenly(np.arange(len(labels)), _COMPARED), spread_evenly(firsts, _COMPARED_CLASSES))
+    return [int(place) for place in places]
+
+
 def find_labels(dataset: Any) -> NDArray[np.int64] | None:
     """Labels as a dataset of torchvision's lists them, or the one that it is a ``torch.utils.data.Subset`` of; or the
     column of a Hugging Face dataset.
 
     Returns:
-        int64 [n]; None where the dataset lists none.
+        int64 [n]; None where the dataset lists none, or changes them by a ``target_transform``.
     """
+    # torchvision's datasets hold both under ``transforms``; some of them only there.
+    for holder in (dataset, getattr(dataset, "transforms", None)):
+        if getattr(holder, "target_transform", None) is not None:
+            return None
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         whole, indices = find_labels(dataset.dataset), np.asarray(dataset.indices)
         return None if whole is None or (indices >= len(whole)).any() else whole[indices]

@@ -164,6 +164,33 @@ def test_labels_are_those_of_the_items() -> None:
     assert as_images(Renamed()).labels.tolist() == [2 - i % 3 for i in range(30)]
 
 
+def test_labels_of_a_rare_class_that_are_changed_are_those_of_the_items() -> None:
+    class Merged(Pictures):
+        """Item 77 alone has the class 2, and is given out as class 0."""
+
+        def __init__(self) -> None:
+            super().__init__(count=100)
+            self.targets = [2 if i == 77 else i % 2 for i in range(100)]
+
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            return super().__getitem__(index)[0], self.targets[index] % 2
+
+    assert as_images(Merged()).labels.tolist() == [0 if i == 77 else i % 2 for i in range(100)]
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_labels_that_torchvision_transforms_are_read(tmp_path: Path, part: bool) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(30):
+            Image.new("RGB", (8, 8), (i, 2, 3)).save(tmp_path / name / f"{i}.png")
+    calls = iter(range(10_000))
+    # Changed at places that no comparison of a few items meets for sure.
+    data: Any = ImageFolder(str(tmp_path), target_transform=lambda label: 0 if next(calls) > 40 else label)
+    data = Subset(data, range(60)) if part else data
+    assert as_images(data).labels.tolist().count(1) < 30
+
+
 def test_torchvisions_datasets_are_read(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -288,9 +315,8 @@ SCENES = {
 class Masked:
     """An image of numbers, and what ``make`` makes of a mask."""
 
-    classes: tuple[str, ...] = ("sky", "road")
-
-    def __init__(self, make: Any, shape: tuple[int, int] = (6, 8)) -> None:
+    def __init__(self, make: Any, shape: tuple[int, int] = (6, 8), classes: int = 2) -> None:
+        self.classes: tuple[str, ...] = tuple(f"class {number}" for number in range(classes))
         self.make = make
         self.shape = shape
 
@@ -331,6 +357,7 @@ def test_masks_of_any_usual_type_are_read_alike(make: Any) -> None:
         (Masked(lambda mask: mask % 254 + 1), "has the value 2 in its mask, and there are 2 classes: 255 is ignored"),
         (Masked(lambda mask: mask / 255), r"item 0 has the mask float64 \[6, 8\]: must be whole numbers \[h, w\]"),
         (Masked(lambda mask: Image.fromarray(mask).convert("RGB")), r"has a mask in colours \(RGB\)"),
+        (Masked(np.asarray, classes=256), "Masked: has 256 classes of masks, and there may be 255: 255 is ignored"),
         (Masked(lambda mask: mask[0, :3]), r"item 0 has the labels uint8 \[3\]: must be 2 numbers, 1, 0 or -1"),
     ],
 )

@@ -26,9 +26,9 @@ AT_MOST = {
     "plugins": 6_600,
     "recipes": 1_750,
     "rendering": 2_100,
-    "storage": 3_150,
+    "storage": 3_200,
     "testing": 1_000,
-    "training": 4_400,
+    "training": 4_450,
     "util": 1_450,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""

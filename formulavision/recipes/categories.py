@@ -216,11 +216,13 @@ _generator: Generator | FormulaVisionError
 
 
 def category_key(generator: Generator) -> str:
-    """Equal for generators with the same categories: name and digest of what these depend on."""
+    """Equal for generators with the same categories: the name, and a digest of package, version and settings."""
     params = identity(generator.params)
     if generator.category_params is not None:
         params = {name: value for name, value in params.items() if name in generator.category_params}
-    key = json.dumps([generator.name, generator.version, params, generator.seed], sort_keys=True)
+    package = plugins()[generator.name].package
+    others = [] if package == "formulavision" else [package]  # two of them may have a generator of one name
+    key = json.dumps([*others, generator.name, generator.version, params, generator.seed], sort_keys=True)
     return f"{generator.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 

@@ -259,7 +259,7 @@ def draw_category(
             if generator.draws_masks and type(generator).render_batch is Generator.render_batch:
                 render = partial(render_each, generator)
             drawn = render(category, instances, out, *((masks,) if generator.draws_masks else ()))
-            if isinstance(drawn, np.ndarray) and not np.may_share_memory(drawn, out):
+            if drawn is not None and not (isinstance(drawn, np.ndarray) and np.may_share_memory(drawn, out)):
                 raise TypeError("render_batch() returned images, it must draw them into 'out'")
     except PluginError:
         if len(instances) > 1:

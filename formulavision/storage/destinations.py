@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from formulavision.generators.contract import Category
 from formulavision.recipes.recipe import Recipe
@@ -31,11 +32,26 @@ from formulavision.storage.own_categories import (
 )
 from formulavision.storage.pieces import files_of_piece, write_piece
 from formulavision.util.config import dump_yaml
+from formulavision.util.errors import FolderError
 from formulavision.util.files import write_text
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.remote import AnyFolder
 
-__all__ = ["Destination", "LocalDestination", "read_record", "recipe_files", "record_name", "write_recipe"]
+__all__ = [
+    "OTHER_CATEGORIES",
+    "Destination",
+    "LocalDestination",
+    "read_record",
+    "recipe_files",
+    "record_name",
+    "write_recipe",
+]
+
+
+OTHER_CATEGORIES = (
+    "another writer, perhaps with other versions of FormulaVision or its libraries, wrote other categories of this "
+    "recipe"
+)
 
 
 def recipe_files(recipe: Recipe) -> list[str]:
@@ -111,7 +127,11 @@ class Destination(ABC):
 
     @abstractmethod
     def begin(self, identity: dict[str, str], recipe: Recipe, found: list[Category], patterns: Iterable[str]) -> None:
-        """Write the recipe and note the files of all pieces as ours. Within :meth:`writing`."""
+        """Write the recipe and note the files of all pieces as ours. Within :meth:`writing`.
+
+        Raises:
+            FolderError: other categories of the recipe are there, by which others may have drawn.
+        """
 
     @abstractmethod
     def join(self, share: Share) -> AbstractContextManager[None]:
@@ -193,6 +213,12 @@ class LocalDestination(Destination):
 
     def begin(self, identity: dict[str, str], recipe: Recipe, found: list[Category], patterns: Iterable[str]) -> None:
         (self.root / INCOMPLETE).mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=self.root / INCOMPLETE, suffix=".partial") as folder:
+            write_categories(recipe, found, Path(folder))
+            for name, _ in category_files(recipe):
+                there = self.root / name
+                if there.is_file() and there.read_bytes() != (Path(folder) / name).read_bytes():
+                    raise FolderError(f"{there}: {OTHER_CATEGORIES}: give another --out, or --overwrite")
         write_recipe(self.root, recipe, found)
         self.folder.add(patterns)
 

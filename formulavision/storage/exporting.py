@@ -92,7 +92,7 @@ def export_data(
     identity = {"recipe": store.manifest.recipe_id, "layout": to, "division": f"{val} val, {test} test"}
     ours = list(_files(store, splits, to))
     with write_errors(root), folder.writing(identity, ours, overwrite=overwrite) as state:
-        if state is not State.COMPLETE:
+        if state is not State.COMPLETE or not _is_whole(store, root, splits, to):
             write = _write_coco if to == "coco" else _write_masks
             write(store, root, splits, lambda done: progress(done, len(store)))
             how = _HOW[to]
@@ -133,6 +133,26 @@ def _files(store: Store, splits: dict[str, range], to: str) -> Iterator[str]:
         yield f"masks/{split}/{start}*.png" if to == "masks" else _annotations(split)
     if to == "masks":
         yield _CLASSES
+
+
+def _is_whole(store: Store, root: Path, splits: dict[str, range], to: str) -> bool:
+    """Whether no file of a complete export was removed or cut since."""
+    for split, indices in splits.items():
+        names = {f"{store.layout.name(index)}.png" for index in indices}
+        folders = [root / kind / split for kind in (("images", "masks") if to == "masks" else ("images",))]
+        if any(not folder.is_dir() or not names <= {entry.name for entry in folder.iterdir()} for folder in folders):
+            return False
+        if to == "coco" and not _ends_with(root / _annotations(split), b"]}\n"):
+            return False
+    return to == "coco" or (root / _CLASSES).is_file()
+
+
+def _ends_with(file: Path, end: bytes) -> bool:
+    if not file.is_file() or file.stat().st_size < len(end):
+        return False
+    with file.open("rb") as content:
+        content.seek(-len(end), os.SEEK_END)
+        return content.read() == end
 
 
 def _annotations(split: str) -> str:

@@ -18,6 +18,7 @@ from formulavision.generators.contract import Category
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.card import CARD
 from formulavision.storage.destinations import (
+    OTHER_CATEGORIES,
     Destination,
     read_record,
     recipe_files,
@@ -114,11 +115,8 @@ class RemoteDestination(Destination):
         for name in recipe_files(recipe):
             content = (self.own_categories / name).read_bytes()
             if not self.root.create(name, content) and self.root.read(name) != content:
-                what = "this recipe with another target" if name == RECIPE else "other categories of this recipe"
-                raise FolderError(
-                    f"{self.root / name}: another writer, perhaps with other versions of FormulaVision or its "
-                    f"libraries, wrote {what}: give another --out"
-                )
+                other = "another writer wrote this recipe with another target" if name == RECIPE else OTHER_CATEGORIES
+                raise FolderError(f"{self.root / name}: {other}: give another --out")
 
     def join(self, share: Share) -> AbstractContextManager[None]:
         if not self.root.create(COUNT, f"{share.count}\n".encode()):

@@ -18,7 +18,7 @@ from formulavision.generators.contract import Scene
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats.format import Piece, PieceReader
-from formulavision.storage.manifest import Manifest, read_manifest
+from formulavision.storage.manifest import MANIFEST, Manifest, read_manifest
 from formulavision.storage.own_categories import with_own_folders
 from formulavision.storage.piece_cache import PieceCache, in_use
 from formulavision.storage.png import decode_image, decode_object_map
@@ -49,6 +49,7 @@ class Store:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.root: AnyFolder = folder_of(path)
+        self._modified = self._last_modified()
         self.manifest: Manifest = read_manifest(self.root)
         self.layout = self.manifest.layout
         self._cache = None if isinstance(self.root, Path) else PieceCache(self.root, self.manifest)
@@ -233,6 +234,7 @@ class Store:
 
     def _open_piece(self, piece: Piece) -> PieceReader:
         if isinstance(self.root, Path):
+            self._check_same()
             folder = self.root
         elif self._pieces.is_read_by_ranges:
             return self._pieces.reader(piece)
@@ -242,6 +244,18 @@ class Store:
         if self.layout.scenes is None:
             return PieceReader(store_format.open_piece(folder, piece, self.layout))
         return store_format.open_scenes(folder, piece, self.layout)
+
+    def _check_same(self) -> None:
+        """Refuse a folder into which another store was written since this one was opened."""
+        modified = self._last_modified()
+        if modified != self._modified and read_manifest(self.root) != self.manifest:
+            raise StoreError(f"{self.root}: another store was written there since it was opened: open it again")
+        self._modified = modified
+
+    def _last_modified(self) -> int | None:
+        """Time at which the manifest of a folder of this machine was written, ns; None where there is none."""
+        file = self.root / MANIFEST
+        return file.stat().st_mtime_ns if isinstance(file, Path) and file.is_file() else None
 
     @contextmanager
     def _damaged(self, what: str, index: int) -> Iterator[None]:

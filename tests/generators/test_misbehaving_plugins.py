@@ -257,8 +257,9 @@ def test_images_that_lie_otherwise_in_memory_are_images(monkeypatch: pytest.Monk
     assert np.array_equal(drawn, image.transpose(2, 1, 0)[::-1])
 
 
-def test_a_batch_that_is_returned_and_not_drawn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Wrong, "render_batch", lambda self, category, instances, out: np.ones_like(out))
+@pytest.mark.parametrize("returned", [np.ones_like, list, lambda out: tuple(np.ones_like(out)), lambda out: 1])
+def test_a_batch_that_is_returned_and_not_drawn_is_told(monkeypatch: pytest.MonkeyPatch, returned: Any) -> None:
+    monkeypatch.setattr(Wrong, "render_batch", lambda self, category, instances, out: returned(out))
     with pytest.raises(PluginError, match=r"render_batch\(\) returned images, it must draw them into 'out'"):
         Drawer(recipe()).draw_batch(range(10))
     monkeypatch.setattr(Wrong, "render_batch", lambda self, category, instances, out: out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import threading
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from formulavision import Category, ConfigError, Drawer, Generator, Recipe, plugins
-from formulavision.recipes.categories import _in_parallel, find_categories
+from formulavision.recipes.categories import _in_parallel, category_key, find_categories
 from formulavision.recipes.category_files import CATEGORIES, read_folder, write_file
 from formulavision.recipes.recipe import as_recipe
 from formulavision.util.errors import PluginError
@@ -285,3 +286,12 @@ def test_the_file_of_categories_gives_them_back_to_the_last_bit(tmp_path: Path) 
 def test_a_damaged_file_of_categories_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / CATEGORIES).write_text(text)
     assert CATEGORIES in problem_of(tmp_path)
+
+
+def test_generators_of_one_name_in_two_packages_have_caches_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Recipe.from_dict({"generator": "moire"}).build()
+    known, keys = plugins()["moire"], []
+    for package in (known.package, "alpha", "beta"):
+        monkeypatch.setitem(plugins().generators, "moire", dataclasses.replace(known, package=package))
+        keys.append(category_key(generator))
+    assert len(set(keys)) == 3

@@ -251,6 +251,25 @@ def test_a_complete_export_is_left_as_it_is_and_others_are_refused(stores: dict[
         export_data(store, tmp_path / "thesis", to="coco", overwrite=True)
 
 
+@pytest.mark.parametrize("to", ["masks", "coco"])
+def test_an_export_from_which_something_was_removed_is_completed(
+    stores: dict[str, Store], tmp_path: Path, to: str
+) -> None:
+    out = export_data(stores["of its own"], tmp_path / "out", to=to, val=2)
+    files = [path for path in out.rglob("*") if path.is_file() and path.suffix and path.name != "README.md"]
+    whole = {path: path.read_bytes() for path in files}
+    chosen = {path.suffix + str(path.parent): path for path in files}
+    assert len(chosen) == (5 if to == "masks" else 3)
+    for path in chosen.values():
+        path.unlink()
+        export_data(stores["of its own"], out, to=to, val=2)
+        assert {path: path.read_bytes() for path in files} == whole
+    for path in out.glob("annotations/*.json"):
+        path.write_bytes(whole[path][:-3])
+        export_data(stores["of its own"], out, to=to, val=2)
+        assert path.read_bytes() == whole[path]
+
+
 def test_a_damaged_scene_is_told(tmp_path: Path) -> None:
     store = generate(Recipe.from_dict(OWN), tmp_path / "store", format="imagefolder")
     file = store.path / "objects" / "00000" / "00000007.png"

@@ -19,6 +19,7 @@ from discs import Discs
 from slow_generator import installed
 
 from formulavision import (
+    Category,
     ConfigError,
     DamagedStoreError,
     Drawer,
@@ -34,6 +35,7 @@ from formulavision import (
 from formulavision.storage import FORMATS
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats import format as format_module
+from formulavision.util.errors import FolderError, StoreError
 
 RECIPE = {
     "generator": {"name": "perlin", "grid": 3},
@@ -206,6 +208,63 @@ def test_an_overwritten_store_is_read_anew(recipe: Recipe, tmp_path: Path, forma
     after = generate(other, tmp_path / "store", format=format, overwrite=True).read(5)
     assert not np.array_equal(before, after)
     assert verify(tmp_path / "store").ok
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_open_store_that_is_overwritten_gives_no_images_of_the_other(
+    recipe: Recipe, tmp_path: Path, format: str
+) -> None:
+    store = generate(recipe, tmp_path / "store", format=format)
+    before = store.read(100)
+    store._open.clear()
+    generate(recipe, tmp_path / "store", format=format, overwrite=True)
+    assert np.array_equal(Store(tmp_path / "store").read(100), before) and np.array_equal(store.read(100), before)
+    store._open.clear()
+    generate(Recipe.from_dict(RECIPE, ["seed=4"]), tmp_path / "store", format=format, overwrite=True)
+    with pytest.raises(StoreError, match="another store was written there since it was opened: open it again"):
+        store.read(100)
+    (tmp_path / "store" / "manifest.json").unlink()
+    with pytest.raises(StoreError):
+        store.read(100)
+
+
+@pytest.mark.parametrize("share", [None, "2/2"])
+def test_categories_that_change_before_a_store_is_whole_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: str | None
+) -> None:
+    class Shifted(Generator):
+        name = "shifted"
+        shift = 0.0
+
+        def category(self, index: int) -> list[float]:
+            return [index + self.shift]
+
+        def render(self, category: Category, instance: int) -> np.ndarray:
+            return np.full((24, 24), int(10 * category.parameters[0, 0]), np.uint8)
+
+    plugins().generators.pop("shifted", None)
+    register(Shifted)
+    shifted: Any = {"generator": "shifted", "categories": 4, "instances": 20, "canvas": {"size": 24, "padding": 0}}
+    out = tmp_path / "store"
+    generate(shifted, out, job="1/2") if share else None
+    if not share:
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr("formulavision.storage.destinations.LocalDestination.finish", _interrupt)
+            generate(shifted, out)
+    before = contents(out)
+    monkeypatch.setattr(Shifted, "shift", 0.5)
+    with pytest.raises(
+        FolderError, match=r"categories\.json: another writer, .* wrote other categories of this recipe"
+    ):
+        generate(shifted, out, **({"job": share} if share else {}))
+    assert contents(out) == before
+    monkeypatch.setattr(Shifted, "shift", 0.0)
+    generate(shifted, out, **({"job": share} if share else {}))
+    assert verify(generate(shifted, out), sample=None).ok
+
+
+def _interrupt(*arguments: object) -> None:
+    raise Interrupted
 
 
 def test_a_piece_that_went_missing_before_the_end_is_drawn_again(

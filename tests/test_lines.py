@@ -17,9 +17,9 @@ specification.loader.exec_module(lines)
 
 AT_MOST = {
     "cli": 1_600,
-    "comparison": 3_600,
+    "comparison": 3_650,
     "data": 3_450,
-    "evaluation": 1_600,
+    "evaluation": 1_650,
     "explorer": 1_750,
     "formulavision": 150,
     "generators": 750,

@@ -67,7 +67,8 @@ def copy(
         if name not in shipped:
             raise ConfigError(f"{name}: there is no config of this name{did_you_mean(name, shipped)}")
         text = shipped[name].read_text(encoding="utf-8")
-        texts[out / shipped[name].name] = text
+        if texts.setdefault(out / shipped[name].name, text) != text:
+            raise ConfigError(f"{name}: another one of these configs is named {shipped[name].name}: copy it elsewhere")
         for classes in shipped[name].parent.glob("*.txt"):
             if classes.name in text:
                 texts[out / classes.name] = classes.read_text(encoding="utf-8")

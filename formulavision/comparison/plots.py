@@ -93,6 +93,7 @@ class Plots:
         self.arms = arms
         self.looks = looks(self.findings.arms)
         self.finetuned = [freeze for freeze in self.findings.by_frozen if not freeze.endswith(PROBE)]
+        self._files: dict[str, tuple[str, ...]] = {}
 
     def sweeps(self) -> Iterator[Illustration]:
         """Score by the value of a swept setting, a line for each arm of the configuration (figure 4, tables 1 to 5)."""
@@ -191,9 +192,12 @@ class Plots:
         return self.looks[arm if few else self.findings.arms[arm].base]
 
     def _keep(self, name: Iterable[str], title: str, alt: str, svg: str) -> Illustration:
-        stem = "-".join(part for part in name if part not in ("", "none"))
+        parts = tuple(name)
+        stem = re.sub(r"[^A-Za-z0-9._+-]", "_", "-".join(part for part in parts if part not in ("", "none")))
+        while self._files.setdefault(stem, parts) != parts:  # of another plot
+            stem += "-2"
         if self.folder is not None:
-            write_text(self.folder / (re.sub(r"[^A-Za-z0-9._+-]", "_", stem) + ".svg"), svg)
+            write_text(self.folder / f"{stem}.svg", svg)
         return Illustration(title, f"{alt[0].upper()}{alt[1:]}", data_uri(svg.encode(), "image/svg+xml"))
 
 

@@ -335,7 +335,10 @@ class ComparisonSettings(Config):
     @classmethod
     def _read(cls, data: Mapping[str, Any], settings: Iterable[str], size: str | None) -> ComparisonSettings:
         settings = list(settings)
-        sized = _without_other_units(at_size(data, size), apply_settings({}, settings))
+        own = apply_settings({}, settings)
+        if "size" in own:
+            raise ConfigError("size: is no setting: a size is chosen by --size, in Python by size=")
+        sized = _without_other_units(at_size(data, size), own)
         chosen = apply_settings(sized, settings, null_removes=True)
         return parse(cls, _without_removed_numbers(chosen, data))
 
@@ -373,6 +376,8 @@ def at_size(data: Mapping[str, Any], size: str | None) -> dict[str, Any]:
     sizes = result.pop("sizes", None) or {}
     if not isinstance(sizes, Mapping) or not all(isinstance(overlay, Mapping) for overlay in sizes.values()):
         raise ConfigError("sizes: must be a mapping of settings for each size")
+    if sizes and "size" in result:
+        raise ConfigError("size: is not allowed beside sizes: a size is chosen by --size, in Python by size=")
     if FULL in sizes:
         raise ConfigError(f"sizes.{FULL}: is the name of the file without a size: give this size another name")
     if size is None:

@@ -199,12 +199,15 @@ def _by_epoch(compared: Sequence[Cell], findings: Findings) -> Iterator[str]:
     found = [(cell, catching_up(cell.pairs, findings.curve(cell.downstream))) for cell in compared]
     faster = [(cell, epochs) for cell, epochs in found if epochs is not None and 4 * epochs[0] <= 3 * epochs[1]]
     for baseline in dict.fromkeys(cell.baseline for cell, _ in faster):
-        own = sorted((epochs, cell.arm) for cell, epochs in faster if cell.baseline == baseline)
-        (first, theirs, total), arm = own[0]
-        others = [f"{name} after {epochs[0]:,}" for epochs, name in own[1:]]
-        unit = unit_of(result.history for pair in compared[0].pairs for result in pair)
+        own = sorted(
+            ((epochs, cell.arm, cell.pairs) for cell, epochs in faster if cell.baseline == baseline),
+            key=lambda each: each[:2],
+        )
+        (first, theirs, total), arm, pairs = own[0]
+        others = [f"{name} after {epochs[0]:,}" for epochs, name, _ in own[1:]]
+        unit = unit_of(result.history for pair in pairs for result in pair)
         after = listed([f"{first:,} of {total:,} {unit}s", *others])
-        mean = "On average, " if len(compared[0].pairs) > 1 else ""
+        mean = "On average, " if len(pairs) > 1 else ""
         score = "accuracy" if compared[0].metric == TOP_1 else SHORT[compared[0].metric]
         yield f"{mean}{arm} reaches the final {score} of {baseline} after {after}; {baseline} needs {theirs:,}."
 
@@ -266,7 +269,8 @@ def _certainty(table: Table) -> Iterator[str]:
     for arm, facts in findings.arms.items():
         own = [r for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
         reached, chance = [r.pretrain_accuracy for r in own if r.pretrain_accuracy is not None], facts.chance
-        if chance is not None and reached and fmean(reached) < _LEARNED * chance:
+        # With few categories, a multiple of chance is more than can be reached: half of the way to all, at most.
+        if chance is not None and reached and fmean(reached) < min(_LEARNED * chance, (1 + chance) / 2):
             starts = frozenset(r.start for r in own) if all(r.start for r in own) else arm
             little.setdefault((starts, percent(fmean(reached)), percent(chance)), []).append(arm)
     for (_, reached_percent, chance_percent), arms in little.items():
@@ -300,6 +304,14 @@ def _cost(findings: Findings) -> Iterator[str]:
             yield "It used no photograph."
     if any(arm.source == "checkpoint" for arm in findings.arms.values()):
         yield "The pre-training of checkpoints is not counted."
+    # Arms of the same recipes share their stores, whose target does not matter.
+    drawn = {
+        str([sorted({**recipe, "target": ""}.items()) for recipe in findings.arms[result.arm].recipes]): seconds
+        for result in findings.results
+        if (seconds := result.generate_seconds) is not None
+    }
+    if drawn:
+        yield f"Drawing and storing its images took {duration(sum(drawn.values()))}."
     # Arms that share a fine-tuning have the same folder.
     results = list({result.folder or number: result for number, result in enumerate(findings.results)}.values())
     tuning = [seconds for result in results if (seconds := result.finetune_seconds) is not None]
@@ -308,7 +320,7 @@ def _cost(findings: Findings) -> Iterator[str]:
     starts = {s: r.pretrain_seconds or 0.0 for each in by_arm.values() for s, r in each.items()}
     evaluating = sum(result.evaluate_seconds or 0 for result in results)
     if tuning or starts:
-        yield f"In all: {duration(sum(starts.values()) + sum(tuning) + evaluating)}."
+        yield f"In all: {duration(sum(drawn.values()) + sum(starts.values()) + sum(tuning) + evaluating)}."
 
 
 def _pretraining(facts: ArmFacts, starts: dict[str, Result], findings: Findings) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from formulavision.comparison.results import TOP_1, Findings, Result, table_as_c
 from formulavision.comparison.settings import PROBE
 from formulavision.comparison.significance import ALPHA, confidence_interval, holm, paired_t
 from formulavision.evaluation.per_class import mcnemar
-from formulavision.evaluation.results import read_predictions
+from formulavision.evaluation.results import read_predictions, read_test_digest
 
 __all__ = ["MCNEMAR", "T_TEST", "Cell", "Table", "contest", "table_csv", "table_of"]
 
@@ -170,15 +170,19 @@ def _scores(results: Iterable[Result]) -> dict[int, float]:
 
 def _compare_images(first: Result, second: Result, folder: Path) -> float | None:
     """p-value of McNemar's test of two models; None if there are no predictions of both on the same images."""
-    ours, theirs = _correct_images(first, folder), _correct_images(second, folder)
-    return mcnemar(ours, theirs) if ours is not None and theirs is not None and len(ours) == len(theirs) else None
-
-
-def _correct_images(result: Result, folder: Path) -> NDArray[np.bool_] | None:
-    """Whether the predicted class of each test image is right, bool [n]; None if the predictions were not kept."""
-    if result.folder is None or result.metric != TOP_1:
+    (ours, images), (theirs, others) = _correct_images(first, folder), _correct_images(second, folder)
+    if ours is None or theirs is None or len(ours) != len(theirs) or images != others:
         return None
-    return read_predictions(folder / result.folder)[1]
+    return mcnemar(ours, theirs)
+
+
+def _correct_images(result: Result, folder: Path) -> tuple[NDArray[np.bool_] | None, str | None]:
+    """Whether the predicted class of each test image is right, bool [n]; None if the predictions were not kept. And
+    the digest of the test images, which need not be those of the comparison: a run may be evaluated again."""
+    if result.folder is None or result.metric != TOP_1:
+        return None, None
+    correct = read_predictions(folder / result.folder)[1]
+    return correct, None if correct is None else read_test_digest(folder / result.folder)
 
 
 def _mark_best(cells: Iterable[Cell]) -> None:

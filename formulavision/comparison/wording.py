@@ -111,8 +111,10 @@ def _caption(table: Table) -> str:
     metric = metric if metric.startswith("mIoU") else f"{metric[0].upper()}{metric[1:]}"
     seeds = findings.seeds
     counts = {cell.seeds for cell in table.cells.values() if cell.seeds}
-    number = f"{'up to ' if len(counts) > 1 else ''}{len(seeds)}"
-    over = f"mean ± standard deviation over {number} seeds" if len(seeds) > 1 else f"one seed ({seeds[0]})"
+    most = max(counts, default=len(seeds))
+    over = f"mean ± standard deviation over {'up to ' if len(counts) > 1 else ''}{most} seeds"
+    if most == 1:
+        over = f"one seed ({seeds[0]})" if len(seeds) == 1 else f"one of {len(seeds)} seeds"
     size = "" if findings.size == FULL else f", size {findings.size}"
     contests = ", of fine-tuning and of each probe by itself," if len({*map(contest, findings.freezes)}) > 1 else ""
     best = f"the best of a column{contests} in bold"

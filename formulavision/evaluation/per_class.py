@@ -27,7 +27,8 @@ class ClassDifference:
             precision, with masks the class's intersection by union.
         difference: ``first`` less ``second``.
         p: two-sided p-value of McNemar's exact test on the class's images, not corrected for the number of classes;
-            None where an image has several labels or a mask, or predictions were not kept.
+            None where an image has several labels or a mask, predictions were not kept, or a share is the mean over
+            several draws of a probe's training images.
     """
 
     name: str

@@ -17,7 +17,16 @@ from formulavision.util.files import atomic_write, write_json
 from formulavision.util.folders import adding
 from formulavision.util.text import read_csv, write_csv
 
-__all__ = ["FILES", "Evaluation", "Saved", "make_folder", "read_predictions", "read_results", "write_results"]
+__all__ = [
+    "FILES",
+    "Evaluation",
+    "Saved",
+    "make_folder",
+    "read_predictions",
+    "read_results",
+    "read_test_digest",
+    "write_results",
+]
 
 _EVALUATION, _PER_CLASS = "evaluation.json", "per_class.csv"
 _PREDICTIONS, _CONFUSION = "predictions.npz", "confusion_matrix.csv"
@@ -97,7 +106,10 @@ def write_results(
         assert confusion is not None
         arrays = {"label": predictions.labels.numpy(), "predicted": predictions.predicted.numpy()}
         header = ["class", "images", "correct", "accuracy"]
-        columns = [confusion.sum(axis=1).tolist(), confusion.diagonal().tolist()]
+        # The confusion of a probe is the sum over its draws of training images.
+        draws = len(facts.get("draws", [0]))
+        correct = confusion.diagonal() / draws if draws > 1 else confusion.diagonal()
+        columns = [(confusion.sum(axis=1) // draws).tolist(), correct.tolist()]
     fewer = evaluation.k is not None and evaluation.k < TOP_K
     note = {"note": f"top_5 counts the first {evaluation.k}: there are no more classes"} if fewer else {}
     content = {
@@ -138,7 +150,8 @@ class Saved:
         classes: name of a class -> number of its images, and its share, average precision or intersection by union
             (None: no images).
         labels: int64 [n], or int8 [n, classes]; None where predictions were not kept.
-        correct: bool [n], whether an image's class was predicted; None with several labels, or without predictions.
+        correct: bool [n], whether an image's class was predicted; None with several labels, without predictions, or
+            where shares are means over several draws.
     """
 
     folder: Path
@@ -162,6 +175,8 @@ def read_results(folder: Path) -> Saved:
             raise ValueError(f"{_PER_CLASS} has other classes than {_EVALUATION}")
         classes = {name: (images[name], share) for name, share in content["per_class"].items()}
         labels, correct = read_predictions(folder)
+        if len(content.get("draws", [])) > 1:
+            correct = None  # the shares are means over draws, and the predictions of the first
         return Saved(folder, content["metric"], content["downstream"], classes, labels, correct)
     except OSError as error:
         raise ConfigError(
@@ -174,6 +189,22 @@ def read_results(folder: Path) -> Saved:
         raise ConfigError(
             f"{folder}: its evaluation is damaged or of an older version ({reason}): evaluate again"
         ) from None
+
+
+def read_test_digest(folder: Path) -> str | None:
+    """The digest of the test images of an evaluation; None where the folder does not tell it.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    file = folder / _EVALUATION
+    try:
+        digest = json.loads(file.read_text(encoding="utf-8"))["downstream"].get("test_digest")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{file}: is damaged: evaluate again; of a comparison, remove its folder first") from None
+    return None if digest is None else str(digest)
 
 
 def read_predictions(folder: Path) -> tuple[NDArray[Any] | None, NDArray[np.bool_] | None]:

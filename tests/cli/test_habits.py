@@ -97,6 +97,7 @@ def test_a_file_comes_before_a_generator_of_its_name(tmp_path: Path, monkeypatch
         (["preview", "ifs", "-o", "x.TIFF"], "pictures are written as PNG: name it x.png"),
         (["filters", "--checkpoint", "nowhere", "-o", "x.pdf"], "pictures are written as PNG: name it x.png"),
         (["configs", "copy", "quickstrat"], "quickstrat: there is no config of this name (did you mean 'quickstart'?)"),
+        (["configs", "copy", "1p-frac", "field/1p-frac"], "another one of these configs is named 1p-frac.yaml"),
         (["configs", "copy", "quickstart", "-o", "a.yaml"], "--out a.yaml: names a folder, not a file"),
     ],
 )  # fmt: skip

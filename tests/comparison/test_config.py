@@ -183,6 +183,17 @@ def test_a_length_of_the_command_line_or_of_a_size_replaces_that_of_the_file(
         read("finetune.epochs=3", "finetune.steps=9")
 
 
+def test_a_size_is_no_setting(small: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "comparison.yaml"
+    sizes = {"sizes": {"smoke": {"finetune": {"steps": 5}}}}
+    file.write_text(yaml.safe_dump({**small, **sizes}))
+    with pytest.raises(ConfigError, match="size: is no setting: a size is chosen by --size"):
+        ComparisonSettings.load(file, ["size=smoke"])
+    file.write_text(yaml.safe_dump({**small, **sizes, "size": "smoke"}))
+    with pytest.raises(ConfigError, match="size: is not allowed beside sizes"):
+        ComparisonSettings.load(file)
+
+
 def test_steps_and_epochs_in_one_place_are_one_problem(small: dict[str, Any]) -> None:
     small["arms"]["stripes"]["pretrain"] = {"steps": 30, "epochs": 2}
     with pytest.raises(ConfigError) as caught:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 
-from formulavision.comparison.plots import FEW, Curve, Runs, by_epoch, by_value, looks
-from formulavision.comparison.results import ArmFacts
-from formulavision.comparison.tables import Cell
+from formulavision.comparison.plots import FEW, Curve, Plots, Runs, by_epoch, by_value, looks
+from formulavision.comparison.results import ArmFacts, Findings
+from formulavision.comparison.tables import Cell, table_of
 
 LOOK = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
 
@@ -109,3 +110,15 @@ def test_thirty_arms_all_look_different() -> None:
     found = looks(arms)
     different = {tuple(map(str, (found[name]["color"], found[name]["linestyle"]))) for name in arms}
     assert len(different) == len(arms)
+
+
+def test_plots_of_one_file_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    data = {"name": "", "size": "full", "model": "", "data": "on-demand", "arms": {}, "downstreams": {}, "freezes": [],
+            "results": []}  # fmt: skip
+    plots = Plots(table_of(Findings.model_validate(data), tmp_path), tmp_path, [])
+    for name in (("accuracy", "d", "conv1"), ("accuracy", "d-conv1", "none"), ("accuracy", "d", "conv1")):
+        plots._keep(name, "title", "alt", "-".join(name))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "accuracy-d-conv1.svg": "accuracy-d-conv1",
+        "accuracy-d-conv1-2.svg": "accuracy-d-conv1-none",
+    }

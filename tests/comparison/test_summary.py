@@ -220,6 +220,20 @@ def test_pre_training_that_learned_little_is_told(accuracy: float | None, little
         assert "on ifs ended with 5.0 % of its training images classified, and chance is 2.1 %:" in certainty(found)
 
 
+@pytest.mark.parametrize(
+    ("categories", "accuracy", "little"),
+    [(2, 1.0, False), (2, 0.74, True), (3, 0.7, False), (4, 0.6, True), (4, 0.7, False)],
+)
+def test_few_categories_are_learned_when_most_images_are_told_apart(
+    categories: int, accuracy: float, little: bool
+) -> None:
+    recipe = {**RECIPE, "categories": {"count": categories}}
+    found = findings({"scratch": [0.7, 0.6], "ifs": [0.7, 0.6]}, facts={"ifs": {"recipe": recipe}})
+    for each in found.results:
+        each.pretrain_accuracy = accuracy if each.arm == "ifs" else None
+    assert ("it has learned little" in certainty(found)) is little
+
+
 def test_chance_of_clusters_is_that_of_a_cluster() -> None:
     found = findings({"scratch": [0.7, 0.6], "ifs": [0.7, 0.6]}, facts={"ifs": {"clusters": 480}})
     for accuracy, little in ((0.005, True), (0.05, False)):
@@ -385,6 +399,16 @@ def test_the_cost_counts_each_pre_training_once() -> None:
         "Pre-training took 1 min 50 s for ifs (2,400 drawn images an epoch, 3 epochs). It used no photograph. "
         "Fine-tuning took 10 s a model. In all: 5 min 8 s."
     ]
+
+
+def test_the_cost_counts_each_store_once() -> None:
+    found = findings(
+        {"ifs": [0.6, 0.7], "the same": [0.6, 0.6], "other": [0.6, 0.6]},
+        facts={"the same": {"recipe": {**RECIPE, "target": "labels"}}, "other": {"recipe": {**RECIPE, "seed": 1}}},
+    )
+    for each in found.results:
+        each.start, each.pretrain_seconds, each.generate_seconds = f"runs/{each.arm}/{each.seed}", 60.0, 3600.0
+    assert told(found)["Cost"][0].endswith("Drawing and storing its images took 2 h. In all: 2 h 6 min.")
 
 
 def test_the_cost_counts_each_fine_tuning_once() -> None:

@@ -103,6 +103,22 @@ def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
     assert cell["test"] == "McNemar's exact test"
     assert float(cell["p_corrected"]) == pytest.approx(2 / 2**20, rel=1e-5)
     assert cell["significant"] == ""
+    # One of the models was evaluated again, on others of the same number.
+    for arm, digest in (("scratch", "a"), ("ours", "b")):
+        (tmp_path / f"{arm}-0" / "evaluation.json").write_text(f'{{"downstream": {{"test_digest": "{digest}"}}}}')
+    (cell,) = (row for row in csv.DictReader(io.StringIO(table_csv(table_of(found, tmp_path)))) if row["arm"] == "ours")
+    assert (cell["test"], cell["p"], cell["difference"]) == ("", "", "0.333333")
+
+
+def test_the_caption_tells_of_as_many_seeds_as_there_are() -> None:
+    for scores, told in (
+        ({"scratch": [0.5, 0.6, None], "ours": [0.7, 0.9, None]}, "mean ± standard deviation over 2 seeds"),
+        ({"scratch": [0.5, 0.6, 0.7], "ours": [0.7, 0.9, None]}, "mean ± standard deviation over up to 3 seeds"),
+        ({"scratch": [0.5, None, None], "ours": [0.7, None, None]}, "one of 3 seeds"),
+        ({"scratch": [None, None], "ours": [None, None]}, "mean ± standard deviation over 2 seeds"),
+        ({"scratch": [0.5], "ours": [0.7]}, "one seed (0)"),
+    ):
+        assert f", {told}; resnet18" in caption(findings(scores))  # type: ignore[arg-type]
 
 
 def test_the_papers_numbers_stand_beside_ours_with_the_agreement_of_their_order(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import re
@@ -17,7 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
-from formulavision.evaluation import probe
+from formulavision.evaluation import per_class_difference, probe
 from formulavision.evaluation.inference import Features, extract_features, over_dataset, without_augmentation
 from formulavision.evaluation.metrics import Predictions, average_precision, compute_metrics
 from formulavision.evaluation.probes import classify_by_neighbours, classify_linearly, feature_settings
@@ -308,6 +309,13 @@ def test_few_shots_are_drawn_five_times(make_run: Callable[..., Path], tmp_path:
     again = probe(run, digits, method="knn", shots=2, show_progress=False)
     other = probe(run, digits, method="knn", shots=2, seed=1, out=tmp_path / "other", show_progress=False)
     assert again.draws == found.draws != other.draws
+    with (run / "knn-digits-2-shot" / "per_class.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["images"]) for row in rows] == [10] * 10
+    assert [float(row["correct"]) / 10 for row in rows] == pytest.approx(found.per_class)
+    for difference in per_class_difference(found, other):
+        # The predictions that are kept are the first draw's.
+        assert difference.images == 10 and difference.p is None
 
 
 def test_probes_of_two_image_folders_go_to_two_places(

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from formulavision.testing.digests import compare_digests
 from formulavision.testing.ends import Ends, ends_of
 from formulavision.testing.subject import CANVASES, Image, Subject, registered
 from formulavision.util.config import parse, parse_yaml
-from formulavision.util.errors import ConfigError, PluginError
+from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError
 
 __all__ = ["TITLES", "Check", "check_generator", "run_checks"]
 
@@ -404,6 +405,34 @@ class _Checker:
                     np.array_equal(drawn.images[c - 1, i], drawn.images[c, i]) for i in drawn.instances
                 ):
                     yield f"categories {c - 1} and {c} have the same images: use category.parameters{place}"
+            if drawn.images and len(drawn.categories) > 1 and self._parameters_change_nothing(drawn):
+                yield f"images stay the same with the parameters of another category: use category.parameters{place}"
+            if self._seed_changes_nothing(drawn):
+                told = "the recipe's seed changes nothing"
+                if self.subject.params:  # as of some published sets
+                    notes.append(told)
+                else:
+                    yield f"{told}: draw random numbers from self.stream and self.random{place}"
+
+    def _parameters_change_nothing(self, drawn: _Drawn) -> bool:
+        """Whether categories with the parameters of the next one have their own images, drawn by the same numbers."""
+        generator = self.subject.build(drawn.recipe, drawn.categories)
+        for c, (own, other) in enumerate(pairwise(drawn.categories)):
+            try:
+                exchanged = Category(own.index, own.name, other.parameters)
+                images = self.subject.draw(generator, exchanged, drawn.instances)
+            except FormulaVisionError:  # a published set knows its own categories only
+                return False
+            pairs = zip(images, drawn.instances, strict=True)
+            if not all(np.array_equal(image, drawn.images[c, i]) for image, i in pairs):
+                return False
+        return True
+
+    def _seed_changes_nothing(self, drawn: _Drawn) -> bool:
+        other = self._draw(Recipe.from_dict({**drawn.recipe.to_dict(), "seed": drawn.recipe.seed + 1}))
+        tables = [[category.parameters for category in each.categories] for each in (drawn, other)]
+        images = all(np.array_equal(image, other.images[pair]) for pair, image in drawn.images.items())
+        return images and drawn.scenes == other.scenes and _same_tables(*tables)
 
     def objects(self, notes: list[str]) -> Iterator[str]:
         place = places.line_of_method(self.generator, "render", "render_batch", "scene")
@@ -419,11 +448,13 @@ class _Checker:
         if empty:
             why = "the mask is empty" if masked else f"all pixels have the background's value, {background}"
             yield f"{empty[0]} and {len(empty) - 1} other images: {why}{place}"
-        if all(covered) and not masked and not self.generator.fills_canvas:
-            yield (
-                "no image has a pixel of the background's value: set 'background' to its gray level, or fills_canvas = "
-                f"True where there is none{place}"
+        if all(covered) and not self.generator.fills_canvas:
+            what = (
+                "every mask is the whole image: a mask is of the object's own pixels"
+                if masked
+                else "no image has a pixel of the background's value: set 'background' to its gray level"
             )
+            yield f"{what}, or fills_canvas = True where there is no background{place}"
 
     def scenes(self, notes: list[str]) -> Iterator[str]:
         if not self.subject.has_scenes:

@@ -264,6 +264,27 @@ class IgnoresTheCategory(Squares):
         return image
 
 
+@fault("categories differ", "stay the same with the parameters of another category: use category.parameters")
+class IgnoresTheParameters(Squares):
+    def render(self, category, instance):  # here
+        image = np.zeros(self.canvas.shape, np.uint8)
+        image[self.random(category, instance).integers(0, self.canvas.size, 3)] = 200
+        return image
+
+
+@fault("categories differ", "the recipe's seed changes nothing: draw random numbers from self.stream")
+class IgnoresTheSeed(Squares):
+    def category(self, index):
+        return [0.2 + index / 100, 200 - index]
+
+    def render(self, category, instance):  # here
+        image = np.zeros(self.canvas.shape, np.uint8)
+        side, gray = category.parameters[0]
+        x, y = np.random.default_rng([category.index, instance]).integers(0, self.canvas.size // 2, 2)
+        image[y : y + 1 + int(side * self.canvas.size), x : x + 4] = int(gray)
+        return image
+
+
 @fault("categories differ", "instances differ: draw random numbers")
 class HasOneInstance(Squares):
     def render(self, category, instance):  # here
@@ -370,6 +391,15 @@ class HasALargeMask(Masked):
 class HasEmptyMasks(Masked):
     def mask(self, image):
         return image[:, :, 0] > 255
+
+
+@fault("every image has an object", "every mask is the whole image")
+class MasksEverything(Masked):
+    def render(self, category, instance):  # here
+        return super().render(category, instance)
+
+    def mask(self, image):
+        return np.ones(image.shape[:2], bool)
 
 
 @fault("images are uint8", "with draws_masks it is (image, mask)")

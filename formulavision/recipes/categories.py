@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
@@ -25,6 +27,7 @@ from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, one_line
 from formulavision.util.files import atomic_write, cache_folder
 from formulavision.util.processes import BROKEN_POOL, Pools, end_workers, worker_pool
+from formulavision.util.text import counted
 
 __all__ = ["category_key", "category_name", "find_categories", "find_categories_of_part", "search"]
 
@@ -57,7 +60,25 @@ def find_categories(
         further = partial(_further, progress, len(found))
         own = find_categories_of_part(recipe, part, workers=workers, progress=further, pools=pools)
         found += [replace(category, name=prefix + category.name) for category in own] if prefix else own
+    _tell_of_equals(recipe, found)
     return found
+
+
+def _tell_of_equals(recipe: Recipe, found: Sequence[Category]) -> None:
+    """Warn of categories that two parts of one generator have in common: their images may be equal, too."""
+    generators = [part.generator.name for part in recipe.all_parts for _ in range(part.num_categories)]
+    if len(set(generators)) == len(recipe.all_parts):
+        return
+    counts = Counter(
+        (generator, category.index, category.parameters.tobytes())
+        for generator, category in zip(generators, found, strict=True)
+    )
+    equal = Counter(generator for (generator, *_), count in counts.items() if count > 1)
+    for generator, number in equal.items():
+        logging.getLogger("formulavision").warning(
+            f"{counted(number, 'category')} of '{generator}' in two parts of the recipe: their images "
+            "have two labels: give the parts other generators, or settings that find other categories"
+        )
 
 
 def _further(progress: Callable[[int], None], before: int, found: int) -> None:

@@ -327,6 +327,10 @@ class Recipe(Config):
             content |= self._only_part().identity()
         if isinstance(self.scene, SceneSettings) and self.scene.background is not None:
             content["scene"]["background"] = self.scene.background.identity()
+        if isinstance(self.scene, SceneSettings) and any(
+            ask_for_number(part.generator.build(self.canvas, self.seed), "max_instances") for part in self.all_parts
+        ):
+            content["scene"]["instances"] = "random"  # once, they were counted modulo the largest number
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -23,7 +23,8 @@ __all__ = ["MAX_OBJECTS", "SIZE_STEPS", "PlannedObjects", "ScenePlanner", "Scene
 MAX_OBJECTS = 65_535
 """Largest number of objects in a scene: object maps have 16 bits."""
 INSTANCES_A_SCENE = 65_536
-"""Object k of scene i is instance 65,536 i + k of its category."""
+"""Object k of scene i is instance 65,536 i + k of its category, where instances have no limit."""
+_NO_LIMIT = 2**62
 SIZE_STEPS = 8
 """Objects come in so many sizes, each a canvas of its own, because images are drawn at their size and not resampled."""
 _OBJECT = 8
@@ -56,7 +57,8 @@ class SceneSettings(Config):
     min_visible: int = Field(
         default=10,
         ge=1,
-        description="objects with fewer visible pixels have no box, mask or label",
+        description="objects with fewer visible pixels have no box, mask or label; with target: class the image "
+        "keeps its label, also where the border cuts all of its object off (place: inside leaves objects whole)",
         json_schema_extra={"unit": "pixels"},
     )
 
@@ -161,7 +163,7 @@ class ScenePlanner:
         self._first_shares = np.cumsum(self._shares) - self._shares
         behind = [] if settings.background is None else [settings.background]
         generators = [part.generator.build(canvas, seed) for part in [*parts, *behind]]
-        self._most = np.array([ask_for_number(generator, "max_instances") or 2**62 for generator in generators])
+        self._most = np.array([ask_for_number(generator, "max_instances") or _NO_LIMIT for generator in generators])
 
     def plan(self, numbers: Int64[np.ndarray, " scenes"]) -> PlannedObjects:
         """The objects of scenes.
@@ -182,6 +184,9 @@ class ScenePlanner:
         part = np.searchsorted(self._first_shares, random[:, 0], side="right") - 1
         within = (random[:, 0] - self._first_shares[part]) / self._shares[part]
         category = np.minimum(_whole(within, self._counts[part]), self._counts[part] - 1)
+        # Of a limited number of instances, one at random: a count modulo that number would leave most of them out.
+        most = self._most[part]
+        own = _whole(uniform_streams(key, counters + np.array([0, 1, 0]), counts), np.minimum(most, 2**32))
         steps = _whole(random[:, 1], SIZE_STEPS)
         sides, size = self.sides[steps][:, None], self.canvas.size
         if self.settings.place == "inside":
@@ -192,7 +197,7 @@ class ScenePlanner:
             scenes=scenes,
             numbers=in_scene,
             labels=self._first_labels[part] + category,
-            instances=(INSTANCES_A_SCENE * numbers[scenes] + in_scene) % self._most[part],
+            instances=np.where(most < _NO_LIMIT, own, INSTANCES_A_SCENE * numbers[scenes] + in_scene),
             steps=steps,
             places=places,
             turns=_whole(random[:, 4], 8 if self.settings.rotate else 1),

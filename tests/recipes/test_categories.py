@@ -295,3 +295,15 @@ def test_generators_of_one_name_in_two_packages_have_caches_of_their_own(monkeyp
         monkeypatch.setitem(plugins().generators, "moire", dataclasses.replace(known, package=package))
         keys.append(category_key(generator))
     assert len(set(keys)) == 3
+
+
+def test_categories_that_two_parts_have_in_common_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    moire, bezier = {"generator": "moire", "categories": 3}, {"generator": "bezier", "categories": 4}
+    for parts, told in (
+        ([moire, bezier], ""),
+        ([moire, bezier, moire], "3 categories of 'moire' in two parts of the recipe: their images have two labels"),
+        ([moire, moire | {"categories": 1}], "1 category of 'moire' in two parts"),
+    ):
+        caplog.clear()
+        find_categories({"parts": parts, "canvas": {"size": 32}})
+        assert told in caplog.text and bool(told) is bool(caplog.text)

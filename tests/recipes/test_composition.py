@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.stats import chisquare
 
 from formulavision import (
     Category,
@@ -224,14 +225,22 @@ def test_objects_inside_are_whole_and_may_keep_their_orientation() -> None:
     assert planned.places.min() == 0 and planned.places.max() == 32 and set(planned.turns) == {0}
 
 
-def test_instances_of_a_finite_generator_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Blocks, "max_instances", lambda self: 7)
-    planned = planner(parts=[{"generator": "blocks", "categories": 3}, {"generator": "bezier"}]).plan(np.arange(500))
-    finite = planned.labels < 3
-    expected = 65_536 * planned.scenes + planned.numbers
-    expected = np.where(finite, expected % 7, expected)
-    objects = planned.numbers > 0
-    np.testing.assert_array_equal(planned.instances[objects], expected[objects])
+@pytest.mark.parametrize("objects", [1, 2, [1, 9]])
+def test_all_instances_of_a_finite_generator_appear_alike(monkeypatch: pytest.MonkeyPatch, objects: Any) -> None:
+    parts = [{"generator": "blocks", "categories": 3, "share": 0.5}, {"generator": "bezier"}]
+    data = {**DATA, "parts": parts, "scene": {"objects": objects}}
+    unlimited = Recipe.from_dict(data).id
+    monkeypatch.setattr(Blocks, "max_instances", lambda self: 64)
+    assert Recipe.from_dict(data).id != unlimited, "other images have another id"
+    plans = planner(parts=parts, scene={"objects": objects})
+    planned = plans.plan(np.arange(9000))
+    shown, finite = planned.numbers > 0, planned.labels < 3
+    counted = 65_536 * planned.scenes + planned.numbers
+    np.testing.assert_array_equal(planned.instances[shown & ~finite], counted[shown & ~finite])
+    drawn = np.bincount(planned.instances[shown & finite], minlength=64)
+    assert len(drawn) == 64 and chisquare(drawn).pvalue > 1e-3
+    alone = plans.plan(np.array([4711]))
+    np.testing.assert_array_equal(alone.instances, planned.instances[planned.scenes == 4711])
 
 
 def test_colors_are_factors_of_each_channel() -> None:

@@ -62,7 +62,7 @@ def copy(
 
     if out.suffix in (".yaml", ".yml") and not out.is_dir():
         raise ConfigError(f"--out {out}: names a folder, not a file; in it, the configs keep their names")
-    shipped, texts = shipped_configs(), {}
+    shipped, texts = shipped_configs(), dict[Path, str]()
     for name in names:
         if name not in shipped:
             raise ConfigError(f"{name}: there is no config of this name{did_you_mean(name, shipped)}")

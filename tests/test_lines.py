@@ -27,7 +27,7 @@ AT_MOST = {
     "recipes": 1_750,
     "rendering": 2_100,
     "storage": 3_200,
-    "testing": 1_000,
+    "testing": 1_050,
     "training": 4_450,
     "util": 1_450,
 }

@@ -184,9 +184,11 @@ class ScenePlanner:
         part = np.searchsorted(self._first_shares, random[:, 0], side="right") - 1
         within = (random[:, 0] - self._first_shares[part]) / self._shares[part]
         category = np.minimum(_whole(within, self._counts[part]), self._counts[part] - 1)
-        # Of a limited number of instances, one at random: a count modulo that number would leave most of them out.
-        most = self._most[part]
-        own = _whole(uniform_streams(key, counters + np.array([0, 1, 0]), counts), np.minimum(most, 2**32))
+        most, instances = self._most[part], INSTANCES_A_SCENE * numbers[scenes] + in_scene
+        if np.any(most < _NO_LIMIT):
+            # One at random: a count modulo their number would leave most of them out.
+            own = _whole(uniform_streams(key, counters + np.array([0, 1, 0]), counts), np.minimum(most, 2**32))
+            instances = np.where(most < _NO_LIMIT, own, instances)
         steps = _whole(random[:, 1], SIZE_STEPS)
         sides, size = self.sides[steps][:, None], self.canvas.size
         if self.settings.place == "inside":
@@ -197,7 +199,7 @@ class ScenePlanner:
             scenes=scenes,
             numbers=in_scene,
             labels=self._first_labels[part] + category,
-            instances=np.where(most < _NO_LIMIT, own, INSTANCES_A_SCENE * numbers[scenes] + in_scene),
+            instances=instances,
             steps=steps,
             places=places,
             turns=_whole(random[:, 4], 8 if self.settings.rotate else 1),

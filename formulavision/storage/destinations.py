@@ -213,12 +213,12 @@ class LocalDestination(Destination):
 
     def begin(self, identity: dict[str, str], recipe: Recipe, found: list[Category], patterns: Iterable[str]) -> None:
         (self.root / INCOMPLETE).mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=self.root / INCOMPLETE, suffix=".partial") as folder:
-            write_categories(recipe, found, Path(folder))
-            for name, _ in category_files(recipe):
-                there = self.root / name
-                if there.is_file() and there.read_bytes() != (Path(folder) / name).read_bytes():
-                    raise FolderError(f"{there}: {OTHER_CATEGORIES}: give another --out, or --overwrite")
+        if there := [name for name, _ in category_files(recipe) if (self.root / name).is_file()]:
+            with TemporaryDirectory(dir=self.root / INCOMPLETE, suffix=".partial") as folder:
+                write_categories(recipe, found, Path(folder))
+                for name in there:
+                    if (self.root / name).read_bytes() != (Path(folder) / name).read_bytes():
+                        raise FolderError(f"{self.root / name}: {OTHER_CATEGORIES}: give another --out, or --overwrite")
         write_recipe(self.root, recipe, found)
         self.folder.add(patterns)
 

@@ -111,14 +111,15 @@ def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
 
 
 def test_the_caption_tells_of_as_many_seeds_as_there_are() -> None:
-    for scores, told in (
+    cases: list[tuple[Scores, str]] = [
         ({"scratch": [0.5, 0.6, None], "ours": [0.7, 0.9, None]}, "mean ± standard deviation over 2 seeds"),
         ({"scratch": [0.5, 0.6, 0.7], "ours": [0.7, 0.9, None]}, "mean ± standard deviation over up to 3 seeds"),
         ({"scratch": [0.5, None, None], "ours": [0.7, None, None]}, "one of 3 seeds"),
         ({"scratch": [None, None], "ours": [None, None]}, "mean ± standard deviation over 2 seeds"),
         ({"scratch": [0.5], "ours": [0.7]}, "one seed (0)"),
-    ):
-        assert f", {told}; resnet18" in caption(findings(scores))  # type: ignore[arg-type]
+    ]
+    for scores, told in cases:
+        assert f", {told}; resnet18" in caption(findings(scores))
 
 
 def test_the_papers_numbers_stand_beside_ours_with_the_agreement_of_their_order(tmp_path: Path) -> None:

@@ -60,14 +60,20 @@ def find_categories(
         further = partial(_further, progress, len(found))
         own = find_categories_of_part(recipe, part, workers=workers, progress=further, pools=pools)
         found += [replace(category, name=prefix + category.name) for category in own] if prefix else own
-    _tell_of_equals(recipe, found)
+    tell_of_equals([recipe], found, "recipe")
     return found
 
 
-def _tell_of_equals(recipe: Recipe, found: Sequence[Category]) -> None:
-    """Warn of categories that two parts of one generator have in common: their images may be equal, too."""
-    generators = [part.generator.name for part in recipe.all_parts for _ in range(part.num_categories)]
-    if len(set(generators)) == len(recipe.all_parts):
+def tell_of_equals(recipes: Sequence[Recipe], found: Sequence[Category], whole: str) -> None:
+    """Warn of categories that two parts of one generator have in common: their images may be equal, too.
+
+    Args:
+        found: the categories of all parts of all recipes, in their order.
+        whole: what the parts are parts of.
+    """
+    parts = [part for recipe in recipes for part in recipe.all_parts]
+    generators = [part.generator.name for part in parts for _ in range(part.num_categories)]
+    if len(set(generators)) == len(parts):
         return
     counts = Counter(
         (generator, category.index, category.parameters.tobytes())
@@ -76,8 +82,8 @@ def _tell_of_equals(recipe: Recipe, found: Sequence[Category]) -> None:
     equal = Counter(generator for (generator, *_), count in counts.items() if count > 1)
     for generator, number in equal.items():
         logging.getLogger("formulavision").warning(
-            f"{counted(number, 'category')} of '{generator}' in two parts of the recipe: their images "
-            "have two labels: give the parts other generators, or settings that find other categories"
+            f"{counted(number, 'category')} of '{generator}' in two parts of the {whole}: their images "
+            "have two labels: give the parts other generators, or settings (of a mixture: seeds) that find other ones"
         )
 
 

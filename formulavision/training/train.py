@@ -488,7 +488,9 @@ def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[
 def _open_mixture(
     mixture: Mixture, settings: TrainSettings, show_progress: bool
 ) -> tuple[MixtureImages, dict[str, Any]]:
+    from formulavision.data.datasets import FormulaDataset
     from formulavision.data.mixtures import MixtureImages
+    from formulavision.recipes.categories import tell_of_equals
 
     parts: list[Any] = []
     described = []
@@ -496,6 +498,9 @@ def _open_mixture(
         dataset, description = _open_one(part.store or part.recipe, settings, show_progress)
         parts.append(dataset)
         described.append({**description, **part.share_given()})
+    drawn = [part for part in parts if isinstance(part, FormulaDataset)]
+    found = [category for part in drawn for category in part.drawer.categories]
+    tell_of_equals([part.recipe for part in drawn], found, "mixture")
     return MixtureImages(parts, mixture.shares), {"mixture": described}
 
 

@@ -18,7 +18,9 @@ from formulavision.data.device_loading import draw_on_device, make_device_loader
 from formulavision.data.labels import LabelSettings, Relabelled, relabel
 from formulavision.data.loading import EpochBatches, Prepared, is_drawn, make_batches, make_loader
 from formulavision.data.mixtures import MixtureImages, as_mixture, images_of_epoch, load_mixture
+from formulavision.training.settings import TrainSettings
 from formulavision.training.tasks import positive_weights
+from formulavision.training.train import open_data
 from formulavision.util.errors import ConfigError
 
 CANVAS = {"size": 16, "padding": 0}
@@ -72,6 +74,19 @@ def test_categories_of_scenes_follow_each_other_in_every_target(target: Any, tmp
         assert mixture.classes == ["background", "0-00000", "0-00001", "1-00000", "1-00001"]
     else:
         assert torch.equal(found["labels"], own["labels"] + 2) and torch.equal(found["boxes"], own["boxes"])
+
+
+def test_categories_that_two_parts_have_in_common_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    fractals = {"generator": {"name": "ifs", "dots": 1000}, "categories": 3, "instances": 2, "canvas": CANVAS}
+    for first, second, told in (
+        (MOIRE, MOIRE | {"categories": 2}, "2 categories of 'moire' in two parts of the mixture"),
+        (fractals, fractals | {"instances": 1}, "3 categories of 'ifs' in two parts of the mixture"),
+        (fractals, fractals | {"seed": 2}, ""),
+        (MOIRE, fractals, ""),
+    ):
+        caplog.clear()
+        open_data(as_mixture([first, second]), TrainSettings(), show_progress=False)
+        assert told in caplog.text and bool(told) is bool(caplog.text)
 
 
 def test_label_noise_takes_labels_of_all_parts() -> None:

@@ -47,7 +47,8 @@ def pull(url: Url, out: o.Out) -> None:
 
     A dataset is looked for first, then a model; hf://models/USER/NAME names a model.
     """
-    from formulavision.training.hub import pull as run
+    from formulavision.training.hub import fetch
     from formulavision.util.console import say
 
-    say(str(run(url, out)))
+    folder, kind = fetch(url, out)
+    say(f"{folder}: the {kind} {url}")

@@ -98,6 +98,8 @@ def compare(
     share = None if job is None else Share.parse(job)
     if share is not None and (finish or downstream is not None):
         raise ConfigError(f"job: not together with {'finish' if finish else 'downstream'}")
+    if finish and overwrite:
+        raise ConfigError("finish: not together with overwrite, which removes what was computed")
     if share is not None and runs is None:
         raise ConfigError("job: needs runs, the folder of the trained models, which all jobs share")
     if on is not None:
@@ -127,6 +129,8 @@ def compare(
         folder = folder.absolute()
     settings = ComparisonSettings.of(config, size)
     if share is not None:
+        if folder.name in ("", ".."):
+            folder = folder.resolve()
         folder = folder.with_name(f"{folder.name}-job-{share.number}-of-{share.count}")
     check_models(settings)
     datasets = Datasets(settings)

@@ -58,7 +58,7 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
             tables = json.loads(file.read_bytes())["categories"].items()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"categories.folder: {file}: is damaged ({type(error).__name__})") from None
-        return {name: _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
+        return {_checked(name, file): _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
     files = _csv_files(folder)
     if not files:
         raise ConfigError(
@@ -68,10 +68,22 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
         )
     result: dict[str, Parameters] = {}
     for file in files:
-        if "." in file.stem:
-            raise ConfigError(f"categories.folder: {file}: a category's name must not contain a dot")
-        result[file.stem] = _read_table(_in_columns(_csv_rows(file), str(file), generator), str(file), generator)
+        result[_checked(file.stem, file)] = _read_table(
+            _in_columns(_csv_rows(file), str(file), generator), str(file), generator
+        )
     return result
+
+
+def _checked(name: str, file: Path) -> str:
+    """The name of a category, which is that of a folder or of files, too.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    for flaw, found in {"a dot": "." in name, "a slash": "/" in name, "no character": not name}.items():
+        if found:
+            raise ConfigError(f"categories.folder: {file}: the name of category {name!r} must not contain {flaw}")
+    return name
 
 
 def _json_file(folder: Path) -> Path:

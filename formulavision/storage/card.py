@@ -1,6 +1,7 @@
 """A store's card, ``README.md``, as Hugging Face shows it beside a dataset: recipe, columns, and how to load it.
 
-The card ends with a digest of itself. A card that was edited, or a README.md of the user's own, is never replaced.
+A card, of a store or of a model, ends with a digest of itself. A card of a store that was edited, or a README.md of the
+user's own, is never replaced.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.storage.manifest import StoreLayout
 from formulavision.util.config import dump_yaml
 
-__all__ = ["CARD", "ON_THE_HUB", "SHEET", "is_own_card", "store_card"]
+__all__ = ["CARD", "ON_THE_HUB", "SHEET", "is_own_card", "sealed", "store_card"]
 
 CARD = "README.md"
 SHEET = "contact-sheet.png"
@@ -72,10 +73,14 @@ def store_card(recipe: Recipe, layout: StoreLayout, store_format: str | None, *,
         header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}]
     template = Path(__file__).with_name("store_card.md.j2").read_text(encoding="utf-8")
     cards = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    text = cards.from_string(template).render(
+    return sealed(cards.from_string(template).render(
         header=dump_yaml(header), generators=generators, recipe=dump_yaml(recipe.portable()), recipe_id=recipe.id,
         layout=layout, columns=columns, sheet=SHEET if sheet else None,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def sealed(text: str) -> str:
+    """The text of a card with its digest, by which :func:`is_own_card` knows it."""
     return text + _SEAL.format(hashlib.sha256(text.encode()).hexdigest())
 
 

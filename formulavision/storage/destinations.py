@@ -102,6 +102,10 @@ class Destination(ABC):
             FolderError: something else is there.
         """
 
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether a small file of the store is there, such as its marker or its manifest."""
+
     def on_node(self, names: list[str]) -> Destination:
         """The same place for a process on another machine, where ``own_categories`` has the files of these names."""
         return self
@@ -185,6 +189,9 @@ class LocalDestination(Destination):
 
     def holds(self, identity: dict[str, str]) -> bool:
         return self.folder.holds(identity) and not (self.root / INCOMPLETE).exists()
+
+    def has(self, name: str) -> bool:
+        return (self.root / name).is_file()
 
     def with_categories(self, recipe: Recipe) -> Recipe:
         return from_own_folders(recipe, self.root)

@@ -104,6 +104,9 @@ def export_data(
     return root
 
 
+_PNG_END = b"IEND\xaeB`\x82"
+
+
 def _divide(scenes: int, val: int, test: int) -> dict[str, range]:
     """The scenes of each split that has any."""
     for name, count in (("val", val), ("test", test)):
@@ -138,9 +141,9 @@ def _files(store: Store, splits: dict[str, range], to: str) -> Iterator[str]:
 def _is_whole(store: Store, root: Path, splits: dict[str, range], to: str) -> bool:
     """Whether no file of a complete export was removed or cut since."""
     for split, indices in splits.items():
-        names = {f"{store.layout.name(index)}.png" for index in indices}
+        names = [f"{store.layout.name(index)}.png" for index in indices]
         folders = [root / kind / split for kind in (("images", "masks") if to == "masks" else ("images",))]
-        if any(not folder.is_dir() or not names <= {entry.name for entry in folder.iterdir()} for folder in folders):
+        if not all(_ends_with(folder / name, _PNG_END) for folder in folders for name in names):
             return False
         if to == "coco" and not _ends_with(root / _annotations(split), b"]}\n"):
             return False

@@ -33,7 +33,7 @@ from formulavision.storage.destinations import Destination, LocalDestination, re
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
 from formulavision.storage.formats.format import Format, Piece, Sample
 from formulavision.storage.jobs import Share, missing_pieces
-from formulavision.storage.manifest import Manifest, PieceRecord, StoreLayout, layout_of, origins
+from formulavision.storage.manifest import MANIFEST, Manifest, PieceRecord, StoreLayout, layout_of, origins
 from formulavision.storage.nodes import check_nodes, sources_of
 from formulavision.storage.own_categories import category_files, find_background, with_own_folders
 from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
@@ -42,7 +42,7 @@ from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.storage.store import Store
 from formulavision.util.cluster import Cluster, PerTask, check_on, connected
 from formulavision.util.errors import ClusterError, ConfigError, FormulaVisionError, RemoteError, StoreError
-from formulavision.util.folders import State
+from formulavision.util.folders import MARKER, State
 from formulavision.util.processes import BROKEN_POOL, CONTEXT, Pools, worker_pool
 from formulavision.util.progress import is_watched, progress_bars
 from formulavision.util.remote import AnyFolder, folder_of
@@ -59,6 +59,7 @@ _TASK_BYTES = 800_000_000
 """Memory that a task of a cluster reserves: a process that draws, and two windows of images."""
 _MOST_TASKS = 10_000
 """Maximum number of tasks that a cluster is given at a time."""
+_COMPLETE = "is complete already: its jobs have nothing to do"
 _KEPT = "what was written so far is kept: run the same command again"
 
 
@@ -195,6 +196,8 @@ def generate(
     reserved = PerTask.parse(per_task)
     if share is not None and (overwrite or finish):
         raise ConfigError(f"job: not together with {'overwrite' if overwrite else 'finish'}")
+    if finish and overwrite:
+        raise ConfigError("finish: not together with overwrite, which removes what was drawn")
     identity = {"recipe": recipe.id, "format": f"{format} {store_format.version}", "png": png}
     folder = folder_of(out)
     if on is not None and isinstance(folder, Path):
@@ -204,12 +207,16 @@ def generate(
         if not overwrite and destination.holds(identity):
             store = Store(root)
             store.check_sizes()
+            if share is not None and progress is not None:
+                progress.note(f"{root}: {_COMPLETE}")
             if (written := store.manifest.recipe.get("target", "class")) != recipe.target and progress is not None:
                 progress.note(
                     f"{root}: is complete, with the target {written}; a store serves every target: give "
                     f"{recipe.target} to what reads it (--set target={recipe.target})"
                 )
             return store if share is None else None
+        if finish and not destination.has(MARKER):
+            raise StoreError(f"{root}: holds no store that jobs have begun: is --out right?")
         # The categories are read before anything is overwritten: their folder may be the store itself.
         recipe = destination.with_categories(recipe)
         from_files = any(part.categories.sha256 is not None for _, part in category_files(recipe))
@@ -238,7 +245,9 @@ def generate(
                         fill.complete(draws=not finish)
                     if share is None:
                         destination.tidy_up()
-                if state is not State.COMPLETE and share is not None:
+                if share is not None and state is State.COMPLETE:
+                    shown.note(f"{root}: {_COMPLETE}")
+                elif share is not None:
                     fill.draw(share.of(fill.pieces))
                     shown.note(fill.ended(share))
         except BrokenProcessPool:
@@ -327,6 +336,13 @@ class _Filling:
         patterns = (name for piece in self.pieces for name in store_format.patterns(piece, layout))
         self.destination.begin(self.identity, self.recipe, self.categories(), patterns)
         self.output = _Output(self.destination, self.format, layout, self.png, self.device)
+        if self.format == "imagefolder" and layout.scenes is None:
+            names = layout.category_names
+            if names != sorted(names):
+                self.progress.note(
+                    f"{self.destination.root}: programs that number folders in the order of their names, such as "
+                    "torchvision's ImageFolder, give these classes other numbers than the store; names are the same"
+                )
 
     def draw(self, pieces: list[Piece]) -> None:
         """Write those of the pieces that are missing."""
@@ -362,7 +378,9 @@ class _Filling:
     def ended(self, share: Share) -> str:
         """What the user of a job is told, from the records that there are."""
         rest = self.missing(self.pieces)
-        return f"job {share} has ended; {self.missing_in_words(rest) if rest else 'all pieces are written'}"
+        told = self.missing_in_words(rest) if rest else "all pieces are written"
+        # Another process may have completed the store meanwhile, which removes the records.
+        return f"job {share} has ended; {'the store is complete' if self.destination.has(MANIFEST) else told}"
 
     def complete(self, *, draws: bool) -> None:
         """Write the missing pieces, or refuse to, and the manifest. Within :meth:`Destination.writing`.

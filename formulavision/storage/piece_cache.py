@@ -86,8 +86,7 @@ class PieceCache:
 
     def download_again(self, piece: Piece) -> Path:
         """:meth:`folder`, with files that are new from the store."""
-        with suppress(FileNotFoundError):
-            _remove(_stores() / f"{self.key}-{piece.number:06d}-{self.manifest.pieces[piece.number].bytes}")
+        _remove(_stores() / f"{self.key}-{piece.number:06d}-{self.manifest.pieces[piece.number].bytes}")
         return self.folder(piece)
 
     def reader(self, piece: Piece) -> PieceReader:
@@ -113,12 +112,15 @@ class PieceCache:
     def _index(self, piece: Piece) -> dict[str, Any]:
         """The places of a piece's images, and the facts of its scenes."""
         name = f"{self.key}-{piece.number:06d}-index"
-        for place in _stores().glob(f"{name}-*[0-9]"):
-            if in_use(place):
-                index: dict[str, Any] = json.loads((place / "index.json").read_bytes())
-                return index
+        if index := _read_index(name):
+            return index
+        # One process makes it, while others wait: at its end it removes the piece, which another may have just found.
+        with _told(_stores() / name), locked(_stores() / f"{name}.lock", lambda: None):
+            return _read_index(name) or self._make_index(piece, name)
+
+    def _make_index(self, piece: Piece, name: str) -> dict[str, Any]:
         folder, store_format, layout = self.folder(piece), find_format(self.manifest.format), self.manifest.layout
-        index = {**store_format.locate(folder, piece, layout)}
+        index: dict[str, Any] = {**store_format.locate(folder, piece, layout)}
         if layout.scenes is not None and (objects := store_format.open_scenes(folder, piece, layout).objects):
             index["facts"] = [objects(position).facts() for position in range(piece.count)]
         content = json.dumps(index).encode()
@@ -127,8 +129,7 @@ class PieceCache:
             len(content),
             lambda place: (place / "index.json").write_bytes(content),
         )
-        with suppress(FileNotFoundError):
-            _remove(folder)
+        _remove(folder)
         return index
 
     def recipe_folder(self) -> Path:
@@ -185,6 +186,15 @@ def _kept(place: Path, size: int, fill: Callable[[Path], object]) -> Path:
     return place
 
 
+def _read_index(name: str) -> dict[str, Any] | None:
+    for place in _stores().glob(f"{name}-*[0-9]"):
+        with suppress(FileNotFoundError):  # it is removed just now
+            if in_use(place):
+                index: dict[str, Any] = json.loads((place / "index.json").read_bytes())
+                return index
+    return None
+
+
 def in_use(place: Path) -> bool:
     """Note that an entry of the cache is used now. False where it was removed."""
     try:
@@ -218,12 +228,13 @@ def _make_room(limit: int) -> bool:
             continue
         name = PARTIAL.sub("", entry.name)
         if name != entry.name and _is_left_behind(entry.with_name(name)):
-            shutil.rmtree(entry)
+            _delete(entry)
             continue
         size = int(name.rpartition("-")[2])
         total += size
         if name == entry.name:
-            complete.append((entry.stat().st_mtime, size, entry))
+            with suppress(FileNotFoundError):
+                complete.append((entry.stat().st_mtime, size, entry))
     for _, size, entry in sorted(complete):
         if total <= limit:
             break
@@ -233,10 +244,18 @@ def _make_room(limit: int) -> bool:
 
 
 def _remove(entry: Path) -> None:
-    """Remove an entry. Those who read its files go on, and it takes space until they have ended."""
+    """Remove an entry, unless another process does. Those who read its files go on, and it takes space until then."""
     partial = partial_path(entry)
-    entry.rename(partial)
-    shutil.rmtree(partial)
+    with suppress(FileNotFoundError):
+        entry.rename(partial)
+    _delete(partial)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, which other processes may be deleting too."""
+    while folder.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
 
 def _is_left_behind(place: Path) -> bool:

@@ -62,6 +62,9 @@ class RemoteDestination(Destination):
     def holds(self, identity: dict[str, str]) -> bool:
         return self._claimed(identity) and self.root.read(MANIFEST) is not None and (self.root / INCOMPLETE).is_empty()
 
+    def has(self, name: str) -> bool:
+        return self.root.read(name) is not None
+
     def on_node(self, names: list[str]) -> Destination:
         folder = Path(mkdtemp(prefix="formulavision-"))
         self.root.download(names, folder)
@@ -134,7 +137,9 @@ class RemoteDestination(Destination):
         found = {}
         for piece in there:
             size = sum(sizes.get(name, 0) for name in store_format.files(piece, layout))
-            if record := read_record(contents[record_name(piece)], piece, size):
+            # A record that is listed and gone: another process has completed the store meanwhile.
+            content = contents.get(record_name(piece))
+            if content is not None and (record := read_record(content, piece, size)):
                 found[piece] = record
         return found
 

@@ -165,7 +165,9 @@ def _foreign_files(store: Store, store_format: Format) -> Iterator[str]:
     if isinstance(store.root, RemoteFolder):
         for path in store.root.sizes():
             # A job that ended after another process had completed the store leaves its records.
-            if path not in known and not path.startswith(f"{INCOMPLETE}/") and not is_system_leftover(path):
+            if path in known or path in folders or not path or path.startswith(f"{INCOMPLETE}/"):
+                continue  # consoles of object storage make an empty file of a folder's name
+            if not any(map(is_system_leftover, PurePosixPath(path).parts)):
                 yield f"{store.root / path}: does not belong to the store"
         return
     for folder, inner, files in os.walk(store.root):

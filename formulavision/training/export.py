@@ -13,6 +13,7 @@ import torch
 import torchvision
 from jinja2 import Environment, StrictUndefined, Template
 
+from formulavision.storage.card import sealed
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.models import build_model, save_timm_model
 from formulavision.training.runs import METRICS, WEIGHTS, Run, file_digest, is_complete, own_class, recipe_id, score_of
@@ -160,7 +161,7 @@ def _is_in_torchvision(run: Run, weights: Checkpoint) -> bool:
 
 
 def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool, best: bool = False) -> str:
-    """The text of README.md.
+    """The text of README.md, with its digest.
 
     Args:
         exported: whether it lies beside an export, which of a segmentation model holds the encoder alone.
@@ -174,7 +175,7 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
         drawn = {"recipe", "store", "mixture"}
         inputs["data"] = {key: value for key, value in inputs["data"].items() if key not in drawn}
     evaluation = run.folder / "evaluation.json"
-    return _template().render(
+    text = _template().render(
         run=run,
         final=run.history[(run.best_epoch or 0) - 1] if best else run.final,
         best=best,
@@ -204,6 +205,7 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
         preprocessing_options=_preprocessing_options(settings),
         has_class_map=_fits_a_class_map(run.classes),
     )
+    return sealed(text)
 
 
 @cache

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
+from os.path import lexists
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,9 +26,9 @@ from formulavision.storage.verification import find_damage
 from formulavision.training.runs import RESULT, SETTINGS, Run
 from formulavision.util.errors import ConfigError, FolderError, FormulaVisionError, RemoteError, StoreError, one_line
 from formulavision.util.files import write_png
-from formulavision.util.folders import LOCK, MARKER
+from formulavision.util.folders import LOCK, MARKER, Marker, OwnedFolder, State
 
-__all__ = ["pull", "push"]
+__all__ = ["fetch", "pull", "push"]
 
 _NAME = re.compile(r"hf://(?:(dataset|model)s/)?([\w.-]+/[\w.-]+)/?")
 _LOGIN = "log in by 'hf auth login', or set HF_TOKEN"
@@ -37,8 +39,8 @@ def push(source: Store | Run | RecipeLike, url: str, *, private: bool = False) -
 
     Args:
         source: a store, a complete run, or the folder of one; or a recipe, its file or its name.
-        url: ``hf://USER/NAME``. The repository is made if there is none. Files of an earlier store in it are replaced;
-            a README.md that was edited there is kept.
+        url: ``hf://USER/NAME``. The repository is made if there is none. Files of an earlier store in it are replaced,
+            also all ``data/*.parquet`` and ``shard-*.tar``; other files, and a README.md that was edited, stay.
         private: make a new repository private.
 
     Returns:
@@ -62,9 +64,10 @@ def push(source: Store | Run | RecipeLike, url: str, *, private: bool = False) -
         api = HfApi()
         with _told(url):
             page = str(api.create_repo(repository, repo_type=kind, private=private or None, exist_ok=True))
-            if kind == "dataset" and _has_own_readme(api, repository):
+            readme = _read(api, repository, kind, CARD)
+            if readme is not None and not is_own_card(readme):
                 (folder / CARD).unlink()
-            earlier = ["data/*.parquet", "shard-*.tar", "categories*.json"] if kind == "dataset" else None
+            earlier = _earlier_files(kind, _read(api, repository, kind, MARKER), url)
             api.upload_folder(
                 repo_id=repository, repo_type=kind, folder_path=folder, ignore_patterns=[LOCK],
                 delete_patterns=earlier, commit_message="Upload by formulavision push",
@@ -77,46 +80,88 @@ def pull(url: str, out: str | Path) -> Path:
 
     Args:
         url: ``hf://USER/NAME``, a dataset or, where there is none of this name, a model; ``hf://models/USER/NAME``.
-        out: the folder, which must be new or empty. An interrupted download is continued by the same call.
+        out: the folder, which must be new or empty. An interrupted download lies in ``OUT.partial``, and is continued
+            by the same call, as long as the repository does not change.
 
     Returns:
         The folder.
 
     Raises:
         ConfigError: the URL names no repository.
-        FolderError: the folder holds something.
+        FolderError: the folder holds something, or ``OUT.partial`` is not of this download.
         StoreError: the store there is damaged or not complete.
-        RemoteError: there is no such repository, or the Hub does not answer.
+        RemoteError: there is no such repository, it is gated, or the Hub does not answer.
     """
+    return fetch(url, out)[0]
+
+
+def fetch(url: str, out: str | Path) -> tuple[Path, str]:
+    """As :func:`pull`. Returns the folder and the kind of the repository: dataset or model."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
 
     asked, repository = _read_url(url)
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise FolderError(f"{out}: is not empty: give another --out")
-    partial = out.with_name(f"{out.absolute().name}.partial")
+    api = HfApi()
     with _told(url):
-        for kind in [asked] if asked else ["dataset", "model"]:
-            try:
-                HfApi().snapshot_download(
-                    repository, repo_type=kind, local_dir=partial, ignore_patterns=[".gitattributes"]
-                )
-                break
-            except RepositoryNotFoundError:
-                if kind in (asked, "model"):
-                    raise
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # of the download
-    if (partial / MANIFEST).exists() or (partial / INCOMPLETE).exists():
-        try:
-            _refuse_damage(Store(partial), url)
-        except StoreError:
-            shutil.rmtree(partial)
+        kind, commit = _find(api, asked, repository)
+    partial = out.with_name(f"{out.absolute().name}.partial")
+    with _told(url), _downloading(partial, f"{kind}s/{repository}", commit) as files:
+        api.snapshot_download(
+            repository, repo_type=kind, revision=commit, local_dir=files, ignore_patterns=[".gitattributes"]
+        )
+        shutil.rmtree(files / ".cache", ignore_errors=True)  # of the download
+        if (files / MANIFEST).exists() or (files / INCOMPLETE).exists():
+            _refuse_damage(Store(files), url)
+        if out.exists():
+            out.rmdir()
+        files.rename(out)
+    return out, kind
+
+
+def _find(api: Any, asked: str | None, repository: str) -> tuple[str, str]:
+    """The kind of the repository, and its last commit."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    # snapshot_download takes the files of an interrupted download for the repository where it does not find that.
+    try:
+        return asked or "dataset", str(api.repo_info(repository, repo_type=asked or "dataset").sha)
+    except RepositoryNotFoundError as error:
+        if asked or isinstance(error, GatedRepoError):
             raise
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
-    return out
+    return "model", str(api.repo_info(repository, repo_type="model").sha)
+
+
+@contextmanager
+def _downloading(partial: Path, repository: str, commit: str) -> Iterator[Path]:
+    """Hold the folder of a download, which may have been interrupted. Yields the folder in it for the files.
+
+    Raises:
+        FolderError: it is not of this download, or another process writes there.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    marker = Marker.read(partial) if partial.is_dir() else None
+    if lexists(partial) and (marker is None or marker.identity.get("repository") != repository):
+        raise FolderError(f"{partial}: is not of this download: remove it")
+    identity, files = {"repository": repository, "commit": commit}, partial / "files"
+    changed = marker is not None and marker.identity != identity
+    folder = OwnedFolder(partial, "download", last="complete")  # never written: the files leave the folder instead
+    try:
+        with folder.writing(identity, ["files/"], overwrite=changed) as state:
+            try:
+                yield files
+            except (StoreError, GatedRepoError) as error:
+                if state is State.NEW or isinstance(error, StoreError):  # nothing to continue with
+                    shutil.rmtree(files, ignore_errors=True)
+                raise
+            finally:
+                if not files.exists():
+                    (partial / MARKER).unlink()
+    finally:
+        with suppress(OSError):  # unless it holds something
+            partial.rmdir()
 
 
 def _read_url(url: str) -> tuple[str | None, str]:
@@ -130,10 +175,14 @@ def _read_url(url: str) -> tuple[str | None, str]:
 @contextmanager
 def _told(url: str) -> Iterator[None]:
     """Tell what huggingface_hub and its HTTP client raise in one line."""
+    from huggingface_hub.errors import GatedRepoError
+
     try:
         yield
     except FormulaVisionError:
         raise
+    except GatedRepoError:
+        raise RemoteError(f"{url}: is gated: ask for access on its page on the Hub, and {_LOGIN}") from None
     except Exception as raised:
         error: BaseException = raised
         while error.__cause__ is not None:  # of an upload that failed
@@ -147,11 +196,28 @@ def _told(url: str) -> Iterator[None]:
         raise RemoteError(f"{url}: {told}") from None
 
 
-def _has_own_readme(api: Any, repository: str) -> bool:
-    """Whether a dataset on the Hub has a README.md that FormulaVision did not write."""
-    if not api.file_exists(repository, CARD, repo_type="dataset"):
-        return False
-    return not is_own_card(Path(api.hf_hub_download(repository, CARD, repo_type="dataset")).read_bytes())
+def _read(api: Any, repository: str, kind: str, name: str) -> bytes | None:
+    """A small file of a repository; None where there is none."""
+    if not api.file_exists(repository, name, repo_type=kind):
+        return None
+    return Path(api.hf_hub_download(repository, name, repo_type=kind)).read_bytes()
+
+
+def _earlier_files(kind: str, marker: bytes | None, url: str) -> list[str]:
+    """Patterns of the files of an earlier push, by the marker in the repository, that this one may not write again."""
+    try:
+        earlier = None if marker is None else Marker.parse(marker, url)
+    except FolderError:
+        raise RemoteError(
+            f"{url}: its file {MARKER} is damaged, or of a newer version of FormulaVision: remove it there, or give "
+            "another name"
+        ) from None
+    ours = (*earlier.ours, MARKER) if earlier and earlier.kind in ("store", "model export") else ()
+    if kind == "model":
+        return [name for name in ours if name == "class_map.txt"]  # the only file that not every push writes
+    patterns = [glob.escape(name).replace("[*]", "*") for name in ours]
+    # A recipe has no marker; and datasets read all such files as images.
+    return [*patterns, "categories.json", "categories-*.json", "data/*.parquet", "shard-*.tar"]
 
 
 # What is uploaded -----------------------------------------------------------------------------------------------------

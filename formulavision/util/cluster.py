@@ -58,11 +58,13 @@ class PerTask:
         given: dict[str, Any] = {}
         for item in filter(None, text.split(",")):
             name, _, value = item.partition("=")
+            if name in given:
+                raise ConfigError(f"per_task: {name} is given twice")
             if name == "cpus" and re.fullmatch(r"[1-9]\d{0,4}", value):
                 given[name] = int(value)
             elif name == "gpus" and re.fullmatch(r"\d{1,3}|0?\.\d{1,4}", value):  # Ray takes no 1.5 GPUs
                 given[name] = float(value)
-            elif name == "memory" and (size := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(kB|MB|GB)", value)):
+            elif name == "memory" and (size := re.fullmatch(r"(?=.*[1-9])(\d{1,9}(?:\.\d+)?)(kB|MB|GB)", value)):
                 given[name] = round(float(size[1]) * _MEMORY[size[2]])
             else:
                 raise ConfigError(f"per_task: '{item}' is not allowed: must be as in cpus=8,gpus=0.5,memory=16GB")
@@ -196,11 +198,16 @@ class Cluster:
         Raises:
             ConfigError: the tasks are too large.
         """
-        for name, key in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory")):
-            wanted = getattr(per_task, name) or 0
-            most = max(node["Resources"].get(key, 0) for node in self._alive())
-            if wanted > most:
-                raise ConfigError(f"per_task: {name}={wanted:g}: no node of the cluster has more than {most:g}")
+        keys = {"cpus": "CPU", "gpus": "GPU", "memory": "memory"}
+        wanted = {name: getattr(per_task, name) or 0 for name in keys}
+        nodes = [node["Resources"] for node in self._alive()]
+        for name, key in keys.items():
+            most = max(node.get(key, 0) for node in nodes)
+            if wanted[name] > most:
+                raise ConfigError(f"per_task: {name}={wanted[name]:g}: no node of the cluster has more than {most:g}")
+        if not any(all(node.get(key, 0) >= wanted[name] for name, key in keys.items()) for node in nodes):
+            together = ",".join(f"{name}={value:g}" for name, value in wanted.items() if value)
+            raise ConfigError(f"per_task: {together}: no node of the cluster has all of it")
 
     def pool(self, per_task: PerTask, start: Callable[..., None], *arguments: Any) -> Executor:
         """A pool of the cluster's worker processes, which call ``start(*arguments)`` before their first work."""

@@ -146,13 +146,17 @@ class RemoteFolder:
             return content
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The contents of several files, which are requested at the same time."""
+        """The contents of those of several files that exist, which are requested at the same time."""
         system, root = self._system()
         with self._told():
-            found = system.cat([f"{root}/{name}" for name in names], on_error="raise") if names else {}
-            # A single file comes without its name.
-            contents = list(found.values()) if isinstance(found, dict) else [found]
-            return dict(zip(names, contents, strict=True))
+            found = system.cat([f"{root}/{name}" for name in names], on_error="return") if len(names) > 1 else {}
+            contents = {name: found[f"{root}/{name}"] for name in names if found}
+            failed = (content for content in contents.values() if isinstance(content, Exception))
+            if error := next((error for error in failed if not isinstance(error, FileNotFoundError)), None):
+                raise error
+        if len(names) == 1:  # fsspec's answer has another form
+            contents = {name: self.read(name) for name in names}
+        return {name: content for name, content in contents.items() if isinstance(content, bytes)}
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in the place of one that is there."""

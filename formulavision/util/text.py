@@ -39,10 +39,10 @@ def duration(seconds: float) -> str:
 def byte_size(size: float) -> str:
     """Bytes with three digits that count, in powers of 1,000: ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} TB"
+    return f"{size:.3g} TB" if size < 999.5 else f"{size:,.0f} TB"
 
 
 # CSV -----------------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ def test_a_job_that_began_otherwise_or_is_none_is_refused_in_one_line(
         ("3/2", {"runs": pool}, "'3/2' is not allowed"),
         ("1/2", {}, "job: needs runs, the folder of the trained models, which all jobs share"),
         ("1/2", {"runs": pool, "finish": True}, "job: not together with finish"),
+        (None, {"finish": True, "overwrite": True}, "finish: not together with overwrite"),
     ):
         with pytest.raises(ConfigError, match=named):
             compare(settings, job=job, **arguments, **more)

@@ -17,6 +17,7 @@ class HubStandIn(ThreadingHTTPServer):
     Attributes:
         files: by repository (``datasets/user/name``), by path.
         private: repositories that may not be written.
+        gated: repositories whose files may not be read.
         requests: method and path of each request.
     """
 
@@ -27,6 +28,7 @@ class HubStandIn(ThreadingHTTPServer):
         self.files: dict[str, dict[str, bytes]] = {}
         self.blobs: dict[str, bytes] = {}
         self.private: set[str] = set()
+        self.gated: set[str] = set()
         self.requests: list[str] = []
         self.commits = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -147,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository = place if place.startswith("datasets/") else f"models/{place}"
         name = rest.partition("/")[2]
         content = self.server.files.get(repository, {}).get(name)
+        if repository in self.server.gated:
+            return self._missing("GatedRepo", 403)
         if repository not in self.server.files:
             return self._missing()
         if content is None:
@@ -172,8 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
             entries[name] = {"type": "file", "path": name, "oid": oid, "size": len(content)}
         return list(entries.values())
 
-    def _missing(self, code: str = "RepoNotFound") -> None:
-        self._send(b"{}", 404, {"X-Error-Code": code, "X-Error-Message": "not found"})
+    def _missing(self, code: str = "RepoNotFound", status: int = 404) -> None:
+        self._send(b"{}", status, {"X-Error-Code": code, "X-Error-Message": "not found"})
 
     def _json(self, content: Any, status: int = 200, kind: str = "application/json") -> None:
         self._send(json.dumps(content).encode(), status, {"Content-Type": kind})

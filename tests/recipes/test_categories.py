@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
 import threading
 import time
@@ -286,6 +287,12 @@ def test_the_file_of_categories_gives_them_back_to_the_last_bit(tmp_path: Path) 
 def test_a_damaged_file_of_categories_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / CATEGORIES).write_text(text)
     assert CATEGORIES in problem_of(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "flaw"), [("v1.0", "a dot"), ("a/b", "a slash"), ("", "no character")])
+def test_a_name_that_no_file_can_have_is_refused_in_json_as_in_csv(tmp_path: Path, name: str, flaw: str) -> None:
+    (tmp_path / CATEGORIES).write_text(json.dumps({"categories": {name: [[1.0]]}}))
+    assert problem_of(tmp_path).endswith(f"the name of category {name!r} must not contain {flaw}")
 
 
 def test_generators_of_one_name_in_two_packages_have_caches_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,7 +264,7 @@ def test_an_export_from_which_something_was_removed_is_completed(
         path.unlink()
         export_data(stores["of its own"], out, to=to, val=2)
         assert {path: path.read_bytes() for path in files} == whole
-    for path in out.glob("annotations/*.json"):
+    for path in (*out.glob("annotations/*.json"), *(path for path in chosen.values() if path.suffix == ".png")):
         path.write_bytes(whole[path][:-3])
         export_data(stores["of its own"], out, to=to, val=2)
         assert path.read_bytes() == whole[path]

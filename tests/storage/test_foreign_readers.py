@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -221,3 +222,17 @@ def test_every_file_is_plain_8_bit_gray_or_rgb(stores: Stores) -> None:
         with Image.open(path) as picture:
             assert picture.mode == ("RGB" if stores.pixels == stores.rgb else "L")
         assert path.read_bytes()[24:29] in (bytes([8, 0, 0, 0, 0]), bytes([8, 2, 0, 0, 0]))
+
+
+def test_other_numbers_of_classes_in_torchvision_are_told(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    perlin, bezier = ({"generator": name, "categories": 2, "instances": 1} for name in ("perlin", "bezier"))
+    for parts, is_told in (([perlin, bezier], True), ([bezier, perlin], False)):
+        notes: list[str] = []
+        progress = SimpleNamespace(categories=lambda *_: None, images=lambda *_: None, note=notes.append)
+        recipe = Recipe.from_dict({"parts": parts, "canvas": {"size": 32}})
+        store = generate(recipe, tmp_path / str(is_told), format="imagefolder", progress=progress)
+        classes = ImageFolder(str(store.path)).classes
+        assert (classes != store.layout.category_names) is is_told
+        assert any("torchvision's ImageFolder, give these classes other numbers" in note for note in notes) is is_told

@@ -18,6 +18,7 @@ from formulavision.cli import app
 from formulavision.storage.formats import format as format_module
 from formulavision.storage.manifest import INCOMPLETE
 from formulavision.util.folders import MARKER
+from formulavision.util.remote import folder_of
 from formulavision.util.text import counted
 
 DATA: dict[str, Any] = {
@@ -67,7 +68,8 @@ def test_jobs_in_any_order_make_the_store_of_one_run(tmp_path: Path, format: str
     store = generate(RECIPE, tmp_path / "jobs", format=format, finish=True)
     assert contents(store.path) == contents(whole.path)
     assert verify(store.path, sample=None).problems == []
-    assert generate(RECIPE, tmp_path / "jobs", format=format, job="1/3") is None  # of a complete store
+    assert generate(RECIPE, tmp_path / "jobs", format=format, job="1/3", progress=notes) is None
+    assert notes.lines[-1].endswith("is complete already: its jobs have nothing to do")
     assert contents(store.path) == contents(whole.path)
 
 
@@ -82,9 +84,6 @@ def test_a_run_without_jobs_draws_what_they_left(tmp_path: Path) -> None:
 
 
 def test_jobs_that_are_missing_are_named(tmp_path: Path) -> None:
-    pieces = len(generate(RECIPE, tmp_path / "whole").pieces)
-    with pytest.raises(FormulaVisionError, match=f"{pieces} of {pieces} pieces are missing"):
-        generate(RECIPE, tmp_path / "none", finish=True)
     generate(RECIPE, tmp_path / "jobs", job="1/3")
     with pytest.raises(FormulaVisionError, match=r"pieces are missing, of jobs 2/3, 3/3"):
         generate(RECIPE, tmp_path / "jobs", finish=True)
@@ -174,10 +173,20 @@ def test_jobs_that_contradict_the_others_are_refused(tmp_path: Path) -> None:
         ("of another format", RECIPE, {"job": "2/3", "format": "webdataset"}),
         ("job: not together with overwrite", RECIPE, {"job": "2/3", "overwrite": True}),
         ("job: not together with finish", RECIPE, {"job": "2/3", "finish": True}),
+        ("finish: not together with overwrite", RECIPE, {"finish": True, "overwrite": True}),
     ):
         with pytest.raises(FormulaVisionError, match=told):
             generate(recipe, tmp_path / "jobs", **settings)
         assert contents(tmp_path / "jobs") == before
+
+
+@pytest.mark.parametrize("place", ["{}/typo", "memory://bucket/typo"])
+def test_what_no_job_has_begun_cannot_be_finished(tmp_path: Path, place: str) -> None:
+    out = place.format(tmp_path)
+    with pytest.raises(FormulaVisionError, match="typo: holds no store that jobs have begun: is --out right"):
+        generate(RECIPE, out, finish=True)
+    root = folder_of(out)
+    assert not (root.exists() if isinstance(root, Path) else root.sizes())
 
 
 @pytest.mark.slow

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from formulavision import (
 )
 from formulavision.cli import app
 from formulavision.recipes.categories import find_categories
-from formulavision.storage import FORMATS
+from formulavision.storage import FORMATS, piece_cache
 from formulavision.storage.formats import find_format, imagefolder
 from formulavision.storage.formats import format as format_module
 from formulavision.storage.manifest import INCOMPLETE
@@ -202,6 +205,40 @@ def test_a_job_that_ends_after_the_store_is_complete_leaves_it_right(memory_url:
     assert not any(name.startswith(INCOMPLETE) for name in remote(url).sizes())
 
 
+def test_a_job_whose_store_is_completed_before_its_end_says_so(
+    memory_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process completes the store between the list of the job's records and their content."""
+    url, read_all = memory_url(), RemoteFolder.read_all
+    told: list[str] = []
+    notes = SimpleNamespace(categories=lambda *_: None, images=lambda *_: None, note=told.append)
+    generate(RECIPE, url, job="2/2")
+
+    def late(self: RemoteFolder, names: Sequence[str]) -> dict[str, bytes]:
+        if len(remote(url).sizes()) > pieces:
+            monkeypatch.setattr(RemoteFolder, "read_all", read_all)
+            generate(RECIPE, url)
+        return read_all(self, names)
+
+    pieces = len(remote(url).sizes()) + 2
+    monkeypatch.setattr(RemoteFolder, "read_all", late)
+    generate(RECIPE, url, job="1/2", progress=notes)
+    assert told[-1] == "job 1/2 has ended; the store is complete"
+    assert verify(url, sample=0).ok
+
+
+def test_what_systems_leave_in_a_bucket_is_not_of_the_store(
+    memory_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, sizes = memory_url(), RemoteFolder.sizes
+    generate(RECIPE, url)
+    for name in ("@eaDir/x", "data/.DS_Store", "data/@eaDir/y"):
+        remote(url).write(name, b"left")
+    # A console of object storage makes folders as empty files.
+    monkeypatch.setattr(RemoteFolder, "sizes", lambda self: {**sizes(self), "": 0, "data": 0})
+    assert verify(url, sample=0).problems == []
+
+
 def test_what_is_there_is_never_overwritten(new_url: NewUrl) -> None:
     url = new_url()
     remote(url).write("mine.txt", b"mine")
@@ -308,8 +345,6 @@ def test_a_store_that_is_larger_than_the_cache_is_read_by_ranges(
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_piece_that_left_the_cache_is_downloaded_again(memory_url: NewUrl, empty_cache: Path, format: str) -> None:
-    import shutil
-
     store = generate(RECIPE, memory_url(), format=format)
     before = [store.read(index) for index in range(len(store))]
     for folder in empty_cache.iterdir():
@@ -323,6 +358,56 @@ def test_what_a_killed_process_left_in_the_cache_is_removed(memory_url: NewUrl, 
     left.mkdir(parents=True)
     store.read(0)
     assert not left.exists()
+
+
+def test_what_another_process_removes_from_the_cache_at_the_same_time_is_gone(
+    memory_url: NewUrl, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = generate(RECIPE, memory_url())
+    left = empty_cache / f"{'0' * 24}-000001-1000.{'0' * 16}.partial"
+    left.mkdir(parents=True)
+
+    def other_was_first(place: Path) -> bool:
+        shutil.rmtree(left)
+        return True
+
+    monkeypatch.setattr(piece_cache, "_is_left_behind", other_was_first)
+    store.read(0)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_piece_whose_ranges_another_reader_has_just_noted_is_read(
+    memory_url: NewUrl, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    """The other reader removes the piece at its end, after this one has found it in the cache."""
+    store = generate(RECIPE, memory_url(), format=format)
+    limit_cache(monkeypatch, store.manifest.bytes - 1)
+    kind, found, noted = type(find_format(format)), threading.Event(), threading.Event()
+    locate, failed = kind.locate, []
+
+    def slow(self: Any, *arguments: Any) -> Any:
+        if threading.current_thread().name == "second":
+            found.set()
+            noted.wait(2)
+        else:
+            found.wait(2)
+        return locate(self, *arguments)
+
+    def read() -> None:
+        try:
+            Store(store.root).read(0)
+        except FormulaVisionError as error:
+            failed.append(str(error))
+        if threading.current_thread().name == "first":
+            noted.set()
+
+    monkeypatch.setattr(kind, "locate", slow)
+    threads = [threading.Thread(target=read, name=name) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 def test_a_new_store_at_an_old_url_is_read_anew(memory_url: NewUrl) -> None:

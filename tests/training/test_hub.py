@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import pytest
 import yaml
 from hub_stand_in import HubStandIn
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
 import formulavision as fv
+from formulavision.cli import app
 from formulavision.storage import redrawing
 from formulavision.storage.generation import generate
 from formulavision.training.hub import pull, push
@@ -137,6 +140,104 @@ def test_bad_input_is_one_line_and_nothing_is_sent(
     with pytest.raises(ConfigError, match="there is no token for the Hub"):
         push(store, "hf://user/x")
     assert hub.requests == []
+
+
+def test_a_push_of_another_kind_or_format_leaves_no_file_of_the_earlier_one(
+    hub: HubStandIn, store: fv.Store, tmp_path: Path
+) -> None:
+    images = generate({**RECIPE, "seed": 2}, tmp_path / "images", format="imagefolder")
+    sources: dict[str, Any] = {"parquet": store, "images": images, "recipe": RECIPE}
+    there = {}
+    for name, source in sources.items():
+        push(source, f"hf://user/{name}")
+        there[name] = hub.files[f"datasets/user/{name}"].copy()
+    mine = {"notes.md": b"mine", "data/mine.csv": b"mine", f"{images.layout.category_names[0]}/mine.txt": b"mine"}
+    hub.files["datasets/user/all"] = mixed = {".gitattributes": b"", **mine}
+    for name in ("images", "parquet", "recipe", "images"):
+        push(sources[name], "hf://user/all")
+        assert mixed.keys() == there[name].keys() | mine.keys(), name
+    push(RECIPE, "hf://user/all")
+    assert (pull("hf://user/all", tmp_path / "pulled") / "recipe.yaml").read_bytes() == there["recipe"]["recipe.yaml"]
+
+
+def test_a_push_over_a_damaged_marker_is_one_line(hub: HubStandIn) -> None:
+    hub.files["datasets/user/recipe"] = {".formulavision": b"{}"}
+    with pytest.raises(RemoteError, match=r"^hf://user/recipe: its file \.formulavision is damaged, or .*: remove it"):
+        push(RECIPE, "hf://user/recipe")
+
+
+def test_a_model_card_that_was_edited_on_the_hub_is_kept(hub: HubStandIn, pretrained: Any) -> None:
+    push(pretrained, "hf://user/model")
+    there = hub.files["models/user/model"]
+    card = there["README.md"]
+    assert "class_map.txt" in there
+    named = dataclasses.replace(pretrained, classes=["a\nb", *pretrained.classes[1:]])
+    push(named, "hf://user/model")
+    assert there["README.md"] != card and "class_map.txt" not in there
+    there["README.md"] = edited = card.replace(b"tags:", b"license: mit\ntags:")
+    there["notes.md"] = b"mine"
+    push(pretrained, "hf://user/model")
+    assert there["README.md"] == edited and there["notes.md"] == b"mine" and "class_map.txt" in there
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_folder_that_pull_did_not_make_is_refused_and_stays(
+    hub: HubStandIn, store: fv.Store, tmp_path: Path, damaged: bool
+) -> None:
+    push(store, "hf://user/perlin")
+    if damaged:
+        hub.files["datasets/user/perlin"][store.pieces[0].path] = b"x"
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("mine")
+    with pytest.raises(FolderError, match=r"out\.partial: is not of this download: remove it$"):
+        pull("hf://user/perlin", tmp_path / "out")
+    assert [file.name for file in partial.iterdir()] == ["thesis.txt"] and not (tmp_path / "out").exists()
+
+
+def interrupt(url: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a download, which ends after README.md."""
+
+    def download(api: Any, *arguments: Any, **options: Any) -> None:
+        huggingface_hub.snapshot_download(*arguments, **options | {"allow_patterns": ["README.md"]})
+        raise ConnectionError("cut off")
+
+    with monkeypatch.context() as patched, pytest.raises(RemoteError, match="cut off"):
+        patched.setattr(huggingface_hub.HfApi, "snapshot_download", download)
+        pull(url, out)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "model"])
+def test_an_interrupted_pull_is_continued_by_the_same_call_alone(
+    hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    there = hub.files[f"{kind}s/user/a"] = {"README.md": b"a", "only-a.txt": b"a"}
+    hub.files[f"{kind}s/user/b"] = {"only-b.txt": b"b"}
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    interrupt("hf://user/a", out, monkeypatch)
+    with pytest.raises(FolderError, match=r"out\.partial: is not of this download: remove it$"):
+        pull("hf://user/b", out)
+    requests = len(hub.requests)
+    assert {file.name for file in pull("hf://user/a", out).iterdir()} == there.keys() and not partial.exists()
+    assert not any(request.startswith("GET") and "README" in request for request in hub.requests[requests:])
+
+    out = tmp_path / "newer"
+    interrupt("hf://user/a", out, monkeypatch)
+    there["new.txt"] = there.pop("README.md")
+    hub.commits += 1
+    assert {file.name for file in pull("hf://user/a", out).iterdir()} == there.keys()
+
+
+def test_a_gated_dataset_is_told_and_no_model_of_its_name_is_taken(hub: HubStandIn, tmp_path: Path) -> None:
+    hub.files["datasets/user/x"] = hub.files["models/user/x"] = {"README.md": b"x"}
+    hub.gated.add("datasets/user/x")
+    with pytest.raises(RemoteError, match=r"^hf://user/x: is gated: ask for access on its page on the Hub, and log in"):
+        pull("hf://user/x", tmp_path / "out")
+    assert list(tmp_path.glob("out*")) == []
+    hub.gated.clear()
+    for url, kind in [("hf://user/x", "dataset"), ("hf://models/user/x", "model")]:
+        out = tmp_path / kind
+        assert CliRunner().invoke(app, ["pull", url, "--out", str(out)]).stdout == f"{out}: the {kind} {url}\n"
 
 
 @pytest.mark.slow

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from formulavision import ConfigError, FormulaVisionError, generate
-from formulavision.util.cluster import PerTask
+from formulavision.util.cluster import Cluster, PerTask
 
 RECIPE = {"generator": "perlin", "categories": 2, "instances": 2, "canvas": {"size": 16, "padding": 0}}
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -74,8 +75,36 @@ def test_what_a_task_reserves_is_read(text: str, expected: PerTask) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["cpus=0", "cpus=1.5", "gpus=1.5", "gpus=-1", "memory=16", "disk=1GB", "cpus", "cpus=8;"]
+    "text", ["cpus=0", "cpus=1.5", "gpus=1.5", "gpus=-1", "memory=16", "memory=0.0GB", "disk=1GB", "cpus", "cpus=8;"]
 )
 def test_what_no_task_can_reserve_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"per_task: '.*' is not allowed: must be as in cpus=8,gpus=0.5,memory=16GB"):
         PerTask.parse(text)
+
+
+def test_what_is_said_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="per_task: gpus is given twice"):
+        PerTask.parse("gpus=0.5,gpus=1")
+
+
+class TwoNodes:
+    """What a cluster is asked of Ray, of a node with cores and one with a GPU."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        have: list[dict[str, float]] = [{"CPU": 64, "memory": 200e9}, {"CPU": 8, "GPU": 1, "memory": 30e9}]
+        return [{"Alive": True, "Resources": resources} for resources in have]
+
+
+@pytest.mark.parametrize(
+    ("per_task", "problem"),
+    [
+        (PerTask(64, memory=200 * 10**9), ""),
+        (PerTask(8, 1, 30 * 10**9), ""),
+        (PerTask(65), "per_task: cpus=65: no node of the cluster has more than 64"),
+        (PerTask(16, 1), "per_task: cpus=16,gpus=1: no node of the cluster has all of it"),
+        (PerTask(gpus=0.5, memory=100 * 10**9), r"per_task: gpus=0.5,memory=1e\+11: no node of the cluster has all"),
+    ],
+)
+def test_a_task_needs_one_node_that_has_all_of_it(per_task: PerTask, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) if problem else nullcontext():
+        Cluster(TwoNodes()).check_fits(per_task)

@@ -1,16 +1,18 @@
-"""How well scores of images predict the accuracy after fine-tuning: rank correlations over the results in docs/results.
+r"""How well scores of images predict accuracy after fine-tuning: rank correlations over the results in docs/results.
 
-    python benchmarks/score_prediction.py --cifar10 /path/to/cifar10
+    python benchmarks/score_prediction.py cifar10-cpu field-cpu gpu/table-9 paper-cpu quickstart \
+      --cifar10 /path/to/cifar10
 
-Writes scores.csv (a line for each recipe), correlations.csv and scores.png into docs/results/score. Recipes that are in
-scores.csv already are not measured again.
+These are the folders of docs/results/score/README.md. All comparisons within a folder are read as one: name a subfolder
+where its comparisons train otherwise. Writes scores.csv (a line for each recipe), correlations.csv and scores.png into
+docs/results/score. Recipes that are in scores.csv already are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -44,36 +46,55 @@ class Point(NamedTuple):
     accuracy: float
 
 
-def recipes(file: Path) -> tuple[dict[str, fv.Recipe], int]:
-    """The recipes of a comparison's arms, by the names of the arms, and the crop of pre-training."""
+class Known(NamedTuple):
+    """What can be measured of a comparison: recipes by the names of their arms, the model, the crop of pre-training."""
+
+    recipes: dict[str, fv.Recipe]
+    model: str
+    crop: int
+
+
+def recipes(file: Path) -> Known:
+    """The arms of a comparison that are fine-tuned alike and pre-trained on images with one category each."""
     data = load_yaml(file)
     for arm in data["arms"].values():
         generator = arm.get("recipe", {}).get("generator", {})
         if "version" in generator and generator["name"] in ("ifs", "colored-ifs"):
             generator["version"] = 2  # version 1 drew the same categories; of ifs with other patches
     settings = ComparisonSettings.of(data, None)
-    found = {name: variant.arm.recipe for name, variant in settings.variants.items()}
-    images = {name: recipe for name, recipe in found.items() if recipe is not None and not recipe.is_scene}
-    return images, settings.pretrain["crop"]
+    alike = {name: variant.arm.recipe for name, variant in settings.variants.items() if not variant.arm.finetune}
+    images = {name: recipe for name, recipe in alike.items() if recipe is not None and not recipe.is_scene}
+    return Known(images, settings.model, settings.pretrain["crop"])
 
 
-def points() -> Iterator[Point]:
-    """All results of models that were pre-trained on recipes and fine-tuned as a whole for classification."""
-    for file in sorted(RESULTS.glob("**/results.csv")):
-        if not file.with_name("comparison.yaml").is_file():
-            continue  # a comparison that was not run to its end
-        known, crop = recipes(file.with_name("comparison.yaml"))
-        for row in read_csv(file):
+def points(folders: Iterable[str]) -> Iterator[Point]:
+    """Results of models that were pre-trained on recipes and fine-tuned as a whole for classification.
+
+    A group has the results of one folder, one model and one dataset.
+    """
+    for folder in folders:
+        yield from quickstart_points() if folder == "quickstart" else points_in(folder)
+
+
+def points_in(folder: str) -> Iterator[Point]:
+    for file in sorted((RESULTS / folder).glob("**/comparison.yaml")):
+        known = recipes(file)
+        for row in read_csv(file.with_name("results.csv")):
             whole = row["freeze"] == "none" and row["downstream"].startswith(("cifar10", "omniglot"))
-            if row["arm"] in known and whole and row["top1"]:
-                group = f"{file.relative_to(RESULTS).parts[0]}, {row['downstream']}"
-                yield Point(group, row["arm"], known[row["arm"]], crop, float(row["top1"]))
-    known, crop = recipes(RESULTS / "quickstart" / "search.yaml")
+            if row["arm"] in known.recipes and whole and row["top1"]:
+                group = f"{folder}, {known.model}, {row['downstream']}"
+                yield Point(group, row["arm"], known.recipes[row["arm"]], known.crop, float(row["top1"]))
+
+
+def quickstart_points() -> Iterator[Point]:
+    """The results of the quickstart's search, which only its page has."""
+    known = recipes(RESULTS / "quickstart" / "search.yaml")
     text = (RESULTS / "quickstart" / "README.md").read_text()
     for arm, *scores in re.findall(r"^\| (\S+)[^|]* \| ([\d.]+)[^|]* \| ([\d.]+)[^|]* \|$", text, re.MULTILINE):
-        if arm in known:
-            for group, accuracy in zip(("two a class", "five a class"), scores, strict=True):
-                yield Point(f"quickstart, digits, {group}", arm, known[arm], crop, float(accuracy) / 100)
+        if arm in known.recipes:
+            for labels, accuracy in zip(("two a class", "five a class"), scores, strict=True):
+                group = f"quickstart, {known.model}, digits, {labels}"
+                yield Point(group, arm, known.recipes[arm], known.crop, float(accuracy) / 100)
 
 
 def key(point: Point) -> str:
@@ -101,8 +122,12 @@ def correlations(some: list[Point], scores: dict[str, fv.FormulaScore]) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", help="folders of docs/results, such as paper-cpu or gpu/table-9")
     parser.add_argument("--cifar10", type=Path, help="folder of CIFAR-10, whose photographs are measured, too")
     chosen = parser.parse_args()
+    for folder in chosen.folders:
+        if not (RESULTS / folder).is_dir():
+            parser.error(f"{folder}: no folder of {RESULTS}")
     out = RESULTS / "score"
     table = out / "scores.csv"
     kinds: dict[str, Any] = {field.name: float for field in fields(fv.FormulaScore)}
@@ -122,7 +147,7 @@ def main() -> None:
             write_csv(table, [["key", *kinds], *lines])
 
     seeds: dict[tuple[str, str], list[Point]] = {}
-    for point in points():
+    for point in points(chosen.folders):
         seeds.setdefault((point.group, key(point)), []).append(point)
     every = {which: some[0]._replace(accuracy=fmean(p.accuracy for p in some)) for which, some in seeds.items()}
     for point in every.values():

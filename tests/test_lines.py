@@ -16,7 +16,7 @@ lines = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(lines)
 
 AT_MOST = {
-    "cli": 1_600,
+    "cli": 1_650,
     "comparison": 3_650,
     "data": 3_450,
     "evaluation": 1_650,
@@ -26,10 +26,10 @@ AT_MOST = {
     "plugins": 6_600,
     "recipes": 1_750,
     "rendering": 2_100,
-    "storage": 3_200,
+    "storage": 3_250,
     "testing": 1_050,
-    "training": 4_450,
-    "util": 1_450,
+    "training": 4_500,
+    "util": 1_500,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""
 

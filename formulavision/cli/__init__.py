@@ -27,8 +27,10 @@ __all__ = ["app", "main"]
 
 
 _GOES_ON = {
-    **dict.fromkeys(("generate", "compare"), "; what is finished is kept: run the same command again to go on"),
-    **dict.fromkeys(("pretrain", "finetune"), "; run the same command with --resume to go on from the last checkpoint"),
+    **dict.fromkeys(("generate", "compare"), "; what is finished is kept: run the same command again{} to go on"),
+    **dict.fromkeys(
+        ("pretrain", "finetune"), "; run the same command with --resume{} to go on from the last checkpoint"
+    ),
 }
 """By the name of a command that keeps unfinished work, what to do after Ctrl-C. Other commands begin again."""
 
@@ -51,7 +53,8 @@ class _Commands(Group):
         except FormulaVisionError as error:
             _fail(ctx, str(error))
         except KeyboardInterrupt as error:
-            sys.stderr.write(f"\nstopped{_GOES_ON.get(ctx.invoked_subcommand, '')}\n")
+            without = ", without --overwrite," if ctx.params.get("overwrite") else ""
+            sys.stderr.write(f"\nstopped{_GOES_ON.get(ctx.invoked_subcommand, '').format(without)}\n")
             sys.exit(error.code if isinstance(error, Terminated) else 130)
         except BrokenPipeError:
             raise  # by what reads the output, such as head: see __main__.py

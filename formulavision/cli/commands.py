@@ -28,7 +28,8 @@ def _word_of_type(option: Any, ctx: Any) -> str:
 
 
 class _Checked:
-    """Refuses an option that is given twice, of which the first would be dropped in silence; passes ``--debug`` up."""
+    """Refuses an option that is given twice, of which the first would be dropped in silence; passes ``--debug`` and
+    ``--overwrite`` up, of which the end of the command speaks."""
 
     def make_parser(self, ctx: Any) -> Any:
         from formulavision.util.errors import ConfigError
@@ -57,8 +58,9 @@ class _Checked:
         return found
 
     def invoke(self, ctx: Any) -> Any:
-        if ctx.params["debug"]:
-            ctx.find_root().params["debug"] = True
+        for name in ("debug", "overwrite"):
+            if ctx.params.get(name):
+                ctx.find_root().params[name] = True
         return super().invoke(ctx)  # type: ignore[misc]
 
 

@@ -129,10 +129,13 @@ def compare(
         name = config.stem if comparison.size == "full" else f"{config.stem}-{comparison.size}"
         out = out or Path("runs") / name
         if plan:
+            o.refuse_beside("--plan", finish=finish, overwrite=overwrite, on=on, per_task=per_task)
             print_plan(comparison, out / "runs" if runs is None else runs, job=job)
             return
         result = run(comparison, out=out, runs=runs, overwrite=overwrite, job=job, finish=finish, on=on,
                      per_task=per_task)  # fmt: skip
+    elif config is not None and downstream is None:
+        raise ConfigError("--minutes: is for --downstream: a comparison's file says its steps or epochs")
     else:
         raise ConfigError("give a comparison, or --downstream (with --minutes) to choose one for a dataset")
     if result.failures:

@@ -80,6 +80,7 @@ def generate(
     """
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
+    from formulavision.storage.png import check_encoding
     from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
     from formulavision.util.remote import folder_of, is_url
@@ -104,6 +105,8 @@ def generate(
         )
     say(f"{facts} (recipe {recipe.id}{files})")
     if plan:
+        o.refuse_beside("--plan", finish=finish, overwrite=overwrite, on=on, per_task=per_task)
+        check_encoding(png)
         _print_plan(recipe, format, device, job)
         return
     started = time.perf_counter()
@@ -238,6 +241,8 @@ def verify(
     from formulavision.util.progress import progress_bars
     from formulavision.util.text import counted
 
+    if every:
+        o.refuse_beside("--all", sample=sample != 1000)
     drawn = None if every else sample
     try:
         with progress_bars() as bars:
@@ -250,10 +255,11 @@ def verify(
     if len(result.problems) > 20:
         say(f"and {len(result.problems) - 20:,} more")
     total = len(result.store)
+    right = "all as the recipe says" if result.images else "all bytes as they were written"
     say(
         f"{path}: {result.pieces:,} of {len(result.store.manifest.pieces):,} pieces read, "
         f"{result.images:,} of {total:,} images drawn again: "
-        + ("all as the recipe says" if result.ok else counted(len(result.problems), "problem"))
+        + (right if result.ok else counted(len(result.problems), "problem"))
     )
     if not result.ok:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from formulavision.cli import options as o
-from formulavision.cli.training import Model
+from formulavision.cli.training import Model, train_values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,10 +81,9 @@ def probe(
     formulavision probe --checkpoint runs/ifs --downstream folder:/path/to/cifar10 --method knn
     """
     from formulavision.evaluation import probe as run
-    from formulavision.util.config import apply_settings
 
     chosen, others = o.make_downstream(downstream, settings)
-    values = apply_settings({} if model is None else {"model": model}, others)
+    values = train_values(others, model=model)
     run(checkpoint, chosen, method=method, settings=values, out=out, shots=shots, seed=seed)  # type: ignore[arg-type]
 
 
@@ -159,7 +158,7 @@ def per_class(
     from formulavision.util.text import counted, write_csv
 
     if out is not None:
-        check_new_file(out, overwrite=overwrite)
+        check_new_file(out, overwrite=overwrite, picture=False)
     differences = per_class_difference(first, second)
     better = [row for row in differences if row.difference > 0]
     table = Table("class", *(("images", "first", "second", "difference", "p")), box=None)

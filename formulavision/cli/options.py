@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,6 +103,25 @@ def command_line(command: str, *arguments: object, **options: object) -> str:
     return shlex.join(["formulavision", *map(str, words)])
 
 
+def as_settings(values: Mapping[str, Any]) -> list[str]:
+    """``path.to.key=value`` of each value that is not None, as ``--set`` takes it: text is written without quotes where
+    YAML reads it as the same text."""
+    return [f"{path}={_as_yaml(value)}" for path, value in values.items() if value is not None]
+
+
+def _as_yaml(value: Any) -> str:
+    """A value in one line of YAML."""
+    from formulavision.util.config import parse_yaml
+    from formulavision.util.errors import ConfigError
+
+    with contextlib.suppress(ConfigError):
+        if isinstance(value, str) and parse_yaml(value) == value:
+            return value
+    # JSON, in which what cannot be printed is escaped in YAML's way.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
+
+
 def count_workers(workers: int) -> int:
     """The number of worker processes; 0 stands for one per core that this process may use."""
     from formulavision.util.machine import cores
@@ -155,9 +176,25 @@ def make_recipe(
         "canvas.size": size,
         "seed": seed,
     }
-    changes = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None] + (settings or [])
+    changes = as_settings(values) + (settings or [])
     if (name is None) == (plugin is None):
         raise ConfigError("give one recipe: the name of a generator (see 'formulavision plugins'), or a recipe's file")
     if name is not None:
         return as_recipe(name, changes)
     return Recipe.from_dict({"generator": {"name": plugin}}, changes)
+
+
+def refuse_beside(option: str, **given: object) -> None:
+    """Refuse options that would be ignored beside another one.
+
+    Args:
+        given: their values; those that count as false were not given.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    from formulavision.util.errors import ConfigError
+
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"{option}: not together with --{name.replace('_', '-')}")

@@ -62,9 +62,12 @@ def score(
     from formulavision.util.errors import ConfigError
     from formulavision.util.files import check_new_file
 
-    for file in (out, csv):
-        if file is not None:
-            check_new_file(file, overwrite=overwrite)
+    if out is not None:
+        check_new_file(out, overwrite=overwrite)
+    if csv is not None:
+        check_new_file(csv, overwrite=overwrite, picture=False)
+        if out is not None and out.absolute() == csv.absolute():
+            raise ConfigError("--csv: is the file of --out, too: give another one")
     if settings and (store := next((name for name in names if _is_store(name)), None)):
         raise ConfigError(f"--set {settings[0]}: {store} is a store, whose images are drawn: settings are for recipes")
     from formulavision.storage import Store
@@ -121,7 +124,7 @@ def _table(scores: list[FormulaScore]) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right")
     for each in scores:
-        shares = [each.separability, *([each.given_separability] if given else []), 1 / each.categories, each.spread]
+        shares = [each.separability, *([each.given_separability] if given else []), each.chance, each.spread]
         slope = "-" if each.slope is None else f"{each.slope:.2f}"
         table.add_row(
             escape(each.name), f"{each.categories:,}", f"{each.images:,}", *map(_share, shares), slope,

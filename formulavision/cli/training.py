@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -232,9 +233,13 @@ def finetune(
         checkpoint, chosen, out=out, freeze=freeze, settings=train, logger=logger or True, resume=resume,
         overwrite=overwrite,
     )  # fmt: skip
-    of_downstream = [setting for setting in settings or [] if setting.startswith("downstream.")]
-    name = downstream or result.settings["downstream"]["name"]
-    suggest(o.command_line("evaluate", checkpoint=out, downstream=name, set=of_downstream))
+    recorded = result.settings["downstream"]
+    place = [setting for setting in settings or [] if setting.startswith(("downstream.root=", "downstream.download="))]
+    suggest(
+        o.command_line(
+            "evaluate", checkpoint=out, downstream=downstream or recorded["name"], set=place + of_downstream(recorded)
+        )
+    )
 
 
 def export(
@@ -278,6 +283,15 @@ def suggest(command: str) -> None:
         say(f"next: {command}")
 
 
+def of_downstream(recorded: Mapping[str, Any]) -> list[str]:
+    """The ``--set`` that choose the images of a dataset as a run records it; its place is not recorded among them."""
+    from formulavision.data.downstream import DownstreamSettings
+
+    fields = DownstreamSettings.model_fields
+    chosen = {name: value for name, value in recorded.items() if name in fields and name != "kind"}
+    return o.as_settings({f"downstream.{name}": v for name, v in chosen.items() if v != fields[name].default})
+
+
 def divided(settings: list[str]) -> tuple[list[str], list[str]]:
     """Settings of a recipe, without the ``recipe.`` that some begin with, and settings of training.
 
@@ -303,9 +317,8 @@ def train_values(settings: list[str] | None, **given: Any) -> dict[str, Any]:
     """What a command line says of the training settings.
 
     Raises:
-        ConfigError: a ``--set`` cannot be read.
+        ConfigError: a ``--set`` cannot be read, or two of the words give one setting different values.
     """
     from formulavision.util.config import apply_settings
 
-    values = {name: value for name, value in given.items() if value is not None}
-    return apply_settings(values, settings or [])
+    return apply_settings({}, o.as_settings(given) + (settings or []))

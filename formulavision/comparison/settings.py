@@ -44,6 +44,7 @@ FULL = "full"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _NOT_IN_PRETRAINING = "pretrain.mixing: is for fine-tuning alone: leave it out"
+_NOT_IN_FINE_TUNING = "finetune.held_out: is for pre-training alone: leave it out"
 
 
 def _name(value: str) -> str:
@@ -170,9 +171,13 @@ class ComparisonSettings(Config):
         """Problems of the settings of single arms and points of a sweep, over those of the comparison."""
         if "mixing" in self.pretrain:
             yield _NOT_IN_PRETRAINING
+        if self.finetune.get("held_out"):
+            yield _NOT_IN_FINE_TUNING
         for variant in self.variants.values():
             if "mixing" in variant.arm.pretrain:
                 yield f"arms.{variant.base}.{_NOT_IN_PRETRAINING}"
+            if variant.arm.finetune.get("held_out"):
+                yield f"arms.{variant.base}.{_NOT_IN_FINE_TUNING}"
             try:
                 parse(TrainSettings, laid_over(self.pretrain, variant.arm.pretrain), "pretrain")
                 parse(TrainSettings, laid_over(self.finetune, variant.arm.finetune), "finetune")

@@ -145,7 +145,7 @@ def _about_tests(table: Table) -> Iterator[str]:
     if of_images:
         pairs = [_pair(cell) for cell in of_images if cell.beyond_chance]
         models = f"the single trained models of these arms differ: {listed(pairs, ', ')}"
-        verdict = models if pairs else "no two of the single trained models differ"
+        verdict = models if pairs else "no single trained model differs from its baseline"
         yield f"On these test images, {verdict} ({MCNEMAR} over the images, {level})."
     untested = {cell.downstream for cell in cells if len(cell.pairs) == 1 and cell.method is None}
     names = [name for name in table.findings.downstreams if name in untested and table.findings.metric(name) != TOP_1]

@@ -37,7 +37,8 @@ def nearest_neighbour_accuracy(features: Float32[np.ndarray, "n d"], labels: Int
     """Share (0..1) of images whose nearest neighbour among all other images is of their category.
 
     Features are standardised (each to mean 0 and variance 1 over all images), and the neighbour is the image with the
-    highest cosine similarity; of equal ones the first. Labels without meaning give about 1 / categories.
+    highest cosine similarity; of equal ones the first. Labels without meaning give about (m - 1) / (n - 1) with m
+    images of each category, n of all.
 
     Source: the leave-one-out error of the nearest-neighbour rule (Cover and Hart, "Nearest Neighbor Pattern
     Classification", IEEE Transactions on Information Theory 1967).

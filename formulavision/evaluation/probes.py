@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -21,7 +22,7 @@ from formulavision.data.downstream import Downstream, DownstreamLike, open_for_r
 from formulavision.evaluation.inference import Features, choose_device, extract_features
 from formulavision.evaluation.metrics import Metrics, Predictions, compute_metrics
 from formulavision.evaluation.progress import steps
-from formulavision.evaluation.results import Evaluation, make_folder, write_results
+from formulavision.evaluation.results import EVALUATION, Evaluation, make_folder, write_results
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
@@ -108,7 +109,7 @@ def probe(
         settings: settings of the model, of the images' size, resizing and normalisation, and of the device; those not
             set are the checkpoint's own. ``model`` must be set where the checkpoint does not tell it.
         out: a folder; None: ``METHOD-DATASET`` (``linear-cifar10-5-shot``) in the run's folder, or beside the file of
-            weights; must be given where there is neither.
+            weights, unless a probe of other images, settings or draws is there; must be given where there is neither.
         shots: number of training images of each class, drawn five times; fewer are a part of more. None: all.
         seed: seed of these draws, and of the held-out training images.
         workers: processes that load images; 0: this process; None: 0, or up to 16 where the device is a GPU.
@@ -134,7 +135,13 @@ def probe(
     draws = [np.arange(len(opened.train))] if shots is None else _draw(opened, shots, seed)
     model = new_model(chosen, opened.num_classes)
     loaded = None if weights is None else weights.load_into(model)
-    folder = make_folder(Path(out) if out is not None else _default_folder(name, opened, method, shots))
+    used = {name: getattr(chosen, name) for name in ("model", *PREPROCESSING, "precision")}
+    asked: dict[str, Any] = {"downstream": opened.identity(), "method": method, "settings": used}
+    asked |= {"shots": shots, "seed": seed}
+    if out is None:
+        out = _default_folder(name, opened, method, shots)
+        _refuse_another(out, asked)
+    folder = make_folder(Path(out))
     console = Console(quiet=not show_progress)
     if opened.note:
         say_and_log(opened.describe(), console)
@@ -183,11 +190,7 @@ def probe(
     facts = {
         "checkpoint": None if checkpoint is None else name,
         "sha256": None if weights is None else weights.sha256,
-        "downstream": opened.identity(),
-        "method": method,
-        "settings": {name: getattr(chosen, name) for name in ("model", *PREPROCESSING, "precision")},
-        "shots": shots,
-        "seed": seed,
+        **asked,
         "train_images": result.train_images,
         "draws": scores,
         "spread": result.spread,
@@ -419,3 +422,21 @@ def _default_folder(checkpoint: str | PathLike[str], opened: Downstream, method:
     path = Path(checkpoint)
     name += "-best" if path.name == BEST_WEIGHTS else ""
     return (path if path.is_dir() else path.parent) / name
+
+
+def _refuse_another(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse a folder with the results of other images, settings or draws, which nobody asked to replace.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    file = folder / EVALUATION
+    if not file.is_file():
+        return
+    try:
+        there = json.loads(file.read_bytes())
+        other = [name for name, value in json.loads(json.dumps(facts)).items() if there.get(name) != value]
+    except (ValueError, AttributeError):
+        other = []  # it is damaged, and written again
+    if other:
+        raise ConfigError(f"out: {folder} holds a probe of another {' and another '.join(other)}: give another --out")

@@ -18,6 +18,7 @@ from formulavision.util.folders import adding
 from formulavision.util.text import read_csv, write_csv
 
 __all__ = [
+    "EVALUATION",
     "FILES",
     "Evaluation",
     "Saved",
@@ -28,9 +29,9 @@ __all__ = [
     "write_results",
 ]
 
-_EVALUATION, _PER_CLASS = "evaluation.json", "per_class.csv"
+EVALUATION, _PER_CLASS = "evaluation.json", "per_class.csv"
 _PREDICTIONS, _CONFUSION = "predictions.npz", "confusion_matrix.csv"
-FILES = (_EVALUATION, _PER_CLASS, _PREDICTIONS, _CONFUSION)
+FILES = (EVALUATION, _PER_CLASS, _PREDICTIONS, _CONFUSION)
 """All files that an evaluation writes."""
 
 
@@ -134,7 +135,7 @@ def write_results(
         if confusion is not None:
             rows = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
             write_csv(folder / _CONFUSION, [["true \\ predicted", *names], *rows])
-        write_json(content, folder / _EVALUATION)
+        write_json(content, folder / EVALUATION)
     left_out = {_PREDICTIONS: not arrays, _CONFUSION: confusion is None}
     return [name for name in FILES if not left_out.get(name)]
 
@@ -169,10 +170,10 @@ def read_results(folder: Path) -> Saved:
         ConfigError: the folder holds no evaluation, or a damaged one.
     """
     try:
-        content = json.loads((folder / _EVALUATION).read_text(encoding="utf-8"))
+        content = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
         images = {row["class"]: int(row["images"]) for row in read_csv(folder / _PER_CLASS)}
         if list(images) != list(content["per_class"]):
-            raise ValueError(f"{_PER_CLASS} has other classes than {_EVALUATION}")
+            raise ValueError(f"{_PER_CLASS} has other classes than {EVALUATION}")
         classes = {name: (images[name], share) for name, share in content["per_class"].items()}
         labels, correct = read_predictions(folder)
         if len(content.get("draws", [])) > 1:
@@ -197,7 +198,7 @@ def read_test_digest(folder: Path) -> str | None:
     Raises:
         ConfigError: the file is damaged.
     """
-    file = folder / _EVALUATION
+    file = folder / EVALUATION
     try:
         digest = json.loads(file.read_text(encoding="utf-8"))["downstream"].get("test_digest")
     except FileNotFoundError:

@@ -66,8 +66,8 @@ class FormulaScore:
         categories: number of categories that were measured.
         images: number of images that were measured.
         separability: share (0..1) of images whose nearest neighbour is of their category, by features of a random
-            network (:func:`~formulavision.evaluation.image_measures.nearest_neighbour_accuracy`); 1 / ``categories``
-            by chance. None with one image a category.
+            network (:func:`~formulavision.evaluation.image_measures.nearest_neighbour_accuracy`). None with one image
+            a category.
         given_separability: the same by features of the given network; None without one.
         spread: share of the variance of the random network's features that lies within categories, intraclass
             compactness (:func:`~formulavision.evaluation.image_measures.spread_within`). None with one image a
@@ -88,6 +88,11 @@ class FormulaScore:
     slope: float | None
     duplicates: float
     entropy: float
+
+    @property
+    def chance(self) -> float:
+        """The separability of features without meaning: the share of an image's category among the other images."""
+        return (self.images / self.categories - 1) / max(1, self.images - 1)
 
     def __repr__(self) -> str:
         measures = {name: value for name, value in asdict(self).items() if name in MEASURES and value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from formulavision.explorer.events import DRAWING, problems_of, shown_progress, whole_number
@@ -94,7 +95,9 @@ class RecipePage:
 
         watched = gr.Progress()  # as a default, it marks the argument through which Gradio shows a search
         text = self.start.to_yaml()
-        given = gr.State(text)  # the form is made anew when this changes
+        # The form is made anew when this changes; a number makes the same text another value, as controls were turned.
+        numbers = itertools.count()
+        given = gr.State((text, next(numbers)))
         current = gr.State(text)  # the last recipe that could be drawn
         marked = gr.State([])  # places of the controls that show a problem
         with gr.Row():
@@ -160,13 +163,15 @@ class RecipePage:
             except FormulaVisionError as error:
                 return [problems_html(problems_of(error)), *[gr.skip()] * (len(drawn) - 1)]
 
-        def edit(text: str, rows: Any, columns: Any, progress: Any = watched) -> list[Any]:
+        def edit(text: str, drawn_already: str, rows: Any, columns: Any, progress: Any = watched) -> list[Any]:
+            if text == drawn_already:  # a control or another generator wrote it
+                return ["", *[gr.skip()] * (len(drawn) + 2)]
             try:
                 recipe, shown = show(text, rows, columns, progress)
             except FormulaVisionError as error:
                 return [problems_html(problems_of(error)), *[gr.skip()] * (len(drawn) + 2)]
             name = recipe.generator.name if recipe.generator else None
-            return [*shown, recipe.to_yaml(), gr.update(value=name), gr.update(value=recipe.is_scene)]
+            return [*shown, (recipe.to_yaml(), next(numbers)), gr.update(value=name), gr.update(value=recipe.is_scene)]
 
         def start(name: str, scenes: bool, rows: Any, columns: Any, progress: Any = watched) -> list[Any]:
             try:
@@ -174,7 +179,7 @@ class RecipePage:
                 recipe, shown = show(dump_yaml(data), rows, columns, progress)
             except FormulaVisionError as error:
                 return [problems_html(problems_of(error)), *[gr.skip()] * (len(drawn) + 1)]
-            return [*shown, recipe.to_yaml(), recipe.to_yaml()]
+            return [*shown, (recipe.to_yaml(), next(numbers)), recipe.to_yaml()]
 
         def keep_sheet(text: str, rows: Any, columns: Any) -> Any:
             recipe = self.read(text)
@@ -197,7 +202,10 @@ class RecipePage:
 
         then_picture(blocks.load(draw, [current, *size], drawn, **on_sheet, **DRAWING))
         then_picture(gr.on([c.input for c in size], draw, [current, *size], drawn, **on_sheet, **DRAWING))
-        then_picture(yaml.input(edit, [yaml, *size], [*drawn, given, generator, scenes], **on_sheet, **DRAWING))
+        # Not yaml.input, which Gradio does not send for what is pasted.
+        then_picture(
+            yaml.change(edit, [yaml, current, *size], [*drawn, given, generator, scenes], **on_sheet, **DRAWING)
+        )
         chosen = [generator.input, scenes.input]
         then_picture(gr.on(chosen, start, [generator, scenes, *size], [*drawn, given, yaml], **on_sheet, **DRAWING))
         gr.on([label.input, instance.input], self.picture, **one, **quiet, **DRAWING)
@@ -208,9 +216,9 @@ class RecipePage:
         with form:
 
             @gr.render(inputs=[given], triggers=[blocks.load, given.change], show_progress="hidden")
-            def settings(text: str) -> None:
+            def settings(given: tuple[str, int]) -> None:
                 controls, components = [], []
-                for number, section in enumerate(sections(self.read(text))):
+                for number, section in enumerate(sections(self.read(given[0]))):
                     with gr.Accordion(section.title, open=number == 0):
                         for control in section.controls:
                             controls.append(control)

@@ -18,7 +18,7 @@ from formulavision.recipes.parts import Categories, Part, category_prefixes
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.sheets import color_objects
 from formulavision.recipes.targets import TARGETS, labels_target, objects_target, semantic_target
-from formulavision.storage.png import encode_png
+from formulavision.storage.png import encode_object_map, encode_png
 from formulavision.util.errors import ConfigError
 
 __all__ = ["Cell", "Picture", "Sheet", "draw_picture", "draw_sheet"]
@@ -105,6 +105,7 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: ReportProgress
     """
     started = time.perf_counter()
     seconds: list[float] = []
+    sizes: list[int] = []
     cells: list[Cell] = []
     if recipe.is_scene:
         drawer = _drawer(recipe, [part.num_categories for part in recipe.all_parts], progress)
@@ -117,6 +118,7 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: ReportProgress
             before = time.perf_counter()
             scene = drawer.draw_scenes([number])[0]
             cells.append(Cell(0, number, f"scene {number}", encode_png(scene.image)))
+            sizes.append(len(cells[-1].png) + len(encode_object_map(scene.object_map, len(scene.categories))))
             seconds.append(time.perf_counter() - before)
             cells.append(Cell(0, number, f"objects of scene {number}", encode_png(color_objects(scene))))
         columns = max(2, columns // 2 * 2)
@@ -136,6 +138,7 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: ReportProgress
                 images = drawer.draw_instances(np.full(last - first, place), np.arange(first, last))
                 for instance, image in enumerate(images, first):
                     cells.append(Cell(label, instance, f"category {name}, instance {instance}", encode_png(image)))
+                    sizes.append(len(cells[-1].png))
                 seconds += [(time.perf_counter() - before) / (last - first)] * (last - first)
                 first = last
             if first < columns:
@@ -145,7 +148,7 @@ def draw_sheet(recipe: Recipe, rows: int, columns: int, progress: ReportProgress
         columns,
         search_seconds=searched - started,
         image_seconds=statistics.median(seconds),  # the first may compile
-        image_bytes=statistics.mean(len(cell.png) for cell in cells),
+        image_bytes=statistics.mean(sizes),
         wanted=wanted_images,
     )
 

@@ -212,9 +212,10 @@ def measure_store(path: str, progress: ReportProgress) -> Statistics:
     slope = "none: the images have one colour each, or are too small"
     if power is not None:
         slope = f"slope {slope_of(power):.2f} (natural images: about {NATURAL_SLOPE:g})"
+    of = f", of {len(filled):,} of these {what}; the others: {why}" if len(filled) < len(indices) else ""
     facts = {
         "sample": f"{len(indices):,} of {len(store):,} {what}, at even distances",
-        "fill rate": _told_fill(filled) if filled else f"not known: {why}",
+        "fill rate": _told_fill(filled) + of if filled else f"not known: {why}",
         "gray levels": f"mean {gray.mean():.1f} of 255; entropy {entropy(gray):.2f} bits an image",
         "spectrum": slope,
         "near-duplicates": f"{like:.1%} of the {what} correlate by {SIMILAR:g} or more with {others} of the sample "

@@ -92,6 +92,9 @@ class Worker:
             except (EOFError, BrokenPipeError, pickle.UnpicklingError):
                 self.close()
                 raise ConfigError(f": the work {self._why(late.is_set(), process.returncode)}") from None
+            except BaseException:  # of progress: the answer that comes later is not for the next visitor
+                self.close()
+                raise
             finally:
                 timer.cancel()
         kind, *content = message

@@ -58,9 +58,11 @@ def contact_sheet(drawer: Drawer | RecipeLike, *, categories: int = 8, instances
 def color_objects(scene: Scene) -> UInt8[np.ndarray, "size size 3"]:
     """A picture of a scene's objects: the hue says the category, the brightness tells objects of one category apart."""
     colors = np.zeros((len(scene.categories) + 1, 3))
-    for k, category in enumerate(scene.categories.tolist(), 1):
+    categories = scene.categories.tolist()
+    for k, category in enumerate(categories, 1):
         # Multiples of the golden ratio spread any number of hues.
-        colors[k] = colorsys.hsv_to_rgb(category * 0.618034 % 1, 0.75, 1 - k % 3 * 0.2)
+        darkness = 0.6 * categories[: k - 1].count(category) / max(2, categories.count(category) - 1)
+        colors[k] = colorsys.hsv_to_rgb(category * 0.618034 % 1, 0.75, 1 - darkness)
     return (255 * colors).astype(np.uint8)[scene.object_map]
 
 
@@ -89,8 +91,10 @@ def _grid_of_scenes(drawer: Drawer, categories: int, instances: int) -> _Grid:
     if instances < 1:
         raise ConfigError(f"instances: {instances} is not allowed: must be at least 1")
     columns = range(min(max(1, instances // 2), scenes))
-    # No scene is shown twice, also where there are few.
-    starts = _spread(scenes - len(columns) + 1, min(categories, -(-scenes // len(columns))), "categories")
+    # No scene is shown twice, also where there are few: what rows leave over lies between them.
+    rows = _spread(scenes // len(columns), categories, "categories")
+    between = (scenes % len(columns)) / max(1, scenes // len(columns) - 1)
+    starts = [row * len(columns) + int(row * between) for row in rows]
 
     def row(start: int) -> list[UInt8[np.ndarray, "size size channels"]]:
         drawn = drawer.draw_scenes(start + np.arange(len(columns)))

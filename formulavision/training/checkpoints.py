@@ -30,6 +30,9 @@ __all__ = ["Checkpoint", "Loaded", "load_checkpoint", "load_preprocessing"]
 
 _TIMM, _TORCHVISION = REMOTE
 _CONFIG, _SETTINGS = "config.json", "settings.yaml"
+_OF_HALF = (torchvision.models.Inception_V3_Weights, torchvision.models.GoogLeNet_Weights)
+"""Published weights that were trained with mean and deviation 0.5: with these weights, torchvision's own model converts
+its input from ImageNet's mean and deviation (``transform_input``), which timm's model does not."""
 _FITS = 0.9
 """Smallest share of the model's tensors that a checkpoint must hold, and smallest share of the checkpoint's tensors
 that the model must use. Below it, the checkpoint counts as one of another architecture."""
@@ -402,13 +405,16 @@ def _of_timm(source: str | PathLike[str], pretrained_cfg: Mapping[str, Any]) -> 
 
 def _of_torchvision(weights: Any) -> dict[str, Any]:
     transform = weights.transforms()
+    mean, std = tuple(transform.mean), tuple(transform.std)
+    if isinstance(weights, _OF_HALF):
+        mean = std = (0.5, 0.5, 0.5)
     return {
         "resize": transform.resize_size[0],
         "crop": transform.crop_size[0],
         "resize_mode": "center",
         "interpolation": transform.interpolation.value,
-        "mean": tuple(transform.mean),
-        "std": tuple(transform.std),
+        "mean": mean,
+        "std": std,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 import warnings
 from collections import Counter
@@ -18,8 +19,8 @@ from formulavision.training.weight_files import Tensors
 
 __all__ = ["Match", "best_match", "preferred"]
 
-_PREFERRED = ("ema", "averag", "teacher")
-"""Among weights that match equally well, those under such a name come first: they are moving averages."""
+_PREFERRED = ("ema", ".*averag.*", ".*teacher.*")
+"""Among weights that match equally well, those under a name with such a word come first: they are moving averages."""
 _MOST_PLACES = 12
 """Number of places in a file that are tried: those with the most matching tensors."""
 _DEEPEST = 64
@@ -161,7 +162,8 @@ def _is_whole(match: Match) -> bool:
 
 
 def _preference(place: str) -> int:
-    named = (i for i, word in enumerate(_PREFERRED) if word in place.lower())
+    words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", place)  # model_ema, modelEMA; not semantic
+    named = (i for i, form in enumerate(_PREFERRED) if any(re.fullmatch(form, word.lower()) for word in words))
     return next(named, len(_PREFERRED))
 
 

@@ -231,8 +231,8 @@ class TrainSettings(Config):
         default=0,
         ge=0,
         le=100_000,
-        description="instances per category, or scenes, that are drawn for validation and never trained on; 0: no "
-        "validation",
+        description="pre-training: instances per category, or scenes, that are drawn for validation and never trained "
+        "on; 0: no validation",
     )
     horizontal_flip: bool = Field(default=True, description="mirror each training image with probability 0.5")
     vertical_flip: bool = Field(
@@ -350,7 +350,8 @@ class TrainSettings(Config):
     def _fill_in(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        preset = dict(PRESETS.get(data.get("preset", "resnet"), {}))
+        name = data.get("preset", "resnet")
+        preset = dict(PRESETS.get(name, {})) if isinstance(name, str) else {}
         for one, other in _LENGTHS:
             if data.get(one) and data.get(other):
                 raise ValueError(f"{one} and {other} are both given: give one of them")

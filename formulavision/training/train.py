@@ -241,6 +241,9 @@ def finetune(
 
     out = Path(out)
     recorded, settings = _begin(out, "finetune", _with_name(settings, model), resume=resume, overwrite=overwrite)
+    # Earlier versions took any number, and did not use it.
+    if settings.held_out not in (0, recorded and recorded["settings"]["held_out"]):
+        raise ConfigError("held_out: is for pre-training alone: fine-tuning validates on the downstream's test images")
     source: dict[str, Any] | None = None
     if recorded is not None:
         freeze = freeze if freeze is not None else recorded["freeze"]

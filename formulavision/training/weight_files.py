@@ -36,7 +36,8 @@ def load_tensors(file: Path) -> Tensors:
     Parts of names that torch's wrappers add are left out.
 
     Raises:
-        CheckpointError: the file is not a checkpoint, is damaged, or holds other objects or no tensors.
+        CheckpointError: the file is not a checkpoint, is damaged, holds other objects or no tensors, or holds two
+            different tensors of one name.
     """
     content = load_content(file)
     if not isinstance(content, Mapping):
@@ -48,7 +49,11 @@ def load_tensors(file: Path) -> Tensors:
         path, value = waiting.pop()
         if isinstance(value, torch.Tensor):
             name = ".".join(part for part in ".".join(path).split(".") if part not in _WRAPPERS)
-            found.setdefault(name, value)
+            if not _is_equal(found.setdefault(name, value), value):
+                raise CheckpointError(
+                    f"{file}: holds two different tensors that are both {name} without the parts of names that "
+                    "torch.compile and FSDP add: save the weights of one model alone"
+                )
             continue
         # An object that is there twice, or within itself, is read once.
         if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
@@ -61,6 +66,11 @@ def load_tensors(file: Path) -> Tensors:
     if not found:
         raise CheckpointError(f"{file}: holds no weights")
     return found
+
+
+def _is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are one, or equal in type, shape and values."""
+    return one is other or (one.dtype == other.dtype and torch.equal(one, other))
 
 
 def load_content(file: Path) -> Any:

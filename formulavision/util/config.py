@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
@@ -61,15 +65,40 @@ class Config(BaseModel):
     @classmethod
     def _no_conversion(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
-        annotation = cls.model_fields[info.field_name].annotation
-        kinds = {annotation, *get_args(annotation)}
-        wrong = isinstance(value, str | bool) and kinds & {int, float} and not kinds & {str, bool}
-        if wrong or (annotation is bool and not isinstance(value, bool)):
-            expected = (
-                "true or false" if annotation is bool else "a valid integer" if int in kinds else "a valid number"
-            )
-            raise ValueError(f"{_short(value)} is not allowed: must be {expected}")
+        _refuse_conversion(value, cls.model_fields[info.field_name].annotation)
         return value
+
+
+def _refuse_conversion(value: Any, annotation: Any) -> None:
+    """Refuse text and booleans in place of numbers, and numbers in place of booleans, in lists and mappings too."""
+    kinds = list(_choices(annotation))
+    numbers = [kind for kind in (int, float) if kind in kinds]
+    if isinstance(value, str | bool) and numbers and str not in kinds and bool not in kinds:
+        expected = "a valid integer" if int in numbers else "a valid number"
+        raise ValueError(f"{_short(value)} is not allowed: must be {expected}")
+    if annotation is bool and not isinstance(value, bool):
+        raise ValueError(f"{_short(value)} is not allowed: must be true or false")
+    held = [(get_origin(kind), get_args(kind)) for kind in kinds if get_origin(kind) in (list, tuple, dict)]
+    for origin, inner in held if len(held) == 1 else ():
+        if origin is dict and isinstance(value, Mapping):
+            for item in value.values():
+                _refuse_conversion(item, inner[1])
+        elif origin is not dict and isinstance(value, list | tuple):
+            fixed = origin is tuple and ... not in inner
+            for item, own in zip(value, inner if fixed else itertools.repeat(inner[0]), strict=False):
+                _refuse_conversion(item, own)
+
+
+def _choices(annotation: Any) -> Iterator[Any]:
+    """The types that a value may be of: of ``Annotated[int, ...] | None`` they are ``int`` and ``None``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _choices(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for inner in get_args(annotation):
+            yield from _choices(inner)
+    else:
+        yield annotation
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -184,7 +213,7 @@ def _fields_at(annotation: Any, keys: list[str]) -> list[str]:
     models = list(_models_in(annotation))
     if len(models) != 1:
         return []
-    if keys and keys[0].isdigit():  # one of a list
+    if keys and _is_number(keys[0]):  # one of a list
         return _fields_at(models[0], keys[1:])
     fields = models[0].model_fields
     if not keys:
@@ -210,10 +239,11 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
         null_removes: ``path.to.key=null`` removes the key.
 
     Raises:
-        ConfigError: a setting has no ``=``, its path leads through something that is not a mapping, or it removes what
-            is not there.
+        ConfigError: a setting has no ``=``, its value holds a comment, its path leads through something that is not a
+            mapping, it removes what is not there, or another setting replaces its value.
     """
     result = _copy(data)
+    given: list[tuple[str, Any]] = []
     for setting in settings:
         path, equals, text = setting.partition("=")
         *parents, last = path.split(".")
@@ -223,10 +253,14 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             value = parse_yaml(text)
         except ConfigError as error:
             raise ConfigError(f"--set {setting}: the value {error}") from None
+        if _has_comment(text, value):
+            raise ConfigError(
+                f"--set {setting}: '#' begins a comment: put text in quotes, as in --set '{path}=\"a #b\"'"
+            )
         node: Any = result
         for depth, key in enumerate(parents, 1):
             if isinstance(node, list):
-                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+                node = node[int(key)] if _is_number(key) and int(key) < len(node) else None
             else:
                 node = node.setdefault(key, {})
             if node is None or not isinstance(node, dict | list):
@@ -244,7 +278,39 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             del node[last]
         else:
             node[last] = value
+            given.append((path, _copy(value)))
+    for path, value in given:
+        if not _is_at(path.split("."), result, value):
+            raise ConfigError(f"{path}: is given twice: {_short(value)} is replaced by another value: give one of them")
     return result
+
+
+def _has_comment(text: str, value: Any) -> bool:
+    """Whether a part of the text is a comment: without it, the value is the same."""
+    for begin in re.finditer("#", text):
+        with contextlib.suppress(ConfigError):  # the # is in quotes, one of which is cut off
+            if parse_yaml(text[: begin.start()]) == value:
+                return True
+    return False
+
+
+def _is_number(key: str) -> bool:
+    return key.isascii() and key.isdecimal() and len(key) < 10
+
+
+def _is_at(path: Sequence[str], node: Any, value: Any) -> bool:
+    """Whether a value is at a path; mappings in it may have got more settings there."""
+    try:
+        for key in path:
+            node = node[int(key) if isinstance(node, list) else key]
+    except (LookupError, TypeError, ValueError):
+        return False
+    if isinstance(value, Mapping):
+        return isinstance(node, Mapping) and all(_is_at([key], node, inner) for key, inner in value.items())
+    if isinstance(value, list):
+        same_length = isinstance(node, list) and len(node) == len(value)
+        return same_length and all(_is_at([], *pair) for pair in zip(node, value, strict=True))
+    return type(node) is type(value) and bool(node == value)
 
 
 def user_path(text: str | Path) -> Path:

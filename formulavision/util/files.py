@@ -133,16 +133,23 @@ def write_png(path: Path, image: Image.Image) -> None:
         image.save(file, "PNG")
 
 
-def check_new_file(path: Path, *, overwrite: bool) -> None:
+_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
+
+
+def check_new_file(path: Path, *, overwrite: bool, picture: bool = True) -> None:
     """Refuse the name of a file before any work is done.
+
+    Args:
+        picture: whether a picture is written; else a table, as CSV.
 
     Raises:
         FolderError: it is a folder, it exists and must not be overwritten, or its name is that of a picture which is
-            no PNG: pictures are written as PNG.
+            no PNG, or of any picture where a table is written.
     """
     refuse_url(path)
-    if path.suffix.lower() in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf"):
-        raise FolderError(f"{path}: pictures are written as PNG: name it {path.with_suffix('.png').name}")
+    if path.suffix.lower() in (_PICTURES if picture else (*_PICTURES, ".png")):
+        what, suffix = ("pictures are written as PNG", ".png") if picture else ("tables are written as CSV", ".csv")
+        raise FolderError(f"{path}: {what}: name it {path.with_suffix(suffix).name}")
     if path.is_dir():
         raise FolderError(f"{path}: is a folder: name a file in it, such as {path / 'picture.png'}")
     if path.exists() and not overwrite:

@@ -156,8 +156,14 @@ class _Representer(SafeRepresenter):
             node.value = node.value.replace("e", ".0e")
         return node
 
+    def represent_str(self, data: str) -> ScalarNode:
+        # Between other quotes U+0085 is a line break, which a reader takes for a space.
+        node: ScalarNode = self.represent_scalar(f"{_TAG}str", data, style='"' if "\x85" in data else None)
+        return node
+
 
 _Representer.add_representer(float, _Representer.represent_float)
+_Representer.add_representer(str, _Representer.represent_str)
 
 
 def _yaml(resolver: type[BaseResolver]) -> YAML:

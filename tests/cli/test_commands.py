@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from formulavision.cli import app
+from formulavision.cli.options import as_settings
+from formulavision.util.config import apply_settings
 
 
 def run(*arguments: object) -> Any:
@@ -154,6 +157,37 @@ def test_pretrain_takes_the_settings_of_the_recipe_and_of_training(pretrained: d
     assert (training["seed"], training["weight_decay"]) == (3, 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["generate", "perlin", "--categories", 4, "--set", "categories.count=5"],
+            "categories.count: is given twice: 4",
+        ),
+        (["generate", "perlin", "--seed", 1, "--set", "seed=2"], "seed: is given twice: 1"),
+        (["pretrain", "--plugin", "perlin", "--epochs", 2, "--set", "epochs=1"], "epochs: is given twice: 2"),
+        (["finetune", "--downstream", "digits", "--model", "a", "--set", "model=b"], "model: is given twice: 'a'"),
+        (
+            ["finetune", "--downstream", "digits", "--train-per-class", 8, "--set", "downstream.train_per_class=4"],
+            "downstream.train_per_class: is given twice: 8",
+        ),
+    ],
+)
+def test_a_setting_that_is_given_in_two_words_with_two_values_is_refused(
+    arguments: list[object], told: str, pretrained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("formulavision.training.finetune", lambda *given, **more: None)
+    result = run(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert lines(result) == [f"error: {told} is replaced by another value: give one of them"]
+
+
+def test_a_setting_may_be_given_in_two_words_with_one_value(pretrained: dict[str, Any], tmp_path: Path) -> None:
+    assert run("pretrain", "--plugin", "perlin", "--lr", 0.1, "--set", "learning_rate=1e-1", "--model", "on", "--set",
+               "model=on", "--out", tmp_path / "run").exit_code == 0  # fmt: skip
+    assert pretrained["settings"] == {"learning_rate": 0.1, "model": "on"}
+
+
 @pytest.mark.parametrize("command", ["generate", "categories", "preview", "pretrain", "bench"])
 def test_a_recipe_is_set_by_the_same_words_in_every_command(command: str, tmp_path: Path) -> None:
     out = [] if command == "bench" else ["--out", tmp_path / "out"]
@@ -165,13 +199,23 @@ def test_a_recipe_is_set_by_the_same_words_in_every_command(command: str, tmp_pa
     assert command == "bench" or {"--categories", "--size", "--seed"} <= set(options)
 
 
-@pytest.mark.parametrize("name", ["12", "1e3", "on", "a: b", "[x]", "#1", "null"])
+@pytest.mark.parametrize("name", ["12", "1e3", "on", "a: b", "[x]", "#1", "a #1", "null", "\U0001f600"])
 def test_a_path_is_text_whatever_it_looks_like(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
     assert run("generate", "--plugin", "ifs", "--categories-from", name, "--out", "store").stderr == (
         f"error: categories.folder: {tmp_path / name}: holds no CSV file\n"
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["", " a", "a\nb", "\u2028", "a\x85b", "\x7f", "\xa0", "'\"\\", "e\u0301", "\U000f0000", "1"]
+)
+def test_an_option_of_text_is_read_as_it_is(text: str) -> None:
+    assert apply_settings({}, as_settings({"a.b": text, "c": [text, 1], "d": None})) == {
+        "a": {"b": text},
+        "c": [text, 1],
+    }
 
 
 @pytest.mark.parametrize(
@@ -190,13 +234,16 @@ def test_a_dataset_is_set_by_the_same_words_in_every_command(
     (tmp_path / "birds").mkdir()
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
+
+    def run_nothing(first: Any, downstream: Any, **given: Any) -> Any:
+        seen.append(downstream)
+        return SimpleNamespace(settings={"downstream": {}})
+
     for module, name in [
         ("training", "finetune"),
         *(("evaluation", n) for n in ("evaluate", "probe", "grad_cam_sheet")),
     ]:
-        monkeypatch.setattr(
-            f"formulavision.{module}.{name}", lambda first, downstream, **given: seen.append(downstream)
-        )
+        monkeypatch.setattr(f"formulavision.{module}.{name}", run_nothing)
     result = run(
         *command, "--downstream", "birds", "--set", "downstream.test_share=0.3", "--set", "downstream.download=true"
     )

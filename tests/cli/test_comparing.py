@@ -81,7 +81,7 @@ def test_a_downstream_stands_in_place_of_a_file(called: dict[str, Any], tmp_path
     [
         ((), "give a comparison, or --downstream"),
         (("quickstart", "--downstream", "digits"), "give a comparison, or --downstream"),
-        (("quickstart", "--minutes", "3"), "give a comparison, or --downstream"),
+        (("quickstart", "--minutes", "3"), "--minutes: is for --downstream"),
         (("--downstream", "digits", "--set", "seeds=[0]"), "--set seeds=[0]: is not of the dataset"),
         (("--downstream", "nowhere"), "no such folder or dataset; datasets are folder, digits"),
         (("--downstream", "/no/where"), "no such folder"),

@@ -46,6 +46,23 @@ def test_generate_says_what_scenes_it_draws(format: str, files: str, tmp_path: P
     assert "12 of 12 images drawn again: all as the recipe says" in verified
 
 
+def test_options_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    said("generate", "perlin", "--categories", 2, "--instances", 3, "--size", 16, "--out", store)
+    for arguments, told in (
+        (["verify", store, "--all", "--sample", 3], "--all: not together with --sample"),
+        *(
+            (["generate", "perlin", "--out", store, "--plan", *more], f"--plan: not together with {more[0]}")
+            for more in (["--finish"], ["--overwrite"], ["--on", "ray"], ["--per-task", "cpus=1"])
+        ),
+        (["generate", "perlin", "--out", store, "--plan", "--png", "tiny"], "png"),
+    ):
+        result = CliRunner().invoke(app, list(map(str, arguments)))
+        assert result.exit_code == 2 and told in result.stderr, result.output
+    assert "0 of 6 images drawn again: all bytes as they were written" in said("verify", store, "--sample", 0)
+    assert "6 of 6 images drawn again: all as the recipe says" in said("verify", store)
+
+
 def test_generate_says_what_parts_it_draws(tmp_path: Path) -> None:
     (tmp_path / "parts.yaml").write_text(PARTS)
     first = said("generate", tmp_path / "parts.yaml", "--out", tmp_path / "store").splitlines()[0]

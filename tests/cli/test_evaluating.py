@@ -38,6 +38,13 @@ def test_probe_says_where_its_files_are(runs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "probe" / "evaluation.json").is_file()
 
 
+def test_a_resumed_finetune_suggests_an_evaluation_on_the_images_of_its_run(runs: Path) -> None:
+    code, output = invoke("finetune", "--out", runs / "ft1", "--resume")
+    assert code == 0, output
+    evaluate = f"next: formulavision evaluate --checkpoint {runs / 'ft1'} --downstream digits"
+    assert f"{evaluate} --set downstream.train_per_class=5\n" in output
+
+
 def test_filters_and_heat_maps_are_pictures(runs: Path, tmp_path: Path) -> None:
     code, output = invoke("filters", "--checkpoint", runs / "ft1", "--out", tmp_path / "filters.png")
     assert code == 0 and f"written to {tmp_path / 'filters.png'}" in output

@@ -102,6 +102,8 @@ def test_paths_in_a_file_begin_at_the_file_and_a_recipe_can_be_changed_from_outs
     ("path", "value", "named"),
     [
         ("pretrain", {"mixing": {"recipe": PERLIN}}, "pretrain.mixing: is for fine-tuning alone: leave it out"),
+        ("finetune", {"held_out": 2}, "finetune.held_out: is for pre-training alone: leave it out"),
+        ("arms", {"plain": {"finetune": {"held_out": 2}}}, "arms.plain.finetune.held_out: is for pre-training alone"),
         ("arms.plain", {"recipe": PERLIN, "pretrain": {"mixing": {"recipe": PERLIN}}},
          "arms.plain.pretrain.mixing: is for fine-tuning alone: leave it out"),
         ("arms.weak.finetune", {"mixing": {"recipe": "perlinn"}},

@@ -328,6 +328,28 @@ def test_probes_of_two_image_folders_go_to_two_places(
         assert probe(run, data, method="knn", show_progress=False).folder == run / f"knn-{name}"
 
 
+def test_results_of_other_images_settings_or_draws_are_not_replaced_unasked(
+    make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", ["other", "classes"])
+    settings = DownstreamSettings(kind="folder", root=tmp_path / "colours")
+    data = Downstream("colours", settings, colours.train, colours.test)
+    few = Downstream("colours", settings, colours.train, colours.test.part(np.arange(5)))
+    quiet: dict[str, Any] = {"method": "knn", "shots": 1, "show_progress": False}
+    first = probe(run, data, **quiet)
+    before = (first.folder / "evaluation.json").read_bytes()
+    assert probe(run, data, **quiet).folder == first.folder
+    for other, more, named in (
+        (few, {}, "downstream"),
+        (data, {"seed": 3}, "seed"),
+        (few, {"settings": {"crop": 16}}, "downstream and another settings"),
+    ):
+        with pytest.raises(ConfigError, match=f"out: .*knn-colours-1-shot holds a probe of another {named}: give anot"):
+            probe(run, other, **quiet, **more)
+        assert json.loads((first.folder / "evaluation.json").read_bytes())["draws"] == json.loads(before)["draws"]
+    assert probe(run, data, **quiet, seed=3, out=first.folder).draws  # asked for
+
+
 def test_all_images_as_shots_are_the_probe_of_all(
     make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
 ) -> None:

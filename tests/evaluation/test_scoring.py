@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import formulavision as fv
 from formulavision.cli import app
 from formulavision.evaluation import scoring
+from formulavision.evaluation.image_measures import nearest_neighbour_accuracy
 
 RECIPE: dict[str, Any] = {"generator": {"name": "perlin", "grid": 3}, "categories": 4, "instances": 6,
                           "canvas": {"size": 32, "padding": 0}}  # fmt: skip
@@ -168,6 +169,8 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path: Path) -> None:
         (["quickstart"], "is a comparison, not a recipe"),
         (["perlin", "--out", "{folder}"], "is a folder: name a file in it"),
         (["perlin", "--csv", "{there}"], "exists already"),
+        (["perlin", "--out", "a.png", "--csv", "a.png"], "a.png: tables are written as CSV: name it a.csv"),
+        (["perlin", "--out", "a", "--csv", "./a"], "--csv: is the file of --out, too"),
         (["{folder}", "--set", "seed=2"], "is a store, whose images are drawn"),
         (["perlin", "ifs", "--set", "scene.objects=2", "--set", "images=5"], "error: "),
         (["perlin", "--categories", "1"], "categories: 1 is not allowed"),
@@ -182,6 +185,17 @@ def test_the_command_refuses_in_one_line(arguments: list[str], told: str, tmp_pa
     assert result.exit_code == 2 and told.format(**places) in result.stderr, result.output
     assert len(result.stderr.strip().splitlines()) == 1 and not result.stdout
     assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("categories", "each"), [(2, 2), (50, 2), (20, 10)])
+def test_chance_is_what_features_without_meaning_give(categories: int, each: int) -> None:
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(categories), each)
+    found = [
+        nearest_neighbour_accuracy(random.standard_normal((len(labels), 20)).astype(np.float32), labels)
+        for _ in range(400)
+    ]
+    score = fv.FormulaScore("random", categories, len(labels), None, None, None, None, 0.0, 0.0)
+    assert abs(np.mean(found) - score.chance) < 4 * np.std(found) / len(found) ** 0.5
 
 
 def test_a_sheet_shows_what_does_not_apply_as_such() -> None:

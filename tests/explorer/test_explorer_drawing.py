@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from formulavision import generate
 from formulavision.explorer import recipe_views
 from formulavision.explorer.markup import commands, estimate_html, picture_html, problems_html, sheet_html, table_html
 from formulavision.explorer.recipe_views import draw_picture, draw_sheet
@@ -77,6 +79,14 @@ def test_an_image_has_its_mask_and_its_categorys_parameters() -> None:
     assert picture.columns == list(drawer.generator.columns)
     perlin = draw_picture(Recipe.from_dict({"generator": "perlin", "canvas": CANVAS}), 0, 0, unwatched)
     assert [heading for heading, _ in perlin.panels] == ["image"]  # it has no background
+
+
+def test_a_sheet_of_scenes_tells_the_bytes_of_a_store(tmp_path: Path) -> None:
+    recipe = Recipe.from_dict(RECIPES["scenes"])
+    sheet = draw_sheet(recipe, 9, 2, unwatched)
+    store = generate(recipe, tmp_path / "store", format="imagefolder")
+    files = [path.stat().st_size for path in store.path.rglob("*.png")]
+    assert len(files) == 18 and sheet.image_bytes == sum(files) / 9
 
 
 def test_a_scene_has_its_targets() -> None:

@@ -169,6 +169,19 @@ def test_an_edited_recipe_changes_the_form(page: Any) -> None:
     page.wait_for_function("[...document.querySelectorAll('input[type=number]')].some(input => input.value == '0.75')")
 
 
+def test_the_recipe_of_the_start_pasted_back_changes_the_form_back(page: Any) -> None:
+    start, before = yaml(page), first(page)
+    page.get_by_label("range slider for octaves").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for_other(page, before)
+    page.wait_for_function("document.querySelector('#yaml textarea').value.includes('octaves: 2')")
+    turned = first(page)
+    page.locator("#yaml textarea").fill(start)
+    wait_for_other(page, turned)
+    page.wait_for_function("document.querySelector('[aria-label=\"range slider for octaves\"]').value == '1'")
+    assert "octaves: 1" in yaml(page)
+
+
 def test_a_problem_stands_at_its_control_and_in_one_line(page: Any) -> None:
     page.get_by_text("Canvas, seed and numbers").click()
     page.get_by_label("size").fill("5000")

@@ -102,6 +102,13 @@ def test_measures_are_those_of_the_images(stores: dict[str, str], monkeypatch: p
     assert measure_store(stores["scenes"], unwatched).pairs[0][0] == "correlation 1.000: 00000003 and 00000020"
 
 
+def test_images_without_a_fill_rate_are_counted(stores: dict[str, str]) -> None:
+    store = Store(stores["parts"])
+    filled = sum(store.layout.category_names[store.label(index)].startswith("bezier") for index in range(72))
+    told = measure_store(stores["parts"], unwatched).facts["fill rate"]
+    assert 0 < filled < 72 and f", of {filled} of these images; the others: " in told and "perlin" in told
+
+
 def test_damage_is_told_in_a_line_and_the_other_images_are_shown(stores: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(stores["parts"], folder)

@@ -82,6 +82,17 @@ def test_errors_keep_their_lines(worker: Worker) -> None:
         worker.call(refuse, [])
 
 
+def test_an_answer_that_nobody_waits_for_is_not_that_of_the_next_work(worker: Worker) -> None:
+    """As where a visitor's page is gone while the work tells its progress."""
+
+    def gone(told: str, done: int, total: int | None) -> None:
+        raise RuntimeError("the page is gone")
+
+    with pytest.raises(RuntimeError, match="the page is gone"):
+        worker.call(double, 21, progress=gone)
+    assert worker.call(double, 2) == 4
+
+
 def test_work_that_takes_too_much_memory_is_refused(worker: Worker) -> None:
     with pytest.raises(ConfigError, match="more memory than is allowed here"):
         worker.call(fill, 2_000_000_000)

@@ -184,11 +184,32 @@ def test_a_sheet_has_no_more_scenes_than_the_recipe() -> None:
             contact_sheet(SCENES, **wanted)
 
 
+def test_no_scene_is_shown_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawer = Drawer({**SCENES, "images": 7})
+    shown: list[int] = []
+
+    def note(numbers: Any) -> list[Any]:
+        shown.extend(numbers.tolist())
+        return []
+
+    monkeypatch.setattr(drawer, "draw_scenes", note)
+    for columns in range(1, 8):
+        for rows in range(1, 8):
+            shown.clear()
+            list(_grid_of_scenes(drawer, rows, 2 * columns).images)
+            assert len(shown) == columns * min(rows, 7 // columns)
+            assert len(set(shown)) == len(shown) and set(shown) <= set(range(7))
+            assert rows == 1 or columns > 3 or {0, 6} <= set(shown), "from the first to the last"
+
+
 def test_objects_of_different_categories_and_neighbours_of_the_same_have_different_colors() -> None:
     object_map = np.arange(7, dtype=np.uint16).reshape(1, 7)
     colored = color_objects(Scene(np.zeros((1, 7, 1), np.uint8), object_map, np.array([0, 0, 0, 1, 2, 1])))
     assert len(np.unique(colored[0], axis=0)) == 7
     assert not colored[0, 0].any()
+    many = np.arange(9, dtype=np.uint16).reshape(1, 9)
+    colored = color_objects(Scene(np.zeros((1, 9, 1), np.uint8), many, np.zeros(8, np.int64)))
+    assert len(np.unique(colored[0], axis=0)) == 9
 
 
 def test_titles_say_what_is_shown() -> None:

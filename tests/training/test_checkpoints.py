@@ -292,6 +292,9 @@ def test_what_is_left_over_is_told(tmp_path: Path) -> None:
         (["teacher.", "ema."], "ema"),
         (["net_a.", "net_b."], "net_a"),
         (["encoder_q.", "encoder_k."], "encoder_q"),
+        (["model.", "semantic_model."], "model"),
+        (["schema.", "modelEMA2."], "modelEMA2"),
+        (["model.", "meanteacher."], "meanteacher"),
     ],
 )
 def test_of_several_that_fit_as_well_the_one_that_is_taken_is_told(
@@ -305,6 +308,20 @@ def test_of_several_that_fit_as_well_the_one_that_is_taken_is_told(
     assert same_backbone(model, states[taken])
     (other,) = set(states) - {taken}
     assert loaded.describe().startswith(f"90 tensors loaded from '{taken}' (those of '{other}' fit as well)")
+
+
+@pytest.mark.parametrize("wrapped", ["_orig_mod.conv1.weight", "conv1._fsdp_wrapped_module.weight"])
+def test_different_tensors_of_one_name_are_refused_and_equal_ones_are_read(tmp_path: Path, wrapped: str) -> None:
+    state = model_of().state_dict()
+    same = {**state, wrapped.replace("conv1", "layer1.0.conv1"): state["layer1.0.conv1.weight"].clone()}
+    model, _ = load(same, tmp_path / "same.pth")
+    assert same_backbone(model, state)
+    for other in (torch.ones(1), state["layer1.0.conv1.weight"] + 1, state["layer1.0.conv1.weight"].double()):
+        with pytest.raises(
+            CheckpointError, match=r"a\.pth: holds two different tensors .* layer1\.0\.conv1\.weight "
+        ) as e:
+            load({**same, wrapped.replace("conv1", "layer1.0.conv1"): other}, tmp_path / "a.pth")
+        assert "\n" not in str(e.value)
 
 
 def test_what_fits_best_counts_more_than_a_name(tmp_path: Path) -> None:

@@ -173,6 +173,17 @@ def test_torchvisions_weights_come_with_torchvisions_transform() -> None:
             torch.testing.assert_close(ours, transform(Image.fromarray(picture)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_of_weights_whose_model_normalises_its_input_again_the_normalisation_is_the_last_one(name: str) -> None:
+    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    with torch.device("meta"):
+        theirs: Any = torchvision.models.get_model(name, init_weights=False, transform_input=True)
+    ours = inputs_of_ours(TrainSettings(**load_preprocessing(f"torchvision:{name}")))
+    for picture, given in zip(pictures(), ours, strict=True):
+        wanted = theirs._transform_input(transform(Image.fromarray(picture))[None])[0]
+        torch.testing.assert_close(given, wanted, rtol=1e-5, atol=1e-5)
+
+
 NOT_SQUARE = "vit_base_patch16_sapiens2"
 IN_TIMM = pytest.mark.skipif(not timm.is_model(NOT_SQUARE), reason=f"timm {timm.__version__} has no {NOT_SQUARE}")
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from formulavision import __version__, evaluate
 from formulavision.training import Run, finetune, pretrain
 from formulavision.training.recorder import columns
+from formulavision.training.runs import read_settings, write_settings
 from formulavision.training.tasks import ClassTask
 from formulavision.util.errors import CheckpointError, ConfigError, FormulaVisionError
 
@@ -362,6 +363,23 @@ def test_a_checkpoint_of_another_architecture_leaves_no_folder(small: Any, pretr
 def test_an_unknown_freeze_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="freeze: 'conv9'"):
         finetune(tmp_path / "not there", "folder:/not/there", out=tmp_path / "ft", freeze="conv9")
+
+
+def test_fine_tuning_takes_no_held_out_images_but_resumes_a_run_that_names_some(small: Any, tmp_path: Path) -> None:
+    ten = {"kind": "digits", "train_per_class": 2, "test_per_class": 2}
+    settings = {**small, "epochs": 1, "milestones": []}
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"^held_out: is for pre-training alone"):
+        finetune(None, ten, out=out, settings={**settings, "held_out": 5}, show_progress=False)
+    assert not out.exists()
+    finetune(None, ten, out=out, settings=settings, show_progress=False)
+    with pytest.raises(ConfigError, match=r"^held_out: is for pre-training alone"):
+        finetune(out=out, settings={"held_out": 5}, resume=True, show_progress=False)
+    recorded, names = read_settings(out)
+    recorded["settings"]["held_out"] = 5  # as earlier versions allowed
+    write_settings(out, recorded, names)
+    for given in ({}, {"held_out": 5}, {"held_out": 0}):
+        assert finetune(out=out, settings=given, resume=True, show_progress=False).kind == "finetune"
 
 
 def test_the_checkpoints_own_folder_is_not_overwritten(small: Any, pretrained: Run) -> None:

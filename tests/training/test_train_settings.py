@@ -33,6 +33,13 @@ def test_every_setting_has_a_description() -> None:
         ({"learning_rate": -1}, "learning_rate"),
         ({"learning_rat": 1}, "did you mean 'learning_rate'"),
         ({"precision": "fp8"}, "precision: 'fp8'"),
+        ({"milestones": [True, 5]}, "^milestones: True is not allowed: must be a valid integer"),
+        ({"milestones": ["1", "2"]}, "^milestones: '1' is not allowed: must be a valid integer"),
+        ({"mean": [0.5, False, 0.5]}, "^mean: False is not allowed: must be a valid number"),
+        ({"random_resized_crop": ["0.1", "1"]}, "^random_resized_crop: '0.1' is not allowed: must be a valid number"),
+        ({"random_resized_crop": "0.1"}, "^random_resized_crop: '0.1' is not allowed: must be a valid tuple"),
+        ({"preset": ["vit"]}, r"^preset: \['vit'\] is not allowed: must be 'resnet', 'vit'"),
+        ({"preset": {"vit": 1}}, r"^preset: {'vit': 1} is not allowed"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], named: str) -> None:

@@ -8,11 +8,12 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml as of_version_1_1
 from cases import slow
+from pydantic import Field
 
 from formulavision import Recipe, compare, generate
 from formulavision.comparison import ComparisonSettings
@@ -67,7 +68,8 @@ def test_a_key_is_text_as_it_is_written() -> None:
 
 
 WORDS = ["1e3", "1e", "12", "yes", "on", "off", "y", "~", "1e-3", "0o17", "010", "1:30", "1_000", "2001-01-01", "=",
-         "<<", ".5", "0x1", "", " a", "a: b", "#", "- a", "é", "a\nb", "'", "null", "True", ".inf", "nan"]  # fmt: skip
+         "<<", ".5", "0x1", "", " a", "a: b", "#", "- a", "é", "a\nb", "'", "null", "True", ".inf", "nan",
+         "e\x85Y", "\x85", "\u2028a"]  # fmt: skip
 
 
 def test_what_is_written_is_read_as_it_was_by_readers_of_either_version() -> None:
@@ -187,11 +189,55 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         ("categories=yes", "categories: 'yes' is not allowed: must be a number, or a mapping with count or folder"),
         ("categories.folder=~nobody-has-this-name/x", "folder: ~nobody-has-this-name/x: there is no such user"),
         ("seed=", "seed: None is not allowed"),
+        ("categories.folder=/data/set #2", "'#' begins a comment: put text in quotes"),
+        ("categories.folder=#2", "'#' begins a comment"),
+        ("categories.folder='/data/set #2' # the second", "'#' begins a comment"),
+        ("categories={folder: /data}#2", "'#' begins a comment"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_by_its_path(setting: str, told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         Recipe.from_dict({"generator": {"name": "perlin"}, "seed": 1}, [setting])
+
+
+@pytest.mark.parametrize("number", ["2", "-1", "x", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_one_of_a_list_has_a_number_in_plain_digits(number: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"'{number}' holds a plain value")):
+        apply_settings({"parts": [{}, {}]}, [f"parts.{number}.seed=1"])
+
+
+@pytest.mark.parametrize("text", ["a#b", "'a #b'", '"a #b"', '["a #b", c#d]', "{a: ' #', b: '#'}"])
+def test_a_setting_may_hold_the_sign_of_a_comment_in_its_text(text: str) -> None:
+    assert "#" in str(apply_settings({}, [f"words={text}"])["words"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["seed=1", "seed=2"], "seed: is given twice: 1 is replaced by another value: give one of them"),
+        (["seed=1", "seed=true"], "seed: is given twice: 1"),
+        (["canvas.size=8", "canvas={padding: 1}"], "canvas.size: is given twice: 8"),
+        (["canvas={size: 8, padding: 1}", "canvas.size=9"], "canvas: is given twice: {'size': 8, 'padding': 1}"),
+        (["parts.1.seed=1", "parts=[{seed: 2}]"], "parts.1.seed: is given twice: 1"),
+    ],
+)
+def test_a_setting_that_another_one_would_replace_is_refused(settings: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(told)}"):
+        apply_settings({"seed": 0, "canvas": {"size": 4}, "parts": [{}, {}]}, settings)
+
+
+def test_settings_that_agree_are_laid_over_the_file() -> None:
+    data: dict[str, Any] = {"seed": 0, "canvas": {"size": 4, "padding": 2}}
+    assert apply_settings(data, ["seed=1", "seed=0x1", "canvas.size=8"]) == {
+        **data,
+        "seed": 1,
+        "canvas": {**data["canvas"], "size": 8},
+    }
+    assert apply_settings(data, ["canvas={size: 8}", "canvas.size=8", "canvas.padding=1"])["canvas"] == {
+        "size": 8,
+        "padding": 1,
+    }
+    assert apply_settings({}, ["parts=[{seed: 1}]", "parts.0.size=2"]) == {"parts": [{"seed": 1, "size": 2}]}
 
 
 def test_numbers_and_nestings_that_no_text_holds_are_refused_too() -> None:
@@ -212,6 +258,26 @@ def test_numbers_and_nestings_that_no_text_holds_are_refused_too() -> None:
         parse(Open, {"choice": nested})
     with pytest.raises(ConfigError, match=r"^int: 3 is not allowed"):
         parse(Named, {"int": 3})
+
+
+def test_text_and_booleans_are_no_numbers_in_lists_and_mappings_either() -> None:
+    class Nested(Config):
+        rows: tuple[tuple[float, ...], ...] | None = None
+        reach: list[Annotated[float, Field(gt=0)]] | None = None
+        paper: dict[str, dict[str, float]] | None = None
+        pair: tuple[str, int] = ("a", 1)
+        words: list[str] | None = None
+        either: list[int | str] | None = None
+
+    right = {"rows": [[1, 0.5], ()], "reach": [1], "paper": {"a": {"b": 1}}, "pair": ["1", 2], "words": ["1"],
+             "either": [1, "a"]}  # fmt: skip
+    assert parse(Nested, right).model_dump(mode="json") == {**right, "rows": [[1, 0.5], []]}
+    for wrong in ({"rows": [[1], ["2"]]}, {"reach": [0.5, True]}, {"paper": {"a": {"b": "1"}}}, {"pair": ["1", "2"]}):
+        (name,) = wrong
+        with pytest.raises(
+            ConfigError, match=f"^{name}: ('1'|'2'|True) is not allowed: must be a valid (number|integer)$"
+        ):
+            parse(Nested, wrong)
 
 
 @pytest.mark.parametrize("seed", range(6))

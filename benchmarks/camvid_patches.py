@@ -9,7 +9,7 @@ counts where at least 80 % of its pixels are of one class. Of each class and spl
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from pathlib import Path
 
@@ -51,4 +51,8 @@ def main(root: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("camvid", type=Path)
+    parser.add_argument("out", type=Path)
+    chosen = parser.parse_args()
+    main(chosen.camvid, chosen.out)

@@ -21,13 +21,13 @@ import formulavision as fv
 
 
 def main() -> None:
-    import imagecorruptions  # type: ignore[import-not-found]
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("downstream", help="a dataset as of --downstream; its images have one size, at least 32 x 32")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--per-class", type=int, default=100, help="test images of each class")
     chosen = parser.parse_args()
+    import imagecorruptions  # type: ignore[import-not-found]  # after the arguments: --help needs no library
+
     settings = fv.DownstreamSettings.from_text(chosen.downstream)
     test = fv.open_downstream(settings.model_copy(update={"test_per_class": chosen.per_class})).test
     images = [image.permute(1, 2, 0).numpy() for image, _ in test]

@@ -70,6 +70,7 @@ beside other work on the other core:
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import os
@@ -309,6 +310,7 @@ def time_search(count: int = 100) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(f"{'draw':>12} {'encode':>12} {'bytes':>8}")
     fractaldb = Recipe.load(CONFIG, [f"categories={RUNS + 1}"])
     time_ours(fractaldb, "ifs, FractalDB-1k, 362 x 362, 200,000 points")

@@ -29,6 +29,7 @@ Lost too: Paeth among the filters (Perlin 7 % smaller, but 0.16 ms to undo, Sub 
 
 from __future__ import annotations
 
+import argparse
 import io
 import statistics
 import time
@@ -112,6 +113,7 @@ READERS: dict[str, Callable[..., NDArray[np.uint8]]] = {"here": decode_image, "P
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name, recipe in CASES.items():
         drawer = Drawer(Recipe.from_dict(recipe))
         images = [drawer.draw(len(drawer) * (2 * k + 1) // 8)[0] for k in range(4)]

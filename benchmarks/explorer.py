@@ -8,9 +8,9 @@ time, aim: 500 ms), milliseconds, after a first sheet that starts the process an
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 
@@ -53,6 +53,9 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("generators", nargs="*", metavar="GENERATOR", help="none: all that are installed")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["FORMULAVISION_CACHE"] = cache  # no search is found in the user's cache
-        main(sys.argv[1:])
+        main(chosen.generators)

@@ -100,8 +100,9 @@ def generate(
     facts = recipe.facts()
     if not recipe.is_scene and not recipe.parts:
         facts = (
-            f"{recipe.generator_names}: {recipe.num_categories:,} categories x {recipe.num_instances:,} instances = "
-            f"{len(recipe):,} images of {recipe.canvas.size} x {recipe.canvas.size}"
+            f"{recipe.generator_names}: {counted(recipe.num_categories, 'category')} x "
+            f"{counted(recipe.num_instances, 'instance')} = {counted(len(recipe), 'image')} of "
+            f"{recipe.canvas.size} x {recipe.canvas.size}"
         )
     say(f"{facts} (recipe {recipe.id}{files})")
     if plan:

@@ -21,6 +21,7 @@ from formulavision.recipes.targets import TARGETS, Objects, Target, scene_target
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
 from formulavision.util.indices import positions
+from formulavision.util.text import counted
 
 __all__ = ["FormulaDataset", "InstanceNumbers", "RecipeDataset", "ReplaceCategories", "StoredDataset"]
 
@@ -167,7 +168,7 @@ class RecipeDataset(Dataset[Item]):
             return f"{len(self):,} scenes of {self.num_categories:,} categories, target {self.target}"
         if len(self) % self.num_categories:
             return f"{len(self):,} images of {self.num_categories:,} classes"
-        return f"{self.num_categories:,} classes x {len(self) // self.num_categories:,} images"
+        return f"{counted(self.num_categories, 'class')} x {counted(len(self) // self.num_categories, 'image')}"
 
     def categories_of(self, epoch: int, index: int, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
         """The categories of a scene's objects in training, int64 [objects]: those that are drawn, or in their place

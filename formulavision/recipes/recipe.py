@@ -246,13 +246,12 @@ class Recipe(Config):
         pixels = f"{size} x {size}, {kind}"
         drawn = [f"{part.num_categories:,} {part.generator.name}" for part in self.all_parts]
         if self.scene is None:
-            return (
-                "; ".join(
-                    f"{part.generator.name}: {part.num_categories:,} categories x {part.num_instances:,} images"
-                    for part in self.all_parts
-                )
-                + f" of {pixels}"
-            )
+            sizes = [
+                f"{part.generator.name}: {counted(part.num_categories, 'category')} x "
+                + counted(part.num_instances, "image")
+                for part in self.all_parts
+            ]
+            return f"{'; '.join(sizes)} of {pixels}"
         if isinstance(self.scene, SceneSettings):
             low, high = self.scene.objects
             holds = f"{low:,} to {high:,} objects" if low < high else counted(low, "object")

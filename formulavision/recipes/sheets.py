@@ -20,6 +20,7 @@ from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import check_new_file, write_png
 from formulavision.util.progress import is_watched, progress_bars
+from formulavision.util.text import counted
 
 __all__ = ["color_objects", "contact_sheet", "preview"]
 
@@ -113,7 +114,7 @@ def _title(recipe: Recipe) -> list[str]:
     if not recipe.is_scene and not recipe.parts:
         size = recipe.canvas.size
         facts = (
-            f"{recipe.num_categories:,} categories x {recipe.num_instances:,} instances, "
+            f"{counted(recipe.num_categories, 'category')} x {counted(recipe.num_instances, 'instance')}, "
             f"{size} x {size} pixels, seed {recipe.seed}"
         )
     return [f"{'; '.join(dict.fromkeys(generators))}, recipe {recipe.id}", facts]

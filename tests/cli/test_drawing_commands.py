@@ -66,7 +66,7 @@ def test_options_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
 def test_generate_says_what_parts_it_draws(tmp_path: Path) -> None:
     (tmp_path / "parts.yaml").write_text(PARTS)
     first = said("generate", tmp_path / "parts.yaml", "--out", tmp_path / "store").splitlines()[0]
-    assert first.startswith("perlin: 2 categories x 3 images; bezier: 1 categories x 4 images of 16 x 16, gray (recipe")
+    assert first.startswith("perlin: 2 categories x 3 images; bezier: 1 category x 4 images of 16 x 16, gray (recipe")
 
 
 def test_a_sheet_of_scenes_is_drawn(tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def compare(
     elif show_progress:
         done = sum(result.score is not None for result in findings.results)
         say(f"job {share} has ended: {done} of its {counted(len(findings.results), 'result')} are done", STDERR)
-        say("when all jobs have ended, the same command with --finish in place of --job writes the table", STDERR)
+        replaced = "--job and --overwrite" if overwrite else "--job"
+        say(f"when all jobs have ended, the same command with --finish in place of {replaced} writes the table", STDERR)
     return Comparison(settings, folder, findings)
 
 

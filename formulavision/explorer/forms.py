@@ -200,7 +200,7 @@ def _control(path: str, info: FieldInfo, value: Any) -> Control:
         return Control(path, "slider" if narrow else "number", value, about, low, high, whole)
     if set(kinds) == {int, type(None)} and value is not None:
         return Control(path, "number", value, about, low, high, whole=True)
-    return Control(path, "text", json.dumps(value), f"{about} (as YAML)".lstrip())
+    return Control(path, "text", json.dumps(value, ensure_ascii=False), f"{about} (as YAML)".lstrip())
 
 
 def _alternatives(annotation: Any) -> list[Any]:

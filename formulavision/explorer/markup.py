@@ -263,7 +263,8 @@ def _settings(recipe: Recipe) -> list[str] | None:
         return None
     defaults = Recipe.load(recipe.generator.name)
     data, usual = _flat(recipe.to_dict()), _flat(defaults.to_dict())
-    settings = [f"{path}={json.dumps(value)}" for path, value in data.items() if usual.get(path, _flat) != value]
+    changed = {path: value for path, value in data.items() if usual.get(path, _flat) != value}
+    settings = [f"{path}={json.dumps(value, ensure_ascii=False)}" for path, value in changed.items()]
     return settings if Recipe.load(recipe.generator.name, settings).id == recipe.id else None
 
 

@@ -197,19 +197,15 @@ class RecipePage:
         on_sheet: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": sheet, "api_visibility": "private"}
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-        def then_picture(event: Any) -> None:
-            event.then(self.picture, **one, **quiet, **DRAWING)
-
-        then_picture(blocks.load(draw, [current, *size], drawn, **on_sheet, **DRAWING))
-        then_picture(gr.on([c.input for c in size], draw, [current, *size], drawn, **on_sheet, **DRAWING))
+        # A picture's own progress is hidden: the sheet, which shows that of a search, comes first.
+        blocks.load(draw, [current, *size], drawn, **on_sheet, **DRAWING).then(self.picture, **one, **quiet, **DRAWING)
+        gr.on([current.change, label.input, instance.input], self.picture, **one, **quiet, **DRAWING)
+        gr.on([c.input for c in size], draw, [current, *size], drawn, **on_sheet, **DRAWING)
         # Not yaml.input, which Gradio does not send for what is pasted.
-        then_picture(
-            yaml.change(edit, [yaml, current, *size], [*drawn, given, generator, scenes], **on_sheet, **DRAWING)
-        )
+        yaml.change(edit, [yaml, current, *size], [*drawn, given, generator, scenes], **on_sheet, **DRAWING)
         chosen = [generator.input, scenes.input]
-        then_picture(gr.on(chosen, start, [generator, scenes, *size], [*drawn, given, yaml], **on_sheet, **DRAWING))
-        gr.on([label.input, instance.input], self.picture, **one, **quiet, **DRAWING)
-        then_picture(sheet.select(select, None, [label, instance], **quiet))
+        gr.on(chosen, start, [generator, scenes, *size], [*drawn, given, yaml], **on_sheet, **DRAWING)
+        sheet.select(select, None, [label, instance], **quiet).then(self.picture, **one, **quiet, **DRAWING)
         keep.click(keep_sheet, [current, *size], kept, api_visibility="private", **DRAWING)
         forget.click(lambda: gr.update(value="", visible=False), None, kept, **quiet)
 
@@ -241,15 +237,13 @@ class RecipePage:
                     updates = [gr.update(info=infos[p]) if p in infos else gr.skip() for p in range(len(controls))]
                     return [*made, *updates]
 
-                then_picture(
-                    gr.on(
-                        [each.input for each in components],
-                        changed,
-                        [current, *size, marked, *components],
-                        [*drawn, yaml, marked, *components],
-                        **on_sheet,
-                        **DRAWING,
-                    )
+                gr.on(
+                    [each.input for each in components],
+                    changed,
+                    [current, *size, marked, *components],
+                    [*drawn, yaml, marked, *components],
+                    **on_sheet,
+                    **DRAWING,
                 )
 
 

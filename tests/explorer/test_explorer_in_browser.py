@@ -151,11 +151,14 @@ def test_the_page_is_not_wider_than_the_window(page: Any) -> None:
 
 
 def test_a_control_that_is_turned_by_the_keyboard_redraws_the_sheet_and_changes_the_recipe(page: Any) -> None:
-    before = first(page)
+    before, calls = first(page), []
+    page.on("request", lambda request: calls.append(request.url) if "queue/join" in request.url else None)
     page.get_by_label("range slider for octaves").focus()
     page.keyboard.press("ArrowRight")
     wait_for_other(page, before)
     page.wait_for_function("document.querySelector('#yaml textarea').value.includes('octaves: 2')")
+    page.wait_for_timeout(2000)
+    assert len(calls) == 3  # the control draws the sheet; the recipe that it changes is shown, and its one image drawn
     assert page.evaluate("document.activeElement.ariaLabel") == "range slider for octaves"  # the form was not made anew
 
 

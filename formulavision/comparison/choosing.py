@@ -18,6 +18,7 @@ import numpy as np
 from formulavision.comparison.estimates import shortest, time_training
 from formulavision.comparison.settings import ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream.folder import check_outside
 from formulavision.data.downstream.images import LabelledImages, spread_evenly
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -138,8 +139,7 @@ def choose_or_continue(
     """
     _check_minutes(minutes)  # in a folder that is continued, too
     settings = _settings_of(downstream)
-    if settings.kind in _OF_FILES and settings.root and folder.resolve().is_relative_to(settings.root.resolve()):
-        raise ConfigError(f"out: {folder} lies in the folder of the images, and would become one of their classes")
+    check_outside(folder, settings)
     state = OwnedFolder(folder, "comparison", last="report.html").state()  # refused before the work
     file = folder / CONFIGURATION
     if state is not State.NEW and file.is_file() and not overwrite:

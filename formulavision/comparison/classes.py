@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from formulavision.comparison.results import table_as_csv
 from formulavision.comparison.significance import paired_t
-from formulavision.comparison.tables import Cell, Table
-from formulavision.util.errors import FormulaVisionError
+from formulavision.comparison.tables import Cell, Table, evaluated_again
+from formulavision.util.errors import ConfigError, FormulaVisionError
 
 if TYPE_CHECKING:
     from formulavision.evaluation import ClassDifference
@@ -70,6 +70,8 @@ def _of_cell(cell: Cell, folder: Path) -> ByClass:
     try:
         for ours, theirs in cell.pairs:
             if ours.folder and theirs.folder:
+                if evaluated_again(ours, folder) or evaluated_again(theirs, folder):
+                    raise ConfigError(f"{ours.folder}, {theirs.folder}: were evaluated again, on other images")
                 for each in per_class_difference(folder / ours.folder, folder / theirs.folder):
                     by_name.setdefault(each.name, []).append(each)
     except FormulaVisionError as error:

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from formulavision.comparison.arms import REMOTE
-from formulavision.comparison.results import ArmFacts, Findings, Result
+from formulavision.comparison.results import SAME_SCORE, ArmFacts, Findings, Result
 from formulavision.comparison.settings import PICTURES
 from formulavision.util.config import dump_yaml, parse_yaml
 
 __all__ = ["join"]
-
-_EQUAL = 5e-7
-"""Scores that differ by less are equal in results.csv."""
 
 Names = Mapping[str, str]
 """Old name -> new name."""
@@ -137,13 +134,17 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
     for findings, label in zip(found, labels, strict=True):
         for name, arm in findings.arms.items():
             first = arms.setdefault(name, arm)
-            arms[name] = first.model_copy(update={"baseline": first.baseline or arm.baseline})
+            if first.baseline is None and arm.baseline is not None:
+                if any(known.baseline == name for known in arms.values()):
+                    notes.append(f"{name} is compared with {arm.baseline} in {label}: here it is a baseline itself.")
+                else:
+                    arms[name] = first.model_copy(update={"baseline": arm.baseline})
         for result in findings.results:
             key = result.arm, result.downstream, result.freeze, result.seed
             known, source = results.setdefault(key, (result, label))
-            if known.score is None and result.score is not None:
+            if known.score is None and (result.score is not None or known.pending):
                 results[key] = result, label
-            elif known.score is not None and result.score is not None and abs(known.score - result.score) > _EQUAL:
+            elif known.score is not None and result.score is not None and abs(known.score - result.score) > SAME_SCORE:
                 notes.append(
                     f"{result.arm} on {result.downstream}, {result.freeze}, seed {result.seed}: "
                     f"{100 * known.score:.2f} in {source} and {100 * result.score:.2f} in {label}; the first counts."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from formulavision.comparison.arms import REMOTE, Arm, Variant
 from formulavision.comparison.settings import PROBE, ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
+from formulavision.data.downstream.folder import check_outside
 from formulavision.data.downstream.opening import count_shared
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.jobs import Share
@@ -403,6 +404,11 @@ class Datasets:
 
     def __getitem__(self, settings: DownstreamSettings) -> Downstream:
         return self._opened[settings]
+
+    def check_outside(self, *folders: Path) -> None:
+        """Check that no folder to write into is among the images; see :func:`formulavision.data.downstream.folder`."""
+        for dataset, folder in itertools.product(self._opened, folders):
+            check_outside(folder, dataset)
 
     def digest(self, settings: DownstreamSettings, *, train_only: bool = False) -> str:
         """Hash of a dataset's kind, classes and images. It does not depend on the dataset's place.

@@ -40,9 +40,9 @@ def report(
 ) -> Comparison:
     """Join comparisons that ran on different days and machines into one table and report; or write one's again.
 
-    Arms with the same content are one arm, with the seeds and downstreams of all comparisons. Arms or downstreams with
-    the same name but other content are renamed after their folders. If several comparisons have a result, the first
-    counts, and a note names the difference.
+    Arms with the same name and content are one arm, with the seeds and downstreams of all comparisons. Arms or
+    downstreams with the same name but other content are renamed after their folders. If several comparisons have a
+    result, the first counts, and a note names the difference.
 
     Args:
         folders: of comparisons, finished or not, or of joins.

@@ -20,6 +20,7 @@ from formulavision.util.text import counted, csv_text
 __all__ = [
     "COLUMNS",
     "FINDINGS",
+    "SAME_SCORE",
     "SHORT",
     "TOP_1",
     "ArmFacts",
@@ -35,6 +36,8 @@ __all__ = [
 FINDINGS = "results.json"
 """File in a comparison's folder with all data of its table and its report."""
 TOP_1 = "top-1 accuracy"
+SAME_SCORE = 5e-7
+"""Scores that differ by less are equal in results.csv."""
 SHORT = {TOP_1: "top-1", "mean average precision": "mAP", "mIoU": "mIoU"}
 """Metrics -> their names in the heading of a column."""
 _CURVES = {TOP_1: "validation_accuracy", "mean average precision": "validation_map", "mIoU": "validation_miou"}

@@ -134,6 +134,7 @@ def compare(
         folder = folder.with_name(f"{folder.name}-job-{share.number}-of-{share.count}")
     check_models(settings)
     datasets = Datasets(settings)
+    datasets.check_outside(folder, *([] if runs is None else [Path(runs)]))
     owned = OwnedFolder(folder, "comparison", last="report.html")
     connecting = nullcontext() if on is None else connected(on, cores())
     holding = owned.writing({}, _OURS, overwrite=overwrite)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from formulavision.comparison.arms import (
@@ -108,7 +109,7 @@ class ComparisonSettings(Config):
     probes: Annotated[list[Literal["linear", "knn"]], Different] = Field(
         default_factory=list, description="evaluations of frozen pre-trained features, besides fine-tuning"
     )
-    seeds: Annotated[list[int], Different] = Field(
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Different] = Field(
         default=[0], min_length=1, description="seeds of training; results are averaged over them"
     )
     data: Literal["on-demand", "stored"] = Field(
@@ -230,13 +231,14 @@ class ComparisonSettings(Config):
         """Name of the arm that an arm is compared with; None for the baseline itself, and if there is no baseline.
 
         It is ``against`` or, if that is unset, the arm that trains from scratch; of several, the one with the same
-        settings of fine-tuning.
+        settings of fine-tuning, or the first that no sweep changes.
         """
         if self.against is not None:
             return self.against if self.against != name else None
         own = self.variants[name]
         scratch = [v for v in self.variants.values() if v.arm.from_scratch]
-        found = next((v for v in scratch if v.arm.finetune == own.arm.finetune), next(iter(scratch), None))
+        unswept = next((v for v in scratch if v.path is None), None)
+        found = next((v for v in scratch if v.arm.finetune == own.arm.finetune), unswept)
         return None if found is None or own.arm.from_scratch else found.name
 
     def pretrain_settings(self, name: str, seed: int) -> TrainSettings:
@@ -286,7 +288,7 @@ class ComparisonSettings(Config):
         for path, several in flatten_sweep(values).items():
             if not isinstance(several, list | tuple | range):
                 raise ConfigError(f"sweep.{path}: {several!r} is not allowed: must be a list of values")
-            points[path] = list(several)
+            points[path] = [value.item() if isinstance(value, np.generic) else value for value in several]
         old = self.to_dict()
         arms = {name: arm.to_dict(resolved=False) for name, arm in self.arms.items()}
         new = {**old, "arms": arms, "sweep": points}

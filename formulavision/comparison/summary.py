@@ -145,8 +145,10 @@ def _verdict(cell: Cell, findings: Findings) -> str:
     more = "more" if cell.difference > 0 else "less"
     seeds = len(cell.pairs)
     if seeds == 1:
-        both = f"{cell.arm} and {cell.baseline} have the same {measure}" if size == "0.0" else (
-            f"{cell.arm} has {size} points {more} {measure} than {cell.baseline}")  # fmt: skip
+        both = f"{cell.arm} has {size} points {more} {measure} than {cell.baseline}"
+        if size == "0.0":
+            same = "have the same" if cell.difference == 0 else "differ by less than 0.05 points of"
+            both = f"{cell.arm} and {cell.baseline} {same} {measure}"
         return f"{both} ({scores}), with one seed."
     if cell.significant:
         verb = "raises" if cell.difference > 0 else "lowers"

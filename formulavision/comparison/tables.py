@@ -12,13 +12,13 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from formulavision.comparison.results import TOP_1, Findings, Result, table_as_csv
+from formulavision.comparison.results import SAME_SCORE, TOP_1, Findings, Result, table_as_csv
 from formulavision.comparison.settings import PROBE
 from formulavision.comparison.significance import ALPHA, confidence_interval, holm, paired_t
 from formulavision.evaluation.per_class import mcnemar
-from formulavision.evaluation.results import read_predictions, read_test_digest
+from formulavision.evaluation.results import read_predictions, read_tested
 
-__all__ = ["MCNEMAR", "T_TEST", "Cell", "Table", "contest", "table_csv", "table_of"]
+__all__ = ["MCNEMAR", "T_TEST", "Cell", "Table", "contest", "evaluated_again", "table_csv", "table_of"]
 
 T_TEST = "paired t-test"
 MCNEMAR = "McNemar's exact test"
@@ -177,12 +177,27 @@ def _compare_images(first: Result, second: Result, folder: Path) -> float | None
 
 
 def _correct_images(result: Result, folder: Path) -> tuple[NDArray[np.bool_] | None, str | None]:
-    """Whether the predicted class of each test image is right, bool [n]; None if the predictions were not kept. And
-    the digest of the test images, which need not be those of the comparison: a run may be evaluated again."""
-    if result.folder is None or result.metric != TOP_1:
+    """Whether the predicted class of each test image is right, bool [n]; None if the predictions were not kept, or are
+    those of another evaluation. And the digest of the test images."""
+    if result.folder is None or result.metric != TOP_1 or evaluated_again(result, folder):
         return None, None
     correct = read_predictions(folder / result.folder)[1]
-    return correct, None if correct is None else read_test_digest(folder / result.folder)
+    return correct, None if correct is None else read_tested(folder / result.folder)[0]
+
+
+def evaluated_again(result: Result, folder: Path) -> bool:
+    """Whether the model's folder holds another evaluation than the comparison's, such as one on other images.
+
+    Args:
+        folder: of the comparison.
+
+    Raises:
+        ConfigError: the evaluation is damaged.
+    """
+    if result.folder is None or result.score is None:
+        return False
+    score = read_tested(folder / result.folder)[1]
+    return score is not None and abs(score - result.score) > SAME_SCORE
 
 
 def _mark_best(cells: Iterable[Cell]) -> None:

@@ -25,7 +25,7 @@ __all__ = [
     "make_folder",
     "read_predictions",
     "read_results",
-    "read_test_digest",
+    "read_tested",
     "write_results",
 ]
 
@@ -192,20 +192,21 @@ def read_results(folder: Path) -> Saved:
         ) from None
 
 
-def read_test_digest(folder: Path) -> str | None:
-    """The digest of the test images of an evaluation; None where the folder does not tell it.
+def read_tested(folder: Path) -> tuple[str | None, float | None]:
+    """The digest of the test images of an evaluation, and its score; None where the folder does not tell them.
 
     Raises:
         ConfigError: the file is damaged.
     """
     file = folder / EVALUATION
     try:
-        digest = json.loads(file.read_text(encoding="utf-8"))["downstream"].get("test_digest")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        digest, score = content["downstream"].get("test_digest"), content.get("score")
+        return None if digest is None else str(digest), None if score is None else float(score)
     except FileNotFoundError:
-        return None
+        return None, None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file}: is damaged: evaluate again; of a comparison, remove its folder first") from None
-    return None if digest is None else str(digest)
 
 
 def read_predictions(folder: Path) -> tuple[NDArray[Any] | None, NDArray[np.bool_] | None]:

@@ -238,6 +238,7 @@ def finetune(
         DownstreamError: the dataset cannot be used as it is.
     """
     from formulavision.data.downstream import open_for_run
+    from formulavision.data.downstream.folder import check_outside
 
     out = Path(out)
     recorded, settings = _begin(out, "finetune", _with_name(settings, model), resume=resume, overwrite=overwrite)
@@ -279,6 +280,7 @@ def finetune(
     if own is not None:
         freeze_parts(own, freeze)
     opened = open_for_run(downstream, weights.run if weights else None)
+    check_outside(out, opened.settings)
     settings = for_target(settings, target_of(opened.train), own_model=own is not None)
     if opened.note:
         say_and_log(opened.describe(), console)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 from formulavision import compare, sweep
 from formulavision.comparison import Comparison, ComparisonSettings
@@ -139,6 +141,16 @@ def test_a_sweep_touches_the_arms_that_have_the_setting(small: dict[str, Any]) -
     assert recipe.num_instances == 8
     assert settings.finetune_settings("stripes-learning_rate-0.1", 0).learning_rate == 0.1
     assert settings.baseline("stripes-learning_rate-0.1") == "scratch-learning_rate-0.1"
+    assert settings.baseline("stripes-instances-8") is None, "no arm from scratch is fine-tuned as this one is"
+
+
+def test_swept_values_may_be_numpys(small: dict[str, Any]) -> None:
+    del small["arms"]["broken"]
+    swept = read(small).with_sweep(
+        {"instances": list(np.arange(8, 24, 8)), "finetune.learning_rate": [np.float32(0.5)]}
+    )
+    assert swept.sweep == {"instances": [8, 16], "finetune.learning_rate": [0.5]}
+    assert read(yaml.safe_load(swept.to_yaml())) == swept
 
 
 def test_a_sweep_can_touch_one_arm_alone(small: dict[str, Any]) -> None:

@@ -13,10 +13,11 @@ from cases import slow
 from masked_shapes import write_shapes
 from PIL import Image
 
-from formulavision import compare
+from formulavision import compare, finetune
 from formulavision.comparison import ComparisonSettings, choosing, estimates
 from formulavision.comparison.choosing import Choice, choose, name_of
 from formulavision.data.downstream import Downstream, DownstreamSettings
+from formulavision.data.downstream.folder import check_outside
 from formulavision.data.downstream.images import LabelledImages
 from formulavision.training import fit
 from formulavision.training.on_cpu import MatrixConv2d
@@ -322,6 +323,35 @@ def test_results_among_the_images_are_refused(
     with pytest.raises(ConfigError, match="out: runs/my-pets lies in the folder of the images"):
         compare(downstream=".")
     assert tiny == [] and not Path("runs").exists()
+
+
+def test_no_run_is_written_among_the_images(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures would become a class of the next run. Beside the parts of a divided dataset there is room."""
+    pets = photos(tmp_path / "pets", {"cat": 5, "dog": 5})
+    monkeypatch.chdir(pets)
+    del small["arms"]["broken"]
+    refused = "out: .* lies in the folder of the images, and would become one of their classes"
+    of_a_downstream = {**small, "downstreams": {"pets": {"kind": "folder", "root": "."}}}
+    of_an_arm = {**small, "arms": {"pets": {"images": {"kind": "folder", "root": "."}}}}
+    for settings in (of_a_downstream, of_an_arm):
+        with pytest.raises(ConfigError, match=refused):
+            compare(settings, out="runs/pets", show_progress=False)
+    with pytest.raises(ConfigError, match=refused):
+        compare(of_a_downstream, out=tmp_path / "out", runs="models", show_progress=False)
+    with pytest.raises(ConfigError, match=refused):
+        finetune(None, ".", out="cat/tuned", model="resnet10t", show_progress=False)
+    assert sorted(path.name for path in pets.iterdir()) == ["cat", "dog"] and not (tmp_path / "out").exists()
+
+    divided = tmp_path / "divided"
+    for part in ("train", "val"):
+        photos(divided / part, {"cat": 2, "dog": 2})
+    settings = DownstreamSettings.from_text(str(divided))
+    check_outside(divided / "runs" / "one", settings)
+    for inside in (divided / "train" / "runs", divided / "val", divided / "runs" / ".." / "train"):
+        with pytest.raises(ConfigError, match=refused):
+            check_outside(inside, settings)
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_timed(tiny: list[float], tmp_path: Path) -> None:

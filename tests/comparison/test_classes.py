@@ -115,3 +115,15 @@ def test_the_csv_has_every_class(differences: Differences) -> None:
 def test_runs_that_are_not_at_hand_say_so_in_a_line(differences: Differences) -> None:
     (classes,) = by_class(findings({"old": None, "new": "old"}), Path(), ["new"])
     assert classes.problem == "new-none-0: holds no evaluation"
+
+
+def test_classes_of_other_images_than_the_tables_are_not_shown(tmp_path: Path, differences: Differences) -> None:
+    """Both models were evaluated again, on the same other images."""
+    differences["new-none-0", "old-none-0"] = [("a", 0.6, 0.5)]
+    for arm, score in (("new", 0.5), ("old", 0.4)):
+        (tmp_path / f"{arm}-none-0").mkdir()
+        file = tmp_path / f"{arm}-none-0" / "evaluation.json"
+        file.write_text(f'{{"downstream": {{"test_digest": "other"}}, "score": {score}}}')
+    (classes,) = by_class(findings({"old": None, "new": "old"}), tmp_path, ["new"])
+    assert not classes.classes
+    assert classes.problem == "new-none-0, old-none-0: were evaluated again, on other images"

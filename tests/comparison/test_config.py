@@ -68,6 +68,7 @@ def test_all_problems_are_listed_with_their_paths(small: dict[str, Any]) -> None
         ("finetune", {"model": "resnet18"}, "finetune.model: is set for the whole comparison, by 'model'"),
         ("seeds", [], "seeds: is empty"),
         ("seeds", [1, 1], "seeds: 1 is listed twice"),
+        ("seeds", [0, -1], "seeds.1: -1 is not allowed: must be greater than or equal to 0"),
         ("arms", {"a/b": {}}, "arms.a/b: a name must be"),
         ("arms", {"mine": {"pretrain": {"epochs": 1}}}, "arms.mine.pretrain: an arm without a recipe"),
         ("arms", {}, "arms: is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,36 @@ def test_a_result_takes_the_place_of_a_failure_or_of_what_is_missing(tmp_path: P
     one = leave(tmp_path / "one", [("ours", "c10", 0, None)], arms={"ours": "a"})
     two = leave(tmp_path / "two", [("ours", "c10", 0, 0.51)], arms={"ours": "a"})
     assert scores(report([one, two], out=out, show_progress=False).findings) == {("ours", "c10", 0): 0.51}
+
+
+def test_a_failure_takes_the_place_of_what_is_pending(tmp_path: Path, out: Path) -> None:
+    pending = Result("ours", "c10", "none", 0)
+    failed = replace(pending, error="boom")
+    folders = []
+    for name, result in (("one", pending), ("two", failed)):
+        folders.append(leave(tmp_path / name, [("ours", "c10", 0, None)], arms={"ours": "a"}))
+        changed = Findings.load(folders[-1]).model_copy(update={"results": [result]})
+        (folders[-1] / FINDINGS).write_text(changed.to_json())
+    for several in (folders, folders[::-1]):
+        joined = report(several, out=out / several[0].name, show_progress=False).findings
+        assert [result.error for result in joined.results] == ["boom"]
+
+
+def test_two_arms_are_never_each_others_baseline(tmp_path: Path, out: Path) -> None:
+    arms = {"scratch": "none", "ifs": "recipe"}
+    results: list[Score] = [("scratch", "c10", 0, 0.5), ("ifs", "c10", 0, 0.6)]
+    one = leave(tmp_path / "one", results, arms=arms)
+    facts = {
+        name: ArmFacts(
+            content=content, origin=content, scratch=name == "scratch", tuned="", base=name, baseline=against
+        )
+        for (name, content), against in zip(arms.items(), ("ifs", None), strict=True)
+    }
+    other = leave(tmp_path / "other", results, arms=arms)
+    (other / FINDINGS).write_text(Findings.load(other).model_copy(update={"arms": facts}).to_json())
+    joined = report([one, other], out=out, show_progress=False).findings
+    assert {name: arm.baseline for name, arm in joined.arms.items()} == {"scratch": None, "ifs": "scratch"}
+    assert "scratch is compared with ifs in other: here it is a baseline itself." in joined.notes
 
 
 def test_files_are_named_from_the_new_folder(tmp_path: Path, out: Path) -> None:

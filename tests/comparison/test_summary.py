@@ -141,6 +141,8 @@ def test_equal_scores_are_called_equal() -> None:
     assert "ifs and scratch have the same top-1 accuracy on digits" in result(
         findings({"scratch": [0.5], "ifs": [0.5]})
     )
+    close = findings({"scratch": [0.5500], "ifs": [0.5503]})
+    assert "ifs and scratch differ by less than 0.05 points of top-1 accuracy on digits" in result(close)
     same = result(findings({"scratch": [0.5, 0.6], "ifs": [0.52, 0.62]}))
     assert "the difference of +2.0 points is the same for both seeds, and no test applies to that" in same
 

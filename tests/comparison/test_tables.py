@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,12 @@ def test_one_seed_is_tested_by_its_images(tmp_path: Path) -> None:
     # One of the models was evaluated again, on others of the same number.
     for arm, digest in (("scratch", "a"), ("ours", "b")):
         (tmp_path / f"{arm}-0" / "evaluation.json").write_text(f'{{"downstream": {{"test_digest": "{digest}"}}}}')
+    (cell,) = (row for row in csv.DictReader(io.StringIO(table_csv(table_of(found, tmp_path)))) if row["arm"] == "ours")
+    assert (cell["test"], cell["p"], cell["difference"]) == ("", "", "0.333333")
+    # Both were, on the same other images: the scores of the table are not of these.
+    for arm, score in (("scratch", 20 / 60), ("ours", 0.5)):
+        content = {"downstream": {"test_digest": "c"}, "score": score}
+        (tmp_path / f"{arm}-0" / "evaluation.json").write_text(json.dumps(content))
     (cell,) = (row for row in csv.DictReader(io.StringIO(table_csv(table_of(found, tmp_path)))) if row["arm"] == "ours")
     assert (cell["test"], cell["p"], cell["difference"]) == ("", "", "0.333333")
 

@@ -14,9 +14,9 @@ from formulavision.data.downstream.images import DEFAULT_TEST_SHARE, LabelledIma
 from formulavision.data.downstream.settings import SPLITS, DownstreamSettings
 from formulavision.storage.manifest import MANIFEST
 from formulavision.util.config import did_you_mean
-from formulavision.util.errors import DownstreamError
+from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["labelled", "list_classes", "open_class_folders", "open_folder"]
+__all__ = ["check_outside", "labelled", "list_classes", "open_class_folders", "open_folder"]
 
 
 def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
@@ -110,6 +110,26 @@ def _splits(root: Path) -> dict[str, str]:
             f"{root}: has no train/: it must hold train/ and val/ or test/, with a subfolder a class, or these"
         )
     return found if "train" in deep or len(found) == len(names) else {}
+
+
+def check_outside(folder: Path, settings: DownstreamSettings) -> None:
+    """Check that a folder to write into is not among a dataset's images: its pictures would become one of the classes.
+
+    Args:
+        folder: need not exist.
+        settings: of the dataset. Beside the parts of a divided one there is room.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if settings.kind not in ("folder", "imagenet") or settings.root is None:
+        return
+    root = settings.root.resolve()
+    if not root.is_dir() or not folder.resolve().is_relative_to(root):
+        return
+    parts = _splits(root)
+    if not parts or any(folder.resolve().is_relative_to(root / part) for part in parts.values()):
+        raise ConfigError(f"out: {folder} lies in the folder of the images, and would become one of their classes")
 
 
 def _tested(root: Path, splits: dict[str, str], settings: DownstreamSettings) -> str | None:

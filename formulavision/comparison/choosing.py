@@ -40,13 +40,15 @@ _LEAST_CROP = 48
 """Smaller images are enlarged to it, if there is time."""
 _REFERENCE = 64
 """Size of the images that are timed, pixels. The time of a step is taken to grow with the number of pixels."""
-_CANVAS = 128
-"""Fractals are drawn at this size at least, and made smaller for the model, as in half-hour.yaml."""
+_CANVAS, _MIXTURE_CANVAS = 128, 96
+"""Fractals, or the mixture, are drawn at this size at least, and made smaller for the model, as in half-hour.yaml."""
 _COARSE = 24
 """For smaller images, which are enlarged, fractals are as coarse: drawn at the model's size, without patches."""
-_FORMULAS = ("ifs", "perlin")
+_MIXTURE, _LONG = ("ifs", "dead-leaves", "moire"), 110_000
+"""What comes before fractals alone where pre-training sees so many images: with fewer than half it was behind them,
+with more than twice as many ahead, unless there are a few hundred photographs only (docs/results/half-hour)."""
 _PASSES_OF_DRAWN, _BATCH = 5, 64
-"""How often pre-training sees an image, about as in half-hour.yaml, and of how many images a step is."""
+"""How often pre-training sees an image, and of how many images a step is."""
 _ENOUGH, _MOST = 50, 100_000
 """Drawn images an arm from which on pre-training is worth trying, for each pixel of the crop's side, and at most."""
 _TRAINED = 10
@@ -89,10 +91,10 @@ class _Speed:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Sizes of a comparison; ``None`` images a class are all images."""
+    """Sizes of a comparison, and its number of arms besides scratch; ``None`` images a class are all images."""
 
     crop: int
-    formulas: tuple[str, ...]
+    formulas: int
     seeds: int
     train_per_class: int | None
     test_per_class: int | None
@@ -234,7 +236,7 @@ def _time_drawing() -> float:
     from formulavision.recipes.drawing import Drawer
     from formulavision.recipes.recipe import Recipe
 
-    drawer = Drawer(Recipe.from_dict(_recipe("ifs", 80, _LEAST_CROP, _CANVAS, gray=False)))
+    drawer = Drawer(Recipe.from_dict(_recipe(("ifs",), 80, _LEAST_CROP, _CANVAS, gray=False)))
     return shortest(lambda: [drawer.draw(index) for index in range(10)]) / 10
 
 
@@ -244,22 +246,22 @@ def _time_drawing() -> float:
 def _best_plan(opened: Downstream, speed: _Speed, side: int, seconds: float) -> _Plan:
     """The largest crops for which there is time to train on enough images; then more seeds, then more formulas."""
     crops = [crop for crop in _CROPS if crop <= max(side, _LEAST_CROP)]
-    plans = [_plan(opened, speed, crop, _FORMULAS[:1], 3, seconds) for crop in crops]
+    plans = [_plan(opened, speed, crop, 1, 3, seconds) for crop in crops]
     enough = (p for p in plans if p.drawn >= _ENOUGH * p.crop and p.train >= min(len(opened.train), _TRAINED * p.crop))
     best = next(enough, plans[-1])
-    for formulas, seeds in ((_FORMULAS[:1], 5), (_FORMULAS, 5)):
+    for formulas, seeds in ((1, 5), (2, 5)):
         more = _plan(opened, speed, best.crop, formulas, seeds, seconds)
         if more.drawn >= _ENOUGH * best.crop and (more.train, more.epochs) >= (best.train, best.epochs):
             best = more
     return best
 
 
-def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: tuple[str, ...], seeds: int, seconds: float) -> _Plan:
+def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: int, seeds: int, seconds: float) -> _Plan:
     """Divide the time of a seed between fine-tuning (two fifths) and pre-training."""
     image = speed.image * (crop / _REFERENCE) ** 2
-    overhead = _STAGE * (2 * len(formulas) + 1)
+    overhead = _STAGE * (2 * formulas + 1)
     a_seed = (seconds - _REPORT) / seeds - overhead
-    models = len(formulas) + 1
+    models = formulas + 1
     tuning = max(0.4 * a_seed / models, 1.0)
     passes = max(0.7 * tuning / (image + speed.step / 16), 1_000)
     train_per_class, train = _limited(opened.train, round(passes / _FINETUNING[0]))
@@ -267,9 +269,10 @@ def _plan(opened: Downstream, speed: _Speed, crop: int, formulas: tuple[str, ...
     test_per_class, test = _limited(opened.test, max(round(0.3 * tuning / (epochs * image / 3 + speed.read)), 100))
     batch = next(size for size, fewer in ((8, 100), (16, 500), (32, 2_000), (64, np.inf)) if train < fewer)
     tuned = epochs * (train * image + ceil(train / batch) * speed.step + test * image / 3) + (train + test) * speed.read
-    drawing = speed.draw * (_canvas(crop) / _CANVAS) ** 2 + _PASSES_OF_DRAWN * (image + speed.step / _BATCH)
-    drawn = int(np.clip((a_seed - models * tuned) / len(formulas) / drawing, 480, _MOST))
-    needed = seeds * (overhead + models * tuned + len(formulas) * drawn * drawing) + _REPORT
+    drawing = speed.draw * (max(_CANVAS, _resize(crop)) / _CANVAS) ** 2
+    drawing += _PASSES_OF_DRAWN * (image + speed.step / _BATCH)
+    drawn = int(np.clip((a_seed - models * tuned) / formulas / drawing, 480, _MOST))
+    needed = seeds * (overhead + models * tuned + formulas * drawn * drawing) + _REPORT
     return _Plan(crop, formulas, seeds, train_per_class, test_per_class, train, test, epochs, batch, drawn, needed)
 
 
@@ -307,13 +310,7 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
         {
             "name": f"Does pre-training on formulas help on {name}?",
             "note": f"{caveat}{few}. Longer training or another model may give other results.{coarse}",
-            "arms": {
-                "scratch": {},
-                **{
-                    formula: {"recipe": _recipe(formula, plan.drawn, plan.crop, side, gray)}
-                    for formula in plan.formulas
-                },
-            },
+            "arms": {"scratch": {}, **_arms(plan, side, gray)},
             "downstreams": {name: dataset},
             "model": "resnet18",
             "seeds": list(range(plan.seeds)),
@@ -327,7 +324,7 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
         },
     )
     per_class = f", {plan.train_per_class} a class" if plan.train_per_class else ""
-    room = byte_size(plan.seeds * (2 * len(plan.formulas) + 1) * _STAGE_BYTES)
+    room = byte_size(plan.seeds * (2 * plan.formulas + 1) * _STAGE_BYTES)
     sentences = [
         f"{opened.describe()}, about {side} pixels wide or high",
         f"arms: {', '.join(settings.arms)}; resnet18, {plan.crop} x {plan.crop} pixels; {counted(plan.seeds, 'seed')}",
@@ -350,33 +347,40 @@ def _resize(crop: int) -> int:
     return round(crop * 1.125)
 
 
-def _canvas(crop: int) -> int:
-    """Size at which fractals are drawn, pixels."""
-    return max(_CANVAS, _resize(crop))
+def _arms(plan: _Plan, side: int, gray: bool) -> dict[str, Any]:
+    """The arms that are pre-trained: fractals, then Perlin noise; or the mixture, then fractals, where there is time.
 
-
-def _recipe(formula: str, images: int, crop: int, side: int, gray: bool) -> dict[str, Any]:
-    """A recipe with about as many images, and somewhat more categories than instances; a Perlin grid has at most 144.
-
-    On photographs of 32 pixels, fractals of 128 x 128 pixels with patches were better (docs/results/half-hour), on
-    digits of 8 pixels coarse points (docs/results/quickstart); one seed each.
+    On photographs of 32 pixels, fractals with patches, and the mixture, were better than coarse points
+    (docs/results/half-hour); on digits of 8 pixels points were (docs/results/quickstart, one seed).
     """
-    perlin = formula == "perlin"
-    categories = min(max(round((1.28 * images) ** 0.5), 10), 144 if perlin else 1_000)
-    generator: dict[str, Any] = {"name": formula}
-    canvas = {"size": _resize(crop), "padding": 0}
-    if perlin:
-        generator["grid"] = 12
+    mixed = side >= _COARSE and plan.drawn * _PASSES_OF_DRAWN >= _LONG
+    best: list[tuple[str, ...]] = [_MIXTURE, ("ifs",)] if mixed else [("ifs",), ("perlin",)]
+    arms = best[: plan.formulas]
+    return {"-".join(arm): {"recipe": _recipe(arm, plan.drawn, plan.crop, side, gray)} for arm in arms}
+
+
+def _recipe(formulas: tuple[str, ...], images: int, crop: int, side: int, gray: bool) -> dict[str, Any]:
+    """A recipe with about as many images, of somewhat more categories than instances; a Perlin grid has at most 144."""
+    size, padding, channels = _resize(crop), 0, 1
+    options: dict[str, Any] = {}
+    if formulas == ("perlin",):
+        options["grid"] = 12
     elif side < _COARSE:
-        generator |= {"dots": round(5_000 * (canvas["size"] / 40) ** 2), "patch": "point"}
-        canvas["padding"] = 1
+        options |= {"dots": round(5_000 * (size / 40) ** 2), "patch": "point"}
+        padding = 1
     else:
-        size = _canvas(crop)
-        generator["dots"] = min(round(25_000 * (size / _CANVAS) ** 2), 200_000)
-        canvas = {"size": size, "padding": 2, "channels": 1 if gray else 3}
-    return {
-        "generator": generator,
-        "categories": categories,
-        "instances": max(images // categories, 1),
-        "canvas": canvas,
-    }
+        least = _CANVAS if len(formulas) == 1 else _MIXTURE_CANVAS
+        size, padding, channels = max(least, size), 2, 1 if gray else 3
+        options["dots"] = min(round(25_000 * (size / least) ** 2), 200_000)
+    images //= len(formulas)
+    categories = min(max(round((1.28 * images) ** 0.5), 10), 144 if formulas == ("perlin",) else 1_000)
+    parts = [
+        {
+            "generator": {"name": formula, **(options if formula in ("ifs", "perlin") else {})},
+            "categories": categories,
+            "instances": max(images // categories, 1),
+        }
+        for formula in formulas
+    ]
+    canvas = {"size": size, "padding": padding, "channels": channels}
+    return {**parts[0], "canvas": canvas} if len(parts) == 1 else {"parts": parts, "canvas": canvas}

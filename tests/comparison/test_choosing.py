@@ -124,8 +124,9 @@ def test_it_takes_about_the_time_that_is_given(
         assert choice.seconds <= 1.5 * 60 * minutes
     else:
         assert minutes < 20 or (machine is LAPTOP and sum(train) > 100_000)
+    first = list(choice.settings.arms)[1]
     assert all(s.batch_size >= 2 and s.schedule == "cosine" and (s.epochs or 0) > 1 for s in (
-        choice.settings.finetune_settings("ifs", 0), choice.settings.pretrain_settings("ifs", 0)))  # fmt: skip
+        choice.settings.finetune_settings(first, 0), choice.settings.pretrain_settings(first, 0)))  # fmt: skip
 
 
 def test_a_first_image_that_takes_long_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +150,28 @@ def test_more_time_gives_larger_images_more_seeds_and_more_formulas(monkeypatch:
     short, long = (plan(opened, minutes, monkeypatch).settings for minutes in (10, 3_000))
     assert long.pretrain["crop"] > short.pretrain["crop"]
     assert len(long.seeds) >= len(short.seeds)
-    assert list(long.arms) == ["scratch", "ifs", "perlin"]
+    assert list(long.arms) == ["scratch", "ifs-dead-leaves-moire", "ifs"]
+
+
+def test_fractals_are_mixed_where_pre_training_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in half-hour.yaml, whose pre-training sees 268,800 images; after 48,000 fractals alone were ahead."""
+    monkeypatch.setattr(choosing, "_look_at", lambda images: (32, False, 0.0001))
+    opened = many([60] * 10, [20] * 10)[1]
+    seen = {}
+    for minutes in (10, 40, 80, 160, 320):
+        settings = plan(opened, minutes, monkeypatch).settings
+        arm, recipe = list(settings.arms)[1], list(settings.arms.values())[1].recipe
+        assert recipe is not None
+        seen[5 * len(recipe)] = arm
+    assert {arm for images, arm in seen.items() if images < 100_000} == {"ifs"}
+    assert {arm for images, arm in seen.items() if images > 120_000} == {"ifs-dead-leaves-moire"}
+    parts = recipe.to_dict()["parts"]
+    assert [part["generator"]["name"] for part in parts] == ["ifs", "dead-leaves", "moire"]
+    assert len({(part["categories"]["count"], part["instances"]) for part in parts}) == 1
+    assert recipe.canvas.channels == 3 and recipe.canvas.size >= 96
+    # Images of a few pixels are enlarged: fractals are coarse points there, however long pre-training is.
+    monkeypatch.setattr(choosing, "_look_at", lambda images: (8, False, 0.0001))
+    assert list(plan(opened, 320, monkeypatch).settings.arms)[1] == "ifs"
 
 
 def test_of_many_images_some_are_taken_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +200,9 @@ def test_huge_and_tiny_images_are_scaled(tmp_path: Path) -> None:
     assert huge.settings.pretrain["crop"] == 224
     tiny = chosen(photos(tmp_path / "tiny", {"a": 5, "b": 5}, size=(7, 9)))
     assert tiny.settings.pretrain["crop"] == 48
-    drawn = [choice.settings.arms["ifs"].recipe for choice in (huge, tiny)]
-    assert [(r.canvas.size, r.to_dict()["generator"]["patch"]) for r in drawn if r] == [(252, "random"), (54, "point")]
+    drawn = [list(choice.settings.arms.values())[1].recipe for choice in (huge, tiny)]
+    parts = [(r.canvas.size, r.all_parts[0].generator.params.model_dump()["patch"]) for r in drawn if r]
+    assert parts == [(252, "random"), (54, "point")]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ COMPARISON_IDS = {
     "table-9-cpu": "ad761aa5a4dfbe84",
     "table-9-smoke": "217578f1b1579fd5",
     "quickstart-full": "8a654e52e7d5d810",
-    "half-hour-full": "a5e191c1763e9ba1",
+    "half-hour-full": "77ecea3d983c1d8b",
     "labels-cifar10-full": "5ee71c6afce85b89",
     "labels-cifar10-small": "b5f215142045a4cc",
     "labels-cifar10-smoke": "c39c58b500df47e2",

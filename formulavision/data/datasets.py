@@ -20,7 +20,7 @@ from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe, locate
 from formulavision.recipes.targets import TARGETS, Objects, Target, scene_target
 from formulavision.storage import Store
 from formulavision.util.errors import ConfigError
-from formulavision.util.indices import positions
+from formulavision.util.indices import positions, whole
 from formulavision.util.text import counted
 
 __all__ = ["FormulaDataset", "InstanceNumbers", "RecipeDataset", "ReplaceCategories", "StoredDataset"]
@@ -324,7 +324,9 @@ class FormulaDataset(RecipeDataset):
 
         Raises:
             ConfigError: the epoch is below 0.
+            TypeError: the epoch is not a whole number.
         """
+        epoch = None if epoch is None else whole(epoch)
         if epoch is not None and epoch < 0:
             raise ConfigError(f"epoch: {epoch} is not allowed: must be at least 0, or None")
         if self._endless:

@@ -242,6 +242,7 @@ def load_mixture(file: Path) -> list[Any]:
     Raises:
         ConfigError: the file holds something else beside the list.
     """
+    file = user_path(file)
     content = load_yaml(file)
     if unknown := next((key for key in content if key != _FILE), None):
         raise ConfigError(f"{file}: {unknown}: is not allowed beside {_FILE}: its recipes have their own settings")
@@ -252,17 +253,18 @@ def load_mixture(file: Path) -> list[Any]:
 
 def is_mixture_file(data: Any) -> bool:
     """Whether it is the path of a YAML file of a mixture: ``mixture: [...]``."""
-    if not isinstance(data, str | PathLike) or not Path(data).is_file():
+    if not isinstance(data, str | PathLike) or is_url(data) or not user_path(Path(data)).is_file():
         return False
-    return _FILE in load_yaml(Path(data))
+    return _FILE in load_yaml(user_path(Path(data)))
 
 
 def is_store(path: str | PathLike[str]) -> bool:
     """Whether a path names a store, not a recipe's file or a generator."""
     if is_url(path):
         return True
-    recipe = Path(path).is_file() or Path(path).suffix in (".yaml", ".yml")
-    return Path(path).is_dir() or not (recipe or str(path) in plugins().generators or str(path) in shipped_configs())
+    file = user_path(Path(path))
+    recipe = file.is_file() or file.suffix in (".yaml", ".yml")
+    return file.is_dir() or not (recipe or str(path) in plugins().generators or str(path) in shipped_configs())
 
 
 def mixture_beside(folder: Path, parts: Sequence[Any]) -> list[Any]:

@@ -178,6 +178,10 @@ def _problem(generator: object) -> str:
             return f"its parameter '{name}' has no description"
         if info.is_required():
             return f"its parameter '{name}' has no default"
+    for name in generator.category_params or ():
+        if name not in generator.Params.model_fields:
+            known = did_you_mean(name, generator.Params.model_fields)
+            return f"its category_params name '{name}', and there is no such parameter{known}"
     return ""
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import sys
 import time
 import zipfile
 from collections import Counter
@@ -243,14 +244,31 @@ _generator: Generator | FormulaVisionError
 
 
 def category_key(generator: Generator) -> str:
-    """Equal for generators with the same categories: the name, and a digest of package, version and settings."""
+    """Equal for generators with the same categories: the name, and a digest of package, version and settings.
+
+    Of a package of somebody else's also of its code: before its first release the same version may find others.
+    """
     params = identity(generator.params)
     if generator.category_params is not None:
         params = {name: value for name, value in params.items() if name in generator.category_params}
     package = plugins()[generator.name].package
-    others = [] if package == "formulavision" else [package]  # two of them may have a generator of one name
+    # Two of them may have a generator of one name.
+    others = [] if package == "formulavision" else [package, _code_of(type(generator))]
     key = json.dumps([*others, generator.name, generator.version, params, generator.seed], sort_keys=True)
     return f"{generator.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _code_of(generator: type[Generator]) -> str:
+    """A digest of the file that a class is in and, in a package's folder, of all Python files there and below."""
+    file = getattr(sys.modules.get(generator.__module__), "__file__", None)
+    if file is None:
+        return ""
+    folder = Path(file).parent
+    files = sorted(folder.rglob("*.py")) if (folder / "__init__.py").is_file() else [Path(file)]
+    total = hashlib.sha256()
+    for each in files:
+        total.update(hashlib.sha256(each.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def _cache_file(generator: Generator) -> Path:

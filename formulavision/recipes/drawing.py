@@ -18,7 +18,7 @@ from formulavision.recipes.recipe import RecipeLike, as_recipe, locate
 from formulavision.recipes.scenes import SceneSettings
 from formulavision.recipes.targets import scene_target
 from formulavision.util.errors import ConfigError, PluginError
-from formulavision.util.indices import Indices, positions
+from formulavision.util.indices import Indices, positions, whole_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -247,9 +247,10 @@ class Drawer:
         Raises:
             ConfigError: the recipe has no scene.
             IndexError: a number is below 0.
+            TypeError: a number is not whole.
             PluginError: a generator raised.
         """
-        numbers = np.atleast_1d(np.asarray(numbers, np.int64))
+        numbers = whole_numbers(numbers).astype(np.int64)
         if not self.recipe.is_scene:
             raise ConfigError("scene: the recipe has none: draw_batch draws its images")
         if numbers.min(initial=0) < 0:

@@ -387,7 +387,7 @@ class Recipe(Config):
                 hint = did_you_mean(path, [*generators, *shipped])
                 raise ConfigError(f"recipe: {path}: no such file, and no generator of this name{hint}")
             path = shipped.get(path, path)
-        path = Path(path)
+        path = user_path(Path(path))
         data = load_yaml(path)
         if "arms" in data:
             raise ConfigError(f"{path}: is a comparison, not a recipe: formulavision compare {path}")

@@ -68,6 +68,17 @@ def test_negative_indices_count_from_the_end(everything: dict[str, Get], name: s
         assert get(index) == items[11]
 
 
+@pytest.mark.parametrize("number", [0.7, 1.0, True, np.float32(1), "1", None])
+def test_scenes_and_epochs_are_whole_numbers(number: Any) -> None:
+    scenes = Drawer({"generator": "bezier", "categories": 2, "scene": {}, "canvas": {"size": 96}})
+    dataset = FormulaDataset(RECIPE)
+    with pytest.raises(TypeError):
+        scenes.draw_scenes([number])
+    if number is not None:
+        with pytest.raises(TypeError):
+            dataset.set_epoch(number)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("index", [12, -13, 10**30, np.uint64(2**63)])
 def test_an_index_that_is_not_there_is_an_error(everything: dict[str, Get], name: str, index: Any) -> None:

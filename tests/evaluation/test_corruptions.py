@@ -124,6 +124,16 @@ def test_folders_are_read_and_classes_chosen(folders: Path, make_run: Callable[.
     assert result.images == 2 and not result.relative and (run / "corruptions.csv").is_file()
 
 
+def test_classes_are_left_out_in_both_layouts(folders: Path, arrays: Path) -> None:
+    for root, left, wrong in ((folders, "n02", "n2"), (arrays, "cat", "cats")):
+        settings = fv.DownstreamSettings(kind="corrupted", root=root, exclude=(left,))
+        whole = next(iter(open_corrupted(settings.model_copy(update={"exclude": ()})).values())).classes
+        found = open_corrupted(settings)
+        assert all(images.classes == [name for name in whole if name != left] for images in found.values())
+        with pytest.raises(fv.DownstreamError, match=f"has no class '{wrong}' .did you mean '{left}'"):
+            open_corrupted(settings.model_copy(update={"exclude": (wrong,)}))
+
+
 def test_some_images_of_each_class_are_the_same_at_each_severity(arrays: Path) -> None:
     settings = fv.DownstreamSettings(kind="corrupted", root=arrays, test_per_class=1)
     indices = [images.indices % COUNT for images in open_corrupted(settings).values()]

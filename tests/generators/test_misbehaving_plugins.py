@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cases import slow
+from pydantic import Field
 
 from formulavision import Drawer, Generator, Params, Recipe, find_categories, generate, plugins, register
 from formulavision.recipes.drawing import DeviceDrawer
@@ -151,6 +152,18 @@ def test_a_class_attribute_of_a_wrong_type_is_told_when_it_is_registered(attribu
         with pytest.raises(PluginError, match=f"Wrong: its {attribute} is .*, must be "):
             register(wrong)
     assert "wrong-attribute" not in plugins().generators
+
+
+def test_category_params_that_are_no_parameters_are_refused() -> None:
+    """Settings that differ in the parameter that was meant would have the same categories."""
+
+    class Sized(Params):
+        largest: int = Field(3, description="largest side, pixels")
+
+    for names in ({"largset"}, ("largest", "seed")):
+        wrong = type("Wrong", (Generator,), {"name": "wrong-names", "Params": Sized, "category_params": names})
+        with pytest.raises(PluginError, match=r"its category_params name '(largset|seed)', and there is no such param"):
+            register(wrong)
 
 
 def test_an_interrupt_stays_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import formulavision as fv
+from formulavision.data.mixtures import as_mixture, is_mixture_file, is_store, load_mixture
 from formulavision.recipes.recipe import as_recipe
 from formulavision.util.errors import ConfigError
 
@@ -82,6 +83,19 @@ def test_every_public_function_that_takes_a_recipe_is_in_the_table() -> None:
     }
     # explore serves a page until it is stopped: tests/explorer. push needs a Hub: tests/training/test_hub.py.
     assert takers == FUNCTIONS.keys() - {"compare"} | {"explore", "push"}
+
+
+def test_the_home_folder_is_known_where_a_shell_has_not_replaced_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "mixture.yaml").write_text("mixture: [recipe.yaml, {recipe: {generator: perlin, canvas: {size: 16}}}]\n")
+    assert as_recipe("~/recipe.yaml").id == fv.Recipe.load(Path("~/recipe.yaml")).id == as_recipe(DATA).id
+    assert is_mixture_file("~/mixture.yaml") and is_mixture_file(Path("~/mixture.yaml"))
+    first, second = as_mixture(load_mixture(Path("~/mixture.yaml"))).parts
+    assert first.recipe == as_recipe(DATA) and second.recipe.generator.name == "perlin"
+    (folder / "plain").write_text((folder / "recipe.yaml").read_text())
+    assert not is_store("~/plain")
 
 
 def test_names_of_generators_and_of_recipes_that_ship_are_taken(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -302,6 +303,24 @@ def test_generators_of_one_name_in_two_packages_have_caches_of_their_own(monkeyp
         monkeypatch.setitem(plugins().generators, "moire", dataclasses.replace(known, package=package))
         keys.append(category_key(generator))
     assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("edited", ["generator.py", "helpers/search.py"])
+def test_an_edited_package_of_somebody_else_has_a_cache_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    """Before its first release its pixel version stays."""
+    for file in ("__init__.py", "generator.py", "helpers/search.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    generator = Recipe.from_dict({"generator": "moire"}).build()
+    known, keys = plugins()["moire"], []
+    monkeypatch.setitem(plugins().generators, "moire", dataclasses.replace(known, package="alpha"))
+    monkeypatch.setattr(sys.modules[type(generator).__module__], "__file__", str(tmp_path / "generator.py"))
+    for text in ("first = 1", "first = 90", "first = 1"):
+        (tmp_path / edited).write_text(text)
+        keys.append(category_key(generator))
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_categories_that_two_parts_have_in_common_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formulavision.data.downstream.files import subfolders
-from formulavision.data.downstream.folder import labelled, list_classes
+from formulavision.data.downstream.folder import check_classes, labelled, list_classes
 from formulavision.data.downstream.images import ArrayImages, LabelledImages
 from formulavision.data.downstream.settings import DownstreamSettings
 from formulavision.util.errors import DownstreamError
 from formulavision.util.text import counted
 
-__all__ = ["SEVERITIES", "Corrupted", "read_corrupted"]
+__all__ = ["SEVERITIES", "Corrupted", "holds_arrays", "read_corrupted"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -41,7 +41,7 @@ def read_corrupted(root: Path, settings: DownstreamSettings) -> Corrupted:
     """
     if not root.is_dir():
         raise DownstreamError(f"{root}: no such folder")
-    if (root / _LABELS).is_file():
+    if holds_arrays(root):
         return _arrays(root, settings)
     corruptions = subfolders(root)
     if not corruptions:
@@ -60,6 +60,11 @@ def read_corrupted(root: Path, settings: DownstreamSettings) -> Corrupted:
     for other, images in found.items():
         _check_same_images(first, images, f"{corruption}/{severity}", f"{root}: {other[0]}/{other[1]}")
     return found
+
+
+def holds_arrays(root: Path) -> bool:
+    """Whether a folder has the layout of CIFAR-10-C, not that of ImageNet-C."""
+    return (root / _LABELS).is_file()
 
 
 # Arrays --------------------------------------------------------------------------------------------------------------
@@ -131,6 +136,7 @@ def _check_severities(folder: Path) -> None:
 
 
 def _folder(folder: Path, settings: DownstreamSettings) -> LabelledImages:
+    check_classes(folder, settings)
     return labelled(folder, list_classes(folder, settings.keeps, Counter()))
 
 

@@ -21,6 +21,7 @@ from formulavision.data.downstream.images import (
 )
 from formulavision.recipes.targets import IGNORED
 from formulavision.util.errors import DownstreamError, one_line
+from formulavision.util.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,8 @@ __all__ = ["DatasetImages", "MaskedItems", "as_images", "as_sides", "find_labels
 _CONTENTS = 300
 _COMPARED, _COMPARED_CLASSES = 8, 100
 _CHECKED_MASKS = 32
+_MOST_UNNAMED = 100_000
+"""Labels beyond this, and beyond the number of items, are taken for ids: each label below them would be a class."""
 _COLUMNS = (("image", "img"), ("label", "labels"))
 """Names of the columns of images and of labels, in datasets whose items are mappings, as Hugging Face's are."""
 
@@ -58,6 +61,8 @@ class DatasetImages:
         image = self._item(index)[0]
         if isinstance(image, Image.Image):
             return image
+        if hasattr(image, "requires_grad"):
+            image = image.detach()
         try:
             pixels = np.asarray(image)
         except (TypeError, ValueError):
@@ -234,6 +239,13 @@ def as_images(dataset: Any, class_names: Sequence[str] = ()) -> LabelledImages:
         raise DownstreamError(
             f"{name}: item {labels.argmax()} has the label {labels.max()}, and the dataset has {len(names)} classes"
         )
+    if not names and labels.max() >= max(count, _MOST_UNNAMED):
+        raise DownstreamError(
+            f"{name}: item {labels.argmax()} has the label {labels.max()}, and there are {counted(count, 'item')}: "
+            "labels count from 0, without gaps"
+        )
+    if not class_names and labels.min() == labels.max():
+        raise DownstreamError(f"{name}: all items have the label {labels.max()}: there must be at least two classes")
     if not names:
         names = [str(label) for label in range(int(labels.max()) + 1)]
     return LabelledImages(source, np.arange(count), labels, names)

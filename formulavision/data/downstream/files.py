@@ -127,7 +127,7 @@ def subfolders(folder: Path) -> list[str]:
     Raises:
         DownstreamError: the folder cannot be listed.
     """
-    return sorted(entry.name for entry in _entries(str(folder)) if entry.is_dir())
+    return sorted(entry.name for entry in _entries(str(folder)) if _is_folder(entry))
 
 
 def images_in(folder: Path, skipped: Counter[str] | None = None) -> list[str]:
@@ -148,7 +148,7 @@ def _scan(folder: str, below: str, skipped: Counter[str]) -> Iterator[str]:
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - str, as the names are
         if suffix in _suffixes():
             yield below + entry.name
-        elif entry.is_dir():
+        elif _is_folder(entry):
             yield from _scan(entry.path, f"{below}{entry.name}/", skipped)
         else:
             skipped[suffix or "without a suffix"] += 1
@@ -162,6 +162,13 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         raise DownstreamError(f"{folder}: {error.strerror}") from None
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # such as a link to itself
+        raise DownstreamError(f"{entry.path}: {error.strerror}") from None
+
+
 def read_text(file: Path) -> str:
     """The text of a dataset's list or annotation.
 
@@ -169,7 +176,7 @@ def read_text(file: Path) -> str:
         DownstreamError: the file is missing or is not text.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DownstreamError(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError:

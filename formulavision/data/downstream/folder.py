@@ -16,7 +16,7 @@ from formulavision.storage.manifest import MANIFEST
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["check_outside", "labelled", "list_classes", "open_class_folders", "open_folder"]
+__all__ = ["check_classes", "check_outside", "labelled", "list_classes", "open_class_folders", "open_folder"]
 
 
 def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
@@ -37,10 +37,7 @@ def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
     splits = _splits(root)
     train, test = splits.get("train"), _tested(root, splits, settings)
     trained = root if train is None else root / train
-    known = subfolders(trained)
-    for name in (*(settings.classes or ()), *settings.exclude):
-        if name not in known:
-            raise DownstreamError(f"{root}: has no class '{name}'{did_you_mean(name, known)}")
+    check_classes(trained, settings)
     if test is None:
         return _divided(trained, settings)
     if settings.test_share is not None:
@@ -70,6 +67,18 @@ def open_class_folders(train: Path, test: Path, keep: Callable[[str], bool] = la
         )
     sides = labelled(train, first), labelled(test, second)
     return Sides(*sides, numbers=_numbers(train, first), note=_describe(skipped))
+
+
+def check_classes(folder: Path, settings: DownstreamSettings) -> None:
+    """Check that the classes that the settings name are subfolders.
+
+    Raises:
+        DownstreamError: one is not.
+    """
+    known = subfolders(folder)
+    for name in (*(settings.classes or ()), *settings.exclude):
+        if name not in known:
+            raise DownstreamError(f"{folder}: has no class '{name}'{did_you_mean(name, known)}")
 
 
 def _divided(folder: Path, settings: DownstreamSettings) -> Sides:

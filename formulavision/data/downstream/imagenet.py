@@ -12,6 +12,7 @@ from formulavision.data.downstream.folder import open_class_folders
 from formulavision.data.downstream.images import LabelledImages, Sides
 from formulavision.data.downstream.settings import DownstreamSettings
 from formulavision.data.downstream.torchvision_sets import torchvision_set
+from formulavision.util.config import did_you_mean
 from formulavision.util.errors import DownstreamError, one_line
 
 __all__ = ["open_imagenet"]
@@ -53,6 +54,10 @@ def open_imagenet(root: Path, settings: DownstreamSettings) -> Sides:
     firsts = {wnid: words.get(wnid, (wnid,))[0] for wnid in subfolders(root / "train")}
     times = Counter(firsts.values())
     called = {wnid: first if times[first] == 1 else f"{first} ({wnid})" for wnid, first in firsts.items()}
+
+    for name in settings.exclude:
+        if name not in called and name not in called.values():
+            raise DownstreamError(f"{root}: has no class '{name}'{did_you_mean(name, [*called, *called.values()])}")
 
     def keep(wnid: str) -> bool:
         known = {wnid, called.get(wnid, wnid)}

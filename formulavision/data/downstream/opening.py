@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from formulavision.data.downstream.corrupted import Corrupted, read_corrupted
+from formulavision.data.downstream.corrupted import Corrupted, holds_arrays, read_corrupted
 from formulavision.data.downstream.datasets import as_sides, find_labels, is_dataset
 from formulavision.data.downstream.digits import open_digits
 from formulavision.data.downstream.files import ImageFiles
@@ -176,6 +176,8 @@ def open_corrupted(settings: DownstreamSettings) -> Corrupted:
     """
     assert settings.root is not None
     whole = read_corrupted(settings.root, settings)
+    if not holds_arrays(settings.root):  # folders of excluded classes were not opened
+        settings = settings.model_copy(update={"exclude": ()})
     first = next(iter(whole.values()))
     labels = _labels_of(settings, Sides(first, first), f"{settings.kind}:{settings.root}")
     numbers = range(first.num_classes)

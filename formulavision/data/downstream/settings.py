@@ -199,7 +199,7 @@ def read_classes(file: Path) -> list[str]:
         ValueError: the file cannot be read, or is not text.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise ValueError(f"{file}: {reason}: must be a text file with one class a line") from None

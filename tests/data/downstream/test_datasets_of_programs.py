@@ -242,6 +242,10 @@ class Broken(Pictures):
         (Broken(lambda image, label: (torch.rand(3, 8, 8), label)), "differs when it is read again"),
         (Broken(lambda image, label: 1 / 0), "cannot be read .ZeroDivisionError"),
         (Subset(as_images(Pictures()), [3, 30]), r"Subset: item 1 cannot be read \(IndexError"),  # type: ignore[arg-type]
+        ([(Pictures()[i][0], 10**9 if i == 3 else i % 2) for i in range(9)],
+         "list: item 3 has the label 1000000000, and there are 9 items: labels count from 0"),
+        (Broken(lambda image, label: (image, 0)), "all items have the label 0: there must be at least two classes"),
+        ((Broken(lambda image, label: (image, 1)), Pictures()), "all items have the label 1"),
         (Pictures(count=0), "is empty"),
         ([], "is empty"),
         ((Pictures(), Broken(lambda image, label: (image, 3))), "has the label 3: the training images have 3 classes"),
@@ -251,6 +255,12 @@ def test_items_that_cannot_be_used_are_named(data: Any, told: str) -> None:
     with pytest.raises(DownstreamError, match=told) as refused:
         open_downstream(data)
     assert "\n" not in str(refused.value)
+
+
+def test_tensors_with_gradients_are_images(tmp_path: Path) -> None:
+    kept = [(torch.full((3, 4, 4), 0.2 * i, requires_grad=True), i % 2) for i in range(4)]
+    image, _ = open_downstream((kept, kept[1:])).test[0]
+    assert image.unique().tolist() == [51]
 
 
 class Stream(IterableDataset[int]):

@@ -81,6 +81,8 @@ def write(name: str, content: bytes) -> Callable[[Path], None]:
         (write("train/cat/zero.png", b""), r"zero.png: is empty \(0 bytes\)"),
         (write("train/cat/text.jpg", b"no picture at all"), "text.jpg: is not an image that can be read"),
         (remove("test/dog"), "holds the one class"),
+        (lambda root: (root / "train/cat/self").symlink_to("self"), "train/cat/self: Too many levels of symbolic"),
+        (lambda root: (root / "train/self").symlink_to("self"), "train/self: Too many levels of symbolic"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named_in_one_line(

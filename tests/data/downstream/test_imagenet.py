@@ -66,6 +66,15 @@ def test_a_subset_is_listed_by_wnid_or_by_name_and_labelled_in_its_order(root: P
     assert {label: round(image.float().mean().item() / 60) for image, label in data.test} == {0: 2, 1: 0}
 
 
+@pytest.mark.parametrize("left", [TENCH, "tench"])
+def test_classes_are_left_out_by_wnid_or_by_name(root: Path, left: str) -> None:
+    torch.save((WORDS, []), root / "meta.bin")
+    settings = DownstreamSettings(kind="imagenet", root=root, exclude=(left,))
+    assert open_downstream(settings).classes == ["crane (n02012849)", "crane (n03126707)"]
+    with pytest.raises(DownstreamError, match=f"has no class '{left}s' .did you mean"):
+        open_downstream(settings.model_copy(update={"exclude": (f"{left}s",)}))
+
+
 def test_a_file_that_is_not_torchvisions_names_nothing(root: Path) -> None:
     (root / "meta.bin").write_bytes(b"no words")
     with pytest.raises(DownstreamError, match=r"meta.bin: is not torchvision's .*: remove it"):

@@ -33,7 +33,8 @@ def test_a_name_may_carry_its_root() -> None:
 
 
 def test_classes_are_read_from_a_file_or_a_list(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("# two of them\nn01440764  # tench\n\n  apartment_building/outdoor\n")
+    listed = "n01440764  # tench\n\n  apartment_building/outdoor\n# two of them\n"
+    (tmp_path / "classes.txt").write_text(listed, encoding="utf-8-sig")  # as Windows' editors write it
     by_file = DownstreamSettings.model_validate({"kind": "digits", "classes": str(tmp_path / "classes.txt")})
     assert by_file.classes == ("n01440764", "apartment_building/outdoor")
     assert DownstreamSettings.model_validate({"kind": "digits", "classes": [1, "2"]}).classes == ("1", "2")

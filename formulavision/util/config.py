@@ -233,7 +233,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_removes: bool = False) -> dict[str, Any]:
-    """A copy of ``data`` with each ``path.to.key=value`` set (the value is YAML).
+    """A copy of ``data`` with each ``path.to.key=value`` set (the value is YAML). Keys of ``data`` may hold dots.
 
     Args:
         null_removes: ``path.to.key=null`` removes the key.
@@ -243,11 +243,10 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             mapping, it removes what is not there, or another setting replaces its value.
     """
     result = _copy(data)
-    given: list[tuple[str, Any]] = []
+    given: list[tuple[list[str], Any]] = []
     for setting in settings:
         path, equals, text = setting.partition("=")
-        *parents, last = path.split(".")
-        if not (equals and last and all(parents)):
+        if not (equals and all(path.split("."))):
             raise ConfigError(f"--set {setting}: must read path.to.key=value")
         try:
             value = parse_yaml(text)
@@ -257,6 +256,7 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             raise ConfigError(
                 f"--set {setting}: '#' begins a comment: put text in quotes, as in --set '{path}=\"a #b\"'"
             )
+        *parents, last = keys = _keys(path, result)
         node: Any = result
         for depth, key in enumerate(parents, 1):
             if isinstance(node, list):
@@ -278,11 +278,26 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str], *, null_rem
             del node[last]
         else:
             node[last] = value
-            given.append((path, _copy(value)))
-    for path, value in given:
-        if not _is_at(path.split("."), result, value):
-            raise ConfigError(f"{path}: is given twice: {_short(value)} is replaced by another value: give one of them")
+            given.append((keys, _copy(value)))
+    for keys, value in given:
+        if not _is_at(keys, result, value):
+            raise ConfigError(
+                f"{'.'.join(keys)}: is given twice: {_short(value)} is replaced by another value: give one of them"
+            )
     return result
+
+
+def _keys(path: str, data: Any) -> list[str]:
+    """The keys of a path, each the longest that is there: ``arms.ifs-0.7.recipe`` may lead to an arm ``ifs-0.7``."""
+    keys: list[str] = []
+    while path:
+        known = data if isinstance(data, Mapping) else {}
+        there = [k for k in known if isinstance(k, str) and f"{path}.".startswith(f"{k}.")]
+        key = max(there, key=len, default=path.partition(".")[0])
+        data = known.get(key)
+        keys.append(key)
+        path = path[len(key) + 1 :]
+    return keys
 
 
 def _has_comment(text: str, value: Any) -> bool:

@@ -360,3 +360,18 @@ def test_a_name_that_is_too_long_for_a_path_is_told_in_one_line(use: Callable[[s
     with pytest.raises(ConfigError, match="File name too long") as caught:
         use("x" * 5000)
     assert "\n" not in str(caught.value)
+
+
+def test_names_with_dots_are_found() -> None:
+    data: dict[str, Any] = {
+        "arms": {"ifs-0.7": {"seed": 1}, "ifs-0": {"7": {"seed": 2}}},
+        "sweep": {"generator.dots": [1]},
+    }
+    changed = apply_settings(data, ["arms.ifs-0.7.seed=3", "sweep.generator.dots=[2]"])
+    assert changed == {"arms": {"ifs-0.7": {"seed": 3}, "ifs-0": {"7": {"seed": 2}}}, "sweep": {"generator.dots": [2]}}
+    del data["arms"]["ifs-0.7"]
+    assert apply_settings(data, ["arms.ifs-0.7.seed=3"])["arms"] == {"ifs-0": {"7": {"seed": 3}}}
+    assert apply_settings({"arms": {"a.b": {}, "a": {}}}, ["arms.a.b=null"], null_removes=True) == {"arms": {"a": {}}}
+    for path in ("arms.", ".arms", "arms..a", ""):
+        with pytest.raises(ConfigError, match=r"must read path.to.key=value"):
+            apply_settings(data, [f"{path}=1"])

@@ -165,6 +165,7 @@ def test_fractals_are_mixed_where_pre_training_is_long(monkeypatch: pytest.Monke
         seen[5 * len(recipe)] = arm
     assert {arm for images, arm in seen.items() if images < 100_000} == {"ifs"}
     assert {arm for images, arm in seen.items() if images > 120_000} == {"ifs-dead-leaves-moire"}
+    assert recipe is not None
     parts = recipe.to_dict()["parts"]
     assert [part["generator"]["name"] for part in parts] == ["ifs", "dead-leaves", "moire"]
     assert len({(part["categories"]["count"], part["instances"]) for part in parts}) == 1
@@ -358,9 +359,9 @@ def test_no_run_is_written_among_the_images(
     refused = "out: .* lies in the folder of the images, and would become one of their classes"
     of_a_downstream = {**small, "downstreams": {"pets": {"kind": "folder", "root": "."}}}
     of_an_arm = {**small, "arms": {"pets": {"images": {"kind": "folder", "root": "."}}}}
-    for settings in (of_a_downstream, of_an_arm):
+    for comparison in (of_a_downstream, of_an_arm):
         with pytest.raises(ConfigError, match=refused):
-            compare(settings, out="runs/pets", show_progress=False)
+            compare(comparison, out="runs/pets", show_progress=False)
     with pytest.raises(ConfigError, match=refused):
         compare(of_a_downstream, out=tmp_path / "out", runs="models", show_progress=False)
     with pytest.raises(ConfigError, match=refused):
@@ -370,11 +371,11 @@ def test_no_run_is_written_among_the_images(
     divided = tmp_path / "divided"
     for part in ("train", "val"):
         photos(divided / part, {"cat": 2, "dog": 2})
-    settings = DownstreamSettings.from_text(str(divided))
-    check_outside(divided / "runs" / "one", settings)
+    dataset = DownstreamSettings.from_text(str(divided))
+    check_outside(divided / "runs" / "one", dataset)
     for inside in (divided / "train" / "runs", divided / "val", divided / "runs" / ".." / "train"):
         with pytest.raises(ConfigError, match=refused):
-            check_outside(inside, settings)
+            check_outside(inside, dataset)
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_timed(tiny: list[float], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -29,7 +29,11 @@ _FEWEST_CELLS = 4
 """Height and width of a feature map, at least: with fewer cells, a heat map is nearly constant."""
 
 
-def grad_cam(checkpoint: str | PathLike[str], images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+def grad_cam(
+    checkpoint: str | PathLike[str],
+    images: torch.Tensor | NDArray[np.uint8],
+    labels: torch.Tensor | Sequence[int] | None = None,
+) -> torch.Tensor:
     """Heat maps of the regions of images that a fine-tuned model recognises a class by.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization" (ICCV 2017),
@@ -52,12 +56,17 @@ def grad_cam(checkpoint: str | PathLike[str], images: torch.Tensor, labels: torc
         ConfigError: the type, shape or values of images or labels are not allowed.
     """
     model = _FinetunedModel(checkpoint)
+    images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise ConfigError(f"images: must be uint8 [n, 3, h, w] with n > 0, are {images.dtype} {list(images.shape)}")
     classes = len(model.classes)
-    if labels is not None and (len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes):
-        raise ConfigError(f"labels: must be {len(images)} numbers from 0 to {classes - 1}")
-    maps, _ = model.heat_maps(centre(to_square(images, **model.settings.resizing()), model.settings.crop), labels)
+    chosen = None if labels is None else torch.as_tensor(labels)
+    if chosen is not None:
+        whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
+        if not whole or chosen.shape != (len(images),) or chosen.min() < 0 or chosen.max() >= classes:
+            raise ConfigError(f"labels: must be {len(images)} whole numbers from 0 to {classes - 1}")
+        chosen = chosen.long()
+    maps, _ = model.heat_maps(centre(to_square(images, **model.settings.resizing()), model.settings.crop), chosen)
     return maps
 
 

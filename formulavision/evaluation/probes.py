@@ -31,6 +31,7 @@ from formulavision.training.runs import BEST_WEIGHTS, own_class
 from formulavision.training.settings import PREPROCESSING, REMOTE, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
+from formulavision.util.indices import whole
 
 __all__ = ["Probe", "classify_by_neighbours", "classify_linearly", "probe"]
 
@@ -123,6 +124,7 @@ def probe(
     """
     if method not in get_args(Method):
         raise ConfigError(f"method: {method!r} is not allowed: must be linear or knn")
+    shots, seed = None if shots is None else _whole("shots", shots), _whole("seed", seed)
     if shots is not None and shots < 1:
         raise ConfigError(f"shots: {shots} is not allowed: must be at least 1")
     name = "new weights" if checkpoint is None else os.fspath(checkpoint)
@@ -204,6 +206,13 @@ def probe(
         console,
     )
     return result
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return whole(value)  # numpy's numbers could not be written
+    except TypeError:
+        raise ConfigError(f"{name}: {value!r} is not allowed: must be a whole number") from None
 
 
 def feature_settings(

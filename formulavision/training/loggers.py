@@ -75,7 +75,8 @@ def open_loggers(named: NamedLoggers, run: Path) -> list[Logger]:
         FormulaVisionError: a logger cannot be opened, such as without an account.
     """
     kept = _read_kept(run / _KEPT)
-    names = dict.fromkeys(named.names if named.names is not None else kept or ["tensorboard"])
+    given = named.names if named.names is not None else () if kept else ("tensorboard",)
+    names = dict.fromkeys([*kept, *given]) if named.names != () else {}
     if not is_first():
         return [DummyLogger() for _ in names]
     loggers = []

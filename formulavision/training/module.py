@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -75,14 +76,15 @@ class Sums:
             loss, counts, count = self.state(device)
             images = round(float(count))
             metrics = self.task.measure(counts, images)
-            if self.keeps:
+            mean = float(loss) / images
+            if self.keeps and math.isfinite(mean):  # a run that diverges is told by its loss
                 shape = (0, self.task.num_classes)
                 # A process without images has none of the types that the others have.
                 nothing = [torch.zeros(shape)], [torch.zeros(shape, dtype=torch.int8)]
                 parts = zip(*self._kept, strict=True) if self._kept else nothing
                 logits, targets = (join_over_processes(torch.cat(list(part)).to(device)).cpu() for part in parts)
                 metrics = {**self.task.validate(logits, targets), **metrics}
-            self._totals = float(loss) / images, metrics, images
+            self._totals = mean, metrics, images
         return self._totals
 
 
@@ -90,8 +92,9 @@ class LightningClassifier(lightning.LightningModule):
     """A model with loss, optimizer and schedule of :func:`formulavision.pretrain`, for any Lightning Trainer.
 
     It logs ``train_loss`` and ``train_accuracy`` at the end of an epoch, and ``validation_loss`` and
-    ``validation_accuracy`` after validation; other tasks have other metrics. The schedule ends with
-    the Trainer's last step. Random numbers of a step depend on its number: the global generators are set for it.
+    ``validation_accuracy`` after validation; other tasks have other metrics. The schedule ends with the Trainer's last
+    step; milestones and ``warmup_epochs`` are parts of ``settings.epochs``, also where the Trainer has other epochs.
+    Random numbers of a step depend on its number: the global generators are set for it.
 
     Args:
         model: images, float32 [b, 3, h, w], to logits, [b, classes].
@@ -239,9 +242,10 @@ class LightningClassifier(lightning.LightningModule):
         fused = True if self.device.type == "cpu" and not self.trainer.gradient_clip_val else None
         optimizer = make_optimizer(self.model, self.settings, fused=fused)
         settings = self.settings
+        total: int | None
         if self.data is None:
-            steps_per_epoch = round(self.trainer.estimated_stepping_batches / (settings.epochs or 1))
-            total = None if settings.epochs else steps_per_epoch
+            total = int(self.trainer.estimated_stepping_batches)
+            steps_per_epoch = total / (settings.epochs or 1)  # the Trainer's epochs may be others
         else:  # the Trainer's estimate starts the loader workers: the run's clusters are not yet found
             steps_per_epoch, total = count_steps(self.data.train_loader.batches.batches, settings), settings.steps
         factor = learning_rate_factor(settings, steps_per_epoch, total)

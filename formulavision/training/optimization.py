@@ -53,7 +53,7 @@ def count_steps(batches: int, settings: TrainSettings) -> int:
 
 
 def learning_rate_factor(
-    settings: TrainSettings, steps_per_epoch: int, total: int | None = None
+    settings: TrainSettings, steps_per_epoch: float, total: int | None = None
 ) -> Callable[[int], float]:
     """The factor on the learning rate in each step, as a function of the step's number, counted from 0.
 
@@ -67,7 +67,7 @@ def learning_rate_factor(
     """
     unit = 1 if settings.epochs is None else steps_per_epoch
     if total is None:
-        total = (settings.epochs or 1) * steps_per_epoch
+        total = round((settings.epochs or 1) * steps_per_epoch)
     warmup = settings.warmup_steps or round(settings.warmup_epochs * steps_per_epoch)
     floor = settings.min_learning_rate / settings.learning_rate
 

@@ -248,7 +248,7 @@ class TrainSettings(Config):
     )
     rand_augment: str | None = Field(
         default=None,
-        pattern=r"^rand(-(mstd|mmax|inc|m|n|p|w)\d+(\.\d+)?)+$",
+        pattern=r"^rand(-(mstd|p)\d+(\.\d+)?|-(mmax|inc|m|n)\d+)+$",
         description="RandAugment of training images in timm's words, such as rand-m9-mstd0.5-inc1; unset: none",
         json_schema_extra={"neutral": None},
     )

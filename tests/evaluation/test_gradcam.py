@@ -265,9 +265,13 @@ def test_what_cannot_be_looked_at_is_refused(
     for wrong in (images.float(), images[0], images[:, :2], images[:0]):
         with pytest.raises(ConfigError, match="images: must be uint8"):
             grad_cam(run, wrong)
-    for labels in ([0], [0, 3], [-1, 0]):
-        with pytest.raises(ConfigError, match="labels: must be 2 numbers from 0 to 2"):
-            grad_cam(run, images, torch.tensor(labels))
+    for labels in ([0], [0, 3], [-1, 0], [0.0, 1.0], [[0], [1]], [True, False]):
+        given: Any
+        for given in (labels, torch.tensor(labels), np.array(labels)):
+            with pytest.raises(ConfigError, match="labels: must be 2 whole numbers from 0 to 2"):
+                grad_cam(run, images, given)
+    maps = grad_cam(run, images, torch.tensor([2, 0]))
+    assert torch.equal(grad_cam(run, images.numpy(), [2, 0]), maps)
     mixer = timm.create_model("mixer_s32_224", num_classes=3, img_size=32)
     with pytest.raises(CheckpointError, match="MlpMixer has neither a feature map nor a grid of tokens"):
         class_activation(mixer, torch.zeros(1, 3, 32, 32))

@@ -306,7 +306,12 @@ def test_few_shots_are_drawn_five_times(make_run: Callable[..., Path], tmp_path:
     assert found.confusion is not None and found.confusion.sum() == 500
     np.testing.assert_allclose(found.per_class, found.confusion.diagonal() / 50)  # type: ignore[arg-type]
     assert found.folder == run / "knn-digits-2-shot"
-    again = probe(run, digits, method="knn", shots=2, show_progress=False)
+    of_numpy: dict[str, Any] = {"shots": np.int64(2), "seed": np.uint8(0)}
+    again = probe(run, digits, method="knn", show_progress=False, **of_numpy)
+    wrong: dict[str, Any]
+    for wrong in ({"shots": 2.5}, {"shots": True}, {"seed": "1"}):
+        with pytest.raises(ConfigError, match="is not allowed: must be a whole number"):
+            probe(run, digits, method="knn", show_progress=False, **wrong)
     other = probe(run, digits, method="knn", shots=2, seed=1, out=tmp_path / "other", show_progress=False)
     assert again.draws == found.draws != other.draws
     with (run / "knn-digits-2-shot" / "per_class.csv").open() as stream:

@@ -195,6 +195,7 @@ def test_each_augmentation_alone_changes_what_is_trained_and_resumes(
     ("settings", "named"),
     [
         ({"rand_augment": "augmix-m3"}, "rand_augment"),
+        *(({"rand_augment": f"rand-{word}"}, "rand_augment") for word in ("m9.5-mstd0.5", "inc0.5", "n2.5", "w0")),
         ({"rand_augment": "rand-m9-q3"}, r"rand_augment: 'rand-m9-q3' is not allowed: must match pattern"),
         ({"random_resized_crop": [0.5, 0.2]}, r"random_resized_crop \[0.5, 0.2\] must be two rising shares"),
         ({"random_resized_crop": [0.0, 1.0]}, "must be two rising shares above 0"),

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import formulavision as fv
 from formulavision.training import Run, loggers, pretrain
-from formulavision.training.loggers import LOGGERS, NamedLoggers
+from formulavision.training.loggers import LOGGERS, NamedLoggers, open_loggers
 from formulavision.training.settings import LoggerName
 from formulavision.util.errors import ConfigError, FormulaVisionError
 
@@ -67,6 +67,18 @@ def test_names_and_objects_go_together_and_another_name_may_join_later(
     train(stripes, out, {**small, "epochs": 2}, logger="tensorboard", resume=True)
     assert list((tmp_path / "mine").rglob("metrics.csv"))
     assert sorted(read_ids(out)) == ["csv", "tensorboard"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(None, ["tensorboard"]), (("csv",), ["tensorboard", "csv"]), (("csv", "tensorboard"), ["tensorboard", "csv"])],
+)
+def test_a_name_that_is_given_later_is_added(tmp_path: Path, names: Any, expected: list[str]) -> None:
+    assert len(open_loggers(NamedLoggers(None), tmp_path)) == 1
+    open_loggers(NamedLoggers(names), tmp_path)
+    assert list(read_ids(tmp_path)) == expected
+    assert len(open_loggers(NamedLoggers(None), tmp_path)) == len(expected)
+    assert open_loggers(NamedLoggers(()), tmp_path) == []
 
 
 @pytest.mark.parametrize(

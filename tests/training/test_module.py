@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import pytest
 import timm
 import torch
 from cases import slow
+from PIL import Image
 from safetensors.torch import load_file
 from striped_images import SeveralLabels
 from timm.scheduler import CosineLRScheduler
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from formulavision.training import TrainSettings, pretrain
+from formulavision.training import TrainSettings, finetune, pretrain
 from formulavision.training.module import LightningClassifier
 from formulavision.training.optimization import learning_rate_factor, make_optimizer
 from formulavision.training.tasks import ClassTask, LabelsTask
 from formulavision.util.config import parse
-from formulavision.util.errors import ConfigError
+from formulavision.util.errors import ConfigError, FormulaVisionError
 
 
 def test_several_labels_an_image_are_told_one_by_one_and_what_is_not_counted_is_not() -> None:
@@ -60,6 +62,57 @@ def test_the_module_trains_under_a_trainer_and_a_loader_of_a_users_program(tmp_p
     assert trainer.global_step == 6 and module.validation_sums.count == 20
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0, "the schedule ends with the Trainer's last step"
     assert not any(torch.equal(before[name], tensor) for name, tensor in module.model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "ends"),
+    [
+        ({"schedule": "cosine"}, lambda rates: rates == sorted(rates, reverse=True) and 0 < rates[-1] < 0.02),
+        ({"milestones": [45], "gamma": 0.5}, lambda rates: rates == [1.0] * 10 + [0.5] * 10),
+        (
+            {"schedule": "cosine", "warmup_epochs": 45},
+            lambda rates: rates[:10] == sorted(rates[:10]) and rates[0] < 0.1,
+        ),
+        ({"schedule": "cosine", "epochs": 5, "milestones": []}, lambda rates: 0 < rates[-1] < 0.02),
+    ],
+)
+def test_the_schedule_is_that_of_the_trainer_whatever_epochs_the_settings_have(
+    settings: dict[str, Any], ends: Any, tmp_path: Path
+) -> None:
+    """The default of ``epochs`` is 90; the Trainer makes 20 steps in 5."""
+    loader = DataLoader(TensorDataset(torch.zeros(8, 3, 8, 8), torch.arange(8) % 2), batch_size=2)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    module, rates = LightningClassifier(net, {"learning_rate": 1.0, **settings}, 2), []
+
+    class Note(lightning.Callback):
+        def on_train_batch_start(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lightning.Trainer(
+            accelerator="cpu", devices=1, max_epochs=5, default_root_dir=tmp_path, enable_checkpointing=False,
+            callbacks=[Note()], **quiet,
+        ).fit(module, loader)  # fmt: skip
+    assert len(rates) == 20 and ends(rates), rates
+
+
+def test_a_run_of_several_labels_that_diverges_is_told(small: Any, tmp_path: Path) -> None:
+    data = SeveralLabels()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * small["crop"] ** 2, len(data.classes)))
+    settings = {**small, "learning_rate": 100, "epochs": 40, "milestones": [], "batch_size": 2}
+    torch.nn.init.constant_(next(net.parameters()), 1e38)
+    settings = {name: value for name, value in settings.items() if name != "model"}
+    with pytest.raises(FormulaVisionError, match=r"the loss became (nan|inf) in epoch \d: lower learning_rate"):
+        finetune(
+            None,
+            (data, Subset(data, range(4))),
+            out=tmp_path / "run",
+            model=net,
+            settings=settings,
+            show_progress=False,
+        )
 
 
 def test_steps_fall_at_the_milestones() -> None:
@@ -157,3 +210,53 @@ def test_images_of_several_labels_are_not_mixed(small: Any, tmp_path: Path) -> N
 def test_held_out_instances_are_of_a_formula_only(stripes: Any, small: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="held_out: is 3: must be 0: only a recipe can draw more images"):
         pretrain(stripes(), out=tmp_path / "run", settings={**small, "held_out": 3})
+
+
+class Named:
+    """A dataset with classes, of items of any type."""
+
+    num_classes, classes = 2, ("a", "b")
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= len(self):
+            raise IndexError(index)
+        pixels = np.random.default_rng(index).integers(0, 256, (3, 8, 8), np.uint8)
+        return self.item(torch.from_numpy(pixels), index % 2)
+
+
+def test_images_of_any_usual_type_are_trained_on_alike(small: Any, tmp_path: Path) -> None:
+    """Also in a dataset that names its classes as ours do."""
+    items = {
+        "tensor": lambda image, label: (image, label),
+        "float": lambda image, label: (image.float() / 255, label),
+        "PIL": lambda image, label: (Image.fromarray(image.permute(1, 2, 0).numpy()), label),
+    }
+    settings = {**small, "epochs": 1, "milestones": [], "batch_size": 4}
+    runs = [
+        pretrain(Named(item), out=tmp_path / name, settings=settings, show_progress=False)
+        for name, item in items.items()
+    ]
+    assert len({run.weights_sha256 for run in runs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (lambda image, label: (image, 2 * label), "item 1 has the label 2"),
+        (lambda image, label: (image, label - 1), "item 0 has the label -1"),
+        (lambda image, label: (image, label * 0.9), "item 0 has the label 0.0: must be a whole number"),
+        (lambda image, label: (image if label == 0 else image / 255, label), "item 1 has an image that is float32"),
+    ],
+)
+def test_items_that_cannot_be_trained_on_are_named_before_the_work(
+    item: Any, message: str, small: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pretrain(Named(item), out=tmp_path / "run", settings=small, show_progress=False)
+    assert not (tmp_path / "run").exists()

@@ -18,18 +18,18 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_650,
     "comparison": 3_650,
-    "data": 3_450,
+    "data": 3_550,
     "evaluation": 1_650,
     "explorer": 1_750,
     "formulavision": 150,
     "generators": 750,
     "plugins": 6_600,
-    "recipes": 1_750,
+    "recipes": 1_800,
     "rendering": 2_100,
     "storage": 3_250,
     "testing": 1_050,
     "training": 4_500,
-    "util": 1_500,
+    "util": 1_550,
 }
 """The lines of today, rounded up to 50. Lower a bound when a room has become smaller."""
 

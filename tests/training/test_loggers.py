@@ -75,7 +75,7 @@ def test_names_and_objects_go_together_and_another_name_may_join_later(
 )
 def test_a_name_that_is_given_later_is_added(tmp_path: Path, names: Any, expected: list[str]) -> None:
     assert len(open_loggers(NamedLoggers(None), tmp_path)) == 1
-    open_loggers(NamedLoggers(names), tmp_path)
+    assert len(open_loggers(NamedLoggers(names), tmp_path)) == len(expected)
     assert list(read_ids(tmp_path)) == expected
     assert len(open_loggers(NamedLoggers(None), tmp_path)) == len(expected)
     assert open_loggers(NamedLoggers(()), tmp_path) == []

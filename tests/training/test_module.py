@@ -99,7 +99,7 @@ def test_the_schedule_is_that_of_the_trainer_whatever_epochs_the_settings_have(
 
 
 def test_a_run_of_several_labels_that_diverges_is_told(small: Any, tmp_path: Path) -> None:
-    data = SeveralLabels()
+    data: Any = SeveralLabels()
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * small["crop"] ** 2, len(data.classes)))
     settings = {**small, "learning_rate": 100, "epochs": 40, "milestones": [], "batch_size": 2}
     torch.nn.init.constant_(next(net.parameters()), 1e38)

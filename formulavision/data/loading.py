@@ -27,7 +27,6 @@ from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.targets import IGNORED, IGNORED_16
 from formulavision.rendering.random import uniform_streams
 from formulavision.util.errors import ConfigError
-from formulavision.util.indices import whole
 from formulavision.util.interrupts import held_back
 from formulavision.util.text import counted
 
@@ -42,7 +41,6 @@ __all__ = [
     "Transform",
     "apply_transform",
     "as_mask",
-    "check_items",
     "check_labels",
     "check_mask",
     "check_targets",
@@ -457,13 +455,16 @@ class Prepared(Dataset[Any]):
 
     def _stacked(self, items: list[tuple[torch.Tensor, Any]]) -> Batch:
         images, targets = [image for image, _ in items], [target for _, target in items]
-        if others := {image.dtype for image in images} - {torch.uint8}:
-            raise ConfigError(f"data: an item has an image of {others.pop()}: must be uint8")
+        if others := {getattr(image, "dtype", type(image)) for image in images} - {torch.uint8}:
+            raise ConfigError(f"data: an item has an image of {others.pop()}: must be a uint8 tensor [c, h, w]")
         batch = self._together(images, self._at_size)
         if np.ndim(targets[0]) == 0:
-            labels = torch.tensor(targets)
+            labels, classes = torch.tensor(targets), len(self.source.classes)
             if labels.is_floating_point():
                 raise ConfigError(f"data: items have labels of {labels.dtype}: must be whole numbers")
+            first = -1 if hasattr(self.source, "replace") else 0  # of labels that are clusters, not found yet
+            if outside := [label for label in labels.tolist() if not first <= label < classes]:
+                raise ConfigError(f"data: an item has the label {outside[0]}: there are {classes} classes, from 0")
             return batch, labels.to(torch.int64)
         if np.ndim(targets[0]) == 1:
             return batch, torch.stack([check_labels(labels, len(self.source.classes)) for labels in targets])
@@ -538,26 +539,6 @@ def has_tensors(dataset: Any) -> bool:
     """Whether the first item of a dataset is (uint8 [c, h, w], target), c being 1 or 3: others are to be converted."""
     item = dataset[0] if len(dataset) else None
     return isinstance(item, tuple | list) and len(item) == 2 and _is_image(item[0])
-
-
-def check_items(dataset: ImageDataset) -> None:
-    """Check some of the items of a dataset with one class an image, at even distances.
-
-    Raises:
-        ConfigError: an image is no uint8 [c, h, w] with c 1 or 3, or a label no whole number of a class.
-    """
-    if target_of(dataset) != "class":
-        return
-    for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)):
-        image, label = dataset[int(index)]
-        if not _is_image(image):
-            raise ConfigError(f"data: item {index} has an image that is {_kind(image)}: must be uint8 [c, h, w]")
-        try:
-            number = whole(label)
-        except TypeError:
-            raise ConfigError(f"data: item {index} has the label {label!r}: must be a whole number") from None
-        if not 0 <= number < dataset.num_classes:
-            raise ConfigError(f"data: item {index} has the label {number}: there are {dataset.num_classes} classes")
 
 
 def _is_image(image: Any) -> bool:

@@ -455,7 +455,7 @@ def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[
     from formulavision.data.datasets import RecipeDataset, StoredDataset
     from formulavision.data.downstream.datasets import DatasetImages, as_images, is_dataset, refuse_random
     from formulavision.data.downstream.images import LabelledImages
-    from formulavision.data.loading import check_items, has_tensors
+    from formulavision.data.loading import has_tensors
     from formulavision.recipes.recipe import Recipe
     from formulavision.storage import Store
 
@@ -470,7 +470,6 @@ def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[
     elif hasattr(data, "num_classes") and hasattr(data, "classes") and is_dataset(data) and has_tensors(data):
         dataset = data
         refuse_random(DatasetImages(data, type(data).__name__))
-        check_items(data)
     elif is_dataset(data):
         dataset = as_images(data)
     else:

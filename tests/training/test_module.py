@@ -248,15 +248,17 @@ def test_images_of_any_usual_type_are_trained_on_alike(small: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (lambda image, label: (image, 2 * label), "item 1 has the label 2"),
-        (lambda image, label: (image, label - 1), "item 0 has the label -1"),
-        (lambda image, label: (image, label * 0.9), "item 0 has the label 0.0: must be a whole number"),
-        (lambda image, label: (image if label == 0 else image / 255, label), "item 1 has an image that is float32"),
+        (lambda image, label: (image, 2 * label), "an item has the label 2: there are 2 classes"),
+        (lambda image, label: (image, label - 1), "an item has the label -1: there are 2 classes"),
+        (lambda image, label: (image, label * 0.9), "items have labels of torch.float32: must be whole numbers"),
+        (
+            lambda image, label: (image if label == 0 else image / 255, label),
+            "an item has an image of torch.float32: must be a uint8 tensor",
+        ),
     ],
 )
-def test_items_that_cannot_be_trained_on_are_named_before_the_work(
+def test_items_that_cannot_be_trained_on_are_told_in_one_line(
     item: Any, message: str, small: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         pretrain(Named(item), out=tmp_path / "run", settings=small, show_progress=False)
-    assert not (tmp_path / "run").exists()

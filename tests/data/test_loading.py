@@ -123,7 +123,8 @@ def test_large_datasets_are_not_kept_in_memory(stripes: Any) -> None:
 
 def test_mixed_sizes_come_out_alike() -> None:
     sizes = [(3, 20, 40), (3, 36, 36), (3, 100, 10)]
-    source: Any = [(torch.full(size, 7 * (i + 1), dtype=torch.uint8), i) for i, size in enumerate(sizes)]
+    source: Any = type("Sizes", (list,), {"classes": ("a", "b", "c")})()
+    source += [(torch.full(size, 7 * (i + 1), dtype=torch.uint8), i) for i, size in enumerate(sizes)]
     images, labels = prepared(source, augment=False).__getitems__([(0, 0), (0, 1), (0, 2)])
     assert images.shape == (3, 3, 32, 32) and labels.tolist() == [0, 1, 2]
     assert [image.unique().tolist() for image in images] == [[7], [14], [21]]

@@ -47,7 +47,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import PILToTensor
 
 from formulavision import Drawer, FormulaDataset, Recipe, StoredDataset, generate
-from formulavision.data.loading import Batch, ImageDataset, Prepared, make_loader
+from formulavision.data.items import ImageDataset
+from formulavision.data.loading import Batch, Prepared, make_loader
 from formulavision.training.models import build_model, to_input
 from formulavision.training.optimization import make_optimizer
 from formulavision.training.settings import TrainSettings

@@ -18,9 +18,9 @@ from .data.downstream import DownstreamLike as DownstreamLike
 from .data.downstream import DownstreamSettings as DownstreamSettings
 from .data.downstream import LabelledImages as LabelledImages
 from .data.downstream import open_downstream as open_downstream
+from .data.items import ImageDataset as ImageDataset
 from .data.labels import LabelSettings as LabelSettings
 from .data.labels import label_noise as label_noise
-from .data.loading import ImageDataset as ImageDataset
 from .data.mixtures import Mixture as Mixture
 from .data.mixtures import MixturePart as MixturePart
 from .evaluation import ClassDifference as ClassDifference

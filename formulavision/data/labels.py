@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from formulavision.data.datasets import InstanceNumbers
-    from formulavision.data.loading import DrawnImages, ImageDataset, Key
+    from formulavision.data.items import ImageDataset
+    from formulavision.data.loading import DrawnImages, Key
     from formulavision.recipes.drawing import Drawer
 
 __all__ = ["LabelSettings", "NoisyCategories", "Relabelled", "label_noise", "relabel"]
@@ -149,7 +150,7 @@ class Relabelled:
     """
 
     def __init__(self, source: ImageDataset, settings: LabelSettings) -> None:
-        from formulavision.data.loading import target_of
+        from formulavision.data.items import target_of
         from formulavision.data.mixtures import MixtureImages, is_endless
 
         target = target_of(source)

@@ -7,7 +7,7 @@ import functools
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, cast, runtime_checkable
 
@@ -15,16 +15,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
 
 from formulavision.data.augmentation import Augmentation
 from formulavision.data.datasets import InstanceNumbers
+from formulavision.data.items import (
+    ImageDataset,
+    Transform,
+    apply_transform,
+    as_mask,
+    check_classes,
+    check_labels,
+    check_mask,
+)
 from formulavision.data.mixtures import MixtureImages, images_of_epoch
 from formulavision.data.pixmix import Mixing
 from formulavision.data.resizing import Interpolation, ResizeMode, centre, mask_to_square, to_square
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.recipes.drawing import Drawer
-from formulavision.recipes.targets import IGNORED, IGNORED_16
 from formulavision.rendering.random import uniform_streams
 from formulavision.util.errors import ConfigError
 from formulavision.util.interrupts import held_back
@@ -35,22 +42,13 @@ __all__ = [
     "DrawnImages",
     "EpochBatches",
     "EpochLoader",
-    "ImageDataset",
     "Key",
     "Prepared",
-    "Transform",
-    "apply_transform",
-    "as_mask",
-    "check_labels",
-    "check_mask",
-    "check_targets",
-    "has_tensors",
     "image_cache",
     "is_drawn",
     "make_batches",
     "make_loader",
     "random_windows",
-    "target_of",
 ]
 
 Key = tuple[int, int]
@@ -58,47 +56,13 @@ Key = tuple[int, int]
 epoch, the first number is epoch * repeats + the number of the repetition."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images, uint8 [b, c, crop, crop], and targets by the dataset's target (see :func:`target_of`): of ``class`` labels,
-int64 [b]; of ``labels`` int8 [b, classes], 1 present, 0 absent, -1 not counted; of ``semantic`` masks [b, crop, crop],
-uint8 with 255 for ignored pixels, or int32 with 65535."""
-
-Transform = Callable[..., Any]
-"""A user's transform of a training image: uint8 [c, h, w] -> uint8 [c, h', w']. Of an image with a mask: (image, mask),
-torchvision's ``tv_tensors.Image`` and ``tv_tensors.Mask`` -> (image, mask), so that its transforms move both alike."""
-
-_CHECKED = 32
+"""Images, uint8 [b, c, crop, crop], and targets by the dataset's target
+(:func:`~formulavision.data.items.target_of`): of ``class`` labels, int64 [b]; of ``labels`` int8 [b, classes], 1
+present, 0 absent, -1 not counted; of ``semantic`` masks [b, crop, crop], uint8 with 255 for ignored pixels, or int32
+with 65535."""
 
 CACHE_BYTES = 1 << 30
 """Resized images are kept in memory where all of them take less memory than this."""
-
-
-class ImageDataset(Protocol):
-    """A dataset to train on: index -> (uint8 tensor [c, h, w], target); c is 1 or 3 and the same for all images.
-
-    The target is a label (int), several labels (int8 tensor [classes]) or a mask (tensor [h, w], see
-    :func:`target_of`).
-    """
-
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def classes(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> tuple[torch.Tensor, Any]: ...
-
-
-def target_of(dataset: ImageDataset) -> str:
-    """The target of a dataset: its attribute ``target``, or that of its first item.
-
-    A number is one class (``class``), a tensor [classes] several labels (``labels``), a tensor [h, w] a mask
-    (``semantic``): the class of each pixel, of which 255 is ignored where the tensor is uint8, and 65535 where it is
-    int32 or int64. A mapping has boxes (``objects``).
-    """
-    named = getattr(dataset, "target", None)
-    if isinstance(named, str):
-        return named
-    target = dataset[0][1]
-    return "objects" if isinstance(target, Mapping) else ("class", "labels", "semantic")[np.ndim(target)]
 
 
 @runtime_checkable
@@ -458,17 +422,13 @@ class Prepared(Dataset[Any]):
         if others := {getattr(image, "dtype", type(image)) for image in images} - {torch.uint8}:
             raise ConfigError(f"data: an item has an image of {others.pop()}: must be a uint8 tensor [c, h, w]")
         batch = self._together(images, self._at_size)
+        classes = len(self.source.classes)
         if np.ndim(targets[0]) == 0:
-            labels, classes = torch.tensor(targets), len(self.source.classes)
-            if labels.is_floating_point():
-                raise ConfigError(f"data: items have labels of {labels.dtype}: must be whole numbers")
-            first = -1 if hasattr(self.source, "replace") else 0  # of labels that are clusters, not found yet
-            if outside := [label for label in labels.tolist() if not first <= label < classes]:
-                raise ConfigError(f"data: an item has the label {outside[0]}: there are {classes} classes, from 0")
-            return batch, labels.to(torch.int64)
+            unknown = bool(getattr(self.source, "clusters", None))  # until clusters are found
+            return batch, check_classes(targets, classes, unknown=unknown)
         if np.ndim(targets[0]) == 1:
-            return batch, torch.stack([check_labels(labels, len(self.source.classes)) for labels in targets])
-        masks = [check_mask(image, mask, len(self.source.classes)) for image, mask in items]
+            return batch, torch.stack([check_labels(labels, classes) for labels in targets])
+        masks = [check_mask(image, mask, classes) for image, mask in items]
         return batch, self._together([mask[None] for mask in masks], self._mask_at_size)[:, 0]
 
     @staticmethod
@@ -485,123 +445,6 @@ class Prepared(Dataset[Any]):
 
     def _mask_at_size(self, masks: torch.Tensor) -> torch.Tensor:
         return mask_to_square(masks, self.resize, self.crop, self.mode)
-
-
-def as_mask(mask: torch.Tensor) -> torch.Tensor:
-    """A mask as uint8, if it is, otherwise as int32."""
-    return mask if mask.dtype == torch.uint8 else mask.to(torch.int32)
-
-
-def check_mask(image: torch.Tensor, mask: Any, classes: int) -> torch.Tensor:
-    """The mask of an image, uint8 [h, w] with 255 for ignored pixels, or int32 with 65535.
-
-    Args:
-        image: uint8 [c, h, w].
-        mask: integers [h, w].
-        classes: number of classes.
-
-    Raises:
-        ConfigError: the mask has another size or type, or a value that is no class.
-    """
-    if not isinstance(mask, torch.Tensor) or mask.ndim != 2 or mask.is_floating_point() or mask.dtype == torch.bool:
-        raise ConfigError(f"masks: must be tensors of integers [h, w], found {_kind(mask)}")
-    if mask.shape != image.shape[1:]:
-        raise ConfigError(f"masks: a mask is {_size(mask)} pixels, and its image {_size(image)}: sizes must be equal")
-    ignored = IGNORED if mask.dtype == torch.uint8 else IGNORED_16
-    values = mask.numpy()
-    wrong = values[((values < 0) | (values >= classes)) & (values != ignored)]
-    if wrong.size:
-        raise ConfigError(
-            f"masks: a pixel has the value {wrong.flat[0]}, and there are {classes} classes: must be 0 to "
-            f"{classes - 1}, or {ignored} for ignored pixels"
-        )
-    return as_mask(mask)
-
-
-def check_labels(labels: Any, classes: int) -> torch.Tensor:
-    """The labels of an image with several: int8 [classes], 1 present, 0 absent, -1 not counted.
-
-    Raises:
-        ConfigError: they are something else, or not as many as there are classes.
-    """
-    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.shape != (classes,):
-        raise ConfigError(
-            f"labels: must be integers [{classes}], one for each class, in a tensor, found {_kind(labels)}"
-        )
-    if labels.min() < -1 or labels.max() > 1:
-        raise ConfigError(
-            f"labels: an image has {labels.tolist()}: must be 1 (present), 0 (absent) or -1 (not counted) of each class"
-        )
-    return labels.to(torch.int8)
-
-
-def has_tensors(dataset: Any) -> bool:
-    """Whether the first item of a dataset is (uint8 [c, h, w], target), c being 1 or 3: others are to be converted."""
-    item = dataset[0] if len(dataset) else None
-    return isinstance(item, tuple | list) and len(item) == 2 and _is_image(item[0])
-
-
-def _is_image(image: Any) -> bool:
-    tensor = isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3
-    return tensor and len(image) in (1, 3)
-
-
-def check_targets(dataset: ImageDataset) -> None:
-    """Check some of a dataset's masks, or of its images' several labels, at even distances.
-
-    Raises:
-        ConfigError: as of :func:`check_mask` and :func:`check_labels`.
-    """
-    target, classes = target_of(dataset), len(dataset.classes)
-    if target not in ("labels", "semantic"):
-        return
-    counted = False
-    for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)):
-        image, found = dataset[int(index)]
-        if target == "labels":
-            counted |= bool((check_labels(found, classes) >= 0).any())
-        else:
-            mask = check_mask(image, found, classes)
-            counted |= bool((mask != (IGNORED if mask.dtype == torch.uint8 else IGNORED_16)).any())
-    if not counted:
-        what = "pixels of the masks" if target == "semantic" else "labels of the images"
-        raise ConfigError(f"{target}: all {what} that were looked at are ignored: there is nothing to learn")
-
-
-def _size(image: torch.Tensor) -> str:
-    return " x ".join(str(side) for side in image.shape[-2:])
-
-
-def apply_transform(transform: Transform, image: torch.Tensor, target: Any) -> tuple[torch.Tensor, Any]:
-    """A user's transform of an image, uint8 [c, h, w], and of its mask, if the target is one; both are not changed.
-
-    Raises:
-        ConfigError: the result is no uint8 tensor [c, h', w'] with c 1 or 3, or no mask of this size.
-    """
-    has_mask = isinstance(target, torch.Tensor) and target.ndim == 2
-    if has_mask:
-        result: Any = transform(tv_tensors.Image(image.clone()), tv_tensors.Mask(target.clone()))
-        if not isinstance(result, tuple | list) or len(result) != 2:
-            raise ConfigError(f"transform: must give (image, mask) for an image and its mask, gave {_kind(result)}")
-        result, target = result
-        if not isinstance(target, torch.Tensor) or target.ndim != 2 or target.is_floating_point():
-            raise ConfigError(f"transform: must give a mask [h, w] of integers, gave {_kind(target)}")
-        target = target.as_subclass(torch.Tensor)
-    else:
-        result = transform(image.clone())
-    if not isinstance(result, torch.Tensor):
-        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], gave {_kind(result)}")
-    if result.dtype != torch.uint8 or result.ndim != 3 or len(result) not in (1, 3) or 0 in result.shape:
-        raise ConfigError(f"transform: must give a uint8 tensor [c, h, w], c being 1 or 3, gave {_kind(result)}")
-    if has_mask and target.shape != result.shape[1:]:
-        raise ConfigError(f"transform: gives an image of {_size(result)} pixels with a mask of {_size(target)}")
-    return result.as_subclass(torch.Tensor), target  # torchvision's transforms may give a tv_tensors.Image
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return f"a {type(value).__name__}"
 
 
 def random_windows(

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from formulavision.data.loading import ImageDataset, Prepared, make_loader
+from formulavision.data.items import ImageDataset
+from formulavision.data.loading import Prepared, make_loader
 from formulavision.evaluation.progress import steps
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.models import to_input

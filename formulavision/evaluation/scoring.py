@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import timm
@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Subset
 
 from formulavision.data.datasets import RecipeDataset
-from formulavision.data.loading import ImageDataset, target_of
+from formulavision.data.items import ImageDataset, target_of
 from formulavision.data.resizing import to_square
 from formulavision.evaluation.image_measures import (
     NATURAL_SLOPE,
@@ -151,7 +151,7 @@ def score(
     shown = len(np.unique(labels))
     separability = given_separability = spread = None
     if len(labels) > shown:
-        drawn = list(zip(pixels, labels.tolist(), strict=True))
+        drawn = _Images(list(zip(pixels, labels.tolist(), strict=True)), range(len(labels)), dataset.classes)
         features = _features(_random_network(), drawn, settings, console)
         separability, spread = nearest_neighbour_accuracy(features, labels), spread_within(features, labels)
         if weights is not None and given is not None:
@@ -216,11 +216,19 @@ def score_sheet(scores: Sequence[FormulaScore]) -> Image.Image:
 # Images --------------------------------------------------------------------------------------------------------------
 
 
+class _Images(Subset[Any]):
+    """Some items of a dataset, or of a list, with the classes of their labels."""
+
+    def __init__(self, items: Any, indices: Sequence[int], classes: Sequence[str]) -> None:
+        super().__init__(items, indices)
+        self.classes = classes
+
+
 def _name(dataset: ImageDataset) -> str:
     return dataset.recipe.generator_names if isinstance(dataset, RecipeDataset) else type(dataset).__name__
 
 
-def _sample(dataset: ImageDataset, categories: int, images: int, seed: int) -> tuple[Subset[Any], NDArray[np.int64]]:
+def _sample(dataset: ImageDataset, categories: int, images: int, seed: int) -> tuple[_Images, NDArray[np.int64]]:
     """Images of categories at even distances, grouped by category, and their labels.
 
     Raises:
@@ -246,10 +254,10 @@ def _sample(dataset: ImageDataset, categories: int, images: int, seed: int) -> t
         own = stream.choice(counts[place], min(each, counts[place]), replace=False)
         parts.append(order[firsts[place] + np.sort(own)])
     indices = np.concatenate(parts)
-    return Subset(cast(Any, dataset), indices.tolist()), labels[indices]
+    return _Images(dataset, indices.tolist(), dataset.classes), labels[indices]
 
 
-def _pixels(sample: Subset[Any], labels: NDArray[np.int64], crop: int, console: Console) -> torch.Tensor:
+def _pixels(sample: _Images, labels: NDArray[np.int64], crop: int, console: Console) -> torch.Tensor:
     """The images at the size that they are measured at, uint8 [n, 3, crop, crop]."""
     result = torch.empty((len(sample), 3, crop, crop), dtype=torch.uint8)
     groups = np.split(np.arange(len(labels)), np.flatnonzero(np.diff(labels)) + 1)

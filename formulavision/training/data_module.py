@@ -12,16 +12,8 @@ from torch.utils.data import DataLoader
 
 from formulavision.data.augmentation import Augmentation
 from formulavision.data.device_loading import draw_on_device, make_device_loader
-from formulavision.data.loading import (
-    Batch,
-    EpochLoader,
-    ImageDataset,
-    Prepared,
-    Transform,
-    image_cache,
-    is_drawn,
-    make_loader,
-)
+from formulavision.data.items import ImageDataset, Transform
+from formulavision.data.loading import Batch, EpochLoader, Prepared, image_cache, is_drawn, make_loader
 from formulavision.data.pixmix import Mixing
 from formulavision.recipes.drawing import Drawer
 from formulavision.training.settings import TrainSettings

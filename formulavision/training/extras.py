@@ -21,7 +21,7 @@ from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 
-from formulavision.data.loading import ImageDataset, apply_transform
+from formulavision.data.items import ImageDataset, apply_transform
 from formulavision.training.loggers import NamedLoggers
 from formulavision.training.randomness import own_randomness
 from formulavision.util.config import did_you_mean

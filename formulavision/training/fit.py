@@ -19,8 +19,8 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
+from formulavision.data.items import ImageDataset, Transform, check_targets, target_of
 from formulavision.data.labels import Relabelled
-from formulavision.data.loading import ImageDataset, Transform, check_targets, target_of
 from formulavision.data.pixmix import Mixing
 from formulavision.recipes.device import device_name, find_device
 from formulavision.training.data_module import TrainingData

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader
 
-from formulavision.data.loading import Batch, ImageDataset, Transform, target_of
+from formulavision.data.items import ImageDataset, Transform, target_of
+from formulavision.data.loading import Batch
 from formulavision.training.data_module import TrainingData
 from formulavision.training.models import to_input
 from formulavision.training.settings import TrainSettings

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from formulavision.data.loading import ImageDataset, target_of
+from formulavision.data.items import ImageDataset, target_of
 from formulavision.data.mixtures import MixtureImages
 from formulavision.recipes.targets import IGNORED, IGNORED_16
 from formulavision.training.average_precision import average_precision

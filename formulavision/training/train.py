@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from formulavision.data.datasets import FormulaDataset
     from formulavision.data.downstream import DownstreamLike, DownstreamSettings
-    from formulavision.data.loading import ImageDataset, Transform
+    from formulavision.data.items import ImageDataset, Transform
     from formulavision.data.mixtures import Mixture, MixtureImages
     from formulavision.recipes.recipe import Recipe, RecipeLike
     from formulavision.training.extras import LoggerLike
@@ -69,7 +69,7 @@ def pretrain(
             path of a store; a mixture: a list of these, some as ``{"recipe": ..., "share": 0.3}`` or
             ``{"store": ..., "share": 0.7}``, or the path of its file (docs/training.md, "Mixtures"); a dataset with
             ``num_classes`` and ``classes`` whose items are (uint8 [c, h, w], target), c being 1 or 3 and the target as
-            of :func:`formulavision.data.loading.target_of`; or any map-style dataset, such as torchvision's, as in
+            of :func:`formulavision.data.items.target_of`; or any map-style dataset, such as torchvision's, as in
             :func:`formulavision.data.downstream.open_downstream`. May be left out with ``resume``.
         out: the run's folder, which must be new unless ``resume`` or ``overwrite`` is set.
         labels: other labels than the images' own: ``{"noise": 0.25}``, a share replaced at random (figure 5; in scenes
@@ -82,7 +82,7 @@ def pretrain(
         settings: how to train; the defaults are those of the paper's section 4.
         transform: a function of a training image, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3, such as a
             transform of ``torchvision.transforms.v2``; for masks, of an image and its mask
-            (:data:`formulavision.data.loading.Transform`). It is applied before images are resized and cropped. Its
+            (:data:`formulavision.data.items.Transform`). It is applied before images are resized and cropped. Its
             random numbers are those of torch, numpy or Python. It must be given again with ``resume``.
         logger: one or several loggers of Lightning, or names of some (``tensorboard``, ``csv``, ``wandb``, ``mlflow``,
             ``trackio``), which get the metrics of each epoch (step: the number of the epoch, from 1) and the settings.
@@ -126,7 +126,7 @@ def pretrain(
     show_progress = show_progress and is_first()
     console = Console(quiet=not show_progress)
     # The imports from here on are slow.
-    from formulavision.data.loading import target_of
+    from formulavision.data.items import target_of
     from formulavision.data.mixtures import Mixture
     from formulavision.recipes.recipe import Recipe
     from formulavision.training.extras import describe_transform, read_extras
@@ -214,7 +214,7 @@ def finetune(
             to the checkpoint's, where they are known.
         transform: a function of a training image, uint8 [c, h, w] -> uint8 [c, h', w'], c being 1 or 3, such as a
             transform of ``torchvision.transforms.v2``; for masks, of an image and its mask
-            (:data:`formulavision.data.loading.Transform`). It is applied before images are resized and cropped. Its
+            (:data:`formulavision.data.items.Transform`). It is applied before images are resized and cropped. Its
             random numbers are those of torch, numpy or Python. It must be given again with ``resume``.
         logger: one or several loggers of Lightning, or names of some (``tensorboard``, ``csv``, ``wandb``, ``mlflow``,
             ``trackio``), which get the metrics of each epoch (step: the number of the epoch, from 1) and the settings.
@@ -260,7 +260,7 @@ def finetune(
         _check_source(checkpoint, out)
     console = Console(quiet=not (show_progress and is_first()))
     # The imports from here on are slow.
-    from formulavision.data.loading import target_of
+    from formulavision.data.items import target_of
     from formulavision.training.checkpoints import load_checkpoint
     from formulavision.training.data_module import make_mixing
     from formulavision.training.extras import describe_transform, read_extras
@@ -455,7 +455,7 @@ def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[
     from formulavision.data.datasets import RecipeDataset, StoredDataset
     from formulavision.data.downstream.datasets import DatasetImages, as_images, is_dataset, refuse_random
     from formulavision.data.downstream.images import LabelledImages
-    from formulavision.data.loading import has_tensors
+    from formulavision.data.items import has_tensors
     from formulavision.recipes.recipe import Recipe
     from formulavision.storage import Store
 

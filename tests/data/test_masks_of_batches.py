@@ -13,7 +13,8 @@ from striped_images import SeveralLabels, Squares, Stripes
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from formulavision.data.loading import Prepared, check_targets, image_cache, make_loader, target_of
+from formulavision.data.items import check_targets, target_of
+from formulavision.data.loading import Prepared, image_cache, make_loader
 from formulavision.data.resizing import mask_to_square
 from formulavision.util.errors import ConfigError
 

@@ -11,7 +11,7 @@ import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from formulavision import ConfigError, FormulaDataModule, FormulaDataset, StoredDataset, generate
-from formulavision.data.loading import target_of
+from formulavision.data.items import target_of
 from formulavision.recipes.targets import Target, semantic_target
 
 DATA: dict[str, Any] = {

@@ -11,7 +11,7 @@ from striped_images import SeveralLabels, Squares, Stripes
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from formulavision.data.loading import check_labels
+from formulavision.data.items import check_labels
 from formulavision.evaluation.metrics import average_precision
 from formulavision.training.module import Sums
 from formulavision.training.settings import TrainSettings

@@ -23,7 +23,7 @@ AT_MOST = {
     "explorer": 1_750,
     "formulavision": 150,
     "generators": 750,
-    "plugins": 6_600,
+    "plugins": 6_650,
     "recipes": 1_800,
     "rendering": 2_100,
     "storage": 3_250,

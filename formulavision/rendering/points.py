@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16, UInt32
 from llvmlite import ir
-from numba import float32, int32, uint8, uint16, uint32, uint64
+from numba import float64, int32, uint8, uint16, uint32, uint64
 from numba.extending import intrinsic
 
 from formulavision.rendering.kernels import kernel
@@ -36,6 +36,7 @@ __all__ = [
 
 _BLOCK = 1024
 _LANES = 128
+_SCALED = 512
 
 
 @kernel
@@ -92,12 +93,12 @@ def bounding_box(
 
 
 def _bits_of_float(typing: Any, value: Any) -> Any:
-    """The bits of a float32."""
+    """The bits of a float64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
+        return builder.bitcast(arguments[0], ir.IntType(64))
 
-    return uint32(float32), generate
+    return uint64(float64), generate
 
 
 _bits: Any = intrinsic(_bits_of_float)
@@ -131,27 +132,23 @@ def _scale_to_canvas(
     border = float(padding)
     spread = high - low
     if np.isfinite(spread) and spread > 0.0:
-        # Places in float32, from a product in place of the quotient: they err by less than two of the steps that a
-        # float32 of at least ``bias`` has. Blocks with a place that is so near to a whole number are computed exactly.
-        # That bound needs the origin in the box: then no value is larger than the spread.
-        bias = 1.5
-        while bias <= 3 * size:
-            bias *= 2
-        step = bias / (3 * 2.0**22)
-        below_one = np.uint32(1 / step - 1)
-        to_steps, to_whole = float32(bias + 0.5 + 2 * step), float32(1.5 * 2**23)
-        factor = values.dtype.type(extent / spread)
-        shift = values.dtype.type(border - 0.5 - float(low) * float(factor))
-        for start in range(0, length, _LANES):
-            block = values[start : min(start + _LANES, length)]
+        # Places in float64 in steps of 2^-16, from a product in place of the quotient: in the lower 32 bits of the sum
+        # with 1.5 2^36, whose last bit is 2^-16. They err by a step, and the quotient in float32 by size / 128 steps
+        # where the box holds the origin, so that no value is larger than the spread. Places are moved up by more than
+        # that; blocks with one that is so near to a whole number are computed exactly.
+        margin = uint32(2 if values.itemsize == 8 else 2 + size // 100)
+        factor = extent / float64(spread)
+        shift = border - float64(low) * factor + margin * 2.0**-16 + 1.5 * 2.0**36
+        for start in range(0, length, _SCALED):
+            block = values[start : min(start + _SCALED, length)]
             target = pixels[start : start + len(block)]
-            nearest = below_one
+            nearest = uint32(0xFFFF)
             for i in range(len(block)):
-                place = float32(block[i] * factor + shift)
-                target[i] = uint16(_bits(place + to_whole))  # rounded to a whole number, in the lower bits
-                steps = uint32(_bits(place + to_steps) & below_one)
+                place = uint32(_bits(float64(block[i]) * factor + shift))
+                target[i] = uint16(place >> uint32(16))
+                steps = place & uint32(0xFFFF)
                 nearest = steps if steps < nearest else nearest
-            if nearest < 4:
+            if nearest < uint32(2) * margin:
                 _scale_exactly(block, low, spread, size, padding, target)
     else:
         # An orbit that overflowed, or a single point: NaN and infinity become 0, as in numpy's cast to uint16.

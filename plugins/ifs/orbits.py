@@ -78,6 +78,39 @@ def published_orbit(
     orbit_from_first(system, selection, x, y)
 
 
+def _moved_by_columns(typing: Any, columns: Any, row: Any, x: Any, y: Any) -> Any:
+    """``_moved(columns, row, x, y)``: equation 2, as x (a, c) + y (b, d) + (e, f) in a register for both coordinates.
+
+    Args:
+        columns: (a, c), (b, d), (e, f) of each row, float64 [rows, 3, 2].
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table, (_, row, *point) = context.make_array(signature.args[0])(context, builder, arguments[0]).data, arguments
+        pair = ir.VectorType(ir.DoubleType(), 2)
+        lanes = [ir.IntType(32)(lane) for lane in range(2)]
+        first = builder.mul(row, row.type(6))
+
+        def column(number: int) -> Any:
+            place = builder.gep(table, [builder.add(first, row.type(2 * number))])
+            return builder.load(builder.bitcast(place, pair.as_pointer()), align=8)
+
+        def twice(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(pair, ir.Undefined), value, lanes[0])
+            return builder.insert_element(one, value, lanes[1])
+
+        by_x, by_y = (builder.fmul(twice(value), column(number)) for number, value in enumerate(point))
+        moved = builder.fadd(builder.fadd(by_x, by_y), column(2))
+        return context.make_tuple(
+            builder, signature.return_type, [builder.extract_element(moved, lane) for lane in lanes]
+        )
+
+    return types.UniTuple(types.float64, 2)(columns, types.uint64, types.float64, types.float64), generate
+
+
+_moved: Any = intrinsic(_moved_by_columns)
+
+
 @kernel
 def orbit_from_first(
     system: Float64[np.ndarray, "rows 6"],
@@ -87,10 +120,10 @@ def orbit_from_first(
 ) -> None:
     """An orbit in float64, in the order x a + y b + e, without fused multiply-add.
 
-    Its steps wait for each other. So its four quarters are computed side by side, those behind the first from (0, 0),
-    and then corrected: from the true start of a quarter the orbit is followed until it meets the computed one; from
-    there on both are the same. Where a system contracts, that takes about 150 steps, until rounding makes them equal;
-    where it expands, it takes the whole quarter.
+    Its steps wait for each other. So its eight parts are computed side by side, those behind the first from (0, 0),
+    and then corrected: from the true start of a part the orbit is followed until it meets the computed one; from there
+    on both are the same. Where a system contracts, that takes about 150 steps, until rounding makes them equal; where
+    it expands, it takes the whole part.
 
     Args:
         system: a to f.
@@ -98,34 +131,37 @@ def orbit_from_first(
         x, y: the points; the first is where the orbit starts, the others are filled.
     """
     steps = len(x) - 1
-    quarter = steps // 4
-    # Unsigned, since numba looks for negative indices otherwise.
-    second, third, fourth = uint64(quarter), uint64(2 * quarter), uint64(3 * quarter)
+    part = steps // 8
+    columns = system.reshape(-1, 3, 2).copy()  # of the matrix and the vector: (a, c), (b, d), (e, f)
+    columns[:, 0, 1], columns[:, 1, 0] = system[:, 2], system[:, 1]
+    # Unsigned, since numba looks for negative indices otherwise. Eight names each, since an array would not stay in
+    # registers.
+    at1, at2, at3, at4 = uint64(part), uint64(2 * part), uint64(3 * part), uint64(4 * part)
+    at5, at6, at7 = uint64(5 * part), uint64(6 * part), uint64(7 * part)
     x0, y0 = x[0], y[0]
-    x1 = y1 = x2 = y2 = x3 = y3 = 0.0
-    for i in range(uint64(quarter)):
-        x0, y0 = _moved(system, selection[i], x0, y0)
-        x1, y1 = _moved(system, selection[i + second], x1, y1)
-        x2, y2 = _moved(system, selection[i + third], x2, y2)
-        x3, y3 = _moved(system, selection[i + fourth], x3, y3)
+    x1 = y1 = x2 = y2 = x3 = y3 = x4 = y4 = x5 = y5 = x6 = y6 = x7 = y7 = 0.0
+    for i in range(uint64(part)):
+        x0, y0 = _moved(columns, selection[i], x0, y0)
+        x1, y1 = _moved(columns, selection[i + at1], x1, y1)
+        x2, y2 = _moved(columns, selection[i + at2], x2, y2)
+        x3, y3 = _moved(columns, selection[i + at3], x3, y3)
+        x4, y4 = _moved(columns, selection[i + at4], x4, y4)
+        x5, y5 = _moved(columns, selection[i + at5], x5, y5)
+        x6, y6 = _moved(columns, selection[i + at6], x6, y6)
+        x7, y7 = _moved(columns, selection[i + at7], x7, y7)
         after = i + uint64(1)
-        x[after], x[after + second], x[after + third], x[after + fourth] = x0, x1, x2, x3
-        y[after], y[after + second], y[after + third], y[after + fourth] = y0, y1, y2, y3
-    x[4 * quarter + 1 :] = np.nan  # steps behind the quarters: NaN is equal to no computed point
-    for start in (quarter, 2 * quarter, 3 * quarter, 4 * quarter):
+        x[after], x[after + at1], x[after + at2], x[after + at3] = x0, x1, x2, x3
+        x[after + at4], x[after + at5], x[after + at6], x[after + at7] = x4, x5, x6, x7
+        y[after], y[after + at1], y[after + at2], y[after + at3] = y0, y1, y2, y3
+        y[after + at4], y[after + at5], y[after + at6], y[after + at7] = y4, y5, y6, y7
+    x[8 * part + 1 :] = np.nan  # steps behind the parts: NaN is equal to no computed point
+    for start in range(part, steps + 1, max(part, 1)):
         for i in range(start, steps):
-            px, py = _moved(system, selection[i], x[i], y[i])
+            px, py = _moved(columns, selection[i], x[i], y[i])
             if px == x[i + 1] and py == y[i + 1]:
                 break
             x[i + 1] = px
             y[i + 1] = py
-
-
-@kernel(inline="always")
-def _moved(system: Float64[np.ndarray, "rows 6"], row: np.uint8, x: float, y: float) -> tuple[float, float]:
-    """Equation 2."""
-    w = system[uint64(row)]
-    return x * w[0] + y * w[1] + w[4], x * w[2] + y * w[3] + w[5]
 
 
 # The independent orbit -----------------------------------------------------------------------------------------------

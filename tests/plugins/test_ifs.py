@@ -153,10 +153,10 @@ def test_the_independent_search_reaches_the_filling_rate() -> None:
         assert lit / 512**2 > 0.15 * 0.97, "another orbit of the category fills as much, but for chance"
 
 
-@pytest.mark.parametrize("points_wanted", [1, 2, 5, 6, 1003, 4001])
+@pytest.mark.parametrize("points_wanted", [1, 2, 5, 8, 9, 10, 16, 17, 1003, 4001])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 1.3, 3.0])
 def test_the_published_orbit_is_followed_step_by_step(points_wanted: int, scale: float) -> None:
-    """Also where it expands, and overflows: there its quarters never meet what was computed ahead."""
+    """Also where it expands, and overflows: there its parts never meet what was computed ahead."""
     from formulavision_plugins.ifs.orbits import published_orbit
     from formulavision_plugins.ifs.systems import add_identity
 

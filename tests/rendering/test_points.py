@@ -109,6 +109,22 @@ def test_points_at_the_borders_of_pixels_are_scaled_by_the_quotient(dtype: type,
     assert np.array_equal(rows, columns)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [8, 362, 4096])
+def test_a_point_near_a_border_alone_in_its_block_is_scaled_by_the_quotient(dtype: type, size: int) -> None:
+    random = np.random.default_rng(size)
+    places = random.integers(0, size - 12, (400, 512)) + 6.5 if size > 12 else np.full((400, 512), 6.5)
+    # One in each block is beside a border, by steps of 2^-16, in which blocks are looked at, or by finer ones.
+    steps = random.choice([-1, 1], 400) * random.uniform(0, size // 40 + 8, 400) * random.choice([1.0, 1e-3, 1e-7], 400)
+    places[:, 7] += 0.5 + steps / 65536
+    places[0, :2] = 0, size
+    values: np.ndarray = (places.ravel() / size * 3 - 1.2).astype(dtype)
+    columns, rows = np.empty((2, len(values)), np.uint16)
+    points.to_pixels(values, values, size, 0, columns, rows)
+    exact = ((values - values.min()) / (values.max() - values.min())).astype(np.float64) * size
+    assert np.array_equal(columns, np.minimum(np.floor(exact), size - 1))
+
+
 def test_from_100_points_before_the_first_that_is_no_number_on_they_are_dropped() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 1000))
     y[700:] = np.nan

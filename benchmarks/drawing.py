@@ -21,9 +21,10 @@ Baselines, medians of 3 runs:
 
 The search for published categories takes all cores, that for default ones a single one; neither reads the cache.
 
-The default image of ``ifs`` with its own orbit, microseconds of one core alone: 95 to select rows (of them 50 for
-Philox), 39 for a pass of the orbit, twice, 16 for its bounds, 105 to scale (divisions), 150 to mark, 55 for owners, 67
-for masks, 62 to shade; the rest, about 250, is Python, whose memory the kernels drive out of the processor's cache.
+A fractal of FractalDB-1k, another category each time, microseconds of a core of an AMD EPYC (Zen 5, registers of 512
+bits): 145 for its orbit, 105 to mark its points, 75 for the bounds and the scaling of its points, 40 to shade, 33 for
+masks, 28 to select transformations, 25 for owners; the rest is Python. Before: 200 for the orbit in quarters, each
+coordinate by itself, 96 to scale by conversions to float32, 47 to select one sum at a time.
 
 Lost on the way, microseconds for 200,000 points on 362 x 362:
 
@@ -38,7 +39,6 @@ Lost on the way, microseconds for 200,000 points on 362 x 362:
     marking with prefetches              165    the same; the stores' misses in the first cache are the limit, 3 cycles
     16-bit marks                         140    needs four images and their merging, 50 each
     partition by rows before marking    +195    more than it saves
-    scaling without division              92    92 with it in float32 (fused products: 107, float64 products: 116)
     512-bit registers for all kernels     +8 %  LLVM's choice of 256 bits is better for the loops in Python
     512-bit registers, measured again      -4 %  of a default fractal, none of a published one
     exact products in place of divisions    0    of float64, where memory is the limit; float32 is slower
@@ -56,14 +56,12 @@ beside other work on the other core:
                                                 cycles there, and what they wrote cannot be read at once
     permutations found by the compiler     700  0 more with the processor's own instruction: code that came from the
                                                 cache had single bytes in their place
-    scaling with conversions to float64    172  104 in float32, with the few blocks that are near a whole number exact
-    the same for points in float64         153  151; with 32 bits behind the point 128, in blocks of 1,024: kept simple
     marking, writes that wait for reads    310  200 with a loop that reads and one that writes; from the first point on
                                                 160, but that lost on the processor above
     marking with a map of bits or bytes    310  250 to 310; with a list of new pixels 340
-    an orbit in eighths or sixteenths      270  390 to 450 in loops over memory, 380 in registers, 190 to 210 with x and
-                                                y in one register in LLVM's instructions: 5 % of an image, not kept
-    ranks of the draws to select by         77  45, or 32 with 16 bits: 2 to 3 % of an image, not kept
+    an orbit in eighths or sixteenths      270  390 to 450 in loops over memory, 380 in registers; 190 to 210 with both
+                                                coordinates in one register, as it is now
+    ranks of the draws to select by         77  45, or 32 with 16 bits; on Zen 5 23 where four sums at a time take 28
     branches for an object's pixels        530  130 a scene of 8 objects, with bits in their place
     hues by 64-bit integers                252  154 a field of 224 x 224, with 32-bit ones
 """

@@ -18,7 +18,7 @@ import numpy as np
 from formulavision.comparison.estimates import shortest, time_training
 from formulavision.comparison.settings import ComparisonSettings
 from formulavision.data.downstream import Downstream, DownstreamSettings, open_downstream
-from formulavision.data.downstream.folder import check_outside
+from formulavision.data.downstream.folder import OF_FILES, check_outside
 from formulavision.data.downstream.images import LabelledImages, spread_evenly
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -33,8 +33,6 @@ CONFIGURATION = "comparison.yaml"
 MINUTES = 20.0
 """Time that a comparison is chosen for where none is given."""
 
-_OF_FILES = ("folder", "imagenet")
-"""Kinds of datasets whose images lie in the folder that the user names."""
 _CROPS = (224, 160, 128, 96, 64, 48, 32)
 _LEAST_CROP = 48
 """Smaller images are enlarged to it, if there is time."""
@@ -113,7 +111,7 @@ def name_of(downstream: Any) -> str:
         ConfigError: there is no such dataset.
     """
     settings = _settings_of(downstream)
-    name = settings.root.resolve().name if settings.kind in _OF_FILES and settings.root else settings.kind
+    name = settings.root.resolve().name if settings.kind in OF_FILES and settings.root else settings.kind
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._")[:60] or "images"
 
 

@@ -16,7 +16,10 @@ from formulavision.storage.manifest import MANIFEST
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["check_classes", "check_outside", "labelled", "list_classes", "open_class_folders", "open_folder"]
+__all__ = ["OF_FILES", "check_classes", "check_outside", "labelled", "list_classes", "open_class_folders", "open_folder"]
+
+OF_FILES = ("folder", "imagenet")
+"""Kinds of datasets whose images lie in the folder that the user names."""
 
 
 def open_folder(root: Path, settings: DownstreamSettings) -> Sides:
@@ -131,7 +134,7 @@ def check_outside(folder: Path, settings: DownstreamSettings) -> None:
     Raises:
         ConfigError: it is.
     """
-    if settings.kind not in ("folder", "imagenet") or settings.root is None:
+    if settings.kind not in OF_FILES or settings.root is None:
         return
     root = settings.root.resolve()
     if not root.is_dir() or not folder.resolve().is_relative_to(root):

@@ -16,7 +16,15 @@ from formulavision.storage.manifest import MANIFEST
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, DownstreamError
 
-__all__ = ["OF_FILES", "check_classes", "check_outside", "labelled", "list_classes", "open_class_folders", "open_folder"]
+__all__ = [
+    "OF_FILES",
+    "check_classes",
+    "check_outside",
+    "labelled",
+    "list_classes",
+    "open_class_folders",
+    "open_folder",
+]
 
 OF_FILES = ("folder", "imagenet")
 """Kinds of datasets whose images lie in the folder that the user names."""

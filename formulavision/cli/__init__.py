@@ -66,7 +66,7 @@ class _Commands(Group):
             where = f"{error.filename}: " if error.filename else ""
             _fail(ctx, f"{where}{error.strerror or error}")
         except Exception as error:
-            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # Typer's own
+            if type(error).__module__.partition(".")[0] in ("click", "typer"):
                 raise
             told = f"{type(error).__name__}: {one_line(error)}".rstrip(": ")
             _fail(ctx, f"this is a bug in FormulaVision ({told}): --debug shows where; please report it", status=1)

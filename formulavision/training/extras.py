@@ -24,6 +24,7 @@ from lightning.pytorch.profilers import Profiler
 from formulavision.data.items import ImageDataset, apply_transform
 from formulavision.training.loggers import NamedLoggers
 from formulavision.training.randomness import own_randomness
+from formulavision.training.ranks import environment
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, one_line
 
@@ -96,6 +97,9 @@ _ADVICE = (
 """Warnings by which Lightning advises its users, and which do not apply here."""
 
 
+_NEED_LOGGER = (lightning_callbacks.LearningRateMonitor, lightning_callbacks.DeviceStatsMonitor)
+
+
 @dataclass(frozen=True)
 class Extras:
     """What a user adds to a run; see :func:`read_extras`.
@@ -163,6 +167,8 @@ def read_extras(
         for name, reason in _REFUSED.items():
             if isinstance(callback, getattr(lightning_callbacks, name, ())):
                 raise ConfigError(f"callbacks: {type(callback).__name__} is not allowed: {reason}")
+        if isinstance(callback, _NEED_LOGGER) and not extras.loggers and named.names == ():
+            raise ConfigError(f"callbacks: {type(callback).__name__} needs a logger: give one, such as logger='csv'")
     for name, value in extras.trainer_args.items():
         if name in _ALLOWED:
             if value is not None and not isinstance(value, _ALLOWED[name]):
@@ -179,7 +185,7 @@ def read_extras(
         with quiet_lightning():
             lightning.Trainer(
                 accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=list(extras.callbacks),
-                **extras.arguments,
+                plugins=environment(), **extras.arguments,
             )  # fmt: skip
     except Exception as error:  # the values are the user's
         raise ConfigError(f"trainer_args: {one_line(error)}") from None

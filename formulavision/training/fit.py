@@ -34,7 +34,7 @@ from formulavision.training.on_cpu import attention, has_fast_bfloat16, use_matr
 from formulavision.training.optimization import count_steps
 from formulavision.training.progress import Bar, conclude, describe_model, describe_run, say_and_log
 from formulavision.training.randomness import own_randomness
-from formulavision.training.ranks import is_first, launched, train_in_processes
+from formulavision.training.ranks import environment, is_first, launched, ranked, train_in_processes
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import (
     BEST_WEIGHTS,
@@ -261,7 +261,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
         tell=tell,
         described={**plan.content, **plan.extras.named.labels},
     )
-    with quiet_lightning(), own_randomness(), _interruptible(plan, recorder, tell):
+    with quiet_lightning(), ranked(), own_randomness(), _interruptible(plan, recorder, tell):
         loggers = [*plan.extras.loggers, *open_loggers(plan.extras.named, plan.out)]
         trainer = lightning.Trainer(
             accelerator=device.type,
@@ -275,6 +275,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
             accumulate_grad_batches=settings.grad_accum_steps,
             gradient_clip_val=settings.clip_grad or None,
             logger=loggers,
+            plugins=environment(),
             default_root_dir=plan.out / LOG.parent,
             limit_val_batches=0 if plan.validation is None else None,
             enable_checkpointing=False,

@@ -22,7 +22,7 @@ from formulavision.training.ranks import is_first
 from formulavision.util.config import did_you_mean
 from formulavision.util.errors import ConfigError, FormulaVisionError, one_line
 from formulavision.util.files import write_json
-from formulavision.util.logs import LOG
+from formulavision.util.logs import LOG, note
 
 __all__ = ["LOGGERS", "NamedLoggers", "open_loggers"]
 
@@ -184,6 +184,10 @@ def _mlflow(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
     own = f"sqlite:///{(run / LOG.parent).resolve()}/mlflow.db"
     shared = f"sqlite:///{named.folder.resolve()}/mlflow.db" if named.folder else own
     uri = kept.get("uri", own) if kept else os.environ.get("MLFLOW_TRACKING_URI", shared)
+    database = Path(uri.removeprefix("sqlite:///"))
+    if kept and ((uri.startswith("sqlite:///") and not database.is_file()) or _is_gone(uri, kept["id"])):
+        note(f"logger: mlflow's run {kept['id']} is not there any more, in {uri}: a new one begins")
+        kept, uri = {}, os.environ.get("MLFLOW_TRACKING_URI", shared)
     logger = _MLflow(
         os.environ.get("MLFLOW_EXPERIMENT_NAME", named.project), run_name=_title(named, run), tracking_uri=uri,
         tags=dict(named.labels), run_id=kept.get("id"),
@@ -191,6 +195,19 @@ def _mlflow(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
     logger.experiment.update_run(logger.run_id, status="RUNNING")
     # The run's folder may be moved, with the database in it.
     return logger, {"id": str(logger.run_id)} | ({"uri": uri} if uri != own else {})
+
+
+def _is_gone(uri: str, run_id: str) -> bool:
+    """Whether MLflow has no such run, or has it among those that are deleted."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        return str(MlflowClient(uri).get_run(run_id).info.lifecycle_stage) == "deleted"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return True
+        raise
 
 
 class TrackioLogger(Logger):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from formulavision.util.errors import ConfigError, FormulaVisionError
 from formulavision.util.interrupts import held_back, interrupt, stoppable
 
-__all__ = ["Processes", "is_first", "launched", "train_in_processes"]
+__all__ = ["Processes", "environment", "is_first", "launched", "ranked", "train_in_processes"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,29 @@ def is_first() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
+@contextmanager
+def ranked() -> Iterator[None]:
+    """Lightning's loggers write in the first process, and in no other.
+
+    Lightning takes a rank from what Slurm, Kubernetes and others set for processes that train by themselves, too.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    lightning: Any = rank_zero_only
+    before, lightning.rank = lightning.rank, int(os.environ["RANK"]) if launched() else 0
+    try:
+        yield
+    finally:
+        lightning.rank = before
+
+
+def environment() -> list[Any]:
+    """What the Trainer's ``plugins`` say of this process: it trains by itself, unless torchrun started it."""
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    return [] if launched() else [LightningEnvironment()]
+
+
 def train_in_processes(train: Callable[[], None], count: int) -> int:
     """Call a function in several new processes of this machine, with the environment that torchrun would give them.
 
@@ -64,7 +88,7 @@ def train_in_processes(train: Callable[[], None], count: int) -> int:
         The number of the signal that came in the last epoch, after which they ended as usual; 0: none.
 
     Raises:
-        FormulaVisionError: what the first process to fail raised.
+        FormulaVisionError: what the first process to fail raised; or one of them was killed.
         KeyboardInterrupt: a signal stopped them.
     """
     import torch.multiprocessing
@@ -102,9 +126,14 @@ def train_in_processes(train: Callable[[], None], count: int) -> int:
                     kill()  # the others wait for the one that failed
                 context.join()
         except (ProcessRaisedException, ProcessExitedException) as error:
-            if outcomes.empty():
+            if not outcomes.empty():
+                raise outcomes.get() from error
+            if isinstance(error, ProcessRaisedException):
                 raise
-            raise outcomes.get() from error
+            raise FormulaVisionError(
+                f"a process that trains was ended from outside ({error.signal_name or error.exit_code}), perhaps since "
+                "there was too little memory: --resume goes on from the last checkpoint"
+            ) from error
     if not outcomes.empty():
         interruption = outcomes.get()
         if stopped:

@@ -105,7 +105,15 @@ def test_help_shows_no_type_of_python(names: list[str], command: Any) -> None:
         assert re.findall(r"<[^>]*>|\b(?:str|int|float|bool|tuple|list\[.*?\]|None|\w*Path)\b", text) == []
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("a\nb"), AssertionError(), RecursionError("deep")])
+class WithExitCode(Exception):
+    """As of torch's processes, which is no answer of Typer's."""
+
+    exit_code = -9
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), RuntimeError("a\nb"), AssertionError(), RecursionError("deep"), WithExitCode()]
+)
 def test_a_bug_is_told_in_one_line_and_exits_with_1(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def broken(*arguments: object, **settings: object) -> None:
         raise error

@@ -5,9 +5,12 @@ Most tests train in one pair of processes, with the variables that torchrun sets
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +26,7 @@ from striped_images import SeveralLabels, Squares, Stripes, TornStripes, write_s
 from formulavision.data.loading import EpochBatches, Prepared, make_batches
 from formulavision.training import Run, TrainSettings, finetune, pretrain
 from formulavision.training.distributed import synchronise_batch_norm
+from formulavision.training.ranks import train_in_processes
 from formulavision.training.recorder import Recorder
 from formulavision.training.runs import LAST_CHECKPOINT
 from formulavision.training.tasks import ClassTask
@@ -180,6 +184,30 @@ def test_a_variable_that_others_set_too_is_no_sign_of_several_processes(
     with pytest.raises(ConfigError, match="is not empty, and has no file"):
         pretrain(Stripes(), out=tmp_path, settings=small, show_progress=False)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_task_of_slurm_that_trains_by_itself_writes_its_logs(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # what Lightning takes from these when it is imported
+    for given in ("PROCID=1", "LOCALID=1", "NODEID=0", "NTASKS=2", "JOB_ID=7", "JOB_NAME=x"):
+        monkeypatch.setenv(*f"SLURM_{given}".split("="))
+    pretrain(Stripes(), out=tmp_path / "run", settings=small, logger="csv", show_progress=False)
+    assert len((tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text().splitlines()) == 1 + small["epochs"]
+    assert vars(rank_zero_only)["rank"] == 1
+
+
+def end_the_second() -> None:
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_process_that_is_killed_is_told_in_one_line() -> None:
+    with pytest.raises(FormulaVisionError, match=r"ended from outside \(SIGKILL\).*--resume goes on"):
+        train_in_processes(end_the_second, 2)
 
 
 @pytest.mark.parametrize("what", ["training images: 2", "images to validate on: 2"])

@@ -217,6 +217,14 @@ def test_callbacks_that_change_a_run_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kind", [c.LearningRateMonitor, c.DeviceStatsMonitor])
+@pytest.mark.parametrize("none", [False, []])
+def test_callbacks_that_log_need_a_logger(stripes: Any, small: Any, tmp_path: Path, kind: Any, none: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^callbacks: {kind.__name__} needs a logger: give one"):
+        run_of(stripes, tmp_path / "run", small, callbacks=[kind()], logger=none)
+    assert not (tmp_path / "run").exists()
+
+
 # Trainer arguments ----------------------------------------------------------------------------------------------------
 
 

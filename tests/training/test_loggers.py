@@ -211,6 +211,35 @@ def test_mlflow_continues_its_run(stripes: Any, small: Any, tmp_path: Path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gone", ["the database", "the run"])
+def test_a_new_run_of_mlflow_begins_where_the_former_is_gone(
+    stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shared = tmp_path / "comparison"
+    shared.mkdir()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        die_after(4, patch)
+        settings = {**small, "checkpoint_minutes": 0}
+        train(stripes, tmp_path / "run", settings, logger=NamedLoggers(("mlflow",), folder=shared))
+    before = read_ids(tmp_path / "run")["mlflow"]["id"]
+    client = mlflow.MlflowClient(f"sqlite:///{shared}/mlflow.db")
+    if gone == "the run":
+        client.delete_run(before)
+    else:
+        file = tmp_path / "run" / "logs" / "loggers.json"
+        file.write_text(file.read_text().replace("/comparison/", "/moved/"))
+    train(stripes, tmp_path / "run", settings, resume=True, logger=NamedLoggers(("mlflow",), folder=shared))
+    after = read_ids(tmp_path / "run")["mlflow"]["id"]
+    assert after != before
+    client = mlflow.MlflowClient(f"sqlite:///{shared}/mlflow.db")
+    assert [each.step for each in client.get_metric_history(after, "train_loss")] == [2]
+    assert f"mlflow's run {before} is not there any more" in (tmp_path / "run" / "logs" / "log.txt").read_text()
+
+
+@pytest.mark.slow
 def test_trackio_continues_its_run(stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")

@@ -73,7 +73,7 @@ def copy(
             if classes.name in text:
                 texts[out / classes.name] = classes.read_text(encoding="utf-8")
     for file in texts:
-        check_new_file(file, overwrite=overwrite)
+        check_new_file(file, overwrite=overwrite, picture=False)
     out.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         write_text(file, text)

@@ -123,9 +123,16 @@ def _as_yaml(value: Any) -> str:
 
 
 def count_workers(workers: int) -> int:
-    """The number of worker processes; 0 stands for one per core that this process may use."""
+    """The number of worker processes; 0 stands for one per core that this process may use.
+
+    Raises:
+        ConfigError: it is below 0.
+    """
+    from formulavision.util.errors import ConfigError
     from formulavision.util.machine import cores
 
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: must be 0 (one per core) or more")
     return workers or cores()
 
 

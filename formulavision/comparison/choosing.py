@@ -299,7 +299,7 @@ def _choice(opened: Downstream, plan: _Plan, side: int, gray: bool, minutes: flo
     dataset |= {key: value for key, value in limits.items() if value is not None}
     used = f"{plan.train:,} of {len(opened.train):,} training images" if plan.train < len(opened.train) else ""
     few = f"; pre-training helps most with few images, and only {used} are used" if used else ""
-    caveat = f"Sizes were chosen for about {duration(60 * minutes)} on one machine"
+    caveat = f"Sizes were chosen for about {duration(max(60 * minutes, plan.seconds))} on one machine"
     coarse = f" One of the {plan.test} test images is {100 / plan.test:.1f} points." if plan.test < 200 else ""
     training = {"batch_size": _BATCH, "learning_rate": 0.05, "schedule": "cosine"}
     training |= {"crop": plan.crop, "horizontal_flip": not gray}

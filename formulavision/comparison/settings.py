@@ -314,7 +314,17 @@ class ComparisonSettings(Config):
         """
         path = Path(path)
         if not user_path(path).exists():
-            path = shipped_configs().get(path.as_posix(), path)
+            shipped = shipped_configs()
+            if path.as_posix() not in shipped and not path.suffix:
+                if path.as_posix() in plugins().generators:
+                    raise ConfigError(
+                        f"{path}: is a generator, not a comparison: formulavision preview {path} --out FILE"
+                    )
+                ends_so = next((name for name in shipped if name.endswith(f"/{path}")), path.as_posix())
+                raise ConfigError(
+                    f"{path}: no such file, and no comparison of this name{did_you_mean(ends_so, shipped)}"
+                )
+            path = shipped.get(path.as_posix(), path)
         try:
             data = load_yaml(path)
             if "generator" in data and "arms" not in data:

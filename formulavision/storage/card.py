@@ -70,7 +70,10 @@ def store_card(recipe: Recipe, layout: StoreLayout, store_format: str | None, *,
     }
     if store_format in _IMAGES_OF:
         files = "images/**" if scenes and store_format == "imagefolder" else _IMAGES_OF[store_format]
-        header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}]
+        # `datasets` cache what they read of a local folder by this name, and not by the files.
+        header["configs"] = [
+            {"config_name": f"recipe-{recipe.id[:12]}", "data_files": [{"split": "train", "path": files}]}
+        ]
     template = Path(__file__).with_name("store_card.md.j2").read_text(encoding="utf-8")
     cards = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     return sealed(cards.from_string(template).render(

@@ -160,8 +160,8 @@ class Destination(ABC):
         """Write a piece, and then its record."""
 
     @abstractmethod
-    def write_card(self, text: str) -> None:
-        """Write the store's card, unless a README.md of the user's own is there. Within :meth:`writing`."""
+    def write_card(self, text: str) -> bytes | None:
+        """Write the store's card, or return the user's own README.md that is there. Within :meth:`writing`."""
 
     @abstractmethod
     def finish(self, manifest: Manifest) -> None:
@@ -258,12 +258,14 @@ class LocalDestination(Destination):
         write_text(self.root / record_name(piece), record.model_dump_json())
         return record
 
-    def write_card(self, text: str) -> None:
+    def write_card(self, text: str) -> bytes | None:
         card = self.root / CARD
-        if not card.exists() or is_own_card(card.read_bytes()):
-            # A card is not on the marker's list, so what a killed writer leaves of it has to lie in this folder.
-            write_text(self.root / INCOMPLETE / CARD, text)
-            (self.root / INCOMPLETE / CARD).replace(card)
+        if card.exists() and not is_own_card(there := card.read_bytes()):
+            return there
+        # A card is not on the marker's list, so what a killed writer leaves of it has to lie in this folder.
+        write_text(self.root / INCOMPLETE / CARD, text)
+        (self.root / INCOMPLETE / CARD).replace(card)
+        return None
 
     def finish(self, manifest: Manifest) -> None:
         write_text(self.root / MANIFEST, encode_manifest(manifest))

@@ -28,7 +28,7 @@ from formulavision.recipes.categories import category_name, find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
-from formulavision.storage.card import store_card
+from formulavision.storage.card import CARD, store_card
 from formulavision.storage.destinations import Destination, LocalDestination, recipe_files
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
 from formulavision.storage.formats.format import Format, Piece, Sample
@@ -396,7 +396,9 @@ class _Filling:
         elif missing := self.missing(self.pieces):
             raise StoreError(f"{self.destination.root}: {self.missing_in_words(missing)}")
         recipe = self.recipe
-        self.destination.write_card(store_card(recipe, self.output.layout, self.format))
+        edited = self.destination.write_card(store_card(recipe, self.output.layout, self.format))
+        if edited is not None and b"The recipe (id `" in edited and recipe.id.encode() not in edited:
+            self.progress.note(f"{CARD}: was edited by somebody, so it stays; it does not tell of recipe {recipe.id}")
         self.destination.finish(
             Manifest(
                 formulavision=__version__,

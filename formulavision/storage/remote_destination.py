@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 
 from formulavision.generators.contract import Category
 from formulavision.recipes.recipe import Recipe
-from formulavision.storage.card import CARD
+from formulavision.storage.card import CARD, is_own_card
 from formulavision.storage.destinations import (
     OTHER_CATEGORIES,
     Destination,
@@ -155,8 +155,10 @@ class RemoteDestination(Destination):
         self.root.write(record_name(piece), record.model_dump_json().encode())
         return record
 
-    def write_card(self, text: str) -> None:
+    def write_card(self, text: str) -> bytes | None:
         self.root.create(CARD, text.encode())
+        there = self.root.read(CARD)
+        return None if there is None or is_own_card(there) else there
 
     def finish(self, manifest: Manifest) -> None:
         # Another writer may have finished the same store.

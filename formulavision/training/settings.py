@@ -401,13 +401,14 @@ FREEZE_CONV = re.compile(r"conv1(?:-([1-5]))?")
 FREEZE_STAGE = re.compile(r"stage1(?:-(\d+))?")
 
 
-def check_freeze(spec: str) -> None:
+def check_freeze(spec: Any) -> None:
     """Refuse a ``freeze`` setting that no model has, before weights and data are loaded.
 
     Raises:
         ConfigError: ``spec`` has none of the known forms.
     """
-    if not (spec == "none" or FREEZE_CONV.fullmatch(spec) or FREEZE_STAGE.fullmatch(spec)):
+    known = isinstance(spec, str) and (spec == "none" or FREEZE_CONV.fullmatch(spec) or FREEZE_STAGE.fullmatch(spec))
+    if not known:
         raise ConfigError(
             f"freeze: {spec!r} is not allowed: must be none, conv1, conv1-2 to conv1-5 (ResNets), "
             "or stage1, stage1-2 and on"

@@ -113,7 +113,7 @@ def pretrain(
             labels, context = recorded["data"].get("labels"), WRITTEN_OUT
         data = data if data is not None else _recorded_data(recorded["data"])
     if data is None:
-        raise ConfigError("data: is missing: give a recipe, a store or a dataset")
+        raise ConfigError(_nothing_to_resume(out, resume) or "data: is missing: give a recipe, a store or a dataset")
     if labels is not None and not isinstance(labels, LabelSettings):
         labels = parse(LabelSettings, dict(labels), "labels", context=context)
     if labels is not None and labels.clusters:
@@ -252,7 +252,8 @@ def finetune(
         if checkpoint is None and (source := recorded["checkpoint"]) and not (out / LAST_CHECKPOINT).is_file():
             checkpoint = source["name"]  # the run's own checkpoint would hold the weights
     if downstream is None:
-        raise ConfigError("downstream: is missing: give a dataset, such as cifar10 or folder:/path")
+        missing = "downstream: is missing: give a dataset, such as cifar10 or folder:/path"
+        raise ConfigError(_nothing_to_resume(out, resume) or missing)
     freeze = freeze or "none"
     if model is None or isinstance(model, str):
         check_freeze(freeze)
@@ -348,6 +349,8 @@ def _begin(
             "devices: each process that trains reads the script again, so the script must make its calls below "
             "if __name__ == '__main__':"
         )
+    if not isinstance(settings, TrainSettings | Mapping | None):
+        raise ConfigError(f"settings: a {type(settings).__name__} is not allowed: must be a mapping or TrainSettings")
     # Of several processes, the first may have begun to fill the folder: the others allow that.
     state = check_folder(out, resume=resume or not is_first(), overwrite=overwrite and is_first())
     if not resume or state is State.NEW or not (out / SETTINGS).is_file():
@@ -365,6 +368,11 @@ def _begin(
     known = {name: value for name, value in given.items() if name in TrainSettings.model_fields}
     check_same_settings(recorded, {**recorded, "settings": {**own, **known}})
     return recorded, parse(TrainSettings, {**own, **given})
+
+
+def _nothing_to_resume(out: Path, resume: bool) -> str | None:
+    """What is wrong where a run is to be resumed and the folder has none."""
+    return f"resume: {out}: holds no run" if resume and not (out / SETTINGS).is_file() else None
 
 
 def _precision(settings: TrainSettings, recorded: Mapping[str, Any] | None) -> Precision:

@@ -140,14 +140,15 @@ def check_new_file(path: Path, *, overwrite: bool, picture: bool = True) -> None
     """Refuse the name of a file before any work is done.
 
     Args:
-        picture: whether a picture is written; else a table, as CSV.
+        picture: whether a picture is written; else a table, as CSV, or settings.
 
     Raises:
-        FolderError: it is a folder, it exists and must not be overwritten, or its name is that of a picture which is
-            no PNG, or of any picture where a table is written.
+        FolderError: it is a folder, it exists and must not be overwritten, or its name is that of something else than a
+            PNG, or of any picture where something else is written.
     """
     refuse_url(path)
-    if path.suffix.lower() in (_PICTURES if picture else (*_PICTURES, ".png")):
+    suffix = path.suffix.lower()
+    if suffix not in ("", ".png") if picture else suffix in (*_PICTURES, ".png"):
         what, suffix = ("pictures are written as PNG", ".png") if picture else ("tables are written as CSV", ".csv")
         raise FolderError(f"{path}: {what}: name it {path.with_suffix(suffix).name}")
     if path.is_dir():

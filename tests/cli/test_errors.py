@@ -58,7 +58,7 @@ def folder(root: Path, classes: dict[str, list[tuple[int, int]]], *parts: str) -
         (["--plugin", "ifs", "--size", "3"], "canvas.size: 3 is not allowed: must be greater than or equal to 8"),
         (["--plugin", "ifs", "--format", "imagefold"], "there is no such format (did you mean 'imagefolder'?)"),
         (["--plugin", "ifs", "--png", "compat"], "--png compat: there is no such encoding (did you mean 'compact'?)"),
-        (["--plugin", "ifs", "--workers", "-1"], "workers: -1 is not allowed"),
+        (["--plugin", "ifs", "--workers", "-1"], "--workers -1: must be 0 (one per core) or more"),
         (["--plugin", "ifs", "--categories-from", "/absent"], "categories.folder: /absent: no such folder"),
         (["/absent/recipe.yaml"], "/absent/recipe.yaml: No such file or directory"),
         (["--plugin", "ifs", "--device", "gpu"], "device: 'gpu' is not allowed: must be cpu or cuda"),

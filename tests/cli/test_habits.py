@@ -94,6 +94,12 @@ def test_a_file_comes_before_a_generator_of_its_name(tmp_path: Path, monkeypatch
         (["compare", "fractaldb-1k"], "is a recipe, not a comparison: formulavision generate"),
         (["pretrain", "--recipe", "quickstart", "--out", "x"], "is a comparison, not a recipe"),
         (["preview", "ifs", "-o", "x.jpg"], "x.jpg: pictures are written as PNG: name it x.png"),
+        (["compare", "table-9"], "no such file, and no comparison of this name (did you mean 'paper/table-9'?)"),
+        (["compare", "quickstrat"], "no such file, and no comparison of this name (did you mean 'quickstart'?)"),
+        (["compare", "perlin"], "perlin: is a generator, not a comparison: formulavision preview perlin --out FILE"),
+        (["pretrain", "--out", "nope", "--resume"], "resume: nope: holds no run"),
+        (["finetune", "--out", "nope", "--resume"], "resume: nope: holds no run"),
+        (["preview", "ifs", "-o", "x.csv"], "pictures are written as PNG: name it x.png"),
         (["preview", "ifs", "-o", "x.TIFF"], "pictures are written as PNG: name it x.png"),
         (["filters", "--checkpoint", "nowhere", "-o", "x.pdf"], "pictures are written as PNG: name it x.png"),
         (["configs", "copy", "quickstrat"], "quickstrat: there is no config of this name (did you mean 'quickstart'?)"),
@@ -108,6 +114,11 @@ def test_a_wrong_name_is_one_line(
     output = run(*command, status=2).strip()
     assert told in output and len(output.splitlines()) == 1 and len(output) < 300 + len(str(CONFIGS)) * 2
     assert not list(tmp_path.iterdir())
+
+
+def test_fewer_than_no_workers_are_refused(tmp_path: Path) -> None:
+    out = run("generate", "perlin", *TINY, "--workers", "-3", "-o", str(tmp_path / "x"), status=2)
+    assert "error: --workers -3: must be 0 (one per core) or more" in out and not (tmp_path / "x").exists()
 
 
 def test_the_options_of_a_recipe_are_those_of_every_command_that_takes_one(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cases import slow
 
 from formulavision import Store, generate, verify
 from formulavision.storage.card import is_own_card
+from formulavision.storage.generation import Silent
 
 RECIPE = {"generator": {"name": "perlin", "grid": 2}, "categories": 3, "instances": 2, "canvas": {"size": 16}}
 SCENES = {"generator": "bezier", "categories": 3, "scene": {"objects": [1, 3]}, "images": 4, "canvas": {"size": 64}}
@@ -46,6 +47,32 @@ def test_datasets_loads_the_folder_and_the_card_names_its_columns(
         np.asarray(image.convert("RGB")), np.broadcast_to(store.read(1), (*store.read(1).shape[:2], 3))
     )
     assert verify(store).problems == []
+
+
+def test_datasets_do_not_take_the_store_that_was_there_before(tmp_path: Path) -> None:
+    place, cache = tmp_path / "store", str(tmp_path / "cache")
+    for recipe in (RECIPE, {**RECIPE, "generator": "bezier"}):
+        store = generate(recipe, place, overwrite=True)
+        rows = datasets.load_dataset(str(place), split="train", cache_dir=cache)
+        assert np.array_equal(np.asarray(rows[1]["image"]), store.read(1)[:, :, 0])
+
+
+def test_it_is_told_that_an_edited_card_is_not_of_a_new_recipe(tmp_path: Path) -> None:
+    class Notes(Silent):
+        def note(self, line: str) -> None:
+            told.append(line)
+
+    told: list[str] = []
+    store = generate(RECIPE, tmp_path / "store")
+    card = store.path / "README.md"
+    card.write_text(card.read_text().replace("license: unknown", "license: mit"))
+    generate(RECIPE, store.path, overwrite=True, progress=Notes())
+    assert told == []
+    other = generate({**RECIPE, "instances": 3}, store.path, overwrite=True, progress=Notes())
+    assert told == [
+        f"README.md: was edited by somebody, so it stays; it does not tell of recipe {other.manifest.recipe_id}"
+    ]
+    assert "license: mit" in card.read_text()
 
 
 def test_the_card_says_what_the_hub_asks_for(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_second_ctrl_c_stops_at_once(
     monkeypatch.setattr(type(stripes()), "__getitem__", impatient)
     monkeypatch.setattr(type(stripes()), "target", "class", raising=False)  # no item is read to find it
     monkeypatch.setattr("formulavision.data.downstream.datasets.refuse_random", lambda source: None)
-    monkeypatch.setattr("formulavision.data.loading.has_tensors", lambda dataset: True)
+    monkeypatch.setattr("formulavision.data.items.has_tensors", lambda dataset: True)
     monkeypatch.setattr("formulavision.util.interrupts._SAME_S", 0.0)
     monkeypatch.setattr("formulavision.training.data_module.image_cache", lambda *a, **k: None)
     with pytest.raises(KeyboardInterrupt):

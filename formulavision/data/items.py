@@ -17,7 +17,7 @@ __all__ = [
     "Transform",
     "apply_transform",
     "as_mask",
-    "check_classes",
+    "check_class_labels",
     "check_labels",
     "check_mask",
     "check_targets",
@@ -92,7 +92,7 @@ def check_mask(image: torch.Tensor, mask: Any, classes: int) -> torch.Tensor:
     return as_mask(mask)
 
 
-def check_classes(labels: Sequence[Any], classes: int, *, unknown: bool = False) -> torch.Tensor:
+def check_class_labels(labels: Sequence[Any], classes: int, *, unknown: bool = False) -> torch.Tensor:
     """The labels of images with one class each, int64 [b].
 
     Args:

@@ -23,7 +23,7 @@ from formulavision.data.items import (
     Transform,
     apply_transform,
     as_mask,
-    check_classes,
+    check_class_labels,
     check_labels,
     check_mask,
 )
@@ -425,7 +425,7 @@ class Prepared(Dataset[Any]):
         classes = len(self.source.classes)
         if np.ndim(targets[0]) == 0:
             unknown = bool(getattr(self.source, "clusters", None))  # until clusters are found
-            return batch, check_classes(targets, classes, unknown=unknown)
+            return batch, check_class_labels(targets, classes, unknown=unknown)
         if np.ndim(targets[0]) == 1:
             return batch, torch.stack([check_labels(labels, classes) for labels in targets])
         masks = [check_mask(image, mask, classes) for image, mask in items]

@@ -23,6 +23,7 @@ from formulavision.training import fit
 from formulavision.training.on_cpu import MatrixConv2d
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError, FormulaVisionError
+from formulavision.util.text import duration
 
 LAPTOP = (0.0075, 0.03)
 """Seconds a training image and a step on two idle cores."""
@@ -120,6 +121,8 @@ def test_it_takes_about_the_time_that_is_given(
     source, opened = many(train, [max(n // 5, 1) for n in train])
     choice = plan(opened, minutes, monkeypatch)
     assert source.read <= 17, "a million images are not read to choose"
+    told = max(60 * minutes, choice.seconds)
+    assert str(choice.settings.note).startswith(f"Sizes were chosen for about {duration(told)} on one machine")
     if "more than was asked for" not in choice.sentences[-1]:
         assert choice.seconds <= 1.5 * 60 * minutes
     else:

@@ -361,8 +361,11 @@ def test_a_checkpoint_of_another_architecture_leaves_no_folder(small: Any, pretr
 
 
 def test_an_unknown_freeze_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="freeze: 'conv9'"):
-        finetune(tmp_path / "not there", "folder:/not/there", out=tmp_path / "ft", freeze="conv9")
+    for freeze in ("conv9", 3):
+        with pytest.raises(ConfigError, match=f"freeze: {freeze!r} is not allowed"):
+            finetune(tmp_path / "not there", "folder:/not/there", out=tmp_path / "ft", freeze=freeze)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="settings: a str is not allowed"):
+        finetune(None, "folder:/not/there", out=tmp_path / "ft", settings="epochs=3")  # type: ignore[arg-type]
 
 
 def test_fine_tuning_takes_no_held_out_images_but_resumes_a_run_that_names_some(small: Any, tmp_path: Path) -> None:

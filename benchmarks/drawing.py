@@ -207,6 +207,16 @@ def time_composing(scenes: int = 64, objects: int = 8) -> None:
     report(composing / scenes, None, None, f"of it, composing {objects} objects")
 
 
+def time_views(random: str, views: int = 12) -> None:
+    """A view of a cloud that is drawn from all sides at once."""
+    drawer = Drawer(Recipe.from_dict({
+        "generator": {"name": "ifs3d", "random": random}, "categories": RUNS + 1, "instances": views,
+        "canvas": {"size": 224},
+    }))  # fmt: skip
+    drawing = median_ms(lambda i: drawer.draw_batch(range(views * i, views * (i + 1))))
+    report(drawing / views, None, None, f"ifs3d, {random}, one of {views} views of a cloud, 224 x 224")
+
+
 def time_category(recipe: Recipe) -> None:
     drawer = Drawer(recipe)
     count = recipe.num_instances
@@ -315,6 +325,8 @@ def main() -> None:
     time_category(fractaldb)
     for name, recipe in CASES.items():
         time_ours(Recipe.from_dict(recipe), name)
+    for random in ("independent", "published"):
+        time_views(random)
     time_composing()
     time_baselines(Drawer(fractaldb).categories[0].parameters)
     time_search()

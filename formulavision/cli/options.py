@@ -22,7 +22,8 @@ RecipeName = Annotated[
     str | None,
     typer.Argument(
         metavar="RECIPE",
-        help="Recipe: name of a generator (ifs), a file (YAML), or the name of a recipe that ships (fractaldb-1k).",
+        help="Recipe: name of a generator (ifs), a file (YAML), the name of a recipe that ships (fractaldb-1k), or "
+        "a store.",
         show_default=False,
     ),
 ]

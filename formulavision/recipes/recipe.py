@@ -369,9 +369,9 @@ class Recipe(Config):
         A relative ``categories.folder`` is looked for beside the file.
 
         Args:
-            path: of the file; or the URL of a store or of a recipe's repository, such as ``hf://USER/NAME``. Text that
-                is no path of a file is the name of a generator (``ifs``), or of a recipe that
-                ships (``fractaldb-1k``).
+            path: of the file, or of a store; or the URL of a store or of a recipe's repository, such as
+                ``hf://USER/NAME``. Text that is no path is the name of a generator (``ifs``), or of a recipe that ships
+                (``fractaldb-1k``).
             settings: laid over it, as ``path.to.key=value``.
 
         Raises:
@@ -388,6 +388,8 @@ class Recipe(Config):
                 raise ConfigError(f"recipe: {path}: no such file, and no generator of this name{hint}")
             path = shipped.get(path, path)
         path = user_path(Path(path))
+        if (path / "recipe.yaml").is_file():
+            path /= "recipe.yaml"
         data = load_yaml(path)
         if "arms" in data:
             raise ConfigError(f"{path}: is a comparison, not a recipe: formulavision compare {path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -64,6 +65,16 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_the_same_recipe(form: str, folder: Path) -> None:
     assert as_recipe(FORMS[form](folder)).id == as_recipe(DATA).id
+
+
+def test_the_folder_of_a_store_is_its_recipe(tmp_path: Path) -> None:
+    # With categories of its own, which lie beside the recipe and are found from any working directory.
+    data = {**DATA, "generator": "ifs", "canvas": {"size": 16}}
+    store = fv.generate(data, tmp_path / "store")
+    again = fv.generate(str(tmp_path / "store"), tmp_path / "again")
+    assert fv.Recipe.load(tmp_path / "store").id == fv.Recipe.from_dict(data).id
+    assert all(np.array_equal(again.read(i), store.read(i)) for i in range(4))
+    assert fv.Recipe.load(tmp_path / "store", ["instances=5"]).instances == 5
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 from formulavision.comparison.convergence import catching_up
 from formulavision.comparison.results import SHORT, TOP_1, ArmFacts, Findings, Result
@@ -267,18 +266,19 @@ def _certainty(table: Table) -> Iterator[str]:
         yield "Differences of one seed are not tested: they do not say how much other seeds differ."
     if len({cell.arm for cell in compared}) > 1:
         yield "Arms are tested against their baseline, not against each other."
-    little: dict[tuple[Any, ...], list[str]] = {}  # arms that share their pre-training share the sentence
+    little: dict[str, dict[str, list[str]]] = {}  # chance -> percentage -> arms
     for arm, facts in findings.arms.items():
-        own = [r for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
-        reached, chance = [r.pretrain_accuracy for r in own if r.pretrain_accuracy is not None], facts.chance
+        reached = [r.pretrain_accuracy for r in findings.results if r.arm == arm and r.pretrain_accuracy is not None]
+        chance = facts.chance
         # With few categories, a multiple of chance is more than can be reached: half of the way to all, at most.
         if chance is not None and reached and fmean(reached) < min(_LEARNED * chance, (1 + chance) / 2):
-            starts = frozenset(r.start for r in own) if all(r.start for r in own) else arm
-            little.setdefault((starts, percent(fmean(reached)), percent(chance)), []).append(arm)
-    for (_, reached_percent, chance_percent), arms in little.items():
+            little.setdefault(percent(chance), {}).setdefault(percent(fmean(reached)), []).append(arm)
+    for chance_percent, ends in little.items():
+        which = f" on {_and(next(iter(ends.values())))}" if len(ends) == 1 else ""
+        shares = [f"{end} %" + (f" ({', '.join(arms)})" if len(ends) > 1 else "") for end, arms in ends.items()]
         yield (
-            f"Pre-training on {_and(arms)} ended with {reached_percent} % of its training images classified, and "
-            f"chance is {chance_percent} %: it has learned little, and longer training may give another result."
+            f"Pre-training{which} ended with {_and(shares)} of its training images classified, and chance is "
+            f"{chance_percent} %: it has learned little, and longer training may give another result."
         )
     if seeds:
         yield "All this holds for these images, this model and these settings."

@@ -1,29 +1,25 @@
 """``generate``: draws a recipe into a store, by worker processes; an interrupted run is resumed.
 
-The store is planned as independent pieces. A worker draws the images of a piece, encodes them, and hands them to
-``write_piece``; a record of each written piece in the folder ``.incomplete`` tells a later run what is left to do. The
-manifest is written last. Jobs of a scheduler (``jobs.py``) write shares of the pieces, and one call more the manifest.
+The store is planned as independent pieces, which ``piece_workers.py`` writes. A record of each of them in the folder
+``.incomplete`` tells a later run what is left to do. The manifest is written last. Jobs of a scheduler (``jobs.py``)
+write shares of the pieces, and one call more the manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from math import floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, overload
+from typing import Protocol, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from formulavision.generators.contract import Category
-from formulavision.generators.new_process import Source
 from formulavision.recipes.categories import category_name, find_categories
 from formulavision.recipes.device import check_device
 from formulavision.recipes.drawing import Drawer
@@ -31,34 +27,29 @@ from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.storage.card import CARD, store_card
 from formulavision.storage.destinations import Destination, LocalDestination, recipe_files
 from formulavision.storage.formats import DEFAULT_FORMAT, find_format
-from formulavision.storage.formats.format import Format, Piece, Sample
+from formulavision.storage.formats.format import Piece
 from formulavision.storage.jobs import Share, missing_pieces
-from formulavision.storage.manifest import MANIFEST, Manifest, PieceRecord, StoreLayout, layout_of, origins
+from formulavision.storage.manifest import MANIFEST, Manifest, PieceRecord, layout_of, origins
 from formulavision.storage.nodes import check_nodes, sources_of
-from formulavision.storage.own_categories import category_files, find_background, with_own_folders
-from formulavision.storage.png import DEFAULT_ENCODING, check_encoding, encode_png
+from formulavision.storage.own_categories import category_files, find_background
+from formulavision.storage.piece_workers import Output, start_on_node, write_on_cluster, write_pieces
+from formulavision.storage.png import DEFAULT_ENCODING, check_encoding
 from formulavision.storage.remote_destination import RemoteDestination
-from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.storage.store import Store
 from formulavision.util.cluster import Cluster, PerTask, check_on, connected
-from formulavision.util.errors import ClusterError, ConfigError, FormulaVisionError, RemoteError, StoreError
+from formulavision.util.errors import ClusterError, ConfigError, RemoteError, StoreError
 from formulavision.util.folders import MARKER, State
-from formulavision.util.processes import BROKEN_POOL, CONTEXT, Pools, worker_pool
+from formulavision.util.processes import BROKEN_POOL, Pools
 from formulavision.util.progress import is_watched, progress_bars
 from formulavision.util.remote import AnyFolder, folder_of
 from formulavision.util.version import __version__
 
 __all__ = ["Progress", "Silent", "generate"]
 
-_WINDOW_IMAGES, _WINDOW_BYTES = 1024, 200_000_000
-"""Maximum number of images, and of their bytes before encoding, that a worker draws before it writes them in the order
-of their indices: all images of a FractalDB category."""
 _MAX_WORKERS = 1024
 _MAX_IMAGES = 1_000_000_000
 _TASK_BYTES = 800_000_000
 """Memory that a task of a cluster reserves: a process that draws, and two windows of images."""
-_MOST_TASKS = 10_000
-"""Maximum number of tasks that a cluster is given at a time."""
 _COMPLETE = "is complete already: its jobs have nothing to do"
 _KEPT = "what was written so far is kept: run the same command again"
 
@@ -335,7 +326,7 @@ class _Filling:
         self.pieces = store_format.plan(layout)
         patterns = (name for piece in self.pieces for name in store_format.patterns(piece, layout))
         self.destination.begin(self.identity, self.recipe, self.categories(), patterns)
-        self.output = _Output(self.destination, self.format, layout, self.png, self.device)
+        self.output = Output(self.destination, self.format, layout, self.png, self.device)
         if self.format == "imagefolder" and layout.scenes is None:
             names = layout.category_names
             if names != sorted(names):
@@ -355,14 +346,14 @@ class _Filling:
             self.progress.images(done + drawn, total)
 
         if self.cluster is not None:
-            pool = self.cluster.pool(self.per_task, _start_on_node, sources_of(self.recipe), categories, self.output,
+            pool = self.cluster.pool(self.per_task, start_on_node, sources_of(self.recipe), categories, self.output,
                                      self.recipe.portable(), recipe_files(self.recipe))  # fmt: skip
-            written = _write_on_cluster(pool, missing, report)
+            written = write_on_cluster(pool, missing, report)
         else:
             drawer = Drawer(self.recipe, categories=categories, device=self.device, note=self.progress.note)
             if drawer.device_drawer is None:
                 self.output = replace(self.output, device="cpu")
-            written = _write_pieces(self.output, drawer, missing, self.workers, report)
+            written = write_pieces(self.output, drawer, missing, self.workers, report)
         for piece, record in written:
             self.records[piece] = record
 
@@ -412,187 +403,3 @@ class _Filling:
                 files=self.destination.checksums(recipe),
             )
         )
-
-
-# Pieces --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Output:
-    """Where and how a process writes pieces."""
-
-    destination: Destination
-    format: str
-    layout: StoreLayout
-    png: str
-    device: str
-
-
-class _Stopped(Exception):
-    """Raised in a worker process to stop writing its piece, because the run was interrupted."""
-
-
-class _PieceWriter:
-    """Draws, encodes and writes pieces.
-
-    Args:
-        report: called with the number of images that were drawn since the last call; may raise to stop.
-    """
-
-    def __init__(self, output: _Output, drawer: Drawer, report: Callable[[int], None]) -> None:
-        self.output = output
-        self.format: Format = find_format(output.format)
-        self.drawer = drawer
-        # Memory that all batches share: new pages for each would cost as much as the drawing.
-        self.images = np.empty((drawer.batch_size, *drawer.recipe.canvas.shape), np.uint8)
-        self.report = report
-
-    def write(self, piece: Piece) -> PieceRecord:
-        return self.output.destination.write_piece(self.format, piece, self._samples(piece), self.output.layout)
-
-    def _samples(self, piece: Piece) -> Iterator[Sample]:
-        """The samples of a piece in order. A window of them at a time is drawn in the order that shares most work."""
-        layout = self.output.layout
-        together = _WINDOW_IMAGES if layout.scenes is not None else layout.instances
-        window = min(together, _WINDOW_IMAGES, max(1, _WINDOW_BYTES // self.images[0].nbytes))
-        for start in range(0, piece.count, window):
-            indices = piece.indices[start : start + window]
-            samples: dict[int, Sample] = {}
-            for batch in self.drawer.batches(indices):
-                samples.update(zip(batch.tolist(), self._draw(batch), strict=True))
-                self.report(len(batch))
-            yield from (samples[index] for index in indices)
-
-    def _draw(self, batch: NDArray[np.int64]) -> Iterator[Sample]:
-        """Draw and encode the images of a batch."""
-        layout, png = self.output.layout, self.output.png
-        names = [layout.name(index) for index in batch.tolist()]
-        if layout.min_visible is None:
-            images, labels = self.drawer.draw_batch(batch, self.images[: len(batch)])
-            for name, label, image in zip(names, labels.tolist(), images, strict=True):
-                yield Sample(name, label, encode_png(image, png))
-            return
-        scenes = self.drawer.draw_scenes(batch)
-        for position, name in enumerate(names):
-            scene = scenes[position]
-            yield Sample(name, -1, encode_png(scene.image, png), EncodedObjects.of(scene, layout.min_visible))
-
-
-def _write_pieces(
-    output: _Output, drawer: Drawer, pieces: list[Piece], workers: int, progress: Callable[[int], None]
-) -> Iterator[tuple[Piece, PieceRecord]]:
-    """Write pieces, in this process or in several, in any order.
-
-    Args:
-        progress: called with the number of images drawn so far.
-    """
-    if workers == 1 or len(pieces) <= 1:
-        done = 0
-
-        def report(drawn: int) -> None:
-            nonlocal done
-            done += drawn
-            progress(done)
-
-        writer = _PieceWriter(output, drawer, report)
-        for piece in pieces:
-            yield piece, writer.write(piece)
-        return
-    # ``stop`` has no lock: if a worker were killed while it held the lock, all others would wait for ever.
-    drawn, stop, compiled = CONTEXT.Value("q", 0), CONTEXT.RawValue("b", 0), CONTEXT.Event()
-    recipe = with_own_folders(drawer.recipe.portable(), output.destination.own_categories)
-    start = (recipe, drawer.categories, output, drawn, stop, compiled)
-    pool = worker_pool(min(workers, len(pieces)), _start_worker, *start)
-    try:
-        futures = {pool.submit(_write_in_worker, piece): piece for piece in pieces}
-        # numba and Triton compile once, here, while the workers start; these wait, and read from the caches.
-        encode_png(drawer.draw(0)[0], output.png)
-        compiled.set()
-        pending = set(futures)
-        while pending:
-            finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            progress(drawn.get_obj().value)  # without its lock, for the same reason
-            for future in finished:
-                yield futures[future], future.result()
-    except BaseException:
-        stop.value = 1
-        raise
-    finally:
-        compiled.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _write_on_cluster(
-    pool: Executor, pieces: list[Piece], progress: Callable[[int], None]
-) -> Iterator[tuple[Piece, PieceRecord]]:
-    """Write pieces by a cluster's tasks, in any order. A piece whose worker is lost is written by another.
-
-    Args:
-        progress: called with the number of images in the pieces that are done.
-    """
-    done, waiting = 0, iter(pieces)
-    futures: dict[Future[PieceRecord], Piece] = {}
-    try:
-        while True:
-            for piece in islice(waiting, _MOST_TASKS - len(futures)):
-                futures[pool.submit(_write_in_worker, piece)] = piece
-            if not futures:
-                return
-            finished, _ = wait(futures, return_when=FIRST_COMPLETED)
-            for future in finished:
-                piece = futures.pop(future)
-                done += piece.count
-                yield piece, future.result()
-            progress(done)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_on_node(
-    sources: list[Source], categories: list[Category], output: _Output, recipe: dict[str, Any], names: list[str]
-) -> None:
-    """Start a worker process of a cluster.
-
-    Args:
-        names: the store's files that hold the recipe and its categories.
-    """
-    global _writer
-    try:
-        for source in sources:
-            source.register()
-        output = replace(output, destination=output.destination.on_node(names))
-        own = with_own_folders(recipe, output.destination.own_categories)
-        drawer = Drawer(Recipe.from_dict(own), categories=categories, device=output.device)
-        _writer = _PieceWriter(output, drawer, lambda images: None)
-    except FormulaVisionError as error:
-        _writer = error
-
-
-def _start_worker(
-    recipe: dict[str, Any], categories: list[Category], output: _Output, drawn: Any, stop: Any, compiled: Any
-) -> None:
-    def report(images: int) -> None:
-        with drawn.get_lock():
-            drawn.value += images
-        if stop.value:
-            raise _Stopped
-
-    global _writer
-    try:
-        drawer = Drawer(Recipe.from_dict(recipe), categories=categories, device=output.device)
-        _writer = _PieceWriter(output, drawer, report)
-    except FormulaVisionError as error:
-        # For example, the GPU's memory is too small for all workers. The first piece raises it: raised here, the user
-        # would see a traceback.
-        _writer = error
-    compiled.wait()
-
-
-def _write_in_worker(piece: Piece) -> PieceRecord:
-    if isinstance(_writer, FormulaVisionError):
-        raise _writer
-    return _writer.write(piece)
-
-
-_writer: _PieceWriter | FormulaVisionError
-"""The writer of this worker process, or the error that making it raised."""

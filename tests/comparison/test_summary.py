@@ -244,15 +244,28 @@ def test_chance_of_clusters_is_that_of_a_cluster() -> None:
         assert ("and chance is 0.2 %: it has learned little" in certainty(found)) is little
 
 
-def test_arms_that_share_their_pre_training_share_the_sentence_on_it() -> None:
-    found = findings({"scratch": [0.7, 0.6], "low": [0.7, 0.6], "high": [0.7, 0.6], "other": [0.7, 0.6]})
+def test_arms_that_learned_little_share_a_sentence() -> None:
+    found = findings({arm: [0.7, 0.6] for arm in ("scratch", "low", "high", "other")})
     for each in found.results:
         if each.arm != "scratch":
-            each.pretrain_accuracy = 0.05
-            each.start = f"runs/{'other' if each.arm == 'other' else 'shared'}/{each.seed}"
+            each.pretrain_accuracy = 0.04 if each.arm == "other" else 0.05
+    assert (
+        "Pre-training ended with 5.0 % (low, high) and 4.0 % (other) of its training images classified, and chance is "
+        "2.1 %: it has learned little, and longer"
+    ) in certainty(found)
+    for each in found.results:
+        each.pretrain_accuracy = 0.05 if each.arm in ("low", "high") else None
+    assert "Pre-training on low and high ended with 5.0 % of its training images" in certainty(found)
+
+
+def test_each_chance_has_its_sentence() -> None:
+    recipe = {**RECIPE, "categories": {"count": 4}}
+    found = findings({"scratch": [0.7], "many": [0.7], "four": [0.7]}, facts={"four": {"recipe": recipe}})
+    for each in found.results:
+        each.pretrain_accuracy = {"many": 0.05, "four": 0.3}.get(each.arm)
     told = certainty(found)
-    assert told.count("it has learned little") == 2
-    assert "Pre-training on low and high ended with 5.0 %" in told and "Pre-training on other ended" in told
+    assert "Pre-training on many ended with 5.0 % of its training images classified, and chance is 2.1 %:" in told
+    assert "Pre-training on four ended with 30.0 % of its training images classified, and chance is 25.0 %:" in told
 
 
 def test_nothing_yet_is_told() -> None:

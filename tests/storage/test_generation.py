@@ -36,6 +36,7 @@ from formulavision import (
 from formulavision.storage import FORMATS
 from formulavision.storage.formats import find_format
 from formulavision.storage.formats import format as format_module
+from formulavision.storage.generation import Silent
 from formulavision.util.errors import FolderError, StoreError
 
 RECIPE = {
@@ -102,7 +103,7 @@ class Interrupted(Exception):
 def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
     recipe: Recipe, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
     generate(recipe, tmp_path / "whole", format=format)
     drawn: list[str] = []
@@ -113,8 +114,8 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
             raise Interrupted
         return encode(image, png)
 
-    encode = generation.encode_png
-    monkeypatch.setattr(generation, "encode_png", interrupt_at_100)
+    encode = piece_workers.encode_png
+    monkeypatch.setattr(piece_workers, "encode_png", interrupt_at_100)
     with pytest.raises(Interrupted):
         generate(recipe, tmp_path / "store", format=format)
     with pytest.raises(FormulaVisionError, match="is not complete"):
@@ -123,7 +124,7 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bytes(
 
     resumed_from: list[int] = []
 
-    class Watch(generation.Silent):
+    class Watch(Silent):
         def images(self, done: int, total: int) -> None:
             resumed_from.append(done)
 
@@ -349,9 +350,9 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(recipe: Recipe, tmp_
 
 def test_a_large_canvas_is_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 images share an orbit, 30 fit into a batch, and 35 are drawn before they are written."""
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
-    monkeypatch.setattr(generation, "_WINDOW_BYTES", 35 * 512 * 512)
+    monkeypatch.setattr(piece_workers, "_WINDOW_BYTES", 35 * 512 * 512)
     generator = {"name": "ifs", "dots": 1000, "weights": "table", "weight_interval": 0}
     recipe = Recipe.from_dict({"generator": generator, "categories": 1, "instances": 40, "canvas": {"size": 512}})
     assert Drawer(recipe).batch_size == 30
@@ -402,12 +403,12 @@ def discs(cuda_is_the_cpu: None) -> Recipe:
 @pytest.fixture
 def worker_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker process does, done where the tests' devices and generators are known."""
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
     def pool(workers: int, start: Callable[..., None], *arguments: Any) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
 
-    monkeypatch.setattr(generation, "worker_pool", pool)
+    monkeypatch.setattr(piece_workers, "worker_pool", pool)
     monkeypatch.setattr(Discs, "categories_are_independent", lambda self: False)  # the search has a pool of its own
 
 

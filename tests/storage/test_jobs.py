@@ -98,9 +98,9 @@ def test_jobs_that_are_missing_are_named(tmp_path: Path) -> None:
 def job(root: Path, number: int, count: int, killed: int | None = None) -> None:
     """A job in a process of its own, which is killed after some pieces."""
     if killed is not None:
-        from formulavision.storage import generation
+        from formulavision.storage import piece_workers
 
-        write, left = generation._PieceWriter.write, [killed]
+        write, left = piece_workers.PieceWriter.write, [killed]
 
         def dying(self: Any, piece: Any) -> Any:
             if not left[0]:
@@ -108,7 +108,7 @@ def job(root: Path, number: int, count: int, killed: int | None = None) -> None:
             left[0] -= 1
             return write(self, piece)
 
-        generation._PieceWriter.write = dying  # type: ignore[method-assign]
+        piece_workers.PieceWriter.write = dying  # type: ignore[method-assign]
     generate(RECIPE, root, job=f"{number}/{count}")
 
 
@@ -136,9 +136,9 @@ def test_jobs_at_once_twice_and_killed(tmp_path: Path) -> None:
 def test_nobody_tidies_up_while_a_job_draws(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage.generation import _PieceWriter
+    from formulavision.storage.piece_workers import PieceWriter
 
-    root, write = tmp_path / "jobs", _PieceWriter.write
+    root, write = tmp_path / "jobs", PieceWriter.write
     asked: list[Any] = []
 
     def writing(self: Any, piece: Any) -> Any:
@@ -151,7 +151,7 @@ def test_nobody_tidies_up_while_a_job_draws(
             generate(RECIPE, root, job="2/2")  # which may draw beside it
         return write(self, piece)
 
-    monkeypatch.setattr(_PieceWriter, "write", writing)
+    monkeypatch.setattr(PieceWriter, "write", writing)
     generate(RECIPE, root, job="1/2")
     assert asked
     assert verify(generate(RECIPE, root, finish=True).path).problems == []

@@ -110,7 +110,7 @@ def test_a_sample_that_fails_leaves_no_file_at_its_place(tmp_path: Path, monkeyp
     def fail(image: np.ndarray, encoding: str) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("formulavision.storage.generation.encode_png", fail)
+    monkeypatch.setattr("formulavision.storage.piece_workers.encode_png", fail)
     with pytest.raises(KeyboardInterrupt):
         generate(RECIPE, tmp_path / "store", format="pairs")
     assert not (tmp_path / "store" / "images").exists()

@@ -319,9 +319,9 @@ def test_a_store_of_parts_needs_nothing_outside_of_it(format: str, tmp_path: Pat
 
 def rewrite(store: Store, change: Callable[[Any], Any]) -> Path:
     """Write a store whose scene 11 is another one: as if a generator had drawn it so."""
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
-    real = generation.EncodedObjects.of
+    real = piece_workers.EncodedObjects.of
 
     def changed(scene: Any, min_visible: int) -> Any:
         changed.count += 1  # type: ignore[attr-defined]
@@ -329,7 +329,7 @@ def rewrite(store: Store, change: Callable[[Any], Any]) -> Path:
 
     changed.count = 0  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation.EncodedObjects, "of", changed)
+        patch.setattr(piece_workers.EncodedObjects, "of", changed)
         return generate(store.recipe, store.path, format=store.manifest.format, overwrite=True).path
 
 

@@ -211,14 +211,14 @@ def test_categories_that_the_generator_does_not_find_are_found(store: Path) -> N
 
 
 def test_labels_and_names_inside_of_shards_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
-    sample = generation.Sample
+    sample = piece_workers.Sample
     for what, wrong in (
         ("labels", lambda name, label, png: sample(name, 1 - label % 2, png)),
         ("images", lambda name, label, png: sample(name.replace("_", "-"), label, png)),
     ):
-        monkeypatch.setattr(generation, "Sample", wrong)
+        monkeypatch.setattr(piece_workers, "Sample", wrong)
         for format in ("parquet", "webdataset"):
             path = generate(Recipe.from_dict(DATA), tmp_path / f"{format}-{what}", format=format).path
             assert any(what in problem for problem in problems_of(path))
@@ -241,7 +241,7 @@ def test_class_names_inside_of_parquet_files_are_compared(tmp_path: Path, monkey
 def test_what_operating_systems_leave_behind_is_no_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
     def litter(path: Path) -> None:
         for folder in [path, *(entry for entry in path.rglob("*") if entry.is_dir())]:
@@ -262,7 +262,7 @@ def test_what_operating_systems_leave_behind_is_no_problem(
             generate(recipe, path, format=format)
         litter(path)
         with monkeypatch.context() as patch:
-            patch.setattr(generation._PieceWriter, "write", stop)  # all pieces are there
+            patch.setattr(piece_workers.PieceWriter, "write", stop)  # all pieces are there
             generate(recipe, path, format=format)
         result = verify(path, sample=0)
         assert result.problems == []
@@ -408,7 +408,7 @@ def test_a_store_needs_nothing_outside_of_it(tmp_path: Path, format: str) -> Non
 def test_an_unfinished_store_goes_on_without_the_folder_of_its_categories(
     tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -416,7 +416,7 @@ def test_an_unfinished_store_goes_on_without_the_folder_of_its_categories(
     recipe = own_categories(tmp_path)
     whole = generate(recipe, tmp_path / "whole", format=format)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation._PieceWriter, "write", stop)
+        patch.setattr(piece_workers.PieceWriter, "write", stop)
         generate(recipe, tmp_path / "store", format=format)
     shutil.rmtree(tmp_path / "cats")
     resumed = generate(recipe, tmp_path / "store", format=format)
@@ -427,7 +427,7 @@ def test_an_unfinished_store_goes_on_without_the_folder_of_its_categories(
 def test_the_same_command_goes_on_without_the_folder_of_its_categories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from formulavision.storage import generation
+    from formulavision.storage import piece_workers
 
     def stop(*arguments: object) -> None:
         raise StoreError("stopped")
@@ -436,7 +436,7 @@ def test_the_same_command_goes_on_without_the_folder_of_its_categories(
     settings = ["--plugin", "ifs", "--set", "generator.dots=1000", "--instances", "4", "--size", "16", "--workers", "1"]
     command = ["generate", *settings, "--categories-from", str(tmp_path / "cats"), "--out", str(tmp_path / "store")]
     with monkeypatch.context() as patch:
-        patch.setattr(generation._PieceWriter, "write", stop)
+        patch.setattr(piece_workers.PieceWriter, "write", stop)
         assert CliRunner().invoke(app, command).exit_code == 2
     shutil.rmtree(tmp_path / "cats")
     ended = CliRunner().invoke(app, command)

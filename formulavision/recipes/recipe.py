@@ -370,8 +370,8 @@ class Recipe(Config):
 
         Args:
             path: of the file, or of a store; or the URL of a store or of a recipe's repository, such as
-                ``hf://USER/NAME``. Text that is no path is the name of a generator (``ifs``), or of a recipe that ships
-                (``fractaldb-1k``).
+                ``hf://USER/NAME``. Text that is no file's path may be the name of a generator (``ifs``), or of a recipe
+                that ships (``fractaldb-1k``); a store of such a name is ``./ifs``.
             settings: laid over it, as ``path.to.key=value``.
 
         Raises:
@@ -379,11 +379,11 @@ class Recipe(Config):
         """
         if is_url(path):
             path = _fetch(path)
-        if isinstance(path, str) and not user_path(path).exists():
+        if isinstance(path, str) and not user_path(path).is_file():
             generators, shipped = plugins().generators, shipped_configs()
             if path in generators:
                 return cls.from_dict({"generator": path}, settings)
-            if path not in shipped and not Path(path).suffix:
+            if path not in shipped and not Path(path).suffix and not user_path(path).exists():
                 hint = did_you_mean(path, [*generators, *shipped])
                 raise ConfigError(f"recipe: {path}: no such file, and no generator of this name{hint}")
             path = shipped.get(path, path)

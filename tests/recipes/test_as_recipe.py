@@ -77,6 +77,17 @@ def test_the_folder_of_a_store_is_its_recipe(tmp_path: Path) -> None:
     assert fv.Recipe.load(tmp_path / "store", ["instances=5"]).instances == 5
 
 
+def test_a_generator_is_meant_by_its_name_beside_a_store_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fv.generate(DATA, tmp_path / "perlin")
+    assert fv.Recipe.load("perlin").id == fv.Recipe.from_dict({"generator": "perlin"}).id
+    assert fv.Recipe.load("./perlin").id == fv.Recipe.load(Path("perlin")).id == fv.Recipe.from_dict(DATA).id
+    (tmp_path / "bezier").mkdir()
+    assert fv.Recipe.load("bezier").all_parts[0].generator.name == "bezier"
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_public_functions_take_every_form(function: str, folder: Path) -> None:
     forms = list(FORMS)[::3] if function in ("bench", "pretrain") else FORMS  # which take a second each

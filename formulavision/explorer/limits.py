@@ -57,7 +57,7 @@ class Limits:
         if len(text) > self.text:
             raise ConfigError(f": a recipe of {len(text):,} characters is not allowed here: at most {self.text:,}")
         data = parse_yaml(text)
-        _check_folders(data, folders)
+        _refuse_files(data, folders)
         recipe = Recipe.from_dict(data)
         self.check(recipe)
         return recipe
@@ -102,8 +102,8 @@ def _too_much(path: str, value: int, most: int) -> str:
     return f"{path}: {value:,} is not allowed here: the explorer draws at most {most:,}"
 
 
-def _check_folders(data: Any, folders: Collection[Path]) -> None:
-    """Refuse folders of categories that were not given, before they are looked at."""
+def _refuse_files(data: Any, folders: Collection[Path]) -> None:
+    """Refuse folders of categories that were not given, and the file of a base fractal, before they are looked at."""
     if isinstance(data, Mapping):
         folder = data.get("folder")
         if folder is not None and str(folder) not in map(str, folders):
@@ -111,7 +111,9 @@ def _check_folders(data: Any, folders: Collection[Path]) -> None:
                 f"categories.folder: {str(folder)[:60]!r} is not allowed here: the explorer reads only the folders "
                 "that it was started with"
             )
+        if isinstance(data.get("base"), str):  # of ifs: its rows, or a file of them
+            raise ConfigError("generator.base: a file is not allowed here: give the rows of numbers themselves")
         data = list(data.values())
     if isinstance(data, Sequence) and not isinstance(data, str):
         for inner in data:
-            _check_folders(inner, folders)
+            _refuse_files(inner, folders)

@@ -12,6 +12,7 @@ from formulavision.recipes.recipe import Recipe
 from formulavision.util.config import dump_yaml
 from formulavision.util.errors import ConfigError
 
+ONE_BASE = {"name": "ifs", "search": "one_base", "base": "/etc/passwd"}
 FOLDER = {"folder": "/etc"}
 
 
@@ -28,6 +29,9 @@ FOLDER = {"folder": "/etc"}
             "scene.background.generator.dots: 100,000,000 is not allowed here",
         ),
         ({"generator": "ifs", "categories": FOLDER}, "categories.folder: '/etc' is not allowed here"),
+        ({"generator": ONE_BASE}, "generator.base: a file is not allowed here"),
+        ({"parts": [{"generator": ONE_BASE}, {"generator": "perlin"}]}, "generator.base: a file is not allowed here"),
+        ({"generator": "ifs", "scene": {"background": {"generator": ONE_BASE}}}, "generator.base: a file is not"),
         ({"parts": ["perlin", {"generator": "ifs", "categories": FOLDER}]}, "categories.folder: '/etc'"),
         (
             {"generator": "ifs", "scene": {"background": {"generator": "ifs", "categories": FOLDER}}},

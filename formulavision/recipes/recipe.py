@@ -388,8 +388,8 @@ class Recipe(Config):
                 raise ConfigError(f"recipe: {path}: no such file, and no generator of this name{hint}")
             path = shipped.get(path, path)
         path = user_path(Path(path))
-        if (path / "recipe.yaml").is_file():
-            path /= "recipe.yaml"
+        if (of_store := user_path(path / "recipe.yaml")).is_file():
+            path = of_store
         data = load_yaml(path)
         if "arms" in data:
             raise ConfigError(f"{path}: is a comparison, not a recipe: formulavision compare {path}")

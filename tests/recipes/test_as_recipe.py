@@ -68,7 +68,6 @@ def test_every_form_is_the_same_recipe(form: str, folder: Path) -> None:
 
 
 def test_the_folder_of_a_store_is_its_recipe(tmp_path: Path) -> None:
-    # With categories of its own, which lie beside the recipe and are found from any working directory.
     data = {**DATA, "generator": "ifs", "canvas": {"size": 16}}
     store = fv.generate(data, tmp_path / "store")
     again = fv.generate(str(tmp_path / "store"), tmp_path / "again")

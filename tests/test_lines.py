@@ -18,7 +18,7 @@ specification.loader.exec_module(lines)
 AT_MOST = {
     "cli": 1_650,
     "comparison": 3_700,
-    "data": 3_550,
+    "data": 3_600,
     "evaluation": 1_650,
     "explorer": 1_750,
     "formulavision": 150,

@@ -139,26 +139,46 @@ def _is_image(image: Any) -> bool:
     return tensor and len(image) in (1, 3)
 
 
-def check_targets(dataset: ImageDataset) -> None:
+def check_targets(dataset: ImageDataset, *, learnt: bool = True) -> None:
     """Check some of a dataset's masks, or of its images' several labels, at even distances.
 
+    Args:
+        learnt: a model learns from them. Then the masks must have two classes at least; all are read if those looked at
+            have one.
+
     Raises:
-        ConfigError: as of :func:`check_mask` and :func:`check_labels`.
+        ConfigError: as of :func:`check_mask` and :func:`check_labels`; or nothing counts; or there is nothing to learn.
     """
     target, classes = target_of(dataset), len(dataset.classes)
     if target not in ("labels", "semantic"):
         return
-    counted = False
-    for index in np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)):
-        image, found = dataset[int(index)]
-        if target == "labels":
-            counted |= bool((check_labels(found, classes) >= 0).any())
-        else:
-            mask = check_mask(image, found, classes)
-            counted |= bool((mask != (IGNORED if mask.dtype == torch.uint8 else IGNORED_16)).any())
-    if not counted:
+    found: set[int] = set()
+    looked_at = np.unique(np.linspace(0, len(dataset) - 1, _CHECKED).astype(int)).tolist()
+    for index in looked_at:
+        found |= _counted(dataset, index, target, classes)
+    if not found:
         what = "pixels of the masks" if target == "semantic" else "labels of the images"
         raise ConfigError(f"{target}: all {what} that were looked at are ignored: there is nothing to learn")
+    if not learnt or target == "labels":
+        return
+    others = iter(sorted(set(range(len(dataset))).difference(looked_at)))
+    while len(found) < 2:
+        if (index := next(others, None)) is None:
+            only = dataset.classes[found.pop()]
+            raise ConfigError(
+                f"masks: all pixels are '{only}' or ignored: there is nothing to learn; masks of 0 and 255 must hold 0 "
+                "and 1, since 255 is ignored"
+            )
+        found |= _counted(dataset, index, target, classes)
+
+
+def _counted(dataset: ImageDataset, index: int, target: str, classes: int) -> set[int]:
+    """The labels or the classes of pixels that count in an item, which is checked."""
+    image, found = dataset[index]
+    if target == "labels":
+        return set(np.flatnonzero(check_labels(found, classes) >= 0).tolist())
+    mask = check_mask(image, found, classes)
+    return set(mask.unique().tolist()) - {IGNORED if mask.dtype == torch.uint8 else IGNORED_16}
 
 
 def _size(image: torch.Tensor) -> str:

@@ -27,7 +27,7 @@ from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
 from formulavision.training.progress import say_and_log
-from formulavision.training.runs import BEST_WEIGHTS, own_class
+from formulavision.training.runs import BEST_WEIGHTS, WEIGHTS, own_class
 from formulavision.training.settings import PREPROCESSING, REMOTE, TrainSettings
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, DownstreamError
@@ -110,7 +110,8 @@ def probe(
         settings: settings of the model, of the images' size, resizing and normalisation, and of the device; those not
             set are the checkpoint's own. ``model`` must be set where the checkpoint does not tell it.
         out: a folder; None: ``METHOD-DATASET`` (``linear-cifar10-5-shot``) in the run's folder, or beside the file of
-            weights, unless a probe of other images, settings or draws is there; must be given where there is neither.
+            weights, whose name is added (``linear-cifar10-best``), unless a probe of other images, settings or draws is
+            there; must be given where there is neither.
         shots: number of training images of each class, drawn five times; fewer are a part of more. None: all.
         seed: seed of these draws, and of the held-out training images.
         workers: processes that load images; 0: this process; None: 0, or up to 16 where the device is a GPU.
@@ -429,8 +430,9 @@ def _default_folder(checkpoint: str | PathLike[str], opened: Downstream, method:
     dataset = settings.root.resolve().name if settings.kind == "folder" and settings.root else settings.kind
     name = f"{method}-{dataset}" + (f"-{shots}-shot" if shots else "")
     path = Path(checkpoint)
-    name += "-best" if path.name == BEST_WEIGHTS else ""
-    return (path if path.is_dir() else path.parent) / name
+    if path.is_dir() or path.name == WEIGHTS:
+        return (path if path.is_dir() else path.parent) / name
+    return path.parent / f"{name}-{'best' if path.name == BEST_WEIGHTS else path.stem}"
 
 
 def _refuse_another(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -202,7 +202,7 @@ def _check(plan: Plan, ranks: int) -> None:
         raise ConfigError(f"devices: is {settings.devices}, and this machine has {torch.cuda.device_count()}")
     check_targets(train)
     if validation is not None:
-        check_targets(validation)
+        check_targets(validation, learnt=False)
     task = TASKS[target_of(train)](len(train.classes))
     check_training(plan.model, settings, task, processes=ranks)
     if settings.devices > 1 and launched() is None:

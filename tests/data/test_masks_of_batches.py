@@ -263,3 +263,31 @@ def test_masks_without_a_pixel_that_counts_are_refused_before_the_work() -> None
 
     with pytest.raises(ConfigError, match="all pixels of the masks that were looked at are ignored: there is nothing"):
         check_targets(Ignored())
+
+
+class Seldom:
+    """Masks of two classes and ignored pixels; the second class is in the images ``having``."""
+
+    target, classes, num_classes = "semantic", ("sky", "road"), 2
+
+    def __init__(self, *having: int, dtype: torch.dtype = torch.uint8) -> None:
+        self.having = having
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = torch.zeros((8, 8), dtype=self.dtype)
+        mask[4:] = 255 if self.dtype == torch.uint8 else 65535
+        mask[0] = int(index in self.having)
+        return torch.zeros((3, 8, 8), dtype=torch.uint8), mask
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_masks_of_one_class_teach_nothing(dtype: torch.dtype) -> None:
+    with pytest.raises(ConfigError, match=r"all pixels are 'sky' or ignored: there is nothing .* 255 is ignored"):
+        check_targets(Seldom(dtype=dtype))
+    check_targets(Seldom(dtype=dtype), learnt=False)
+    check_targets(Seldom(1, dtype=dtype))  # none of those looked at first
+    check_targets(Seldom(99, dtype=dtype))

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -373,9 +374,23 @@ def test_a_file_of_weights_needs_its_models_name(
         probe(file, colours)
     settings = {"model": "test_resnet", "resize": 36, "crop": 32, "device": "cpu"}
     found = probe(file, colours, method="knn", settings=settings, show_progress=False)
-    assert found.score == 1 and found.folder == tmp_path / "run" / "knn-digits"
+    assert found.score == 1 and found.folder == tmp_path / "run" / "knn-digits-w"
     with pytest.raises(CheckpointError, match=r"another architecture|does not fit"):
         probe(file, colours, settings={**settings, "model": "test_vit"})
+
+
+def test_probes_of_two_files_of_weights_go_to_two_places(
+    make_run: Callable[..., Path], colours: Downstream, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"])
+    settings = {"model": "test_resnet", "resize": 36, "crop": 32, "device": "cpu"}
+    found = []
+    for name in ("model.safetensors", "epoch 1.safetensors", "epoch-1.5.safetensors"):
+        if name != "model.safetensors":
+            shutil.copy(run / "model.safetensors", run / name)
+        found.append(probe(run / name, colours, method="knn", settings=settings, show_progress=False).folder.name)
+    assert found == ["knn-digits", "knn-digits-epoch 1", "knn-digits-epoch-1.5"]
+    assert probe(run, colours, method="knn", show_progress=False).folder.name == "knn-digits"
 
 
 def test_settings_are_those_given_then_the_checkpoints(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def as_pixels(image: Image.Image | NDArray[np.uint8]) -> torch.Tensor:
 
     if isinstance(image, Image.Image):
         # Copied, because torch warns of memory that may not be written to.
-        image = np.array(image if image.mode == "RGB" else to_rgb(image))
+        image = np.array(to_rgb(image))
     elif image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     # A view: torchvision resizes bytes that lie pixel by pixel twice as fast, to the same values.

@@ -61,7 +61,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode != "RGB":
         image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    if turn is not None:
+        image = image.transpose(turn)
+        image.info = {}  # its orientation lies there, and would turn it again
+    return image
 
 
 def exif_orientation(image: Image.Image) -> int | None:

@@ -26,7 +26,7 @@ AT_MOST = {
     "plugins": 6_650,
     "recipes": 1_800,
     "rendering": 2_100,
-    "storage": 3_250,
+    "storage": 3_300,
     "testing": 1_050,
     "training": 4_550,
     "util": 1_550,

@@ -122,8 +122,12 @@ class Destination(ABC):
         share: Share | None,
         overwrite: bool,
         note: Callable[[str], None],
+        prepare: Callable[[], None],
     ) -> AbstractContextManager[State]:
         """Begin to write, as one job where ``share`` is given. Yields the store's state.
+
+        Args:
+            prepare: called before a store is overwritten; where it raises, the store stays.
 
         Raises:
             FolderError: something else is there, or another process that does not share its work writes there.
@@ -204,6 +208,7 @@ class LocalDestination(Destination):
         share: Share | None,
         overwrite: bool,
         note: Callable[[str], None],
+        prepare: Callable[[], None],
     ) -> Iterator[State]:
         alone = share is None
         with self.folder.writing(
@@ -212,6 +217,7 @@ class LocalDestination(Destination):
             overwrite=overwrite,
             check=lambda: refuse_beside_jobs(self.root) if alone else None,
             taken=None if alone else lambda: note(f"{self.root}: waiting for another process that writes there"),
+            prepare=prepare,
         ) as state:
             if alone:
                 for leftover in (self.root / INCOMPLETE).glob("*.partial"):  # of writers that were killed

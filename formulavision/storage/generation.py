@@ -228,7 +228,7 @@ def generate(
                     fill.use(cluster, reserved)
                 if share is not None:
                     fill.categories()  # before the folder is held: that may take long
-                with destination.writing(identity, recipe, share, overwrite, shown.note) as state:
+                with destination.writing(identity, recipe, share, overwrite, shown.note, fill.plan) as state:
                     if state is not State.COMPLETE and share is not None:
                         fill.begin()
                         drawing.enter_context(destination.join(share))
@@ -290,6 +290,7 @@ class _Filling:
     ) -> None:
         self.destination, self.identity, self.recipe, self.found = destination, identity, recipe, given
         self.format, self.png, self.workers, self.device, self.progress = format, png, workers, device, progress
+        self.pieces: list[Piece] = []
         self.records: dict[Piece, PieceRecord] = {}
         self.cluster: Cluster | None = None
         self.pools: Pools | None = None
@@ -319,14 +320,23 @@ class _Filling:
             self.found = found + find_background(recipe, workers=self.workers, pools=self.pools)
         return self.found
 
+    def plan(self) -> None:
+        """Check the cluster, find the categories and lay out the pieces, at the first call: all before a file of the
+        store is written. Within :meth:`Destination.writing`."""
+        if self.pieces:
+            return
+        if self.cluster is not None:
+            check_nodes(self.cluster, self.recipe, self.destination)
+        layout = layout_of(self.recipe, self.categories()[: self.recipe.num_categories])
+        self.output = Output(self.destination, self.format, layout, self.png, self.device)
+        self.pieces = find_format(self.format).plan(layout)
+
     def begin(self) -> None:
         """Write the recipe, and note all files as ours. Within :meth:`Destination.writing`."""
-        store_format = find_format(self.format)
-        layout = layout_of(self.recipe, self.categories()[: self.recipe.num_categories])
-        self.pieces = store_format.plan(layout)
+        self.plan()
+        store_format, layout = find_format(self.format), self.output.layout
         patterns = (name for piece in self.pieces for name in store_format.patterns(piece, layout))
         self.destination.begin(self.identity, self.recipe, self.categories(), patterns)
-        self.output = Output(self.destination, self.format, layout, self.png, self.device)
         if self.format == "imagefolder" and layout.scenes is None:
             names = layout.category_names
             if names != sorted(names):
@@ -379,8 +389,6 @@ class _Filling:
         Raises:
             StoreError: pieces are missing that are not to be drawn.
         """
-        if self.cluster is not None:
-            check_nodes(self.cluster, self.recipe, self.destination)
         self.begin()
         if draws:
             self.draw(self.pieces)

@@ -84,6 +84,7 @@ class RemoteDestination(Destination):
         share: Share | None,
         overwrite: bool,
         note: Callable[[str], None],
+        prepare: Callable[[], None],
     ) -> Iterator[State]:
         if not self._claimed(identity):
             yield State.NEW

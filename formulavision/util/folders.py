@@ -199,26 +199,32 @@ class OwnedFolder:
         overwrite: bool = False,
         check: Callable[[], None] = lambda: None,
         taken: Callable[[], None] | None = None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> Iterator[State]:
         """Hold the folder for this process, with ``ours`` on its marker's list. Yields the folder's state.
 
         Args:
             identity: of the content that is to be written, by names for the error's line: ``{"recipe": ...}``.
             ours: the files that will be written; see :class:`Marker`.
-            overwrite: remove our files first.
+            overwrite: remove our files first; those that are in the new list, too, at last.
             check: called when the folder is held, before anything in it is changed; it may raise.
             taken: called before waiting for another process that writes there; None refuses to wait.
+            prepare: called before our files are overwritten; where it raises, they stay.
 
         Raises:
             FolderError: as :meth:`state`, or another process writes there, the content has another identity, a file
                 that is not ours is in the way, or the folder cannot be written.
         """
         self._marker()  # so that nothing is changed in a folder that is refused
+        ours = tuple(ours)
         with ExitStack() as stack:
             with _told(self.root):
                 stack.enter_context(_lock_folder(self.root, taken))
                 check()
-                state = self._claim(Marker(self.kind, self.last, dict(identity)), overwrite)
+            if overwrite and self._marker() is not None:
+                prepare()
+            with _told(self.root):
+                state = self._claim(Marker(self.kind, self.last, dict(identity)), overwrite, ours)
                 self.add(ours)
             yield state
 
@@ -271,11 +277,11 @@ class OwnedFolder:
             return State.COMPLETE
         return State.UNFINISHED if any(_present(self.root, marker.ours)) else State.NEW
 
-    def _claim(self, marker: Marker, overwrite: bool) -> State:
+    def _claim(self, marker: Marker, overwrite: bool, ours: Iterable[str]) -> State:
         there = self._marker()
         state = self._state(there)
         if there is not None and (overwrite or state is State.NEW):
-            _discard(self.root, there)
+            _discard(self.root, there, ours)
             there = None
         if there is None:
             self._write(marker)
@@ -338,13 +344,18 @@ def _lock_folder(root: Path, taken: Callable[[], None] | None = None) -> Iterato
 # Our files -----------------------------------------------------------------------------------------------------------
 
 
-def _discard(root: Path, marker: Marker) -> None:
-    """Remove our files. If this process is killed meanwhile, the folder is new to the next writer, who continues."""
+def _discard(root: Path, marker: Marker, last: Iterable[str] = ()) -> None:
+    """Remove our files. If this process is killed meanwhile, the folder is new to the next writer, who continues.
+
+    Args:
+        last: files that are removed after all others.
+    """
     write_text(root / MARKER, replace(marker, discarded=True).text())
     # First, so that no reader takes the rest for complete.
     (root / marker.last).unlink(missing_ok=True)
     _remove_partial(root, marker)
-    for path in list(_present(root, marker.ours)):
+    at_last = {root / name for name in last}
+    for path in sorted(_present(root, marker.ours), key=at_last.__contains__):
         if path.name == MARKER:
             _discard_nested(path.parent)
         else:

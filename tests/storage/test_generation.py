@@ -26,6 +26,7 @@ from formulavision import (
     Drawer,
     FormulaVisionError,
     Generator,
+    PluginError,
     Recipe,
     Store,
     generate,
@@ -201,6 +202,32 @@ def test_another_recipes_store_is_overwritten_only_when_asked(recipe: Recipe, tm
         generate(other, tmp_path / "store")
     assert Store(tmp_path / "store").manifest.recipe_id == recipe.id
     assert generate(other, tmp_path / "store", overwrite=True).manifest.recipe_id == other.id
+
+
+@pytest.mark.parametrize(
+    ("fails", "error"),
+    [
+        ("find_categories", KeyboardInterrupt()),
+        ("find_categories", ConfigError("categories: are not found")),
+        ("find_background", ConfigError("categories: are not found")),
+        ("layout_of", PluginError("'perlin' failed in instance_name()")),
+    ],
+)
+def test_a_store_is_overwritten_only_when_all_is_known_that_is_written(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, error: BaseException
+) -> None:
+    generate(recipe, tmp_path / "store")
+    before = contents(tmp_path / "store")
+
+    def fail(*arguments: object, **settings: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(f"formulavision.storage.generation.{fails}", fail)
+        generate(tmp_path / "store", tmp_path / "store", format="webdataset", overwrite=True)
+    assert contents(tmp_path / "store") == before
+    generate(tmp_path / "store", tmp_path / "store", format="webdataset", overwrite=True)
+    assert verify(tmp_path / "store", sample=None).ok
 
 
 @pytest.mark.parametrize("format", FORMATS)

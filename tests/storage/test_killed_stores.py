@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,19 @@ def kill_stores(
     first = (FORMATS.index(format) + len(state)) % 3  # other points in each test
     total = kill_everywhere(lambda: write(overwrite), root, fresh=fresh, ways_on=ways_on, whole=whole, first=first)
     assert total > 20
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_recipe_of_an_overwritten_store_is_removed_after_its_images(tmp_path: Path, format: str) -> None:
+    root = tmp_path / "store"
+    for number in itertools.count():
+        generate(PARTS, root, format=format)
+        if not killed_before(number, lambda: generate(root, root, format=format, overwrite=True), root):
+            break
+        images = [path for path in root.rglob("*") if path.suffix in (".png", ".parquet", ".tar")]
+        assert not images or Recipe.load(root).id == PARTS.id, f"killed before operation {number}"
+    assert number > 20
 
 
 PROGRAM = """

@@ -24,6 +24,8 @@ _SHORTENED = re.compile(r"([a-z][a-z0-9+.-]+):/(.*)", re.IGNORECASE | re.DOTALL)
 _EXTRAS = {"s3": "s3fs: pip install formulavision[s3]", "s3a": "s3fs: pip install formulavision[s3]"}
 _CREATES = ("s3", "s3a", "gs", "gcs", "memory")
 """File systems that create a file only if it does not exist, also when several writers try at once."""
+_PATTERN = re.compile(r"[*?[]")
+"""Characters for which fsspec takes a name for a pattern where it removes files, or reads several at once."""
 
 
 def is_url(path: object) -> bool:
@@ -100,14 +102,17 @@ class RemoteFolder:
         return self.protocol != "memory"
 
     def check_writable(self) -> None:
-        """Refuse a file system that cannot create a file only once, before any work is done.
+        """Refuse a URL that cannot be written safely, before any work is done.
 
         Raises:
-            ConfigError: it is one.
+            ConfigError: the file system cannot create a file only once, or takes the URL for a pattern, which may match
+                other folders.
         """
         if self.protocol not in _CREATES:
             known = ", ".join(f"{name}://" for name in _CREATES)
             raise ConfigError(f"{self}: {self.protocol}:// is read, not written: write to a folder, or to {known}")
+        if found := _PATTERN.search(self.url):
+            raise ConfigError(f"{self}: {found[0]} is not allowed in a URL that is written, as it makes it a pattern")
         self._system()
 
     def sizes(self) -> dict[str, int]:
@@ -146,7 +151,10 @@ class RemoteFolder:
             return content
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The contents of those of several files that exist, which are requested at the same time."""
+        """The contents of those of several files that exist, which are requested at the same time.
+
+        Only where :meth:`check_writable` allows to write: of another URL, a file system may read other files.
+        """
         system, root = self._system()
         with self._told():
             found = system.cat([f"{root}/{name}" for name in names], on_error="return") if len(names) > 1 else {}
@@ -199,7 +207,10 @@ class RemoteFolder:
             system.get([f"{root}/{name}" for name in names], [str(folder / name) for name in names])
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it, if there is one."""
+        """Remove a folder with all that is in it, if there is one.
+
+        Only where :meth:`check_writable` allows to write: of another URL, a file system may remove other folders.
+        """
         system, root = self._system()
         with self._told(name), suppress(FileNotFoundError):
             system.rm(f"{root}/{name}", recursive=True)

@@ -497,6 +497,22 @@ def test_file_systems_that_cannot_create_once_are_only_read(url: str) -> None:
         generate(RECIPE, url)
 
 
+@pytest.mark.usefixtures("redrawn_here")
+@pytest.mark.parametrize("name", ["run[1]", "run?", "ru*", "run[!2]"])
+def test_urls_that_file_systems_take_for_patterns_are_only_read(tmp_path: Path, new_url: NewUrl, name: str) -> None:
+    folder = new_url()
+    generate(RECIPE, f"{folder}/run1", job="1/2")
+    before = remote_contents(f"{folder}/run1")
+    with pytest.raises(ConfigError, match=r"is not allowed in a URL that is written, .* a pattern"):
+        generate(RECIPE, f"{folder}/{name}")
+    assert remote_contents(f"{folder}/run1") == before
+    generate(RECIPE, tmp_path / "store")
+    names = sorted(contents(tmp_path / "store"))
+    remote(f"{folder}/{name}").upload(tmp_path / "store", names)
+    assert verify(f"{folder}/{name}", sample=None).ok
+    assert Recipe.load(f"{folder}/{name}").id == RECIPE.id
+
+
 def test_only_stores_are_written_to_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -2,7 +2,8 @@
 
 The folder is ``stores`` in the cache folder. A piece is downloaded whole, compared with its checksum, and moved to its
 place, so what is there is right. Before a download the pieces that were not used for longest are removed, until the
-new one fits: all files together never take more than ``FORMULAVISION_STORE_CACHE_GB`` gigabytes.
+new one fits: all files together never take more than ``FORMULAVISION_STORE_CACHE_GB`` gigabytes. Copies of recipes,
+which open stores read at any time, lie in the folder ``recipes`` and stay.
 
 Of a store that is larger than that, training in random order would download a piece for nearly every image. It is read
 by byte ranges, a request for each image: a piece is downloaded once, for the list of its ranges, which is kept.
@@ -29,7 +30,7 @@ from formulavision.storage.manifest import RECIPE, Manifest
 from formulavision.storage.pieces import files_of_piece, measure
 from formulavision.storage.scene_objects import EncodedObjects
 from formulavision.util.errors import ConfigError, StoreError, one_line
-from formulavision.util.files import PARTIAL, cache_folder, partial_path
+from formulavision.util.files import PARTIAL, atomic_write, cache_folder, partial_path
 from formulavision.util.folders import locked
 from formulavision.util.remote import RemoteFolder
 from formulavision.util.text import byte_size
@@ -136,14 +137,13 @@ class PieceCache:
         """A folder with the store's recipe and categories, which are read from the store each time."""
         names = [RECIPE, *(name for name in self.manifest.files or () if name != RECIPE)]
         contents = {name: content for name in names if (content := self.remote.read(name)) is not None}
-        digest = hashlib.sha256(repr(contents).encode()).hexdigest()[:24]
-        size = sum(map(len, contents.values()))
-
-        def write(folder: Path) -> None:
+        folder = cache_folder() / "recipes" / hashlib.sha256(repr(contents).encode()).hexdigest()[:24]
+        with _told(folder):
             for name, content in contents.items():
-                (folder / name).write_bytes(content)
-
-        return _kept(_stores() / f"{digest}-recipe-{size}", size, write)
+                if not (folder / name).is_file():
+                    with atomic_write(folder / name) as file:
+                        file.write(content)
+        return folder
 
     def _download(self, piece: Piece, folder: Path) -> None:
         record, store_format = self.manifest.pieces[piece.number], find_format(self.manifest.format)

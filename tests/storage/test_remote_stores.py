@@ -343,6 +343,24 @@ def test_a_store_that_is_larger_than_the_cache_is_read_by_ranges(
     assert sorted(names) == sorted(pieces)  # each once, for its ranges
 
 
+@pytest.mark.usefixtures("redrawn_here")
+def test_the_recipe_of_a_store_stays_when_pieces_leave_the_cache(
+    tmp_path: Path, memory_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    categories = generate(RECIPE, tmp_path / "categories").path
+    read = {**DATA, "categories": {"count": 3, "folder": str(categories)}}
+    for recipe in (RECIPE, Recipe.from_dict(read)):
+        store = generate(recipe, memory_url())
+        images = Drawer(recipe).draw_batch(range(len(recipe)))[0]
+        limit_cache(monkeypatch, max(piece.bytes for piece in store.manifest.pieces))
+        assert verify(store, sample=None).problems == []
+        store = Store(store.root)
+        drawn = store.recipe
+        for piece in store.pieces:
+            store.download_again(piece)
+        assert np.array_equal(Drawer(drawn).draw_batch(range(len(drawn)))[0], images)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_piece_that_left_the_cache_is_downloaded_again(memory_url: NewUrl, empty_cache: Path, format: str) -> None:
     store = generate(RECIPE, memory_url(), format=format)

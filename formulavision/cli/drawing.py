@@ -81,6 +81,7 @@ def generate(
     from formulavision.recipes.category_files import CATEGORIES
     from formulavision.storage.generation import generate as run
     from formulavision.storage.png import check_encoding
+    from formulavision.util.config import user_path
     from formulavision.util.console import say
     from formulavision.util.progress import progress_bars
     from formulavision.util.remote import folder_of, is_url
@@ -88,7 +89,7 @@ def generate(
 
     folder = folder_of(out)
     if isinstance(folder, Path):
-        missing = categories_from and not is_url(categories_from) and not categories_from.exists()
+        missing = categories_from and not is_url(categories_from) and not user_path(categories_from).exists()
         if missing and not overwrite and (folder / CATEGORIES).is_file():
             say(f"{categories_from} does not exist: the categories are read from {out}")
             categories_from = folder

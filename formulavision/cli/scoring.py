@@ -102,9 +102,10 @@ def score(
 
 
 def _is_store(name: str) -> bool:
+    from formulavision.util.config import user_path
     from formulavision.util.remote import is_url
 
-    return is_url(name) or Path(name).is_dir()
+    return is_url(name) or user_path(name).is_dir()
 
 
 def _table(scores: list[FormulaScore]) -> Table:

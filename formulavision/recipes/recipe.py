@@ -369,9 +369,9 @@ class Recipe(Config):
         A relative ``categories.folder`` is looked for beside the file.
 
         Args:
-            path: of the file, or of a store; or the URL of a store or of a recipe's repository, such as
-                ``hf://USER/NAME``. Text that is no file's path may be the name of a generator (``ifs``), or of a recipe
-                that ships (``fractaldb-1k``); a store of such a name is ``./ifs``.
+            path: of the file, or of a store, or their ``file://`` URL; or the URL of a store or of a recipe's
+                repository, such as ``hf://USER/NAME``. Text that is no file's path may be the name of a generator
+                (``ifs``), or of a recipe that ships (``fractaldb-1k``); a store of such a name is ``./ifs``.
             settings: laid over it, as ``path.to.key=value``.
 
         Raises:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import to_jsonable_python
 
 from formulavision.util.errors import ConfigError
+from formulavision.util.remote import folder_of
 from formulavision.util.yaml import dump_yaml, load_yaml, parse_yaml
 
 __all__ = [
@@ -329,13 +330,15 @@ def _is_at(path: Sequence[str], node: Any, value: Any) -> bool:
 
 
 def user_path(text: str | Path) -> Path:
-    """The path that a user wrote; ``~`` is the home folder.
+    """The path that a user wrote, or its ``file://`` URL; ``~`` is the home folder.
 
     Raises:
-        ConfigError: there is no such user, or the system refuses to look at such a path: a name that is too long.
+        ConfigError: there is no such user, the URL names no folder, or the system refuses to look at such a path: a
+            name that is too long.
     """
+    folder = folder_of(text)
     try:
-        path = Path(text).expanduser()
+        path = (folder if isinstance(folder, Path) else Path(text)).expanduser()
         path.exists()
     except RuntimeError:
         raise ConfigError(f"{text}: there is no such user's home folder") from None

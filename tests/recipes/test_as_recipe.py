@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import formulavision as fv
+from formulavision.cli import app
 from formulavision.data.mixtures import as_mixture, is_mixture_file, is_store, load_mixture
 from formulavision.recipes.recipe import as_recipe
 from formulavision.util.errors import ConfigError
@@ -29,6 +31,8 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "a mapping with all values": lambda folder: fv.Recipe.from_dict(DATA).to_dict(),
     "a path": lambda folder: folder / "recipe.yaml",
     "the text of a path": lambda folder: str(folder / "recipe.yaml"),
+    "a URL of this machine": lambda folder: f"file://{folder}/recipe.yaml",
+    "a URL of this machine as a path": lambda folder: Path(f"file://{folder}/recipe.yaml"),
 }
 TRAINING = {"model": "test_resnet", "epochs": 1, "batch_size": 4, "crop": 16, "resize": 16, "milestones": []}
 FUNCTIONS: dict[str, Callable[[Any, Path], int]] = {
@@ -74,6 +78,28 @@ def test_the_folder_of_a_store_is_its_recipe(tmp_path: Path) -> None:
     assert fv.Recipe.load(tmp_path / "store").id == fv.Recipe.from_dict(data).id
     assert all(np.array_equal(again.read(i), store.read(i)) for i in range(4))
     assert fv.Recipe.load(tmp_path / "store", ["instances=5"]).instances == 5
+
+
+def test_a_url_of_this_machine_is_taken_where_its_path_is(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}"
+    fv.generate({**DATA, "generator": "ifs"}, f"{url}/store")
+    recipe = fv.Recipe.load(tmp_path / "store")
+    assert [fv.Recipe.load(f"{url}/{name}").id for name in ("store", "store/")] == [recipe.id] * 2
+    read = {**DATA, "generator": "ifs", "categories": {"folder": f"{url}/store"}}
+    assert as_recipe(read).categories.folder == tmp_path / "store"
+    (tmp_path / "mixture.yaml").write_text(f"mixture: [{url}/store/recipe.yaml, {{store: '{url}/store'}}]")
+    assert is_mixture_file(f"{url}/mixture.yaml") and is_store(f"{url}/store")
+    assert not is_store(f"{url}/store/recipe.yaml")
+    assert len(load_mixture(Path(f"{url}/mixture.yaml"))) == 2
+    given = ["--categories-from", f"{url}/store", "--size", "16", "--instances", "2"]
+    for out, command, status in (
+        ("drawn", ["generate", f"{url}/store"], 0),
+        ("read", ["generate", "--plugin", "ifs", *given], 0),
+        ("score.png", ["score", f"{url}/store"], 0),
+        ("nothing", ["generate", f"{url}/nowhere"], 2),
+    ):
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / out)])
+        assert done.exit_code == status and "Traceback" not in done.output, done.output
 
 
 def test_a_generator_is_meant_by_its_name_beside_a_store_of_that_name(

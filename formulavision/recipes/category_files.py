@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ __all__ = [
 
 CATEGORIES = "categories.json"
 """File with all categories of a store; a folder that has it is a folder of categories."""
+
+_IN_NO_NAME = re.compile("[\0\ud800-\udfff]")
 
 Parameters = NDArray[np.float64]
 """Parameters of one category, float64 [rows, columns]."""
@@ -58,6 +61,8 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
             tables = json.loads(file.read_bytes())["categories"].items()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"categories.folder: {file}: is damaged ({type(error).__name__})") from None
+        if not tables:
+            raise ConfigError(f"categories.folder: {file}: holds no categories")
         return {_checked(name, file): _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
     files = _csv_files(folder)
     if not files:
@@ -68,21 +73,28 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
         )
     result: dict[str, Parameters] = {}
     for file in files:
-        result[_checked(file.stem, file)] = _read_table(
+        result[_checked(file.stem, folder)] = _read_table(
             _in_columns(_csv_rows(file), str(file), generator), str(file), generator
         )
     return result
 
 
-def _checked(name: str, file: Path) -> str:
+def _checked(name: str, place: Path) -> str:
     """The name of a category, which is that of a folder or of files, too.
 
     Raises:
         ConfigError: it cannot be.
     """
-    for flaw, found in {"a dot": "." in name, "a slash": "/" in name, "no character": not name}.items():
+    flaws = {
+        "be empty": not name,
+        "contain a dot": "." in name,
+        "contain a slash": "/" in name,
+        "contain a backslash": "\\" in name,
+        "contain a character that names of files cannot have": _IN_NO_NAME.search(name),
+    }
+    for flaw, found in flaws.items():
         if found:
-            raise ConfigError(f"categories.folder: {file}: the name of category {name!r} must not contain {flaw}")
+            raise ConfigError(f"categories.folder: {place}: the name of category {name!r} must not {flaw}")
     return name
 
 

@@ -290,10 +290,33 @@ def test_a_damaged_file_of_categories_is_told_in_one_line(tmp_path: Path, text: 
     assert CATEGORIES in problem_of(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "flaw"), [("v1.0", "a dot"), ("a/b", "a slash"), ("", "no character")])
+@pytest.mark.parametrize(
+    ("name", "flaw"),
+    [
+        ("v1.0", "contain a dot"),
+        ("..", "contain a dot"),
+        ("a/b", "contain a slash"),
+        ("a\\b", "contain a backslash"),
+        ("a\0b", "contain a character that names of files cannot have"),
+        ("a\ud800", "contain a character that names of files cannot have"),
+        ("", "be empty"),
+    ],
+)
 def test_a_name_that_no_file_can_have_is_refused_in_json_as_in_csv(tmp_path: Path, name: str, flaw: str) -> None:
-    (tmp_path / CATEGORIES).write_text(json.dumps({"categories": {name: [[1.0]]}}))
-    assert problem_of(tmp_path).endswith(f"the name of category {name!r} must not contain {flaw}")
+    (tmp_path / CATEGORIES).write_text(json.dumps({"categories": {name: [[*SYSTEM, 1.0]]}}))
+    assert problem_of(tmp_path).endswith(f"the name of category {name!r} must not {flaw}")
+
+
+def test_a_file_without_categories_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CATEGORIES).write_text('{"categories": {}}')
+    assert problem_of(tmp_path).endswith("holds no categories")
+
+
+def test_a_csv_file_whose_name_is_no_category_is_refused(tmp_path: Path) -> None:
+    for name in ("a\\b", "a\udcffb"):  # the second one is not UTF-8 on the disk
+        np.savetxt(tmp_path / f"{name}.csv", [[*SYSTEM, 1.0]], delimiter=",")
+        assert f"{tmp_path}: the name of category {name!r} must not contain a " in problem_of(tmp_path)
+        (tmp_path / f"{name}.csv").unlink()
 
 
 def test_generators_of_one_name_in_two_packages_have_caches_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,6 +230,16 @@ def test_a_store_is_overwritten_only_when_all_is_known_that_is_written(
     assert verify(tmp_path / "store", sample=None).ok
 
 
+def test_a_name_that_no_file_can_have_leaves_the_old_store(recipe: Recipe, tmp_path: Path) -> None:
+    store = generate(recipe, tmp_path / "store")
+    before = contents(tmp_path / "store")
+    content = (tmp_path / "store" / "categories.json").read_text()
+    (tmp_path / "categories.json").write_text(content.replace('"00000"', r'"a\\b"'))
+    with pytest.raises(ConfigError, match=r"must not contain a backslash"):
+        generate({**RECIPE, "categories": {"folder": str(tmp_path)}}, tmp_path / "store", overwrite=True)
+    assert contents(tmp_path / "store") == before and verify(store).ok
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_overwritten_store_is_read_anew(recipe: Recipe, tmp_path: Path, format: str) -> None:
     before = generate(recipe, tmp_path / "store", format=format).read(5)

@@ -21,6 +21,7 @@ from formulavision.explorer.recipe_views import Sheet, draw_picture, draw_sheet
 from formulavision.explorer.worker import Worker
 from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import Recipe
+from formulavision.storage.own_categories import category_files
 from formulavision.util.config import dump_yaml
 from formulavision.util.errors import FormulaVisionError
 
@@ -48,7 +49,8 @@ class RecipePage:
         self.start = start
         self.limits = limits
         self.worker = Worker(limits)
-        self.folders = [part.categories.folder for part in start.all_parts if part.categories.folder is not None]
+        given = [part.categories.folder for _, part in category_files(start)]
+        self.folders = [folder for folder in given if folder is not None]
 
     def close(self) -> None:
         """End the process that draws."""

@@ -67,6 +67,30 @@ def test_gradios_pages_load_nothing_from_elsewhere_and_have_no_public_events() -
     assert told["/gradio_api/file=/etc/passwd"] == "there is nothing here\n"
 
 
+@pytest.mark.parametrize("object_from_folder", [False, True])
+def test_a_background_from_a_folder_of_categories_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, object_from_folder: bool
+) -> None:
+    monkeypatch.setattr(Worker, "call", call_here)
+    numbers = {"categories": 2, "instances": 2, "canvas": SMALL["canvas"]}
+    folders = {name: str(generate({"generator": name, **numbers}, tmp_path / name).path) for name in ("perlin", "ifs")}
+    background = {"generator": "perlin", "categories": {"folder": folders["perlin"]}}
+    recipe = Recipe.from_dict(
+        {
+            "generator": "ifs",
+            "categories": {"folder": folders["ifs"]} if object_from_folder else 2,
+            "scene": {"objects": 1, "size": 0.5, "background": background},
+            "canvas": SMALL["canvas"],
+        }
+    )
+    page = RecipePage(recipe, Limits())
+    read = page.read(recipe.to_yaml())
+    assert read == recipe and len(page.sheet(read, 2, 2).cells) == 4
+    assert "drawer.draw(1)" in page.picture(recipe.to_yaml(), 0, 1)[1]
+    with pytest.raises(ConfigError, match="is not allowed here: the explorer reads only the folders"):
+        page.read(recipe.to_yaml().replace(folders["perlin"], str(tmp_path)))
+
+
 def test_one_image_comes_with_its_index_lines_and_recipe(page: Any) -> None:
     picture, lines, link = page.picture(page.start.to_yaml(), 3, 2)
     assert "index: 302" in picture and "drawer.draw(302)" in lines and 'download="recipe.yaml"' in link

@@ -328,8 +328,10 @@ class _Filling:
         if self.cluster is not None:
             check_nodes(self.cluster, self.recipe, self.destination)
         layout = layout_of(self.recipe, self.categories()[: self.recipe.num_categories])
+        store_format = find_format(self.format)
+        store_format.check_names(layout)
         self.output = Output(self.destination, self.format, layout, self.png, self.device)
-        self.pieces = find_format(self.format).plan(layout)
+        self.pieces = store_format.plan(layout)
 
     def begin(self) -> None:
         """Write the recipe, and note all files as ours. Within :meth:`Destination.writing`."""

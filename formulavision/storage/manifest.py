@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +125,13 @@ class StoreLayout(Config):
         label, instance = self._locate(index)
         folder = self.category_names[label]
         return f"{folder}/{folder}_{instance}"
+
+    def longest_names(self) -> Iterator[str]:
+        """The longest :meth:`name` of each category, in bytes; none of scenes."""
+        categories = iter(self.category_names)
+        for part in self._parts if self.scenes is None else ():
+            instance = max(part.instance_names, key=lambda name: len(name.encode()))
+            yield from (f"{name}/{name}_{instance}" for name in islice(categories, part.categories))
 
     def first_of_categories(self) -> list[int]:
         """The index of the first image of each category. Not for scenes."""

@@ -408,12 +408,30 @@ def test_long_names_in_tar_shards(tmp_path: Path, length: int) -> None:
     assert np.array_equal(store.read(7), Drawer(store.recipe).draw(7)[0])
 
 
-def test_a_name_too_long_for_a_tar_is_told(tmp_path: Path) -> None:
-    (tmp_path / "c").mkdir()
-    np.savetxt(tmp_path / "c" / f"{'x' * 120}.csv", [[3, 4]], delimiter=",")
-    data = {**RECIPE, "generator": "perlin", "categories": {"folder": str(tmp_path / "c")}}
-    with pytest.raises(FormulaVisionError, match="name is too long for --format webdataset: use parquet"):
-        generate(Recipe.from_dict(data), tmp_path / "store", format="webdataset")
+@pytest.mark.parametrize(
+    ("format", "name"), [("webdataset", "x" * 120), ("imagefolder", "x" * 245), ("imagefolder", "é" * 125)]
+)
+def test_a_name_that_is_too_long_is_told_before_a_store_is_overwritten(
+    recipe: Recipe, tmp_path: Path, format: str, name: str
+) -> None:
+    generate(recipe, tmp_path / "store", format=format)
+    before = contents(tmp_path / "store")
+    content = (tmp_path / "store" / "categories.json").read_text()
+    (tmp_path / "categories.json").write_text(content.replace("00003", name))
+    data = {**RECIPE, "categories": {"folder": str(tmp_path)}}
+    with pytest.raises(StoreError, match=f"name is too long for --format {format}: use parquet"):
+        generate(data, tmp_path / "store", format=format, overwrite=True)
+    assert contents(tmp_path / "store") == before
+    assert len(generate(data, tmp_path / "store", format="parquet", overwrite=True)) == len(recipe)
+
+
+def test_the_longest_name_of_a_file_is_taken(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "store")
+    content = (tmp_path / "store" / "categories.json").read_text()
+    (tmp_path / "categories.json").write_text(content.replace("00003", "x" * 244))  # and _000000.png
+    data = {**RECIPE, "categories": {"folder": str(tmp_path)}}
+    generate(data, tmp_path / "long", format="imagefolder")
+    assert verify(tmp_path / "long").ok
 
 
 def test_parquet_with_dictionaries_is_told(recipe: Recipe, tmp_path: Path) -> None:

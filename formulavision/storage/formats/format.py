@@ -113,6 +113,14 @@ class Format(ABC):
             for number, (first, end) in enumerate(pairwise([*starts, layout.images]))
         ]
 
+    def check_names(self, layout: StoreLayout) -> None:
+        """Refuse a layout with names that the format cannot hold, before anything is written.
+
+        Raises:
+            StoreError: a name is too long.
+        """
+        return
+
     @abstractmethod
     def path(self, number: int, pieces: int, layout: StoreLayout) -> str:
         """Path of a piece's file or folder, relative to the store, by the piece's number and the number of pieces."""

@@ -19,9 +19,12 @@ from typing import Any
 from formulavision.storage.formats.format import Create, Format, Piece, PieceReader, Sample, reading
 from formulavision.storage.manifest import StoreLayout
 from formulavision.storage.scene_objects import EncodedObjects
+from formulavision.util.errors import StoreError
 
 FOLDER_SCENES = 1000
 """Number of scenes in a folder, whose name is then the first digits of theirs."""
+_MAX_NAME = 255
+"""Maximum length of the name of a file in file systems, bytes."""
 _METADATA = "metadata.jsonl"
 
 
@@ -33,6 +36,12 @@ class ImageFolder(Format):
         if layout.scenes is not None:
             return range(0, layout.scenes, FOLDER_SCENES)
         return layout.first_of_categories()
+
+    def check_names(self, layout: StoreLayout) -> None:
+        for name in layout.longest_names():
+            file = f"{name.rpartition('/')[2]}.png"
+            if len(file.encode()) > _MAX_NAME:
+                raise StoreError(f"{file}: name is too long for --format imagefolder: use parquet")
 
     def path(self, number: int, pieces: int, layout: StoreLayout) -> str:
         return layout.category_names[number] if layout.scenes is None else f"images/{number:05d}"

@@ -35,6 +35,13 @@ class WebDataset(ShardFormat):
     def path(self, number: int, pieces: int, layout: StoreLayout) -> str:
         return f"shard-{number:06d}.tar"
 
+    def check_names(self, layout: StoreLayout) -> None:
+        for name in layout.longest_names():
+            try:
+                tarfile.TarInfo(f"{name}.png").tobuf(tarfile.USTAR_FORMAT)
+            except ValueError as error:
+                raise StoreError(f"{name}.png: {error} for --format webdataset: use parquet") from None
+
     def write(self, samples: Iterable[Sample], create: Create, piece: Piece, layout: StoreLayout) -> None:
         with create(piece.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for sample in samples:
@@ -79,10 +86,7 @@ class WebDataset(ShardFormat):
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
-    try:
-        tar.addfile(member, io.BytesIO(content))
-    except ValueError as error:
-        raise StoreError(f"{name}: {error} for --format webdataset: use parquet") from None
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _members(shard: ShardFile) -> Iterator[tuple[str, int, int]]:

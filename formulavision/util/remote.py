@@ -65,7 +65,7 @@ def refuse_url(path: str | PathLike[str]) -> None:
     Raises:
         FolderError: it is one.
     """
-    if is_url(path):
+    if folder_of(path) != Path(path):
         raise FolderError(f"{fspath(path)}: is a URL: only stores are written there, by 'generate': name a folder here")
 
 

@@ -535,14 +535,15 @@ def test_only_stores_are_written_to_urls(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     size = ["--size", "16", "--categories", "2"]
-    for command in (
-        ["preview", "perlin", *size, "--out", "s3://bucket/sheet.png"],
-        ["categories", "perlin", *size, "--out", "s3://bucket/categories"],
-        ["pretrain", "--plugin", "perlin", *size, "--model", "test_resnet", "--out", "s3://bucket/run"],
-    ):
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 2 and "is a URL: only stores are written there" in done.output, done.output
-    assert list(Path().iterdir()) == []
+    for root in ("s3://bucket", f"file://{tmp_path}"):
+        for command in (
+            ["preview", "perlin", *size, "--out", f"{root}/sheet.png"],
+            ["categories", "perlin", *size, "--out", f"{root}/categories"],
+            ["pretrain", "--plugin", "perlin", *size, "--model", "test_resnet", "--out", f"{root}/run"],
+        ):
+            done = CliRunner().invoke(app, command)
+            assert done.exit_code == 2 and "is a URL: only stores are written there" in done.output, done.output
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
 
 
 def test_file_urls_and_paths_of_urls_are_understood(tmp_path: Path, memory_url: NewUrl) -> None:

@@ -34,9 +34,9 @@ from formulavision.evaluation.progress import steps
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import load_checkpoint
 from formulavision.training.fit import new_model
+from formulavision.training.pretraining_data import open_data
 from formulavision.training.randomness import own_randomness
 from formulavision.training.settings import TrainSettings
-from formulavision.training.train import open_data
 from formulavision.util.errors import ConfigError
 
 __all__ = ["MEASURES", "FormulaScore", "score", "score_sheet"]

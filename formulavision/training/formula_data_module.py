@@ -13,9 +13,9 @@ from formulavision.data.items import ImageDataset, Transform, target_of
 from formulavision.data.loading import Batch
 from formulavision.training.data_module import TrainingData
 from formulavision.training.models import to_input
+from formulavision.training.pretraining_data import held_out_images, open_data
 from formulavision.training.settings import TrainSettings
 from formulavision.training.tasks import Task, check_target, make_task
-from formulavision.training.train import held_out_images, open_data
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
 from formulavision.util.text import counted

@@ -18,9 +18,9 @@ from formulavision.data.device_loading import draw_on_device, make_device_loader
 from formulavision.data.labels import LabelSettings, Relabelled, relabel
 from formulavision.data.loading import EpochBatches, Prepared, is_drawn, make_batches, make_loader
 from formulavision.data.mixtures import MixtureImages, as_mixture, images_of_epoch, load_mixture
+from formulavision.training.pretraining_data import open_data
 from formulavision.training.settings import TrainSettings
 from formulavision.training.tasks import positive_weights
-from formulavision.training.train import open_data
 from formulavision.util.errors import ConfigError
 
 CANVAS = {"size": 16, "padding": 0}

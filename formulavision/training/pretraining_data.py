@@ -60,12 +60,12 @@ def recorded_data(recorded: Mapping[str, Any]) -> Recipe | str | list[dict[str, 
             ({"store": part["store"]} if "store" in part else {"recipe": part["recipe"]}) | {"share": part.get("share")}
             for part in recorded["mixture"]
         ]
-    if "store" in recorded:
+    if "dataset" not in recorded and "store" in recorded:
         store: str = recorded["store"]
         if not is_url(store) and not Path(store).is_dir():
             raise ConfigError(f"data: {store}: does not exist: the run was started on this store: give its path")
         return store
-    if "recipe" in recorded:
+    if "dataset" not in recorded and "recipe" in recorded:
         return Recipe.from_dict(recorded["recipe"])
     raise ConfigError("data: is missing: the run was started on a dataset of a Python program: give it again")
 
@@ -87,7 +87,7 @@ def open_data(
 
 
 def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[ImageDataset, dict[str, Any]]:
-    from formulavision.data.datasets import RecipeDataset, StoredDataset
+    from formulavision.data.datasets import FormulaDataset, RecipeDataset, StoredDataset
     from formulavision.data.downstream.datasets import DatasetImages, as_images, is_dataset, refuse_random
     from formulavision.data.downstream.images import LabelledImages
     from formulavision.data.items import has_tensors
@@ -113,15 +113,18 @@ def _open_one(data: Any, settings: TrainSettings, show_progress: bool) -> tuple[
             "name), a store, or a dataset of images and labels"
         )
     description: dict[str, Any] = {}
-    if isinstance(data, str | PathLike) and isinstance(dataset, StoredDataset):
+    if isinstance(dataset, StoredDataset):
         root = dataset.store.root
         description["store"] = str(root.resolve() if isinstance(root, Path) else root)
         # As the manifest has it: a store can be trained on without the generator that drew it.
         description["recipe"] = dataset.store.manifest.recipe
-    elif (recipe := getattr(dataset, "recipe", None)) is not None:
+    elif isinstance(recipe := getattr(dataset, "recipe", None), Recipe):
         description["recipe"] = recipe.to_dict()
     elif isinstance(dataset, LabelledImages):
         description["digest"] = dataset.digest()
+    if "recipe" in description and type(dataset) not in (FormulaDataset, StoredDataset):
+        # A class of the user's own, whose images may be others than those of its recipe or store.
+        description["dataset"] = type(dataset).__name__
     return dataset, description
 
 

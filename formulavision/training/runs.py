@@ -83,12 +83,11 @@ _FREE_TO_CHANGE = {
     *(f"settings.{name}" for name in ("checkpoint_minutes", "held_out")),
     "checkpoint.name",
     "precision",
-    "data.store",
     "downstream.name",
 }
 """Entries of settings.yaml that may differ when a run is resumed: paths, devices, speed, and the validation images.
-They do not change what is trained. The precision is the run's own, by the
-setting."""
+They do not change what is trained. The path of a store may differ, too (:func:`_same_images`). The precision is the
+run's own, by the setting."""
 
 _SEAL = re.compile(r"# sha256 of classes\.json: ([0-9a-f]{64})\n# sha256 of all above: ([0-9a-f]{64})\n\Z")
 _PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "global_step", "steps_per_epoch"}
@@ -369,7 +368,7 @@ def check_same_settings(recorded: Mapping[str, Any], settings: Mapping[str, Any]
         raise ConfigError(f"{unit}: is {now} and was {before} in the run: it can be raised, not lowered")
     same = tuple(_same_images(recorded.get("data", {}), settings.get("data", {})))
     differences = [
-        f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run"
+        f"resume: {key} is {new.get(key, 'absent')} and was {old.get(key, 'absent')} in the run{_about_store(key, old)}"
         for key in sorted({*old, *new} - _FREE_TO_CHANGE - {f"settings.{unit}"})
         if old.get(key) != new.get(key) and not key.startswith(same)
     ]
@@ -396,10 +395,17 @@ def _same_images(recorded: Mapping[str, Any], given: Mapping[str, Any], prefix: 
         own = recipe_id(recorded["recipe"])
         if own is not None and own == recipe_id(given["recipe"]):
             yield f"{prefix}recipe."
+    if "store" in recorded and "store" in given:
+        yield f"{prefix}store"
     for number, pair in enumerate(zip(recorded.get("mixture", ()), given.get("mixture", ()), strict=False)):
-        if all("store" in part for part in pair):
-            yield f"{prefix}mixture.{number}.store"
         yield from _same_images(*pair, f"{prefix}mixture.{number}.")
+
+
+def _about_store(key: str, recorded: Mapping[str, Any]) -> str:
+    """The end of the line about a store that only the run, or only what is given now, has."""
+    if not re.fullmatch(r"data\.(mixture\.\d+\.)?store", key):
+        return ""
+    return f", whose images are {'read from this' if key in recorded else 'not read from a'} store"
 
 
 def recipe_id(recipe: Mapping[str, Any]) -> str | None:

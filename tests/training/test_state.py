@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 from woven_images import Weave
 
-from formulavision import Params, Recipe, generate, register
+from formulavision import FormulaDataset, Params, Recipe, Store, StoredDataset, generate, register
 from formulavision.cli import app
 from formulavision.data.labels import LabelSettings
 from formulavision.training import Run, TrainSettings, finetune, load_checkpoint, pretrain
@@ -314,6 +314,78 @@ def test_a_store_that_was_moved_is_named_and_given_anew(small: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"store: does not exist: the run was started on this store: give its path"):
         pretrain(out=tmp_path / "run", resume=True, show_progress=False)
     assert pretrain(tmp_path / "moved", out=tmp_path / "run", resume=True, show_progress=False).history
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(RECIPE, tmp_path_factory.mktemp("state") / "store").path
+
+
+def test_a_run_on_a_stored_dataset_reads_its_store_again(small: Any, store: Path, tmp_path: Path) -> None:
+    settings = {**small, "checkpoint_minutes": 0}
+    whole = pretrain(store, out=tmp_path / "whole", settings=settings, show_progress=False)
+    stop_after(2, lambda: pretrain(StoredDataset(store), out=tmp_path / "run", settings=settings, show_progress=False))
+    moved = shutil.copytree(store, tmp_path / "moved")
+    copied = shutil.copytree(tmp_path / "run", tmp_path / "copied")
+    run = pretrain(out=tmp_path / "run", resume=True, show_progress=False)
+    assert same(run, whole) and run.settings == whole.settings
+    for data in (StoredDataset(moved), Store(moved), moved):
+        assert same(pretrain(data, out=copied, resume=True, show_progress=False), whole)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["recipe", "store"])
+def test_a_run_on_a_recipe_does_not_go_on_with_a_store_nor_the_reverse(
+    small: Any, store: Path, tmp_path: Path, given: bool
+) -> None:
+    before, now = [(store, StoredDataset(store)), (RECIPE, FormulaDataset(RECIPE))][:: -1 if given else 1]
+    settings = {**small, "checkpoint_minutes": 0}
+    stop_after(1, lambda: pretrain(before[0], out=tmp_path / "run", settings=settings, show_progress=False))
+    told = (
+        f"resume: data.store is {store} and was absent in the run, whose images are not read from a store"
+        if given
+        else f"resume: data.store is absent and was {store} in the run, whose images are read from this store"
+    )
+    for data in now:
+        with pytest.raises(ConfigError) as caught:
+            pretrain(data, out=tmp_path / "run", resume=True, show_progress=False)
+        assert str(caught.value) == told
+    option = ("--data", store) if given else ("--plugin", "perlin")
+    status, printed = on_command_line("pretrain", "--out", tmp_path / "run", "--resume", *option)
+    assert (status, told.rpartition("data.store is")[0] in printed) == (2, True), printed
+
+
+class Inverted(StoredDataset):
+    def __getitems__(self, indices: Any) -> list[Any]:
+        return [(255 - image, label) for image, label in super().__getitems__(indices)]
+
+
+class Wrapped:
+    """A dataset of a program, which has a recipe's images in another form."""
+
+    def __init__(self, dataset: StoredDataset) -> None:
+        self.dataset, self.recipe, self.classes = dataset, dataset.recipe, dataset.classes
+        self.num_classes = dataset.num_classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.dataset[index]
+        return 255 - image, label
+
+
+@pytest.mark.parametrize("make", [Inverted, lambda store: Wrapped(StoredDataset(store))], ids=["subclass", "wrapper"])
+def test_a_dataset_that_changes_a_stores_images_is_to_be_given_again(
+    small: Any, store: Path, tmp_path: Path, make: Any
+) -> None:
+    settings = {**small, "checkpoint_minutes": 0}
+    stop_after(1, lambda: pretrain(make(store), out=tmp_path / "run", settings=settings, show_progress=False))
+    with pytest.raises(ConfigError, match="the run was started on a dataset of a Python program: give it again"):
+        pretrain(out=tmp_path / "run", resume=True, show_progress=False)
+    for other in (store, RECIPE):
+        with pytest.raises(ConfigError, match=r"resume: data\..* in the run"):
+            pretrain(other, out=tmp_path / "run", resume=True, show_progress=False)
+    assert pretrain(make(store), out=tmp_path / "run", resume=True, show_progress=False).history
 
 
 # Options that came later ----------------------------------------------------------------------------------------------

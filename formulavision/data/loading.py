@@ -53,7 +53,11 @@ __all__ = [
 
 Key = tuple[int, int]
 """(epoch, index). An image's augmentation depends on these and the seed alone. Where an image is several times in an
-epoch, the first number is epoch * repeats + the number of the repetition."""
+epoch, the first number is epoch * repeats + the number of the repetition. Where an ``order`` names an image again, its
+epoch there is epoch + 2^32 * the number of times that it was named before."""
+
+_AGAIN = 1 << 32
+"""Added to the epoch of an image each time that an ``order`` names it again."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, uint8 [b, c, crop, crop], and targets by the dataset's target
@@ -124,7 +128,7 @@ class EpochBatches(Sampler[list[Key]]):
         batches: batches of an epoch.
         epoch: the number of the next iteration, from 0; without ``stretch`` that of its epoch.
         start: its first batch; the iteration after it begins with the first one.
-        order: replaces the permutation where it is set, int64 [length].
+        order: replaces the permutation where it is set, int64 [length]; it may name an image several times.
     """
 
     def __init__(
@@ -198,7 +202,7 @@ class EpochBatches(Sampler[list[Key]]):
         """The keys of an epoch's images, in their order: the first numbers, and the indices."""
         epochs = np.full(self.length, epoch)
         if self.order is not None:
-            return epochs, self.order
+            return epochs + _AGAIN * _times_before(self.order), self.order
         if not self.shuffle:
             return epochs, np.arange(self.length)
         order = random_stream(self.seed, Stream.SHUFFLE, epoch).permutation(self.length)
@@ -206,6 +210,15 @@ class EpochBatches(Sampler[list[Key]]):
             return epochs, order
         passes, indices = images_of_epoch(*self.mixture, seed=self.seed, epoch=epoch)
         return passes[order], indices[order]
+
+
+def _times_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each index of an order was there before, int64 [n]."""
+    places = np.argsort(order, kind="stable")
+    ordered = order[places]
+    times = np.empty_like(order)
+    times[places] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return times
 
 
 class ImageCache:
@@ -383,8 +396,8 @@ class Prepared(Dataset[Any]):
         return self.augment and self.augmentation is not None and self.augmentation.crops
 
     def _drawn(self, keys: list[Key]) -> list[Key]:
-        """(epoch, index) of the images, without the number of the repetition."""
-        return [(epoch // self.repeats, index) for epoch, index in keys]
+        """(epoch, index) of the images, without the number of the repetition and of times in an order."""
+        return [(epoch // self.repeats % _AGAIN, index) for epoch, index in keys]
 
     def _items(self, indices: list[int]) -> list[tuple[torch.Tensor, Any]]:
         fetch = getattr(self.source, "__getitems__", None)

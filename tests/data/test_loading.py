@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +76,73 @@ def test_augmentation_changes_with_epoch_index_and_seed(stripes: Any) -> None:
     drawn = {one(dataset, epoch, 0).numpy().tobytes() for epoch in range(8)}
     assert len(drawn) > 4
     assert any(not torch.equal(one(dataset, e, 0), one(prepared(stripes(), resize=64, seed=2), e, 0)) for e in range(4))
+
+
+ORDER = np.array([7, 3, 7, 1, 3, 7, 0, 7, 7, 2, 7, 3])
+"""Images that are drawn uniformly over clusters: some come several times, others not at all."""
+
+
+def ordered(repeats: int = 1, **given: Any) -> EpochBatches:
+    batches = EpochBatches(len(ORDER), 5, seed=1, shuffle=True, repeats=repeats, **given)
+    batches.order = ORDER
+    batches.epoch = 2
+    return batches
+
+
+def test_an_image_that_an_order_names_again_is_augmented_otherwise(stripes: Any) -> None:
+    found = keys(ordered())
+    assert [index for _, index in found] == ORDER.tolist()
+    assert len(set(found)) == len(found)
+    dataset = prepared(stripes(), resize=96)
+    for index in (3, 7):
+        copies = [one(dataset, *key) for key in found if key[1] == index]
+        assert torch.equal(copies[0], one(dataset, 2, index)), "the first one is as in a run without an order"
+        assert len({copy.numpy().tobytes() for copy in copies}) == len(copies)
+    assert [key for key in found if key[1] in (0, 1, 2)] == [(2, 1), (2, 0), (2, 2)]
+
+
+def test_repetitions_of_an_image_that_an_order_names_again_all_differ(stripes: Any) -> None:
+    found = keys(ordered(repeats=2))
+    assert [index for _, index in found] == ORDER[:6].repeat(2).tolist()
+    assert len(set(found)) == len(found)
+    assert found[:2] == [(4, 7), (5, 7)] and found[4:6] != found[:2]
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_an_order_is_numbered_alike_from_any_batch_and_in_any_number_of_processes(repeats: int) -> None:
+    whole = list(ordered(repeats))
+    for start in range(len(whole)):
+        batches = ordered(repeats)
+        batches.start = start
+        assert list(batches) == whole[start:]
+    shares = [list(ordered(repeats, rank=rank, ranks=2)) for rank in (0, 1)]
+    assert [sorted([*one, *other]) for one, other in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cached", [False, True])
+def test_workers_and_a_cache_give_the_same_copies(stripes: Any, workers: int, cached: bool) -> None:
+    source = stripes(len(ORDER))
+    cache = image_cache(source, 36, workers=workers) if cached else None
+    loader = make_loader(prepared(source, cache=cache), batch_size=5, shuffle=True, workers=workers, pin=False)
+    loader.batches.order, loader.batches.epoch = ORDER, 2
+    plain = prepared(source)
+    for (images, _), batch in zip(loader, ordered(), strict=True):
+        assert torch.equal(images, torch.stack([one(plain, *key) for key in batch]))
+
+
+def test_copies_of_an_image_are_drawn_alike(stripes: Any) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Drawn(type(stripes())):  # type: ignore[misc]
+        def fresh_items(self, keys: Any) -> list[Any]:
+            asked.extend(keys)
+            return [self[index] for _, index in keys]
+
+    for repeats in (1, 2):
+        asked.clear()
+        prepared(Drawn(), fresh=True, repeats=repeats).__getitems__(keys(ordered(repeats)))
+        assert asked == [(2, index) for index in ORDER[: len(ORDER) // repeats].repeat(repeats)]
 
 
 def test_random_crops_and_flips_are_crops_and_flips_of_the_resized_image(stripes: Any) -> None:

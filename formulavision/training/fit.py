@@ -130,16 +130,23 @@ def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -
     return name
 
 
-def arrange(model: torch.nn.Module, settings: TrainSettings, device: torch.device) -> TrainSettings:
+def arrange(
+    model: torch.nn.Module, settings: TrainSettings, device: torch.device, *, own: bool = False
+) -> TrainSettings:
     """Arrange a model in place for fast training steps on a device.
+
+    Args:
+        own: the model is a module of the user's own. It keeps its convolutions, and contiguous memory where
+            ``channels_last`` is unset: its code may rely on them, as ``view`` does.
 
     Returns:
         The settings, with ``channels_last`` where it was unset.
     """
-    if device.type == "cpu":
+    faster = device.type == "cpu" and not own
+    if faster:
         use_matrix_products(model)
     if settings.channels_last is None:
-        settings = settings.model_copy(update={"channels_last": device.type == "cpu"})
+        settings = settings.model_copy(update={"channels_last": faster})
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     return settings
@@ -244,7 +251,7 @@ def _train(plan: Plan, checkpoint: Path | None, console: Console) -> int:
     tell(f"{settings.model}: {describe_model(model, plan.frozen)}, on {device.type} in {precision}{together}")
     if torchrun and torchrun.world_size > 1:
         synchronise_batch_norm(model, device)
-    settings = arrange(model, settings, device)
+    settings = arrange(model, settings, device, own=own_class(plan.content) is not None)
     changes: dict[str, Any] = {"transform": plan.transform, "mixing": plan.mixing}
     data = TrainingData(settings, plan.train, plan.validation, **changes, tell=tell)
     task = make_task(plan.train)

@@ -103,6 +103,9 @@ def check_training(model: torch.nn.Module, settings: TrainSettings, task: Task, 
     images = torch.zeros(2, 3, settings.crop, settings.crop)
     trial = copy.deepcopy(model)
     try:
+        if settings.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+            trial.to(memory_format=torch.channels_last)
         with own_randomness():
             logits: Any = trial(images)
             if isinstance(logits, torch.Tensor):

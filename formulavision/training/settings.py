@@ -305,7 +305,8 @@ class TrainSettings(Config):
     )
     channels_last: StrictBool | None = Field(
         default=None,
-        description="channels-last memory format: faster on CPUs, and on GPUs with mixed precision; unset: on CPUs",
+        description="channels-last memory format: faster on CPUs, and on GPUs with mixed precision; unset: on CPUs, "
+        "for models by name",
     )
     checkpoint_minutes: float = Field(
         default=10.0,

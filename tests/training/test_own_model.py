@@ -157,6 +157,55 @@ class Plain(nn.Module):
         return self.layers(x)
 
 
+class Viewed(nn.Module):
+    """Takes a convolution's output as one piece of memory."""
+
+    def __init__(self, size: int = 3, stride: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, size, stride)
+        self.head = nn.LazyLinear(4)
+        self(torch.zeros(1, 3, 32, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return self.head(x.view(len(x), -1))
+
+
+class Deep(nn.Module):
+    """Its weights have five dimensions, for which there is no channels-last format of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 4, 3)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x[:, None]).mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    "make", [Viewed, lambda: Viewed(8, 8), lambda: Viewed(31, 1), Deep], ids=["conv", "patches", "small map", "3d"]
+)
+def test_a_module_gets_contiguous_images_and_keeps_its_convolutions(
+    stripes: Any, own: Any, tmp_path: Path, make: Any
+) -> None:
+    settings = {**own, "epochs": 1, "milestones": []}
+    pretrain(stripes(), out=tmp_path / "pre", model=make(), settings=settings, show_progress=False)
+    arguments: dict[str, Any] = {"settings": settings, "show_progress": False}
+    run = finetune(None, (stripes(), stripes(24)), out=tmp_path / "tuned", model=make(), **arguments)
+    assert run.final["validation_accuracy"] is not None
+
+
+@pytest.mark.parametrize(("make", "told"), [(Viewed, "view size is not compatible"), (Deep, "required rank 4 tensor")])
+def test_a_module_that_cannot_be_trained_in_the_channels_last_format_is_refused_before_work(
+    stripes: Any, own: Any, tmp_path: Path, make: Any, told: str
+) -> None:
+    settings = {**own, "channels_last": True}
+    with pytest.raises(ConfigError, match=f"^model: '{make.__name__}' cannot be trained .{told}"):
+        pretrain(stripes(), out=tmp_path / "run", model=make(), settings=settings, show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 # What cannot be trained -----------------------------------------------------------------------------------------------
 
 

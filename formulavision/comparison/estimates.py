@@ -73,7 +73,7 @@ def _lengths(
     """Images that a stage trains on and that it evaluates, each as often as it does, and its steps."""
     training = stage.settings
     if isinstance(stage, Pretraining):
-        images, tested = _drawn(stage, datasets), training.held_out
+        images, tested = _drawn(stage, datasets), training.held_out * _drawers(stage)
     else:
         opened = datasets[settings.downstreams[stage.downstream]]
         images, tested = len(opened.train), len(opened.test)
@@ -96,6 +96,15 @@ def _drawn(stage: Pretraining, datasets: Datasets) -> int:
         return sum(len(Store(part.store)) if part.store else len(part.recipe or ()) for part in source.mixture.parts)
     assert source.recipe is not None
     return len(source.recipe)
+
+
+def _drawers(stage: Pretraining) -> int:
+    """Number of categories that draw ``held_out`` instances each; a recipe of scenes counts once."""
+    source = stage.source
+    recipes = [source.recipe]
+    if source.mixture is not None:
+        recipes = [Store(part.store).recipe if part.store else part.recipe for part in source.mixture.parts]
+    return sum(1 if recipe.is_scene else recipe.num_categories for recipe in recipes if recipe is not None)
 
 
 def _parameters(settings: TrainSettings) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.results import SAME_SCORE, ArmFacts, Findings, Result
-from formulavision.comparison.settings import PICTURES
+from formulavision.comparison.settings import PICTURES, PROBE
 from formulavision.util.config import dump_yaml, parse_yaml
 
 __all__ = ["join"]
@@ -88,13 +88,15 @@ def _moved(findings: Findings, folder: Path, out: Path) -> Findings:
 def _renamed(findings: Findings, arms: Names, downstreams: Names, label: str, notes: Names) -> Findings:
     """Findings with arms and downstreams under their new names."""
     facts = {}
+    # A curve connects the values of one arm: if one of them is another arm's here, all are.
+    others = {arm.base for name, arm in findings.arms.items() if arms[name] != name}
     for name, arm in findings.arms.items():
         new = arms[name]
         # A baseline outside of its comparison's table, such as an arm without results, has no new name.
         changes: dict[str, Any] = {"baseline": arm.baseline and arms.get(arm.baseline, arm.baseline)}
-        if new != name:
-            # A curve connects the values of one arm.
+        if arm.base in others:
             changes["base"] = new if arm.path is None else f"{arm.base}-{label}"
+        if new != name:
             changes["note"] = "; ".join(filter(None, (arm.note, notes[new])))
         facts[new] = arm.model_copy(update=changes)
     results = [replace(r, arm=arms[r.arm], downstream=downstreams[r.downstream]) for r in findings.results]
@@ -127,7 +129,7 @@ def _renamed_downstreams(configuration: str, names: Names) -> str:
 def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[str]) -> Findings:
     """All findings in one, each name and result once, with a note for each contradiction."""
     arms: dict[str, ArmFacts] = {}
-    results: dict[tuple[str, str, str, int], tuple[Result, str]] = {}
+    results: dict[tuple[str, str, str, int | None], tuple[Result, str]] = {}
     paper: dict[str, dict[str, float]] = {}
     configurations: dict[str, str] = {}
     caveats: dict[str, str] = {}
@@ -140,7 +142,9 @@ def _concatenated(found: Sequence[Findings], labels: Sequence[str], notes: list[
                 else:
                     arms[name] = first.model_copy(update={"baseline": arm.baseline})
         for result in findings.results:
-            key = result.arm, result.downstream, result.freeze, result.seed
+            # A probe of a checkpoint is the same for every seed, and is planned for the first.
+            once = result.freeze.endswith(PROBE) and findings.arms[result.arm].source == "checkpoint"
+            key = result.arm, result.downstream, result.freeze, None if once else result.seed
             known, source = results.setdefault(key, (result, label))
             if known.score is None and (result.score is not None or known.pending):
                 results[key] = result, label

@@ -22,7 +22,7 @@ from formulavision.data.downstream.folder import check_outside
 from formulavision.data.downstream.opening import count_shared
 from formulavision.recipes.recipe import Recipe
 from formulavision.storage.jobs import Share
-from formulavision.training.settings import NEUTRAL, PREPROCESSING, TrainSettings
+from formulavision.training.settings import NEUTRAL, PREPROCESSING, Precision, TrainSettings
 from formulavision.util.config import identity
 from formulavision.util.errors import CheckpointError, ConfigError, DownstreamError
 
@@ -178,13 +178,16 @@ Digest = Callable[..., str]
 """Hash of a real dataset by its settings; with ``train_only=True`` of its training images only."""
 
 
-def plan_stages(settings: ComparisonSettings, runs: Path, digest: Digest) -> list[Stage]:
+def plan_stages(
+    settings: ComparisonSettings, runs: Path, digest: Digest, *, auto: Precision | None = None
+) -> list[Stage]:
     """The stages of a comparison, arm by arm, each behind those that it needs.
 
     Args:
         settings: of the comparison.
         runs: folder of the stages' folders, of this comparison alone or of several.
         digest: hash of a real dataset, by its settings.
+        auto: what the precision ``auto`` stands for; None: for that of this device.
 
     Returns:
         Each store and each pre-training once. Each result has a stage of its own, also if two arms of the same content
@@ -193,7 +196,7 @@ def plan_stages(settings: ComparisonSettings, runs: Path, digest: Digest) -> lis
     Raises:
         ConfigError: this machine lacks the device of a stage, or the device cannot compute in its precision.
     """
-    planner = _Planner(settings, runs, digest)
+    planner = _Planner(settings, runs, digest, auto)
     result: list[Stage] = []
     earlier: set[str] = set()
 
@@ -230,10 +233,11 @@ def of_job(stages: list[Stage], share: Share) -> list[Stage]:
 
 
 class _Planner:
-    def __init__(self, settings: ComparisonSettings, runs: Path, digest: Digest) -> None:
+    def __init__(self, settings: ComparisonSettings, runs: Path, digest: Digest, auto: Precision | None) -> None:
         self.settings = settings
         self.runs = runs
         self.digest = digest
+        self.auto = auto
         self.folders = {key_of(folder): folder for folder in sorted(runs.glob("*/*-*"))}
 
     def result_stages(self, name: str, seed: int) -> Iterator[ResultStage]:
@@ -243,11 +247,11 @@ class _Planner:
         # Mean, deviation and resizing that are not set are the checkpoint's own. Of an arm, the decoder counts, too.
         whole = settings.finetune_settings(name, seed, target="semantic")
         left_out = set() if arm.from_scratch else _unset_preprocessing(whole)
-        content = _key({"start": _without_seed(before), "settings": _without_seed(_determining(whole, left_out))})
-        tuned = _key(_without_seed(_determining(whole, _usual_preprocessing(whole))))
+        content = _key({"start": _without_seed(before), "settings": _without_seed(self._determining(whole, left_out))})
+        tuned = _key(_without_seed(self._determining(whole, _usual_preprocessing(whole))))
         for downstream, dataset in settings.downstreams.items():
             training = settings.finetune_settings(name, seed, target=dataset.target)
-            determining = _determining(training, left_out)
+            determining = self._determining(training, left_out)
             common: dict[str, Any] = {
                 "arm": name, "downstream": downstream, "seed": seed, "start": start, "content": content, "tuned": tuned
             }  # fmt: skip
@@ -257,7 +261,7 @@ class _Planner:
                 folder = self._folder(name, downstream, key)
                 yield Finetuning(folder=folder, freeze=freeze, settings=training, **common)
             features = _of_features(training, arm)
-            seen = _determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
+            seen = self._determining(features, leave_out=type(features).model_fields.keys() - features.model_fields_set)
             for method in settings.probes if seeded and dataset.target != "semantic" else ():
                 key = _key({"start": before, "settings": seen, "downstream": images, "probe": method})
                 folder = self._folder(name, f"{downstream}-{method}", key)
@@ -271,7 +275,7 @@ class _Planner:
         if arm.from_scratch:
             return None, None
         training = self.settings.pretrain_settings(name, seed)
-        before: dict[str, Any] = {"settings": _determining(training)}
+        before: dict[str, Any] = {"settings": self._determining(training)}
         recipes = [arm.recipe] if arm.recipe is not None else []
         if arm.recipe is not None:
             before["recipe"] = arm.recipe.id
@@ -296,20 +300,20 @@ class _Planner:
     def _folder(self, arm: str, what: str, key: str) -> Path:
         return self.folders.setdefault(key, self.runs / arm / f"{what}-{key}")
 
+    def _determining(self, settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
+        """Settings that determine a stage's result, with the precision of this device in place of ``auto``."""
+        content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
+        if settings.mixing is not None:
+            content["mixing"]["recipe"] = settings.mixing.recipe.id
+        if content.get("decoder") == "fpn":
+            del content["decoder"]  # the default: where it is unset, the runs are the same
+        precision = self.auto if self.auto is not None and settings.precision == "auto" else _precision(settings)
+        return {**content, "precision": precision}
+
 
 def _replaced_labels(arm: Arm) -> LabelSettings | None:
     # An arm of figure 5 has no noise, and is the same training as without it.
     return None if arm.labels is None or arm.labels.noise == 0 else arm.labels
-
-
-def _determining(settings: TrainSettings, leave_out: Set[str] = frozenset()) -> dict[str, Any]:
-    """Settings that determine a stage's result, with the precision of this device in place of ``auto``."""
-    content = {key: value for key, value in identity(settings).items() if key not in _NOT_IN_THE_KEY | leave_out}
-    if settings.mixing is not None:
-        content["mixing"]["recipe"] = settings.mixing.recipe.id
-    if content.get("decoder") == "fpn":
-        del content["decoder"]  # the default: where it is unset, the runs are the same
-    return {**content, "precision": _precision(settings)}
 
 
 def _precision(settings: TrainSettings) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from formulavision.comparison.choosing import CONFIGURATION, choose_or_continue, name_of
 from formulavision.comparison.estimates import estimate
-from formulavision.comparison.plan import Datasets, check_models, of_job, plan_stages
+from formulavision.comparison.plan import Datasets, Stage, check_models, of_job, plan_stages
 from formulavision.comparison.printing import print_table
 from formulavision.comparison.report import REPORT_FILES, write_html, write_tables
 from formulavision.comparison.results import Comparison, write_text
@@ -226,6 +226,10 @@ def print_plan(
     stages = plan_stages(settings, Path(runs), datasets.digest)
     if share is not None:
         stages = of_job(stages, share)
+    once: dict[str, Stage] = {}  # arms of one content share their stages
+    for stage in stages:
+        once.setdefault(stage.key, stage)
+    stages = list(once.values())
     missing = [stage for stage in stages if not is_done(stage, stage.folder)]
     of = settings.name if share is None else f"job {share} of {settings.name}"
     say(f"{of}: {counted(len(stages), 'stage')}, of which {len(stages) - len(missing)} are done", STDERR)

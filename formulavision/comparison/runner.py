@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from formulavision.comparison.arms import REMOTE
 from formulavision.comparison.choosing import CONFIGURATION
@@ -21,8 +21,10 @@ from formulavision.comparison.plan import Datasets, Generation, Pretraining, Pro
 from formulavision.comparison.results import Provenance, Result, write_text
 from formulavision.comparison.settings import ComparisonSettings
 from formulavision.generators.new_process import Source
+from formulavision.storage.manifest import MANIFEST
 from formulavision.storage.nodes import check_folder, sources_of
 from formulavision.training.runs import Run, is_complete
+from formulavision.training.settings import Precision
 from formulavision.util.cluster import Cluster, PerTask
 from formulavision.util.console import STDERR, say
 from formulavision.util.errors import ClusterError, ConfigError, FormulaVisionError, StoreError, one_line
@@ -92,8 +94,8 @@ class Runner:
         if pending and not computes:
             named = "; ".join(map(str, pending[:3])) + ("; ..." if len(pending) > 3 else "")
             raise StoreError(
-                f"{self.out}: {len(pending)} of {counted(len(self._results), 'result')} are missing ({named}): run "
-                "their jobs again, or compare without finish, which computes them"
+                f"{self.out}: {len(pending)} of {counted(len(self._results), 'result')} are missing ({named}): "
+                f"{self._other_precision() or 'run their jobs again, or compare without finish, which computes them'}"
             )
         self._keep()
         missing: dict[str, Stage] = {}
@@ -195,6 +197,19 @@ class Runner:
         self._failures.pop(key, None)
         self._finish(stage, "")
         return self._failures.get(key)
+
+    def _other_precision(self) -> str:
+        """What to do if results that are missing were computed where ``auto`` is another precision; else empty."""
+        ours = {stage.key for stage in self.stages}
+        for precision in get_args(Precision):
+            others = plan_stages(self.settings, self.runs, self.datasets.digest, auto=precision)
+            done = [each for each in others if isinstance(each, ResultStage) and is_done(each, each.folder)]
+            if found := sum(stage.key not in ours for stage in done):
+                return (
+                    f"{found} of them are there in precision {precision}, and this machine would compute in another: "
+                    f"set pretrain.precision and finetune.precision to {precision}"
+                )
+        return ""
 
     def _keep(self) -> None:
         # A long comparison can be watched from outside, and joined before its end.
@@ -415,7 +430,7 @@ _runner: Runner
 
 def is_done(stage: Stage, folder: Path) -> bool:
     if isinstance(stage, Generation):
-        return _generate_seconds(stage) is not None
+        return (folder / MANIFEST).is_file() and _generate_seconds(stage) is not None
     return is_complete(folder) if isinstance(stage, Pretraining) else (folder / _RESULT).is_file()
 
 

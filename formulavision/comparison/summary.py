@@ -68,12 +68,16 @@ def _arm(base: str, arms: Sequence[ArmFacts]) -> str:
 
 
 def _results(table: Table) -> Iterator[str]:
-    """A paragraph for each downstream on fine-tuning with the fewest layers frozen, and on each probe."""
+    """A paragraph for each downstream on fine-tuning, with the fewest layers frozen of which there are results, and on
+    each probe."""
     findings = table.findings
     tuned = [freeze for freeze in findings.by_frozen if not freeze.endswith(PROBE)]
-    places = [*tuned[:1], *(freeze for freeze in findings.by_frozen if freeze.endswith(PROBE))]
+    probes = [freeze for freeze in findings.by_frozen if freeze.endswith(PROBE)]
     for downstream in findings.downstreams:
-        found = [list(_about_place(table, freeze, downstream)) for freeze in places]
+        scored = [f for f in tuned if any(table.cells[arm, f, downstream].seeds for arm in findings.arms)][:1]
+        found = [list(_about_place(table, freeze, downstream)) for freeze in scored + probes]
+        if scored != tuned[:1] and scored:
+            found[0].insert(0, f"On {downstream} only frozen layers have results; these are of {scored[0]}.")
         told = [sentences for sentences in found if sentences] or [[f"There is no result on {downstream} yet."]]
         yield from (" ".join(sentences) for sentences in told)
     if len(tuned) > 1:
@@ -86,7 +90,7 @@ def _about_place(table: Table, freeze: str, downstream: str) -> Iterator[str]:
     scored = sorted((c for c in cells if c.mean is not None), key=lambda c: -(c.mean or 0))
     compared = sorted((c for c in scored if c.difference is not None), key=lambda c: -(c.difference or 0))
     if compared:
-        if freeze == findings.by_frozen[0]:
+        if freeze == findings.by_frozen[0] or not freeze.endswith(PROBE):
             yield from _answer(compared, findings, downstream)
         yield from _verdicts(compared, findings)
         yield from _by_epoch(compared, findings)
@@ -253,7 +257,7 @@ def _of_sweeps(scored: Sequence[Cell], findings: Findings) -> Iterator[str]:
 def _certainty(table: Table) -> Iterator[str]:
     findings = table.findings
     compared = [cell for cell in table.cells.values() if cell.pairs]
-    tests = sum(cell.p is not None for cell in compared)
+    tests = max((cell.tests for cell in compared), default=0)
     seeds = [len(cell.pairs) for cell in compared]
     if any(cell.method == T_TEST for cell in compared):
         corrected = f" after Holm's correction for {tests} tests" if tests > 1 else ""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ class Cell:
         method: the test against the baseline; None if there is too little to test.
         p: two-sided p-value.
         interval: 95 % confidence interval of the difference over seeds; None without a t-test.
-        p_corrected: p-value after Holm's correction for the number of tests in the table.
+        tests: number of tests in the table; cells that arms share have one.
+        p_corrected: p-value after Holm's correction for the number of tests.
         paper: the paper's number, 0 to 1.
         error: reason why a seed failed; None if none did.
         best: whether no other mean of this downstream is higher, among those of fine-tuning or of the same probe.
@@ -71,6 +73,7 @@ class Cell:
     method: str | None = None
     p: float | None = None
     interval: tuple[float, float] | None = None
+    tests: int = 0
     p_corrected: float | None = None
     paper: float | None = None
     error: str | None = None
@@ -136,9 +139,13 @@ def table_of(findings: Findings, folder: Path) -> Table:
         )
         _summarise(cell, results[cell.baseline, freeze, downstream], folder)
         cells[arm, freeze, downstream] = cell
-    tested = {place: cell.p for place, cell in cells.items() if cell.p is not None}
-    for place, corrected in zip(tested, holm(list(tested.values())), strict=True):
-        cells[place].p_corrected = corrected
+    tests: dict[Any, list[Cell]] = defaultdict(list)
+    for place, cell in cells.items():
+        if cell.p is not None:
+            tests[(cell.freeze, cell.downstream, *models) if (models := _models(cell)) else place].append(cell)
+    for same, corrected in zip(tests.values(), holm([first.p or 0 for first, *_ in tests.values()]), strict=True):
+        for cell in same:
+            cell.p_corrected, cell.tests = corrected, len(tests)
     _mark_best(cells.values())
     return Table(findings, cells)
 
@@ -161,6 +168,13 @@ def _summarise(cell: Cell, reference: Sequence[Result], folder: Path) -> None:
     elif both:
         cell.p = _compare_images(*cell.pairs[0], folder)
         cell.method = None if cell.p is None else MCNEMAR
+
+
+def _models(cell: Cell) -> tuple[str | None, ...]:
+    """Folders of the models that a cell's test compares: arms of one content share them, and the test. Empty where they
+    are not known."""
+    folders = tuple(result.folder for pair in cell.pairs for result in pair)
+    return () if None in folders else folders
 
 
 def _scores(results: Iterable[Result]) -> dict[int, float]:

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,17 @@ def test_stored_images_frozen_layers_and_a_checkpoint(first: Comparison, small: 
     assert all((row.generate_seconds is not None) == (row.arm == "stripes") for row in result.results)
     text = (tmp_path / "out/results.md").read_text()
     assert "| arm | frozen | digits |" in text
+
+
+def test_a_store_that_was_removed_is_drawn_again_where_it_is_needed(small: dict[str, Any], tmp_path: Path) -> None:
+    stored = {**small, "data": "stored", "arms": {"stripes": small["arms"]["stripes"]}}
+    compare(stored, out=tmp_path / "out", show_progress=False)
+    for store in (tmp_path / "out/runs/_stores").glob("*/"):
+        shutil.rmtree(store)
+    assert not compare(stored, out=tmp_path / "out", show_progress=False).failures
+    assert not list((tmp_path / "out/runs/_stores").glob("*/")), "no training needs it"
+    assert not compare({**stored, "seeds": [0, 1]}, out=tmp_path / "out", show_progress=False).failures
+    assert len(list((tmp_path / "out/runs/_stores").glob("*/manifest.json"))) == 1
 
 
 def test_started_again_it_does_nothing_twice_and_shows_the_table(

@@ -235,6 +235,48 @@ def test_a_failure_takes_the_place_of_what_is_pending(tmp_path: Path, out: Path)
         assert [result.error for result in joined.results] == ["boom"]
 
 
+def test_a_probe_of_a_checkpoint_counts_once_whatever_the_seeds(tmp_path: Path, out: Path) -> None:
+    folders = []
+    for day, seeds, score in (("one", (0, 1), None), ("two", (2, 3), 0.8), ("three", (4, 5), 0.8)):
+        rows: list[Score] = [("ours", "c10", seed, 0.5 + seed / 100) for seed in seeds]
+        folder = leave(tmp_path / day, rows, arms={"ours": "a"})
+        found = Findings.load(folder)
+        found.arms["timm"] = found.arms["ours"].model_copy(
+            update={"content": "t", "origin": "checkpoint x", "base": "timm"}
+        )
+        found.results += [
+            replace(found.results[0], arm="timm", seed=seeds[0], score=score, error=None if score else "no")
+        ]
+        every = [replace(row, freeze="knn-probe") for row in found.results]
+        tuned = [replace(row, seed=seed) for row in found.results if row.arm == "timm" for seed in seeds]
+        found = found.model_copy(update={"freezes": ["none", "knn-probe"], "results": every + tuned})
+        (folder / FINDINGS).write_text(found.to_json())
+        folders.append(folder)
+    rows_of = report(folders, out=out, show_progress=False).findings.results
+    assert [(row.seed, row.score) for row in rows_of if (row.arm, row.freeze) == ("timm", "knn-probe")] == [(2, 0.8)]
+    assert len([row for row in rows_of if (row.arm, row.freeze) == ("ours", "knn-probe")]) == 6
+    assert len([row for row in rows_of if (row.arm, row.freeze) == ("timm", "none")]) == 6
+
+
+@pytest.mark.parametrize("renamed", ["ifs at 2", "ifs"])
+def test_curves_of_two_sweeps_stay_two(tmp_path: Path, out: Path, renamed: str) -> None:
+    folders = []
+    for day, values in (("one", (1, 2)), ("two", (2, 3))):
+        arms = {"ifs": "a", **{f"ifs at {value}": str(value) for value in values}}
+        if day == "two":
+            arms[renamed] = "other"
+        folder = leave(tmp_path / day, [(arm, "c10", 0, 0.5) for arm in arms], arms=arms)
+        found = Findings.load(folder)
+        for value in values:
+            swept = {"base": "ifs", "path": "dots", "value": value}
+            found.arms[f"ifs at {value}"] = found.arms[f"ifs at {value}"].model_copy(update=swept)
+        (folder / FINDINGS).write_text(found.to_json())
+        folders.append(folder)
+    arms_of = report(folders, out=out, show_progress=False).findings.arms
+    assert [arms_of[f"ifs at {value}"].base for value in (1, 2, 3)] == ["ifs", "ifs", "ifs-two"]
+    assert {arm.base for name, arm in arms_of.items() if name.endswith("-two")} == {"ifs-two"}
+
+
 def test_two_arms_are_never_each_others_baseline(tmp_path: Path, out: Path) -> None:
     arms = {"scratch": "none", "ifs": "recipe"}
     results: list[Score] = [("scratch", "c10", 0, 0.5), ("ifs", "c10", 0, 0.6)]

@@ -21,6 +21,7 @@ from formulavision.comparison import estimates as estimates_module
 from formulavision.comparison.plan import Datasets, Pretraining, ResultStage, Stage, of_job, plan_stages
 from formulavision.comparison.run import print_plan
 from formulavision.storage.jobs import Share
+from formulavision.training.on_cpu import has_fast_bfloat16
 from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError, StoreError
 from formulavision.util.folders import LOCK, locked
@@ -88,6 +89,24 @@ def test_jobs_and_what_finishes_them_write_the_table_of_one_run(
     scores = {result.arm: result.score for result in first.findings.results if result.arm in settings["arms"]}
     assert {result.arm: result.score for result in whole.findings.results} == scores
     assert (whole.folder / "report.html").is_file()
+
+
+def test_results_of_another_automatic_precision_are_named(
+    settings: dict[str, Any], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"out": tmp_path / "out", "runs": pool, "show_progress": False, "finish": True}
+    automatic = {**settings, **{key: {**settings[key], "precision": "auto"} for key in ("pretrain", "finetune")}}
+    fast = has_fast_bfloat16()
+    was = "bf16-mixed" if fast else "32-true"
+    monkeypatch.setattr("formulavision.training.fit.has_fast_bfloat16", lambda: not fast)
+    told = f"2 of 2 results are missing .*: 2 of them are there in precision {was}, .*finetune.precision to {was}"
+    with pytest.raises(StoreError, match=told):
+        compare(automatic, **arguments)
+    assert not list(tmp_path.rglob("report.html"))
+    with pytest.raises(StoreError, match=r"2 of 2 results are missing \(.*\): run their jobs again"):
+        compare({**automatic, "seeds": [9]}, **arguments)
+    monkeypatch.setattr("formulavision.training.fit.has_fast_bfloat16", lambda: fast)
+    assert compare(automatic, **arguments).report.is_file()
 
 
 def test_a_job_that_began_otherwise_or_is_none_is_refused_in_one_line(
@@ -175,6 +194,25 @@ def test_a_plan_names_what_is_missing_and_writes_nothing(
     print_plan({**settings, "seeds": [5]}, "nowhere", job="1/2")
     assert 0 < len(capsys.readouterr().out.splitlines()) < len(lines)
     assert sorted(pool.parent.rglob("*")) == before
+
+
+def test_a_plan_counts_what_arms_share_once_and_what_is_held_out_by_category(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(estimates_module, "time_training", lambda training, few: (0.5, 0.0))
+
+    def planned(**changes: Any) -> tuple[list[str], int]:
+        print_plan({**settings, **changes}, "nowhere")
+        found = capsys.readouterr()
+        return found.out.splitlines(), int(found.err.split(": ")[-1].split()[0])
+
+    lines, count = planned()
+    twin = {**settings["arms"], "twin": settings["arms"]["stripes"]}
+    assert planned(arms=twin) == (lines, count)
+    more, _ = planned(pretrain={**settings["pretrain"], "held_out": 3})
+    # Two epochs, each of which ends with 3 images of 4 categories; three that are evaluated count as one.
+    assert next(line for line in more if "pre-training" in line).split(": ")[1].startswith("136 images")
+    assert next(line for line in lines if "pre-training" in line).split(": ")[1].startswith("128 images")
 
 
 def test_a_dataset_has_no_plan() -> None:

@@ -326,6 +326,17 @@ def test_fine_tuning_comes_first_then_probes_and_other_layers_are_in_the_table()
     assert "fine-tuned and evaluated with frozen features by nearest neighbours on digits" in told(found)["Compared"][0]
 
 
+def test_a_downstream_of_which_only_frozen_layers_have_results_is_told() -> None:
+    scores: Scores = {"scratch": SCRATCH, "ifs": [0.82, 0.83, 0.855]}
+    pending: Scores = {"scratch": [None] * 3, "ifs": [None] * 3}
+    birds = [findings(s, freeze=f, downstream="birds") for s, f in ((pending, "none"), (scores, "conv1-3"))]
+    tuned, frozen, _ = told(joined(findings(scores), *birds))["Result"]
+    assert "on digits" in tuned and "only frozen layers" not in tuned
+    assert frozen.startswith("On birds only frozen layers have results; these are of conv1-3. Does pre-training")
+    nothing = told(joined(findings(scores), birds[0], findings(pending, freeze="conv1-3", downstream="birds")))
+    assert nothing["Result"][1] == "There is no result on birds yet."
+
+
 def test_seeds_that_both_have_are_counted() -> None:
     text = result(findings({"scratch": [0.76, 0.78, 0.81, None], "ifs": [0.82, 0.83, 0.855, 0.9]}))
     assert "3 seeds; paired t-test" in text

@@ -207,7 +207,7 @@ class Runner:
             if found := sum(stage.key not in ours for stage in done):
                 return (
                     f"{found} of them are there in precision {precision}, and this machine would compute in another: "
-                    f"set pretrain.precision and finetune.precision to {precision}"
+                    f"set pretrain.precision and finetune.precision, where they are auto, to {precision}"
                 )
         return ""
 

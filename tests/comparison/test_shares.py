@@ -99,7 +99,7 @@ def test_results_of_another_automatic_precision_are_named(
     fast = has_fast_bfloat16()
     was = "bf16-mixed" if fast else "32-true"
     monkeypatch.setattr("formulavision.training.fit.has_fast_bfloat16", lambda: not fast)
-    told = f"2 of 2 results are missing .*: 2 of them are there in precision {was}, .*finetune.precision to {was}"
+    told = f"2 of 2 results are missing .*: 2 of them are there in precision {was}, .*where they are auto, to {was}"
     with pytest.raises(StoreError, match=told):
         compare(automatic, **arguments)
     assert not list(tmp_path.rglob("report.html"))

@@ -53,6 +53,7 @@ def interrupted(stripes: Any, out: Path, settings: dict[str, Any], *, epochs: in
 
     with monkeypatch.context() as patch:
         patch.setattr(type(source), "__getitem__", dying)
+        patch.setattr("formulavision.data.downstream.datasets.refuse_random", lambda source: None)
         patch.setattr("formulavision.training.data_module.image_cache", lambda *a, **k: None)
         with pytest.raises(RuntimeError, match="killed"):
             pretrain(source, out=out, settings=settings, show_progress=False)
@@ -197,6 +198,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
         return whole(self, index)
 
     monkeypatch.setattr(type(source), "__getitem__", interrupting)
+    monkeypatch.setattr("formulavision.data.downstream.datasets.refuse_random", lambda source: None)
     monkeypatch.setattr("formulavision.training.data_module.image_cache", lambda *a, **k: None)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

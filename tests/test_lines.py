@@ -19,7 +19,7 @@ AT_MOST = {
     "cli": 1_650,
     "comparison": 3_700,
     "data": 3_600,
-    "evaluation": 1_650,
+    "evaluation": 1_700,
     "explorer": 1_750,
     "formulavision": 150,
     "generators": 750,

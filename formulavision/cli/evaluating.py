@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(checkpoint: Run, downstream: o.Downstream, out: Out = None, settings: o.DownstreamSet = None) -> None:
     """Compute top-1, top-5, loss, accuracy per class and confusion matrix on the test images, as JSON and CSV. With
-    several labels per image (Pascal VOC): mean average precision.
+    several labels per image (Pascal VOC): mean average precision. Of masks: mIoU and pixel accuracy.
 
     formulavision evaluate --checkpoint runs/ft --downstream folder:/path/to/cifar10
 

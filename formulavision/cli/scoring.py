@@ -102,10 +102,11 @@ def score(
 
 
 def _is_store(name: str) -> bool:
+    from formulavision.generators.registry import plugins
     from formulavision.util.config import user_path
     from formulavision.util.remote import is_url
 
-    return is_url(name) or user_path(name).is_dir()
+    return is_url(name) or (name not in plugins().generators and user_path(name).is_dir())
 
 
 def _table(scores: list[FormulaScore]) -> Table:

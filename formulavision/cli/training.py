@@ -163,7 +163,8 @@ def pretrain(
     given = {"noise": label_noise, "clusters": clusters}
     labels = {name: value for name, value in given.items() if value is not None} or None
     run(source, out=out, labels=labels, settings=train, logger=logger or True, resume=resume, overwrite=overwrite)
-    tuned = out.with_name(f"{out.absolute().name}-digits")
+    beside = out / ".." if out.name in ("", "..") else out.parent
+    tuned = beside / f"{out.resolve().name}-digits"
     suggest(o.command_line("finetune", checkpoint=out, downstream="digits", out=tuned))
 
 

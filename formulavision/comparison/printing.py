@@ -75,7 +75,7 @@ def print_table(table: Table, folder: Path) -> None:
         printed.add_column(heading.text, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for row in rows:
         printed.add_row(*(f"[bold]{escape(t.text)}[/bold]" if t.mark == "best" else escape(t.text) for t in row))
-    screen = Console()
+    screen = Console(emoji=False)
     if not screen.is_terminal:
         # A file or a pipe is as wide as the table.
         screen.width = _WIDE

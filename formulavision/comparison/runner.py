@@ -356,7 +356,7 @@ class Runner:
             tuning = self._train(
                 finetune, start, downstream, out=folder, freeze=stage.freeze, settings=stage.settings, logger=logger
             )
-            found = evaluation.evaluate(tuning.folder, downstream, show_progress=self.show_progress)
+            found = evaluation.evaluate(tuning.folder, downstream, out=tuning.folder, show_progress=self.show_progress)
         result = {
             "score": found.score,
             "metric": found.metric,

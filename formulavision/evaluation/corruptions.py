@@ -17,8 +17,8 @@ from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.downstream.corrupted import SEVERITIES
 from formulavision.data.downstream.opening import open_corrupted
 from formulavision.evaluation.evaluating import build_finetuned, check_class_names, open_finetuned
-from formulavision.evaluation.inference import BATCH_SIZE, choose_device, over_dataset
-from formulavision.evaluation.results import make_folder
+from formulavision.evaluation.inference import BATCH_SIZE, choose_device, computed_by, over_dataset
+from formulavision.evaluation.results import make_folder, refuse_another
 from formulavision.training.progress import say_and_log
 from formulavision.util.files import write_json
 from formulavision.util.folders import adding
@@ -37,6 +37,8 @@ ALEXNET = {
 and not in the mean."""
 
 _BINS = 15
+_BELOW_1 = 1 - 2**-24
+"""The largest float32 below 1."""
 _FILES = ("corruptions.json", "corruptions.csv")
 
 
@@ -113,7 +115,7 @@ def evaluate_corrupted(
         downstream: ``corrupted:/path`` or its settings; see
             :func:`formulavision.data.downstream.corrupted.read_corrupted` for the layouts. ``test_per_class`` takes as
             many images of each class, the same of each corruption and severity where these are arrays.
-        out: a folder; None: the run's own.
+        out: a folder; None: the run's own, unless an evaluation on other corrupted images is there.
 
     Raises:
         CheckpointError: the checkpoint is no run, or has other classes.
@@ -127,19 +129,25 @@ def evaluate_corrupted(
     name = f"{chosen.kind}:{chosen.root}"
     check_class_names(run, name, first.classes, "must be the same classes in the same order")
     network, settings = build_finetuned(weights, run, model)
+    tested = {"downstream": chosen.model_dump(mode="json")}
+    if out is None:
+        refuse_another(run.folder, tested, "an evaluation", _FILES[0])
     folder = make_folder(Path(out) if out is not None else run.folder, _FILES)
     console = Console(quiet=not show_progress)
     started = time.perf_counter()
+    device = choose_device(settings)
     errors: dict[str, list[float]] = {}
     calibration_errors: dict[str, list[float]] = {}
     for number, ((corruption, severity), images) in enumerate(groups.items(), 1):
         doing = f"{corruption}, severity {severity} ({number} of {len(groups)})"
         logits, labels = over_dataset(
-            network, images, settings, device=choose_device(settings), batch_size=batch_size, workers=workers,
+            network, images, settings, device=device, batch_size=batch_size, workers=workers,
             console=console, doing=doing,
         )  # fmt: skip
         errors.setdefault(corruption, []).append(float((logits.argmax(1) != labels).double().mean()))
-        calibration = multiclass_calibration_error(logits.softmax(1), labels, first.num_classes, n_bins=_BINS)
+        # torchmetrics has a bin more for confidences of 1, which belong to the last one.
+        confidences = logits.softmax(1).clamp(max=_BELOW_1)
+        calibration = multiclass_calibration_error(confidences, labels, first.num_classes, n_bins=_BINS)
         calibration_errors.setdefault(corruption, []).append(float(calibration))
     of_imagenet = len(first.classes) == 1000 and all(re.fullmatch(r"n\d{8}", wnid) for wnid in first.classes)
     result = CorruptionEvaluation(
@@ -153,7 +161,8 @@ def evaluate_corrupted(
     )
     content = {
         "checkpoint": str(weights.path),
-        "downstream": chosen.model_dump(mode="json"),
+        **tested,
+        **computed_by(settings, device),
         "mean_corruption_error": result.mean_corruption_error,
         "relative_to_alexnet": result.relative,
         "mean_calibration_error": result.mean_calibration_error,

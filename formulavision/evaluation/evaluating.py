@@ -13,9 +13,9 @@ from rich.console import Console
 from torch import nn
 
 from formulavision.data.downstream import Downstream, DownstreamLike, open_for_run
-from formulavision.evaluation.inference import BATCH_SIZE, choose_device, each_batch, over_dataset
+from formulavision.evaluation.inference import BATCH_SIZE, choose_device, computed_by, each_batch, over_dataset
 from formulavision.evaluation.metrics import PixelCounts, Predictions, compute_metrics
-from formulavision.evaluation.results import Evaluation, make_folder, write_results
+from formulavision.evaluation.results import Evaluation, make_folder, refuse_another, write_results
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.models import build_model
 from formulavision.training.progress import say_and_log
@@ -57,7 +57,8 @@ def evaluate(
             :func:`formulavision.data.downstream.open_downstream`. A folder without test images is divided as the run
             divided it, unless ``test_share`` or ``test_seed`` is given.
         model: a module of the kind that the run was started with, where that was one of your own. It stays as it is.
-        out: a folder; None: the run's own, or ``evaluation-best`` in it for the weights of the best epoch.
+        out: a folder; None: the run's own, or ``evaluation-best`` in it for the weights of the best epoch, unless an
+            evaluation on other images is there.
         batch_size: images a step.
         workers: processes that load images; 0: this process; None: 0, or up to 16 where the model is on a GPU.
         show_progress: whether lines and a progress bar are printed.
@@ -72,6 +73,9 @@ def evaluate(
     check_classes(run, opened)
     model, settings = build_finetuned(weights, run, model)
     own_folder = run.folder / "evaluation-best" if weights.is_best else run.folder
+    tested = {"downstream": opened.identity()}
+    if out is None:
+        refuse_another(own_folder, tested, "an evaluation")
     folder = make_folder(Path(out) if out is not None else own_folder)
     console = Console(quiet=not show_progress)
     if opened.note:
@@ -97,7 +101,7 @@ def evaluate(
         seconds=time.perf_counter() - started,
         folder=folder,
     )
-    facts = {"checkpoint": str(weights.path), "downstream": opened.identity()}
+    facts = {"checkpoint": str(weights.path), **tested, **computed_by(settings, how["device"])}
     files = write_results(evaluation, predictions, facts)
     say_and_log(
         f"{weights.path} on {opened.name}: {evaluation.summary()}; written to {folder}: {', '.join(files)}", console

@@ -14,18 +14,20 @@ from rich.console import Console
 from formulavision.data.items import ImageDataset
 from formulavision.data.loading import Prepared, make_loader
 from formulavision.evaluation.progress import steps
+from formulavision.recipes.device import device_name
 from formulavision.training.fit import resolve_device, resolve_precision
 from formulavision.training.models import to_input
 from formulavision.training.progress import say_and_log
-from formulavision.training.settings import TrainSettings
+from formulavision.training.settings import Precision, TrainSettings
 from formulavision.util.errors import ConfigError
-from formulavision.util.machine import cores
+from formulavision.util.machine import cores, versions
 from formulavision.util.text import byte_size
 
 __all__ = [
     "BATCH_SIZE",
     "Features",
     "choose_device",
+    "computed_by",
     "each_batch",
     "extract_features",
     "over_dataset",
@@ -42,6 +44,23 @@ _WORTH_TELLING = 1 << 30
 def choose_device(settings: TrainSettings) -> torch.device:
     """The best device of this machine, whatever the model was trained on; the CPU where the settings say so."""
     return resolve_device("auto" if settings.device != "cpu" else "cpu")
+
+
+def computed_by(settings: TrainSettings, device: torch.device) -> dict[str, Any]:
+    """The device, precision, threads and versions by which a model is evaluated: what its numbers depend on besides
+    the images and the weights."""
+    return {
+        "device": device_name(device),
+        "precision": _precision(settings, device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def _precision(settings: TrainSettings, device: torch.device) -> Precision:
+    # A CPU has no 16-bit floats: a model that a GPU trained in these is evaluated in 32 bits.
+    given = "32-true" if (settings.precision, device.type) == ("16-mixed", "cpu") else settings.precision
+    return resolve_precision(given, device)
 
 
 def without_augmentation(images: ImageDataset, settings: TrainSettings) -> Prepared:
@@ -86,9 +105,7 @@ def each_batch(
     prepared = without_augmentation(images, settings)
     loader = make_loader(prepared, batch_size=batch_size, shuffle=False, workers=workers, pin=on_gpu)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (settings.mean, settings.std))
-    # A CPU has no 16-bit floats: a model that a GPU trained in these is evaluated in 32 bits.
-    precision = "32-true" if (settings.precision, device.type) == ("16-mixed", "cpu") else settings.precision
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolve_precision(precision, device))
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(_precision(settings, device))
     half = torch.autocast(device.type, dtype) if dtype else nullcontext()
     with torch.no_grad(), half, steps(console, doing, len(loader)) as advance:
         for pixels, targets in loader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import warnings
@@ -19,10 +18,10 @@ from rich.console import Console
 from torch.nn.functional import normalize
 
 from formulavision.data.downstream import Downstream, DownstreamLike, open_for_run
-from formulavision.evaluation.inference import Features, choose_device, extract_features
+from formulavision.evaluation.inference import Features, choose_device, computed_by, extract_features
 from formulavision.evaluation.metrics import Metrics, Predictions, compute_metrics
 from formulavision.evaluation.progress import steps
-from formulavision.evaluation.results import EVALUATION, Evaluation, make_folder, write_results
+from formulavision.evaluation.results import Evaluation, make_folder, refuse_another, write_results
 from formulavision.generators.streams import Stream, random_stream
 from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.fit import new_model
@@ -138,12 +137,13 @@ def probe(
     draws = [np.arange(len(opened.train))] if shots is None else _draw(opened, shots, seed)
     model = new_model(chosen, opened.num_classes)
     loaded = None if weights is None else weights.load_into(model)
-    used = {name: getattr(chosen, name) for name in ("model", *PREPROCESSING, "precision")}
+    by = computed_by(chosen, choose_device(chosen))
+    used = {name: getattr(chosen, name) for name in ("model", *PREPROCESSING)} | {"precision": by["precision"]}
     asked: dict[str, Any] = {"downstream": opened.identity(), "method": method, "settings": used}
     asked |= {"shots": shots, "seed": seed}
     if out is None:
         out = _default_folder(name, opened, method, shots)
-        _refuse_another(out, asked)
+        refuse_another(out, asked, "a probe")
     folder = make_folder(Path(out))
     console = Console(quiet=not show_progress)
     if opened.note:
@@ -198,6 +198,7 @@ def probe(
         "draws": scores,
         "spread": result.spread,
         "penalty": result.penalty,
+        **by,
     }
     files = write_results(result, predictions[0], facts)
     spread = f", ± {result.spread:.2%} over {len(scores)} draws" if result.spread is not None else ""
@@ -433,21 +434,3 @@ def _default_folder(checkpoint: str | PathLike[str], opened: Downstream, method:
     if path.is_dir() or path.name == WEIGHTS:
         return (path if path.is_dir() else path.parent) / name
     return path.parent / f"{name}-{'best' if path.name == BEST_WEIGHTS else path.stem}"
-
-
-def _refuse_another(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Refuse a folder with the results of other images, settings or draws, which nobody asked to replace.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    file = folder / EVALUATION
-    if not file.is_file():
-        return
-    try:
-        there = json.loads(file.read_bytes())
-        other = [name for name, value in json.loads(json.dumps(facts)).items() if there.get(name) != value]
-    except (ValueError, AttributeError):
-        other = []  # it is damaged, and written again
-    if other:
-        raise ConfigError(f"out: {folder} holds a probe of another {' and another '.join(other)}: give another --out")

@@ -26,6 +26,7 @@ __all__ = [
     "read_predictions",
     "read_results",
     "read_tested",
+    "refuse_another",
     "write_results",
 ]
 
@@ -80,6 +81,27 @@ def make_folder(out: Path, files: Sequence[str] = FILES) -> Path:
     return out
 
 
+def refuse_another(folder: Path, facts: Mapping[str, Any], what: str, file: str = EVALUATION) -> None:
+    """Refuse a folder whose evaluation has other facts, and which nobody asked to replace.
+
+    Args:
+        what: the kind of evaluation, for the line.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    path = folder / file
+    if not path.is_file():
+        return
+    try:
+        there = json.loads(path.read_bytes())
+        other = [name for name, value in json.loads(json.dumps(facts)).items() if there.get(name) != value]
+    except (ValueError, AttributeError):
+        other = []  # it is damaged, and written again
+    if other:
+        raise ConfigError(f"out: {folder} holds {what} of another {' and another '.join(other)}: give another --out")
+
+
 def write_results(
     evaluation: Evaluation, predictions: Predictions | PixelCounts, facts: Mapping[str, Any]
 ) -> list[str]:
@@ -127,7 +149,10 @@ def write_results(
         "per_class": dict(zip(names, evaluation.per_class, strict=True)),
         "seconds": evaluation.seconds,
     }
+    left_out = [name for name, missing in ((_PREDICTIONS, not arrays), (_CONFUSION, confusion is None)) if missing]
     with adding(folder, FILES):
+        for name in left_out:  # of an evaluation of another kind
+            (folder / name).unlink(missing_ok=True)
         if arrays:
             with atomic_write(folder / _PREDICTIONS) as file:
                 np.savez_compressed(file, **arrays)
@@ -136,8 +161,7 @@ def write_results(
             rows = ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
             write_csv(folder / _CONFUSION, [["true \\ predicted", *names], *rows])
         write_json(content, folder / EVALUATION)
-    left_out = {_PREDICTIONS: not arrays, _CONFUSION: confusion is None}
-    return [name for name in FILES if not left_out.get(name)]
+    return [name for name in FILES if name not in left_out]
 
 
 @dataclass(frozen=True, eq=False)

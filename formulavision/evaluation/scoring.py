@@ -37,6 +37,7 @@ from formulavision.training.fit import new_model
 from formulavision.training.pretraining_data import open_data
 from formulavision.training.randomness import own_randomness
 from formulavision.training.settings import TrainSettings
+from formulavision.util.config import parse
 from formulavision.util.errors import ConfigError
 
 __all__ = ["MEASURES", "FormulaScore", "score", "score_sheet"]
@@ -143,7 +144,7 @@ def score(
     if checkpoint is not None:
         weights = load_checkpoint(checkpoint)
         given = feature_settings(weights, checkpoint, None)
-    settings = TrainSettings(model="resnet18", resize=crop, crop=crop)
+    settings = parse(TrainSettings, {"model": "resnet18", "resize": crop, "crop": crop})
     console = Console(stderr=True, quiet=not show_progress)
     dataset, _ = open_data(data, settings, show_progress)
     sample, labels = _sample(dataset, categories, images, seed)
@@ -203,7 +204,7 @@ def score_sheet(scores: Sequence[FormulaScore]) -> Image.Image:
             axes.axvline(NATURAL_SLOPE, color="#D55E00", linestyle="--", linewidth=1)
         axes.margins(x=0.15)
         axes.set_title(MEASURES[name] + (f" (natural images: {NATURAL_SLOPE:g})" if name == "slope" else ""))
-        axes.set_yticks(places, [each.name[-40:] for each in scores])
+        axes.set_yticks(places, [each.name[-40:] for each in scores], parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)

@@ -16,6 +16,7 @@ from formulavision.explorer.limits import Limits
 from formulavision.explorer.markup import STYLE
 from formulavision.explorer.recipe_page import RecipePage
 from formulavision.explorer.store_page import StorePage
+from formulavision.generators.registry import plugins
 from formulavision.recipes.recipe import RecipeLike, as_recipe
 from formulavision.storage.manifest import MANIFEST
 from formulavision.util.config import user_path
@@ -93,7 +94,7 @@ def page_of(target: RecipeLike, limits: Limits) -> Page:
     Raises:
         ConfigError, StoreError: as of :func:`explore`.
     """
-    if isinstance(target, str | PathLike):
+    if isinstance(target, str | PathLike) and target not in plugins().generators:
         if is_url(target):
             return StorePage(fspath(target), limits)
         folder = user_path(fspath(target))

@@ -18,8 +18,8 @@ from formulavision.training.checkpoints import Checkpoint, load_checkpoint
 from formulavision.training.models import build_model, save_timm_model
 from formulavision.training.runs import METRICS, WEIGHTS, Run, file_digest, is_complete, own_class, recipe_id, score_of
 from formulavision.training.settings import PREPROCESSING, TrainSettings
-from formulavision.util.config import did_you_mean, dump_yaml, load_yaml
-from formulavision.util.errors import ConfigError, FolderError
+from formulavision.util.config import did_you_mean, dump_yaml
+from formulavision.util.errors import ConfigError, FolderError, one_line
 from formulavision.util.files import atomic_write, write_text
 from formulavision.util.folders import OwnedFolder, State
 from formulavision.util.text import markdown_text
@@ -199,13 +199,19 @@ def _card(run: Run, layout: ExportLayout, weights: Checkpoint, *, exported: bool
         recipe=recipe,
         recipe_id=recipe and recipe_id(recipe),
         fresh=pretrained and settings.fresh and _draws(run.settings["data"]),
-        # JSON is YAML, and load_yaml names the file and the place of a fault.
-        evaluation=load_yaml(evaluation) if evaluation.is_file() and not best else None,
+        evaluation=_read_evaluation(evaluation) if evaluation.is_file() and not best else None,
         in_torchvision=_is_in_torchvision(run, weights),
         preprocessing_options=_preprocessing_options(settings),
         has_class_map=_fits_a_class_map(run.classes),
     )
     return sealed(text)
+
+
+def _read_evaluation(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({one_line(error)}): evaluate again") from None
 
 
 @cache

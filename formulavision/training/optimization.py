@@ -58,8 +58,8 @@ def learning_rate_factor(
     """The factor on the learning rate in each step, as a function of the step's number, counted from 0.
 
     The rate first rises linearly for ``warmup_steps`` or ``warmup_epochs``. Then ``step`` multiplies it by ``gamma``
-    after each milestone, and ``cosine`` lowers it to ``min_learning_rate`` at the last step (Loshchilov and Hutter,
-    "SGDR", ICLR 2017, equation 5, without restarts).
+    after each milestone, and ``cosine`` lowers it so that a step after the last would have ``min_learning_rate``
+    (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts).
 
     Args:
         steps_per_epoch: unit of ``warmup_epochs`` and, in a run of so many epochs, of ``milestones``.

@@ -144,7 +144,7 @@ class TrainSettings(Config):
     )
     schedule: Literal["step", "cosine"] = Field(
         default="step",
-        description="step: times gamma after each milestone; cosine: falls to min_learning_rate at the last step",
+        description="step: times gamma after each milestone; cosine: falls to min_learning_rate at the end of the run",
     )
     milestones: tuple[int, ...] = Field(
         # Thirds of the run, as in the paper, whose run has 90 epochs.
@@ -171,7 +171,7 @@ class TrainSettings(Config):
         default=0.0,
         ge=0,
         le=100,
-        description="learning rate at the last step (schedule: cosine)",
+        description="learning rate that the end of the run approaches (schedule: cosine)",
         json_schema_extra={"neutral": 0.0},
     )
     clip_grad: float = Field(
@@ -365,6 +365,8 @@ class TrainSettings(Config):
     def _check(self) -> TrainSettings:
         if self.crop > self.resize:
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: must be at most resize")
+        if self.steps is None and self.epochs is None:
+            raise ValueError("epochs: must be a number where steps is none")
         if self.steps is None and self.interval is not None:
             raise ValueError(f"interval {self.interval} needs steps: a run of epochs validates after each epoch")
         if self.epochs is not None and self.warmup_epochs >= self.epochs:

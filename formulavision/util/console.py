@@ -6,15 +6,15 @@ from rich.console import Console
 
 __all__ = ["STDERR", "STDOUT", "say"]
 
-STDOUT = Console(highlight=False)
-STDERR = Console(highlight=False, stderr=True)
+STDOUT = Console(highlight=False, emoji=False)
+STDERR = Console(highlight=False, stderr=True, emoji=False)
 
 
 def say(text: str, console: Console = STDOUT) -> None:
-    """Print text as it is: ``[...]`` in paths and in messages of others is not taken for markup, and lines are not cut.
+    """Print text as it is: ``[...]`` and ``:cat:`` in paths and in messages of others stay, and lines are not cut.
 
     Args:
         text: one line or several.
         console: ``STDOUT`` for results, ``STDERR`` for progress, or a quiet one.
     """
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)

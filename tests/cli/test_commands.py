@@ -166,6 +166,18 @@ def test_pretrain_takes_the_settings_of_the_recipe_and_of_training(pretrained: d
 
 
 @pytest.mark.parametrize(
+    ("out", "tuned"), [(".", "../{here}-digits"), ("..", "../../{above}-digits"), ("a/b", "a/b-digits")]
+)
+def test_pretrain_suggests_fine_tuning_beside_any_folder(
+    pretrained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, tuned: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("pretrain", "--plugin", "perlin", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"--out {tuned.format(here=tmp_path.name, above=tmp_path.parent.name)}" in result.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (

@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 
 import formulavision as fv
 from formulavision.cli import app
+from formulavision.data.downstream import DownstreamSettings
 from formulavision.data.downstream.opening import open_corrupted
+from formulavision.evaluation import corruptions
 from formulavision.evaluation.corruptions import ALEXNET, CorruptionEvaluation
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -92,6 +94,13 @@ def test_errors_and_calibration_are_those_of_the_logits(arrays: Path, run: Path,
             sizes = np.histogram(confidence.numpy(), np.linspace(0, 1, 16))[0]
             expected = (np.abs(accuracies - confidences) * sizes[sizes > 0]).sum() / COUNT
             assert result.calibration_errors[name][severity] == pytest.approx(expected, abs=1e-5)
+    again = shutil.copytree(run, tmp_path / "again")
+    for _ in range(2):
+        fv.evaluate_corrupted(again, f"corrupted:{arrays}", show_progress=False)
+    assert json.loads((again / "corruptions.json").read_text())["precision"] in ("32-true", "bf16-mixed")
+    few = DownstreamSettings(kind="corrupted", root=arrays, test_per_class=1)
+    with pytest.raises(fv.ConfigError, match="holds an evaluation of another downstream"):
+        fv.evaluate_corrupted(again, few, show_progress=False)
     benchmark = ["fog", "snow"]  # spatter is for choosing settings
     assert result.counted == benchmark and not result.relative and result.images == COUNT
     assert result.mean_corruption_error == pytest.approx(np.mean([result.errors[name] for name in benchmark]))
@@ -101,6 +110,23 @@ def test_errors_and_calibration_are_those_of_the_logits(arrays: Path, run: Path,
     assert float(rows[4]["error"]) == result.errors["fog"][4]
     content = json.loads((tmp_path / "out" / "corruptions.json").read_text())
     assert content["mean_corruption_error"] == result.mean_corruption_error
+
+
+def test_confidences_of_1_are_in_the_last_bin(
+    arrays: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In one bin, the errors of the image of confidence 1, which is wrong, and of the others, which are right, cancel.
+    logits, labels = torch.zeros(10, 10), torch.arange(10)
+    logits[torch.arange(10), labels] = 5.0
+    logits[0] = torch.tensor([0.0, *[0.0] * 8, 99.0])
+    monkeypatch.setattr(corruptions, "over_dataset", lambda *a, **k: (logits, labels))
+    found = fv.evaluate_corrupted(run, f"corrupted:{arrays}", out=tmp_path / "out", show_progress=False)
+    confidence, predicted = logits.softmax(1).max(1)
+    correct = (predicted == labels).numpy()
+    accuracies, confidences = calibration_curve(correct, confidence.numpy(), n_bins=15)
+    sizes = np.histogram(confidence.numpy(), np.linspace(0, 1, 16))[0]
+    expected = (np.abs(accuracies - confidences) * sizes[sizes > 0]).sum() / 10
+    assert float(confidence.max()) == 1 and found.calibration_errors["fog"][0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_imagenets_mean_is_relative_to_alexnet(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_ac
 from torchvision.transforms.v2 import functional
 
 from formulavision.data.downstream import Downstream, DownstreamSettings, LabelledImages, open_downstream
-from formulavision.evaluation import evaluate
-from formulavision.evaluation.results import FILES
+from formulavision.evaluation import evaluate, probe
+from formulavision.evaluation.metrics import PixelCounts, compute_metrics
+from formulavision.evaluation.results import FILES, Evaluation, write_results
 from formulavision.training import Run, finetune
 from formulavision.training.runs import write_settings
 from formulavision.util.errors import CheckpointError, ConfigError
@@ -125,6 +126,48 @@ def test_an_evaluation_goes_with_the_weights_that_it_is_of(digits: Downstream, t
     assert longer.final != run.final
     assert written - {path.name for path in out.iterdir()} == set(FILES)
     assert "formulavision evaluate" not in (out / "README.md").read_text()
+
+
+def test_an_evaluation_on_other_images_is_not_replaced_unasked(
+    finetuned: Run, digits: Downstream, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finetuned.folder, tmp_path / "run")
+    evaluate(run, digits, show_progress=False)
+    before = (run / "evaluation.json").read_bytes()
+    few = Downstream(digits.name, digits.settings, digits.train, digits.test.part(np.arange(50)))
+    with pytest.raises(ConfigError, match=r"out: .*run holds an evaluation of another downstream: give another --out"):
+        evaluate(run, few, show_progress=False)
+    assert (run / "evaluation.json").read_bytes() == before
+    assert evaluate(run, few, out=tmp_path / "few", show_progress=False).images == 50
+    assert evaluate(run, digits, show_progress=False).images == 100
+    (run / "evaluation.json").write_text("{")
+    assert evaluate(run, few, show_progress=False).images == 50, "what is damaged is written again"
+    assert evaluate(run, digits, out=run, show_progress=False).images == 100, "asked for"
+
+
+def test_what_numbers_depend_on_is_written_beside_them(
+    finetuned: Run, digits: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr("formulavision.training.fit.has_fast_bfloat16", lambda fast=fast: fast)
+        evaluate(finetuned.folder, digits, out=tmp_path / precision, show_progress=False)
+        probe(finetuned.folder, digits, method="knn", out=tmp_path / "p" / precision, show_progress=False)
+        for folder in (tmp_path / precision, tmp_path / "p" / precision):
+            content = json.loads((folder / "evaluation.json").read_text())
+            assert (content["precision"], content["device"], content["threads"]) == (precision, "cpu", 1)
+            assert content["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert content["settings"]["precision"] == "32-true"
+
+
+def test_files_of_another_kind_of_evaluation_do_not_stay(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:
+    found = evaluate(finetuned.folder, digits, out=tmp_path, show_progress=False)
+    assert (tmp_path / "predictions.npz").is_file() and (tmp_path / "confusion_matrix.csv").is_file()
+    counts = PixelCounts(10)
+    counts.add(torch.eye(10).view(1, 10, 2, 5), torch.zeros(1, 2, 5, dtype=torch.uint8))
+    masks = Evaluation(**vars(compute_metrics(counts)), images=1, classes=found.classes, seconds=1.0, folder=tmp_path)
+    written = write_results(masks, counts, {"downstream": {}})
+    assert written == ["evaluation.json", "per_class.csv", "confusion_matrix.csv"]
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {*written}
 
 
 def test_a_class_without_test_images_has_no_accuracy(finetuned: Run, digits: Downstream, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_given_network_sees_the_images_at_its_own_size(
         ({"categories": 1}, "categories: 1 is not allowed: must be at least 2"),
         ({"images": 3}, "images: 3 is not allowed: must be at least 4"),
         ({"crop": 15}, "crop: 15 is not allowed: must be at least 16"),
+        ({"crop": 5000}, "5000 is not allowed"),
         ({"data": {**RECIPE, "categories": 1}}, "data: has 1 class"),
         ({"data": {"parts": [{"generator": "perlin", "categories": 4, "object": "fill"}], "scene": {"objects": 2},
                    "images": 4, "canvas": {"size": 64, "padding": 1}}}, "several objects"),
@@ -161,6 +162,20 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path: Path) -> None:
         assert picture.format == "PNG" and picture.width == 1000
 
 
+def test_a_name_of_a_generator_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fv.generate({**RECIPE, "categories": 2, "instances": 2}, "perlin", workers=1)
+    (tmp_path / "bezier").mkdir()
+    small = ("--images", 12, "--crop", 16, "--categories", 3, "--csv")
+    command("perlin", "bezier", *small, "a.csv")
+    command("./perlin", *small, "b.csv")
+    counts = [
+        [row["categories"] for row in csv.DictReader((tmp_path / name).read_text().splitlines())]
+        for name in ("a.csv", "b.csv")
+    ]
+    assert counts == [["3", "3"], ["2"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -200,7 +215,7 @@ def test_chance_is_what_features_without_meaning_give(categories: int, each: int
 
 def test_a_sheet_shows_what_does_not_apply_as_such() -> None:
     one = fv.FormulaScore("one image a category", 4, 4, None, None, None, None, 0.0, 6.5)
-    sheet = fv.score_sheet([one, replace(one, name="other", slope=-2.5, separability=0.5)])
+    sheet = fv.score_sheet([one, replace(one, name="a$b_$c.yaml", slope=-2.5, separability=0.5)])
     assert sheet.mode == "RGB" and sheet.width == 1000
     with pytest.raises(fv.ConfigError, match="scores: are none"):
         fv.score_sheet([])

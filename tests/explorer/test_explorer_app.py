@@ -159,6 +159,17 @@ def test_a_token_is_needed_where_others_reach_the_page(
     assert (len(given[0] or "") > 20) if expected == "random" else given == [expected]
 
 
+def test_the_name_of_a_generator_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("perlin", "data"):
+        (tmp_path / folder).mkdir()
+    page = page_of("perlin", Limits())
+    assert isinstance(page, RecipePage)
+    page.close()
+    with pytest.raises(ConfigError, match="perlin: holds neither a store nor a comparison"):
+        page_of("./perlin", Limits())
+
+
 def test_visitors_see_the_folder_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe.from_dict({"generator": "perlin", "categories": 2, "instances": 1, "canvas": {"size": 16}})
     generate(recipe, out=tmp_path / "data/store", workers=1, progress=Silent())

@@ -317,6 +317,29 @@ def test_a_card_of_several_labels_an_image_tells_the_mean_average_precision(tune
     assert "| mean average precision | 25.00% |\n| loss | 0.5000 |" in card(run.folder)
 
 
+def test_a_card_of_masks_tells_miou_and_pixel_accuracy(tuned: Run, tmp_path: Path) -> None:
+    run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
+    result = {"downstream": {"name": "masks:/data"}, "images": 30, "metric": "mIoU", "score": 0.25, "top_1": None}
+    (run.folder / "evaluation.json").write_text(json.dumps({**result, "pixel_accuracy": 0.5, "loss": 0.5}))
+    write_card(run)
+    assert "| mIoU | 25.00% |\n| pixel accuracy | 50.00% |\n| loss | 0.5000 |" in card(run.folder)
+
+
+@pytest.mark.parametrize(
+    "names", [["\N{GRINNING FACE}", "\N{CJK UNIFIED IDEOGRAPH-20000}"], ["n" * 150 + str(i) for i in range(8000)]]
+)
+def test_a_card_is_written_whatever_the_classes_are_called(tuned: Run, tmp_path: Path, names: list[str]) -> None:
+    run = Run.load(shutil.copytree(tuned.folder, tmp_path / "run"))
+    result = {"downstream": {"name": "x"}, "images": 30, "metric": "top-1 accuracy", "score": 0.25, "top_1": 0.25}
+    file = run.folder / "evaluation.json"
+    file.write_text(json.dumps({**result, "per_class": dict.fromkeys(names, 0.5)}))
+    write_card(run)
+    assert "| top-1 accuracy | 25.00% |" in card(run.folder)
+    file.write_text("{")
+    with pytest.raises(ConfigError, match=r"evaluation.json: cannot be read .*: evaluate again"):
+        write_card(run)
+
+
 def test_no_path_of_this_machine_is_in_a_card(tuned: Run, resnet: Run, tmp_path: Path) -> None:
     export_model(tuned, tmp_path / "export")
     assert str(resnet.folder) in str(tuned.settings["checkpoint"])

@@ -30,6 +30,8 @@ def test_every_setting_has_a_description() -> None:
         ({"milestones": [60, 30]}, r"milestones \[60, 30\]"),
         ({"std": [0.5, 0.0, 0.5]}, "std"),
         ({"epochs": 0}, "epochs: 0 is not allowed"),
+        ({"epochs": None}, "epochs: must be a number where steps is none"),
+        ({"preset": "vit", "epochs": None}, "epochs: must be a number where steps is none"),
         ({"learning_rate": -1}, "learning_rate"),
         ({"learning_rat": 1}, "did you mean 'learning_rate'"),
         ({"precision": "fp8"}, "precision: 'fp8'"),

@@ -9,7 +9,7 @@ from formulavision.util.console import STDERR, say
 
 
 def test_text_that_looks_like_markup_is_printed_as_it_is_and_uncut(capsys: pytest.CaptureFixture[str]) -> None:
-    line = "runs/[bold]x[/bold]/[0]: 1,000 images " + "x" * 300
+    line = "runs/[bold]x[/bold]/[0] on folder:cat: 1,000 images " + "x" * 300
     say(line)
     say(line, STDERR)
     say(line, Console(quiet=True))

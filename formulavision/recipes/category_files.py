@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +48,8 @@ def holds_categories(folder: Path) -> bool:
 def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
     """Parameters of categories by name: from ``categories.json`` in its order, or from ``*.csv`` in the order of names.
 
-    A CSV file holds a table of numbers, or one ``name,value`` a line, in any order: the names are the generator's
-    ``columns`` or ``published_names``.
+    The JSON file may have the generator's columns in another order. A CSV file holds a table of numbers, or one
+    ``name,value`` a line, in any order: the names are the generator's ``columns`` or ``published_names``.
 
     Args:
         folder: of the files; or a store's file of the categories of one of its parts, such as ``categories-0.json``.
@@ -58,12 +60,17 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
     file = _json_file(folder)
     if file.is_file():
         try:
-            tables = json.loads(file.read_bytes())["categories"].items()
+            content = json.loads(file.read_bytes(), object_pairs_hook=_once)
+            tables, columns = content["categories"].items(), list(content.get("columns", ()))
+        except ConfigError as error:
+            raise ConfigError(f"categories.folder: {file}: {error}") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"categories.folder: {file}: is damaged ({type(error).__name__})") from None
         if not tables:
             raise ConfigError(f"categories.folder: {file}: holds no categories")
-        return {_checked(name, file): _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
+        found = {_checked(name, file): _read_table(rows, f"{file}: {name}", generator) for name, rows in tables}
+        order = _order(columns, file, generator)
+        return found if order is None else {name: table[:, order] for name, table in found.items()}
     files = _csv_files(folder)
     if not files:
         raise ConfigError(
@@ -77,6 +84,31 @@ def read_folder(folder: Path, generator: Generator) -> dict[str, Parameters]:
             _in_columns(_csv_rows(file), str(file), generator), str(file), generator
         )
     return result
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each name of which must be there once."""
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise ConfigError(f"{name!r} is there {times} times")
+    return dict(pairs)
+
+
+def _order(columns: list[Any], file: Path, generator: Generator) -> list[int] | None:
+    """The places of the generator's columns among those of a file; None where they are the same, or one has no names.
+
+    Raises:
+        ConfigError: the file has other columns, as of another generator.
+    """
+    known = list(generator.columns)
+    if not columns or not known or columns == known:
+        return None
+    if sorted(map(str, columns)) != sorted(known):
+        raise ConfigError(
+            f"categories.folder: {file}: has the columns {', '.join(map(str, columns))}, and those of "
+            f"'{generator.name}' are {', '.join(known)}"
+        )
+    return [columns.index(name) for name in known]
 
 
 def _checked(name: str, place: Path) -> str:

@@ -33,6 +33,7 @@ from formulavision.util.config import (
 )
 from formulavision.util.errors import ConfigError, RemoteError
 from formulavision.util.files import cache_folder
+from formulavision.util.indices import positions
 from formulavision.util.remote import RemoteFolder, folder_of, is_url
 from formulavision.util.shipped import shipped_configs
 from formulavision.util.text import counted
@@ -296,15 +297,18 @@ class Recipe(Config):
         """Label and instance of each index of a recipe without a scene.
 
         Args:
-            indices: from 0 to below the length.
+            indices: below the length; negative ones count from the end.
 
         Returns:
             The labels and the instances, int64 [n] each.
+
+        Raises:
+            IndexError: there is no such index.
         """
         if self.is_scene:
             raise ConfigError("scene: an index is a scene of several objects, not an instance of a category")
         counts = np.array([part.num_instances for part in self.all_parts], np.int64)
-        labels, instances, _ = locate(indices, self.categories_of_parts, counts)
+        labels, instances, _ = locate(positions(indices, len(self)), self.categories_of_parts, counts)
         return labels, instances
 
     @property
@@ -533,7 +537,7 @@ def _shares(parts: Sequence[Part]) -> list[float]:
     stated = sum(part.share or 0.0 for part in parts)
     others = sum(part.num_categories for part in parts if part.share is None)
     rest = 1.0 - stated
-    if others and rest <= 0:
+    if others and rest <= 1e-6:
         raise ConfigError(f"parts: the shares add up to {stated:g} and leave nothing for the parts without share")
     if not others and abs(rest) > 1e-6:
         raise ConfigError(f"parts: the shares add up to {stated:g}, must be 1 where every part has one")

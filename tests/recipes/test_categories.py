@@ -284,6 +284,27 @@ def test_the_file_of_categories_gives_them_back_to_the_last_bit(tmp_path: Path) 
     )
 
 
+def test_columns_of_a_file_are_those_that_it_names(tmp_path: Path) -> None:
+    def read(columns: object) -> list[list[float]]:
+        text = {"columns": columns, "categories": {"a": [[2, 9]]}} if columns else {"categories": {"a": [[2, 9]]}}
+        (tmp_path / CATEGORIES).write_text(json.dumps(text))
+        generator = Recipe.from_dict({"generator": "perlin"}).build()
+        return read_folder(tmp_path, generator)["a"].tolist()
+
+    assert read(["frequency_y", "frequency_x"]) == [[9, 2]]
+    assert read(["frequency_x", "frequency_y"]) == read(None) == read([]) == [[2, 9]]
+    for other in (["x", "y"], ["frequency_x"], ["frequency_x", "frequency_x"], [3, None]):
+        with pytest.raises(
+            ConfigError, match=r"has the columns .*, and those of 'perlin' are frequency_x, frequency_y"
+        ):
+            read(other)
+
+
+def test_a_category_that_a_file_has_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / CATEGORIES).write_text('{"categories": {"a": [[1, 2]], "b": [[3, 4]], "a": [[5, 6]]}}')
+    assert problem_of(tmp_path).endswith("'a' is there 2 times")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"categories": 3}', '{"categories": {"a": "x"}}', "[" * 9999])
 def test_a_damaged_file_of_categories_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / CATEGORIES).write_text(text)

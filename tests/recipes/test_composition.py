@@ -463,6 +463,16 @@ def test_what_cannot_go_together_is_refused_with_the_reason(data: dict[str, Any]
     [
         ([{"generator": "ifs", "share": 0.5}, {"generator": "bezier", "share": 0.4}], "add up to 0.9, must be 1"),
         ([{"generator": "ifs", "share": 1}, {"generator": "bezier"}], "leave nothing for the parts without share"),
+        (
+            [
+                {"generator": "ifs", "share": 0.7},
+                {"generator": "ifs", "share": 0.2},
+                {"generator": "ifs", "share": 0.1},
+                {"generator": "bezier"},
+            ],
+            "add up to 1 and leave nothing for the parts without share",
+        ),
+        ([{"generator": "ifs", "share": 0.1}] * 10 + [{"generator": "bezier"}], "leave nothing for the parts"),
         ([{"generator": "ifs", "share": 1.5}, {"generator": "bezier"}], "parts.0.share: 1.5 is not allowed"),
         ([{"generator": "ifs"}, {"generator": "perlin"}], "parts.1.object: images of 'perlin' have no background"),
         ([{"generator": "ifs"}, {"generator": "perlim"}], "parts.1.generator.name: there is no generator 'perlim'"),

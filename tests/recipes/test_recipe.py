@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,3 +203,26 @@ def test_an_image_is_a_function_of_recipe_and_index() -> None:
     assert np.array_equal(images, ordered[shuffled])
     assert np.array_equal(shuffled_labels, labels[shuffled])
     assert all(np.array_equal(Drawer(recipe).draw(i)[0], ordered[i]) for i in (0, 5, 11))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"generator": "perlin", "categories": 2, "instances": 3},
+        {
+            "parts": [
+                {"generator": "perlin", "categories": 1, "instances": 4},
+                {"generator": "ifs", "categories": 2, "instances": 1},
+            ]
+        },
+    ],
+)
+def test_an_index_is_located_or_refused(recipe: dict[str, Any]) -> None:
+    made = Recipe.from_dict(recipe)
+    labels, instances = made.locate(np.arange(6))
+    for index in range(-6, 6):
+        found = made.locate(np.array([index]))
+        assert (found[0][0], found[1][0]) == (labels[index], instances[index])
+    for index in (6, 100, -7):
+        with pytest.raises(IndexError):
+            made.locate(np.array([0, index]))

@@ -48,6 +48,9 @@ _PENALTY_OF_FEW = 1e-1
 _HELD_OUT = 5
 """One of so many training images of a class is held out to choose the penalty."""
 
+_USED = {"model", *PREPROCESSING, "precision", "device"}
+"""Settings that features depend on; those of new weights on the seed, too."""
+
 _SIMILARITIES = 1 << 25
 """Similarities that are computed at a time: 128 MB."""
 _TRAIN_BYTES = 1 << 30
@@ -130,6 +133,9 @@ def probe(
     name = "new weights" if checkpoint is None else os.fspath(checkpoint)
     if out is None and (checkpoint is None or (not Path(name).exists() and name.startswith(REMOTE))):
         raise ConfigError(f"out: is missing: {name} has no folder to write into")
+    used = _USED if checkpoint is not None else {*_USED, "seed"}
+    if isinstance(settings, Mapping) and (unused := settings.keys() & TrainSettings.model_fields.keys() - used):
+        raise ConfigError(f"{min(unused)}: is not allowed: a probe depends on {', '.join(sorted(used))} alone")
     weights = None if checkpoint is None else load_checkpoint(checkpoint)
     chosen = feature_settings(weights, name, settings)
     opened = open_for_run(downstream, weights.run if weights else None)
@@ -138,8 +144,8 @@ def probe(
     model = new_model(chosen, opened.num_classes)
     loaded = None if weights is None else weights.load_into(model)
     by = computed_by(chosen, choose_device(chosen))
-    used = {name: getattr(chosen, name) for name in ("model", *PREPROCESSING)} | {"precision": by["precision"]}
-    asked: dict[str, Any] = {"downstream": opened.identity(), "method": method, "settings": used}
+    recorded = {name: getattr(chosen, name) for name in ("model", *PREPROCESSING)} | {"precision": by["precision"]}
+    asked: dict[str, Any] = {"downstream": opened.identity(), "method": method, "settings": recorded}
     asked |= {"shots": shots, "seed": seed}
     if out is None:
         out = _default_folder(name, opened, method, shots)

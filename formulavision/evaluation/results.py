@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from formulavision.evaluation.metrics import TOP_K, Metrics, PixelCounts, Predictions
 from formulavision.util.errors import ConfigError
 from formulavision.util.files import atomic_write, write_json
-from formulavision.util.folders import adding
+from formulavision.util.folders import Marker, adding
 from formulavision.util.text import read_csv, write_csv
 
 __all__ = [
@@ -70,15 +70,28 @@ class Evaluation(Metrics):
 def make_folder(out: Path, files: Sequence[str] = FILES) -> Path:
     """Make a folder for an evaluation's files; a run's folder lists them as its own from now on.
 
+    Args:
+        files: all that are written, first the one that tells the evaluation.
+
     Raises:
         ConfigError: the folder cannot be made, or a file of somebody else has the name of one of ours.
     """
+    there = next((name for name in files if (out / name).exists()), None)
+    if there and not any(Marker.read(folder) for folder in (out, out.parent)) and not _is_evaluation(out / files[0]):
+        raise ConfigError(f"out: {out / there}: is there, without an evaluation: give another --out")
     try:
         with adding(out, files):
             out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out: {out}: cannot be written: {error.strerror}") from None
     return out
+
+
+def _is_evaluation(file: Path) -> bool:
+    try:
+        return "downstream" in json.loads(file.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def refuse_another(folder: Path, facts: Mapping[str, Any], what: str, file: str = EVALUATION) -> None:

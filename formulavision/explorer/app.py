@@ -9,6 +9,7 @@ import socket
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from formulavision.comparison.results import FINDINGS
 from formulavision.explorer.comparison_page import ComparisonPage
@@ -54,6 +55,8 @@ def explore(target: RecipeLike = "ifs", *, host: str = "127.0.0.1", port: int = 
     """
     if token is None:
         token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
+    if not token.isascii():
+        raise ConfigError("token: must be ASCII, as it stands in an address")
     limits = Limits()
     page = page_of(target, limits)
     with listen(host, port) as listening:
@@ -61,7 +64,7 @@ def explore(target: RecipeLike = "ifs", *, host: str = "127.0.0.1", port: int = 
         import uvicorn
 
         name = f"[{host}]" if ":" in host else host
-        query = f"?token={token}" if token else ""
+        query = f"?token={quote(token, safe='')}" if token else ""
         say(f"http://{name}:{listening.getsockname()[1]}/{query} shows the explorer; Ctrl-C ends it")
         try:
             # Open pages hold their connections as long as they are open; uvicorn logs each one that it then ends.

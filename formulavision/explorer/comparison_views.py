@@ -220,7 +220,7 @@ def _told(run: _Unfinished) -> str:
     told = f"{run.line}: {what}"
     if run.rows:
         unit, number = when(run.rows[-1])
-        metric, score, images = score_of(run.rows[-1])
+        metric, score, images = score_of(run.rows[-1], pretrained=run.pretraining)
         at = time.strftime("%H:%M:%S", time.localtime(run.written))
         told += f", {unit} {number:,}, {metric} {score:.1%} on {images} images, written at {at}"
     return told

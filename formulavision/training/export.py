@@ -22,6 +22,7 @@ from formulavision.util.config import did_you_mean, dump_yaml
 from formulavision.util.errors import ConfigError, FolderError, one_line
 from formulavision.util.files import atomic_write, write_text
 from formulavision.util.folders import OwnedFolder, State
+from formulavision.util.remote import is_url
 from formulavision.util.text import markdown_text
 
 __all__ = ["WRITTEN", "ExportLayout", "export_model", "write_card"]
@@ -278,7 +279,7 @@ def _without_folders(value: Any) -> Any:
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_without_folders(inner) for inner in value]
-    if isinstance(value, str):
+    if isinstance(value, str) and not is_url(value):
         kind, colon, path = value.rpartition(":")  # folder:/path
         return f"{kind}{colon}{Path(path).name}" if Path(path).is_absolute() else value
     return value

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import secrets
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -184,6 +185,11 @@ def _mlflow(named: NamedLoggers, run: Path, kept: Kept) -> tuple[Logger, Kept]:
     own = f"sqlite:///{(run / LOG.parent).resolve()}/mlflow.db"
     shared = f"sqlite:///{named.folder.resolve()}/mlflow.db" if named.folder else own
     uri = kept.get("uri", own) if kept else os.environ.get("MLFLOW_TRACKING_URI", shared)
+    if uri in (own, shared) and (odd := re.search("[%?]", uri)):
+        raise ConfigError(
+            f"logger: mlflow takes no path with '{odd[0]}' for its database, {uri}: name a database or a server in "
+            "MLFLOW_TRACKING_URI, or another folder"
+        )
     database = Path(uri.removeprefix("sqlite:///"))
     if kept and ((uri.startswith("sqlite:///") and not database.is_file()) or _is_gone(uri, kept["id"])):
         note(f"logger: mlflow's run {kept['id']} is not there any more, in {uri}: a new one begins")

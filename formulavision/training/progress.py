@@ -56,7 +56,7 @@ def describe_model(model: torch.nn.Module, frozen: Sequence[str]) -> str:
 
 def conclude(console: Console, run: Run, seconds: float) -> None:
     """Print a run's score and its folder."""
-    metric, score, images = score_of(run.final)
+    metric, score, images = score_of(run.final, pretrained=run.kind == "pretrain")
     unit, number = when(run.final)
     length = counted(number, unit)
     say_and_log(

@@ -124,9 +124,10 @@ def unit_of(histories: Iterable[Iterable[EpochMetrics]]) -> str:
     return " or ".join(sorted({when(row)[0] for history in histories for row in history})) or "epoch"
 
 
-def score_of(metrics: EpochMetrics) -> tuple[str, float, str]:
-    """The score of an epoch: its metric in words, its value (0..1), and on which images (``test`` or ``training``)."""
-    for prefix, images in (("validation", "test"), ("train", "training")):
+def score_of(metrics: EpochMetrics, *, pretrained: bool = False) -> tuple[str, float, str]:
+    """The score of an epoch: its metric in words, its value (0..1), and on which images (``test``, of pre-training
+    ``held-out``, or ``training``)."""
+    for prefix, images in (("validation", "held-out" if pretrained else "test"), ("train", "training")):
         for name in _SCORES:
             if (value := metrics.get(f"{prefix}_{name}")) is not None:
                 return METRICS[name], value, images
@@ -174,7 +175,7 @@ class Run:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        metric, score, images = score_of(self.final)
+        metric, score, images = score_of(self.final, pretrained=self.kind == "pretrain")
         unit, number = when(self.final)
         return (
             f"Run({str(self.folder)!r}, {self.kind}, {self.settings['settings']['model']}, "

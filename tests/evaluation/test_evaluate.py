@@ -145,6 +145,20 @@ def test_an_evaluation_on_other_images_is_not_replaced_unasked(
     assert evaluate(run, digits, out=run, show_progress=False).images == 100, "asked for"
 
 
+@pytest.mark.parametrize("name", ["predictions.npz", "per_class.csv", "evaluation.json"])
+def test_files_of_somebody_else_are_not_replaced(finetuned: Run, digits: Downstream, tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("thesis")
+    for run in (evaluate, probe):
+        with pytest.raises(ConfigError, match=f"out: .*mine/{name}: is there, without an evaluation: give another"):
+            run(finetuned.folder, digits, out=tmp_path / "mine", show_progress=False)
+    assert [file.read_text() for file in (tmp_path / "mine").iterdir()] == ["thesis"]
+    (tmp_path / "mine" / name).rename(tmp_path / "mine" / "notes.txt")
+    for _ in range(2):
+        evaluate(finetuned.folder, digits, out=tmp_path / "mine", show_progress=False)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "thesis"
+
+
 def test_what_numbers_depend_on_is_written_beside_them(
     finetuned: Run, digits: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

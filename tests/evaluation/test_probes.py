@@ -118,6 +118,16 @@ def test_new_weights_are_probed_as_those_of_a_checkpoint(
         probe(None, colours, settings=settings)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "learning_rate", "epochs", "mixup", "held_out", "seed", "workers"])
+def test_a_setting_that_changes_no_features_is_refused(
+    colours: Downstream, make_run: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    run = make_run(tmp_path / "run", ["a", "b", "c"])
+    with pytest.raises(ConfigError, match=f"^{name}: is not allowed: a probe depends on crop, device, .* alone"):
+        probe(run, colours, settings={"crop": 24, name: 2})
+    assert not list(run.glob("linear*"))
+
+
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("rows", [1, 20, 33, 99])
 def test_neighbours_are_the_same_whatever_fits_on_the_device(

@@ -45,7 +45,9 @@ def test_what_is_done_goes_on_and_failed_is_told(folder: Path) -> None:
         found = watch(str(folder), "", unwatched)
     assert found is not None
     assert found.told[0] == "1 of 3 results done, 1 failed, 1 yet to be computed, no process computes them now"
-    assert found.told[1].startswith(f"{ARM}, seed 0: going on: pre-training, epoch 2, accuracy 40.0% on test images")
+    assert found.told[1].startswith(
+        f"{ARM}, seed 0: going on: pre-training, epoch 2, accuracy 40.0% on held-out images"
+    )
     assert found.missing[0] == f"{ARM} failed (digits, seed 1): out of ink"
     assert [cell.text for cell in found.rows[0]][:2] == ["scratch", "50.0"]
     assert "Pre-training" in found.curves and found.pictures == {}

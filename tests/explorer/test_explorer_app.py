@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from formulavision.cli import app as cli
 from formulavision.explorer.app import explore, listen, page_of
+from formulavision.explorer.gate import Gate
 from formulavision.explorer.limits import Limits
 from formulavision.explorer.recipe_page import RecipePage
 from formulavision.explorer.store_page import StorePage
@@ -168,6 +171,20 @@ def test_the_name_of_a_generator_is_no_folder(tmp_path: Path, monkeypatch: pytes
     page.close()
     with pytest.raises(ConfigError, match="perlin: holds neither a store nor a comparison"):
         page_of("./perlin", Limits())
+
+
+def test_the_printed_address_holds_any_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("formulavision.explorer.app.say", told.append)
+    monkeypatch.setattr("formulavision.explorer.app.build_app", lambda *page, **given: (Starlette(), lambda: None))
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, **given: None)
+    token = "a+b/c==&d#e %41"
+    explore(SMALL, port=0, token=token)
+    query = told[0].split()[0].partition("/?")[2]
+    answer = TestClient(Gate(Starlette(), token, None)).get(f"/?{query}", follow_redirects=False)
+    assert answer.status_code == 307 and query.count("=") == 1
+    with pytest.raises(ConfigError, match="token: must be ASCII"):
+        explore(SMALL, port=0, token="日本")
 
 
 def test_visitors_see_the_folder_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

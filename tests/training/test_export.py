@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from formulavision import Recipe, export_model
 from formulavision.cli import app
-from formulavision.training import Run, finetune, load_checkpoint, pretrain
+from formulavision.training import Run, export, finetune, load_checkpoint, pretrain
 from formulavision.training.export import write_card
 from formulavision.training.models import build_model
 from formulavision.training.runs import read_result, write_result, write_settings
@@ -338,6 +338,12 @@ def test_a_card_is_written_whatever_the_classes_are_called(tuned: Run, tmp_path:
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"evaluation.json: cannot be read .*: evaluate again"):
         write_card(run)
+
+
+def test_addresses_stay_whole_in_a_card() -> None:
+    given = {"store": "s3://bucket/fractals", "recipe": "hf://me/x", "root": "folder:/home/me/data", "name": "a:b"}
+    told = {**given, "root": "folder:data"}
+    assert export._without_folders([given]) == [told]
 
 
 def test_no_path_of_this_machine_is_in_a_card(tuned: Run, resnet: Run, tmp_path: Path) -> None:

@@ -193,6 +193,19 @@ def read_wandb(file: Path) -> list[Any]:
     return records
 
 
+@pytest.mark.parametrize("name", ["what?x", "50%20x"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_mlflow_takes_no_path_that_its_database_reads_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shared: bool
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    named = NamedLoggers(("mlflow",), folder=tmp_path / name if shared else None)
+    with pytest.raises(
+        ConfigError, match=r"logger: mlflow takes no path with '[%?]' for its database, sqlite:.*MLFLOW_"
+    ):
+        loggers._mlflow(named, tmp_path / ("run" if shared else name), {})
+
+
 @pytest.mark.slow
 def test_mlflow_continues_its_run(stripes: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")

@@ -24,7 +24,7 @@ AT_MOST = {
     "formulavision": 150,
     "generators": 750,
     "plugins": 6_650,
-    "recipes": 1_800,
+    "recipes": 1_850,
     "rendering": 2_100,
     "storage": 3_300,
     "testing": 1_050,

@@ -16,6 +16,7 @@ from formulavision.generators.failures import blamed
 from formulavision.recipes.parts import Part
 from formulavision.recipes.recipe import Recipe
 from formulavision.recipes.scenes import PlannedObjects, ScenePlanner, SceneSettings
+from formulavision.rendering.memory import scratch
 from formulavision.util.errors import PluginError
 
 __all__ = ["SceneBatch", "SceneComposer", "build_generators", "draw_category", "own_scenes"]
@@ -86,10 +87,6 @@ class SceneComposer:
         self.part_of = np.repeat(np.arange(len(parts)), [part.num_categories for part in parts])
         self.generators = build_generators(parts, self.canvases, recipe.seed, categories)
         self._whole = np.array([part.object == "fill" for part in recipe.all_parts] + [True])[: len(parts)]
-        self._pixels, self._masks = np.empty(0, np.uint8), np.empty(0, np.uint8)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pixels": np.empty(0, np.uint8), "_masks": np.empty(0, np.uint8)}
 
     def draw(self, numbers: Int64[np.ndarray, " n"]) -> SceneBatch:
         """Scenes by their numbers.
@@ -103,8 +100,11 @@ class SceneComposer:
         images = np.zeros((len(numbers), *self.recipe.canvas.shape), np.uint8)
         object_maps = np.zeros(images.shape[:3], np.uint16)
         for chunk in self.chunks(planned):
-            self._pixels, self._masks = _zeros(self._pixels, chunk.pixel_bytes), _zeros(self._masks, chunk.mask_bytes)
-            for part, step, group, out, masks in self.groups(chunk, self._pixels, self._masks):
+            # Of this thread: several may draw at once.
+            pixels = scratch("scene pixels", (chunk.pixel_bytes,), np.uint8)
+            covered = scratch("scene masks", (chunk.mask_bytes,), np.uint8)
+            pixels[:], covered[:] = 0, 0
+            for part, step, group, out, masks in self.groups(chunk, pixels, covered):
                 labels, instances = chunk.objects.labels[group], chunk.objects.instances[group]
                 for some in _runs(labels):
                     draw_category(
@@ -114,7 +114,7 @@ class SceneComposer:
                         out[some],
                         None if masks is None else masks[some],
                     )
-            compose(self._pixels, self._masks, chunk.rows, chunk.objects.colors, images, object_maps)
+            compose(pixels, covered, chunk.rows, chunk.objects.colors, images, object_maps)
         return SceneBatch(images, object_maps, self.objects_categories(planned, len(numbers)))
 
     def objects_categories(self, planned: PlannedObjects, scenes: int) -> list[Int64[np.ndarray, " objects"]]:
@@ -273,11 +273,3 @@ def _runs(values: Int64[np.ndarray, " n"]) -> list[slice]:
     """Slices of neighbours with equal values."""
     cuts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts) if stop > start]
-
-
-def _zeros(memory: UInt8[np.ndarray, " have"], length: int) -> UInt8[np.ndarray, " length"]:
-    """Zeros, in the memory that is there where it is large enough."""
-    if len(memory) < length:
-        return np.zeros(length, np.uint8)
-    memory[:length] = 0
-    return memory

@@ -141,10 +141,14 @@ class Recipe(Config):
         return Part.model_construct(generator=self.generator, categories=self.categories, instances=self.instances)
 
     def _resolve_canvas(self) -> None:
-        """Channels that were not given: the generators' default, or 3 where a scene colours its objects."""
+        """Channels that were not given: what the generators and a background's have by default, or 3 where a scene
+        colours its objects."""
         if "channels" in self.canvas.model_fields_set:
             return
-        wanted = [part.generator.generator.default_channels for part in self.all_parts]
+        parts = list(self.all_parts)
+        if isinstance(self.scene, SceneSettings) and self.scene.background is not None:
+            parts.append(self.scene.background)
+        wanted = [part.generator.generator.default_channels for part in parts]
         if isinstance(self.scene, SceneSettings) and self.scene.colors == "random":
             wanted.append(3)
         self._set(canvas=self.canvas.model_copy(update={"channels": max(wanted)}))
@@ -209,7 +213,21 @@ class Recipe(Config):
                 scene = scene.model_copy(update={"background": behind})
         except ConfigError as error:
             raise error.under("scene") from None
+        for number, part in enumerate(self.all_parts):
+            self._check_canvases(part, scene, f"parts.{number}" if self.parts else "")
+        if scene.background is not None:
+            self._check_canvases(scene.background, scene, "scene.background")
         return {"scene": scene, "images": self.images or _DEFAULT_SCENES}
+
+    def _check_canvases(self, part: Part, scene: SceneSettings, path: str) -> None:
+        """Refuse a part that cannot draw on one of the scene's canvases, before anything is written."""
+        for canvas in scene.canvases(self.canvas):
+            try:
+                part.generator.build(canvas, self.seed)
+            except ConfigError as error:
+                how = f"the scene needs it at {canvas.size} pixels{', in gray' if scene.colors == 'random' else ''}"
+                told = ConfigError(*(f"{problem} ({how})" for problem in error.problems))
+                raise (told.under(path) if path else told) from None
 
     def _resolve_target(self) -> Target:
         if self.scene is None:

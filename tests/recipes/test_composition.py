@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,54 @@ class Blocks(Generator):
         mask = np.zeros(self.canvas.shape[:2], bool)
         mask[: category.index + 1] = True
         return np.zeros(self.canvas.shape, np.uint8), mask
+
+
+class OfEvenSizes(Blocks):
+    name = "even"
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        if self.canvas.size % 2:
+            raise ConfigError(f"canvas.size: {self.canvas.size} is not allowed: must be even")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"generator": "even", "scene": {}}, r"^canvas.size: \d+ is not allowed: must be even \(the scene needs it at"),
+        (
+            {"parts": [{"generator": "bezier"}, {"generator": "even"}], "scene": {}},
+            r"^parts.1.canvas.size: \d+ is not allowed",
+        ),
+        (
+            {"generator": "bezier", "scene": {
+                "background": {"generator": {"name": "dead-leaves", "random": "published"}}, "colors": "random"}},
+            r"^scene.background.canvas.channels: .* \(the scene needs it at \d+ pixels, in gray\)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_generator_that_refuses_a_canvas_of_the_scene_is_refused_with_the_recipe(
+    data: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(OfEvenSizes)
+    with pytest.raises(ConfigError, match=told):
+        Recipe.from_dict({**data, "canvas": {"size": 128}})
+
+
+def test_a_coloured_background_makes_a_coloured_canvas() -> None:
+    given = {"generator": "ifs", "categories": 2, "scene": {"background": "diamond-square"}, "images": 2}
+    assert Recipe.from_dict(given).canvas.channels == 3
+    assert Recipe.from_dict({**given, "canvas": {"channels": 1}}).canvas.channels == 1
+    assert Recipe.from_dict({**given, "scene": {"background": "perlin"}}).canvas.channels == 1
+
+
+def test_threads_do_not_draw_into_each_others_scenes() -> None:
+    drawer = Drawer(Recipe.from_dict({**DATA, "images": 60}))
+    alone = [drawer.draw_scenes([index]) for index in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda index: drawer.draw_scenes([index]), range(60)))
+    for (one,), (other,) in zip(alone, together, strict=True):
+        assert one.image.tobytes() == other.image.tobytes() and one.object_map.tobytes() == other.object_map.tobytes()
 
 
 class Dots(Generator):

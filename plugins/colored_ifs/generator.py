@@ -12,7 +12,7 @@ from jaxtyping import Float64, UInt8
 from formulavision import Category, Generator, Scene
 
 from .parameters import ColoredIfsParams
-from .systems import sampled_system
+from .systems import determinants, sampled_system
 
 if TYPE_CHECKING:
     from .independent import IndependentSource
@@ -67,6 +67,11 @@ class ColoredIfs(Generator):
         p = parameters[:, 6]
         if p.min() < 0 or abs(p.sum() - 1) > _ROUNDING_ERROR:
             raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+        if self.params.jitter != "none" and not determinants(parameters).any():
+            raise ValueError(
+                "have determinants a d - b c of 0 only, from which jitter takes the probabilities: set "
+                "generator.jitter=none"
+            )
 
     # Instances -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from formulavision_plugins.ifs.singular_values import random_transformations
 from formulavision_plugins.ifs.systems import with_probabilities
 from jaxtyping import Float64
 
-__all__ = ["Jitter", "jittered", "sampled_system"]
+__all__ = ["Jitter", "determinants", "jittered", "sampled_system"]
 
 Jitter = Literal["default", "fractaldb-1", "fractaldb-2", "fractaldb-3", "fractaldb-4", "none"]
 _ATTEMPTS = 4
@@ -42,6 +42,8 @@ def jittered(
 ) -> Float64[np.ndarray, "n 7"]:
     """A system with changed numbers, of which no map expands; the system itself where four attempts fail.
 
+    Probabilities follow from the changed determinants. Where these are all 0, the result is the system itself, too.
+
     Args:
         random: the source of all numbers.
         system: is left as it is.
@@ -58,8 +60,14 @@ def jittered(
             reach = int(jitter[-1]) / 5
             changed[np.arange(len(changed)), entries] *= random.choice(np.linspace(1 - reach, 1 + reach, 5))
         if not _expands(changed):
-            return with_probabilities(changed)
+            return with_probabilities(changed) if determinants(changed).any() else system
     return system
+
+
+def determinants(system: Float64[np.ndarray, "n columns"]) -> Float64[np.ndarray, " n"]:
+    """a d - b c of each map."""
+    a, b, c, d = system[:, :4].T
+    return a * d - b * c
 
 
 def _expands(transformations: Float64[np.ndarray, "n 6"]) -> bool:
@@ -68,5 +76,5 @@ def _expands(transformations: Float64[np.ndarray, "n 6"]) -> bool:
     The sums and products are the same on every machine, unlike LAPACK's singular values.
     """
     a, b, c, d = transformations[:, :4].T
-    squares, determinants = a * a + b * b + c * c + d * d, a * d - b * c
-    return bool(((1 - squares + determinants * determinants < 0) | (np.abs(determinants) > 1)).any())
+    squares, products = a * a + b * b + c * c + d * d, determinants(transformations)
+    return bool(((1 - squares + products * products < 0) | (np.abs(products) > 1)).any())

@@ -322,6 +322,16 @@ def test_a_system_stays_where_four_jitters_expand() -> None:
     assert systems.jittered(np.random.default_rng(0), edge, "default") is edge
 
 
+@pytest.mark.parametrize("jitter", ["default", "fractaldb-4"])
+def test_a_system_stays_where_the_changed_determinants_are_all_0(jitter: systems.Jitter) -> None:
+    smallest = np.nextafter(0, 1)
+    barely = np.array([[smallest, 0, 0, 0.55, 0, 0, 0.25], [0.5, 0, 0, 0, 0, 0.5, 0.75]])
+    kept = [systems.jittered(np.random.default_rng(seed), barely, jitter) is barely for seed in range(50)]
+    assert 0 < sum(kept) < 50
+    flat = np.array([[0.5, 0, 0, 0, 0, 0, 0.25], [0, 0, 0, 0.5, 0, 0.5, 0.75]])
+    assert systems.jittered(np.random.default_rng(0), flat, jitter) is flat
+
+
 # OpenCV --------------------------------------------------------------------------------------------------------------
 
 cv2 = pytest.importorskip("cv2")
@@ -475,6 +485,22 @@ def test_systems_that_diverge_leave_the_background(tmp_path: Path) -> None:
         drawer = Drawer(recipe(categories=folder, random=random))
         image, mask = drawer.generator.render(drawer.categories[0], 0)
         assert not mask.any() and image.any()
+
+
+@pytest.mark.parametrize("random", ["independent", "published"])
+def test_systems_without_determinants_are_drawn_without_jitter_only(random: str, tmp_path: Path) -> None:
+    rows = [[0.5, 0, 0, 0, x, y] for x in (0, 0.5) for y in (0, 0.5)]
+    flat = np.column_stack([rows, np.full(4, 0.25)])
+    write_folder([Category(0, "00000", flat)], tmp_path / "categories")
+    folder = {"folder": str(tmp_path / "categories")}
+    for jitter in ("default", "fractaldb-1"):
+        with pytest.raises(ConfigError, match="the parameters have determinants a d - b c of 0 only"):
+            recipe(categories=folder, random=random, jitter=jitter)
+    drawer = Drawer(recipe(categories=folder, random=random, **PLAIN))
+    assert drawer.generator.render(drawer.categories[0], 0)[1].sum() > 16
+    flat[0, 3] = 0.5  # one determinant is enough
+    write_folder([Category(0, "00000", flat)], tmp_path / "categories", overwrite=True)
+    Drawer(recipe(categories=folder, random=random)).draw(0)
 
 
 @pytest.mark.parametrize(

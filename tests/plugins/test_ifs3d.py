@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from formulavision_plugins.ifs3d import Ifs3d, clouds, published
+from formulavision_plugins.ifs3d import Ifs3d, clouds, published, search
 from formulavision_plugins.ifs3d.generator import in_ring
 from numpy.typing import NDArray
 from PIL import Image
@@ -347,6 +347,35 @@ def test_categories_are_accepted_systems_and_the_first_of_any_number() -> None:
         assert 2 <= len(category.parameters) <= 7 and category.parameters[:, 12].sum() == pytest.approx(1)
         points = generator_of().cloud(category, 6)
         assert (points.astype(float).var(axis=1) > 0.03).all()
+
+
+@pytest.mark.parametrize("random", ["independent", "published"])
+def test_a_search_that_finds_nothing_ends(random: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = (
+        r"none of 20 random systems has a variance above 0\.15 along every axis: lower variance or max_transformations"
+    )
+    monkeypatch.setattr(search, "_MOST_TRIALS", 20)
+    with pytest.raises(ConfigError, match=told):
+        next(iter(generator_of(random=random, variance=0.15, max_transformations=64).categories(1)))
+
+
+@pytest.mark.parametrize("random", ["independent", "published"])
+def test_the_trials_of_each_category_are_counted_alone(random: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[bool] = []
+
+    def watch(*given: Any) -> bool:
+        trials.append(clouds.is_accepted(*given))
+        return trials[-1]
+
+    monkeypatch.setattr(search, "is_accepted", watch)
+    generator = generator_of(random=random)
+    expected = [np.asarray(each) for each in generator.categories(4)]
+    needed = np.diff(np.flatnonzero([True, *trials])).max()
+    monkeypatch.setattr(search, "_MOST_TRIALS", int(needed))
+    assert all(np.array_equal(*pair) for pair in zip(generator.categories(4), expected, strict=True))
+    monkeypatch.setattr(search, "_MOST_TRIALS", int(needed) - 1)
+    with pytest.raises(ConfigError, match=f"none of {needed - 1:,} random systems"):
+        list(generator.categories(4))
 
 
 def test_random_views_look_from_everywhere() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt16, UInt32, UInt64
 from numba import uint64
 
+from formulavision import ConfigError
 from formulavision.rendering import kernel, mersenne, points
 
 from .systems import add_identities
@@ -31,6 +32,8 @@ SEARCH_POINTS = 100_000
 
 _TRIALS = 32
 """Number of trials that a thread examines in one call; an even number."""
+_MOST_TRIALS = 10_000_000
+"""Largest number of trials for a category; a fill_rate of 0.2 needs about 50, one of 0.28 about 45,000."""
 _THREADS = 16
 """Largest number of threads: one thread that reads the stream feeds no more."""
 _CELLS = 1024
@@ -57,6 +60,9 @@ def published_search(seed: int, max_transformations: int, fill_rate: float) -> I
 
     Yields:
         Systems, a to f and p of each transformation, without end.
+
+    Raises:
+        ConfigError: 10,000,000 trials one after the other gave none.
     """
     stream = mersenne.stream(seed)
     needed = needed_pixels(fill_rate)
@@ -64,13 +70,20 @@ def published_search(seed: int, max_transformations: int, fill_rate: float) -> I
     workers = min(cores, _THREADS)
     threads = ThreadPoolExecutor(workers, initializer=_take_memory)
     ahead: deque[Future[list[Float64[np.ndarray, "n 7"]]]] = deque()
+    in_vain = 0
     try:
-        while True:
+        while in_vain < _MOST_TRIALS:
             while len(ahead) < 2 * workers:
                 ahead.append(threads.submit(_accepted, needed, *_read_trials(stream, max_transformations)))
-            yield from ahead.popleft().result()
+            found = ahead.popleft().result()
+            yield from found
+            in_vain = 0 if found else in_vain + _TRIALS
     finally:
         threads.shutdown(cancel_futures=True)
+    raise ConfigError(
+        f"generator: none of {_MOST_TRIALS:,} random systems fills {fill_rate:g} of the canvas: lower fill_rate, or "
+        "raise max_transformations"
+    )
 
 
 def _take_memory() -> None:

@@ -14,6 +14,7 @@ from formulavision_plugins.ifs.orbits import published_orbit, select
 from formulavision_plugins.ifs.systems import add_identity, cumulative_probabilities, with_probabilities
 from numpy.typing import NDArray
 
+from formulavision import ConfigError
 from formulavision.rendering import mersenne, points
 
 POINTS = 100_000
@@ -188,3 +189,12 @@ def test_the_iterator_may_be_closed_at_any_time() -> None:
             next(search)
         search.close()
         assert threading.active_count() == threads
+
+
+def test_a_search_that_finds_nothing_ends_and_so_do_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_published, "_MOST_TRIALS", 64)
+    threads = threading.active_count()
+    with pytest.raises(ConfigError, match=r"none of 64 random systems fills 0\.3 of the canvas: lower fill_rate"):
+        next(search_published.published_search(1, 7, 0.3))
+    assert threading.active_count() == threads
+    assert len(list(itertools.islice(search_published.published_search(1, 7, 0.02), 200))) == 200

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from formulavision_plugins.ifs.systems import check_system
 from jaxtyping import Float64, UInt8
 
 from formulavision import Category, Generator, Scene
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from .published import PublishedSource
 
 __all__ = ["ColoredIfs"]
-
-_MOST_MAPS = 254
-_LARGEST = 1_000_000
-"""Largest number of maps, and magnitude of a to f, in a category from a file."""
-_ROUNDING_ERROR = 0.02
 
 
 class ColoredIfs(Generator):
@@ -60,13 +56,7 @@ class ColoredIfs(Generator):
         return sampled_system(random, params.maps_min, params.maps_max, params.sigma_factor)
 
     def check_category(self, parameters: Float64[np.ndarray, "n 7"]) -> None:
-        if len(parameters) > _MOST_MAPS:
-            raise ValueError(f"have {len(parameters)} maps, not {_MOST_MAPS} at most")
-        if np.abs(parameters[:, :6]).max() > _LARGEST:
-            raise ValueError(f"a to f must be from -{_LARGEST:,} to {_LARGEST:,}")
-        p = parameters[:, 6]
-        if p.min() < 0 or abs(p.sum() - 1) > _ROUNDING_ERROR:
-            raise ValueError(f"p must be probabilities: not negative, and 1 in sum, which is {p.sum():g}")
+        check_system(parameters)
         if self.params.jitter != "none" and not determinants(parameters).any():
             raise ValueError(
                 "have determinants a d - b c of 0 only, from which jitter takes the probabilities: set "

@@ -530,7 +530,7 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], mes
     [
         (np.full((1, 7), 2.0), "must be probabilities"),
         (np.array([[1e7, *[0.0] * 5, 1.0]]), "from -1,000,000 to 1,000,000"),
-        (np.full((255, 7), 1 / 255), "255 maps"),
+        (np.full((255, 7), 1 / 255), "255 transformations"),
     ],
 )
 def test_parameters_of_no_category_are_refused(system: NDArray[np.float64], message: str) -> None:

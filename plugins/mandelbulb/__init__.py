@@ -5,7 +5,7 @@ Source: Chiche, Horikawa and Fujita, "Pre-training Vision Models with Mandelbulb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -121,6 +121,15 @@ class Mandelbulb(Generator):
         power, rule = parameters[0]
         if len(parameters) != 1 or power not in range(1, _MOST + 1) or rule not in _ALL_RULES:
             raise ValueError(f"must be one row, of a power from 1 to {_MOST} and a rule from 0 to 511")
+
+    def check_categories(self, categories: Sequence[Category]) -> None:
+        for category in categories if self.is_published else ():
+            number = category.index
+            if number >= self.max_categories() or category.parameters.tolist() != [self.category(number)]:
+                raise ValueError(
+                    f"{category.name} is not category {number} of the published set, whose images depend on "
+                    "the order of its categories: use random: independent for other categories"
+                )
 
     def render(
         self, category: Category, instance: int

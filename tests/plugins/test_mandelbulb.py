@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from formulavision import Category, ConfigError, Drawer, Recipe
+from formulavision.recipes.category_files import write_folder
 
 
 def recipe(canvas: Any = None, categories: Any = 4, instances: Any = 3, **generator: Any) -> Recipe:
@@ -176,3 +179,20 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], mes
 def test_parameters_of_no_category_are_refused(row: list[float]) -> None:
     with pytest.raises(ValueError, match="a power from 1 to 64 and a rule from 0 to 511"):
         built().check_category(np.array([row], float))
+
+
+def test_categories_from_files_are_refused_where_they_are_not_the_published_ones(tmp_path: Path) -> None:
+    found = Drawer(recipe(categories=61, power_max=8)).categories
+
+    def drawer(categories: list[Category], random: str = "published") -> Drawer:
+        write_folder(categories, tmp_path / "categories", overwrite=True)
+        folder = {"folder": str(tmp_path / "categories")}
+        return Drawer(recipe(categories=folder, random=random, power_max=8))
+
+    with pytest.raises(ConfigError, match=r"00001 is not category 0 of the published set, .* random: independent"):
+        drawer(found[1:3])
+    with pytest.raises(ConfigError, match="categories: 00061 is not category 61 of the published set"):
+        drawer([*found, replace(found[0], name="00061")])
+    renamed = drawer([*found[:3], replace(found[3], name="00004")])  # names do not count, order does
+    assert np.array_equal(renamed.draw(9)[0], Drawer(recipe(random="published")).draw(9)[0])
+    drawer(found[1:3], "independent")

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from formulavision.generators.contract import Category, DeviceRenderer, DeviceScenes, Generator
-from formulavision.generators.failures import blamed
+from formulavision.generators.failures import ask_for_number, blamed
 from formulavision.generators.registry import plugins
 from formulavision.recipes.categories import find_categories, find_categories_of_part
 from formulavision.recipes.composition import SceneBatch, SceneComposer, build_generators, draw_category, own_scenes
 from formulavision.recipes.device import current_device, find_device
 from formulavision.recipes.recipe import RecipeLike, as_recipe, locate
-from formulavision.recipes.scenes import SceneSettings
+from formulavision.recipes.scenes import NO_LIMIT, SceneSettings
 from formulavision.recipes.targets import scene_target
 from formulavision.util.errors import ConfigError, PluginError
 from formulavision.util.indices import Indices, positions, whole_numbers
@@ -63,6 +63,10 @@ class Drawer:
         self.categories = categories or find_categories(self.recipe, workers=workers, progress=progress)
         built = build_generators(parts, [self.recipe.canvas], self.recipe.seed, self.categories)
         self.generators = [generator for (generator,) in built]
+        limits = [ask_for_number(generator, "max_instances") or NO_LIMIT for generator in self.generators]
+        self._limits, self._lowest_limit = np.array(limits), min(limits)
+        own = self.recipe.scene == "own"
+        self._most_scenes = ask_for_number(self.generator, "max_scenes") or NO_LIMIT if own else NO_LIMIT
         self._length = len(self.recipe)
         instances = [part.instances or 0 for part in parts]  # those of scenes have none
         self._sizes = self.recipe.categories_of_parts, np.array(instances, np.int64)
@@ -210,6 +214,7 @@ class Drawer:
             out: memory for the images, of their shape.
 
         Raises:
+            IndexError: a number is below 0, or not below the largest number of instances that the generator has.
             PluginError: the generator raised.
         """
         images = np.empty((len(labels), *self.recipe.canvas.shape), dtype=np.uint8) if out is None else out
@@ -218,6 +223,7 @@ class Drawer:
 
             torch.from_numpy(images).copy_(self.device_drawer.draw_instances(labels, instances))
             return images
+        self._check_instances(labels, instances)
         images[:] = 0
         if len(labels) and np.all(labels == labels[0]):  # without the search for groups, which takes 0.03 ms
             self._draw_category(labels[0], instances, images)
@@ -233,6 +239,15 @@ class Drawer:
                 images[where] = target
         return images
 
+    def _check_instances(self, labels: Int64[np.ndarray, " n"], instances: Int64[np.ndarray, " n"]) -> None:
+        if instances.min(initial=0) < 0:
+            raise IndexError(f"instance {instances.min()}: instances count from 0")
+        if instances.max(initial=0) >= self._lowest_limit:
+            parts = self.part_of[labels]
+            for i in np.flatnonzero(instances >= self._limits[parts])[:1]:
+                name, most = self.generators[parts[i]].name, self._limits[parts[i]]
+                raise IndexError(f"instance {instances[i]}: '{name}' has {most} different images a category here")
+
     def _draw_category(
         self, label: np.int64, instances: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n size size channels"]
     ) -> None:
@@ -246,21 +261,26 @@ class Drawer:
 
         Raises:
             ConfigError: the recipe has no scene.
-            IndexError: a number is below 0.
+            IndexError: a number is below 0, or not below the largest number of the generator's own scenes.
             TypeError: a number is not whole.
             PluginError: a generator raised.
         """
         numbers = whole_numbers(numbers).astype(np.int64)
         if not self.recipe.is_scene:
             raise ConfigError("scene: the recipe has none: draw_batch draws its images")
-        if numbers.min(initial=0) < 0:
-            raise IndexError(f"scene {numbers.min()}: scenes count from 0")
+        self._check_scenes(numbers)
         if self.device_drawer is not None:
             images, object_maps, categories = self.device_drawer.draw_scenes(numbers)
             return SceneBatch(images.cpu().numpy(), object_maps.cpu().numpy().astype(np.uint16), categories)
         if self.composer is not None:
             return self.composer.draw(numbers)
         return own_scenes(self.generator, self.categories, numbers)
+
+    def _check_scenes(self, numbers: Int64[np.ndarray, " n"]) -> None:
+        if numbers.min(initial=0) < 0:
+            raise IndexError(f"scene {numbers.min()}: scenes count from 0")
+        if numbers.max(initial=0) >= self._most_scenes:
+            raise IndexError(f"scene {numbers.max()}: '{self.generator.name}' has {self._most_scenes} scenes here")
 
 
 def scene_name(number: int) -> str:
@@ -334,6 +354,7 @@ class DeviceDrawer:
             labels, instances: category and number of each instance.
 
         Raises:
+            IndexError: as :meth:`Drawer.draw_instances`.
             PluginError: a generator raised.
         """
         import torch
@@ -342,6 +363,7 @@ class DeviceDrawer:
 
         if not self.native:
             return torch.from_numpy(self.drawer.draw_instances(labels, instances)).to(self.device)
+        self.drawer._check_instances(labels, instances)
         out = torch.empty((len(labels), *self.drawer.recipe.canvas.shape), dtype=torch.uint8, device=self.device)
         if len(self._renderers) == 1:
             self._draw(0, 0, labels, instances, out, None)
@@ -368,6 +390,7 @@ class DeviceDrawer:
             numbers: of the scenes, from 0.
 
         Raises:
+            IndexError: as :meth:`Drawer.draw_scenes`.
             PluginError: a generator raised.
         """
         import torch
@@ -376,6 +399,7 @@ class DeviceDrawer:
             batch = self.drawer.draw_scenes(numbers)
             maps = torch.from_numpy(batch.object_maps.astype(np.int32))
             return torch.from_numpy(batch.images).to(self.device), maps.to(self.device), batch.categories
+        self.drawer._check_scenes(numbers)
         shape = (len(numbers), *self.drawer.recipe.canvas.shape)
         if self._scenes is not None:
             images = torch.empty(shape, dtype=torch.uint8, device=self.device)

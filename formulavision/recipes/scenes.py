@@ -18,13 +18,13 @@ from formulavision.recipes.parts import Part
 from formulavision.util.config import Config
 from formulavision.util.errors import ConfigError
 
-__all__ = ["MAX_OBJECTS", "SIZE_STEPS", "PlannedObjects", "ScenePlanner", "SceneSettings"]
+__all__ = ["MAX_OBJECTS", "NO_LIMIT", "SIZE_STEPS", "PlannedObjects", "ScenePlanner", "SceneSettings"]
 
 MAX_OBJECTS = 65_535
 """Largest number of objects in a scene: object maps have 16 bits."""
 INSTANCES_A_SCENE = 65_536
 """Object k of scene i is instance 65,536 i + k of its category, where instances have no limit."""
-_NO_LIMIT = 2**62
+NO_LIMIT = 2**63 - 1  # of instances and of scenes
 SIZE_STEPS = 8
 """Objects come in so many sizes, each a canvas of its own, because images are drawn at their size and not resampled."""
 _OBJECT = 8
@@ -163,7 +163,7 @@ class ScenePlanner:
         self._first_shares = np.cumsum(self._shares) - self._shares
         behind = [] if settings.background is None else [settings.background]
         generators = [part.generator.build(canvas, seed) for part in [*parts, *behind]]
-        self._most = np.array([ask_for_number(generator, "max_instances") or _NO_LIMIT for generator in generators])
+        self._most = np.array([ask_for_number(generator, "max_instances") or NO_LIMIT for generator in generators])
 
     def plan(self, numbers: Int64[np.ndarray, " scenes"]) -> PlannedObjects:
         """The objects of scenes.
@@ -185,10 +185,10 @@ class ScenePlanner:
         within = (random[:, 0] - self._first_shares[part]) / self._shares[part]
         category = np.minimum(_whole(within, self._counts[part]), self._counts[part] - 1)
         most, instances = self._most[part], INSTANCES_A_SCENE * numbers[scenes] + in_scene
-        if np.any(most < _NO_LIMIT):
+        if np.any(most < NO_LIMIT):
             # One at random: a count modulo their number would leave most of them out.
             own = _whole(uniform_streams(key, counters + np.array([0, 1, 0]), counts), np.minimum(most, 2**32))
-            instances = np.where(most < _NO_LIMIT, own, instances)
+            instances = np.where(most < NO_LIMIT, own, instances)
         steps = _whole(random[:, 1], SIZE_STEPS)
         sides, size = self.sides[steps][:, None], self.canvas.size
         if self.settings.place == "inside":

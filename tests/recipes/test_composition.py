@@ -231,6 +231,10 @@ def test_numbers_of_scenes_are_checked() -> None:
     assert len(drawer.draw_scenes([])) == 0
     with pytest.raises(IndexError, match="scene -1: scenes count from 0"):
         drawer.draw_scenes([3, -1])
+    own = Drawer({"generator": "dots", "categories": 3, "scene": "own", "images": 20, "canvas": {"size": 16}})
+    assert len(own.draw_scenes([39])) == 1
+    with pytest.raises(IndexError, match="scene 40: 'dots' has 40 scenes here"):
+        own.draw_scenes([3, 40])
     with pytest.raises(ConfigError, match="an index is a scene of several objects, not an instance"):
         drawer.draw_batch([0])
     with pytest.raises(ConfigError, match="scene: the recipe has none"):

@@ -88,6 +88,24 @@ def test_the_cpu_has_a_name() -> None:
 # Drawing there
 
 
+@pytest.mark.parametrize("generator", [Discs, CpuOnly])
+def test_instances_that_a_finite_set_lacks_are_refused(
+    generator: type[Generator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "max_instances", lambda self: 12)
+    alone = Drawer(recipe(generator))
+    parts = [{"generator": name, "categories": 2, "instances": 9} for name in ("bezier", generator.name)]
+    beside_others = Drawer(Recipe.from_dict({"parts": parts, "canvas": {"size": 24, "padding": 0}}))
+    told = f"instance 12: '{generator.name}' has 12 different images a category here"
+    for drawer in (alone, DeviceDrawer(alone, CPU), beside_others, DeviceDrawer(beside_others, CPU)):
+        assert len(drawer.draw_instances(np.array([2, 2]), np.array([11, 0]))) == 2
+        with pytest.raises(IndexError, match=told):
+            drawer.draw_instances(np.array([1, 2, 2]), np.array([3, 12, 40]))
+        with pytest.raises(IndexError, match="instance -1: instances count from 0"):
+            drawer.draw_instances(np.array([2, 1]), np.array([0, -1]))
+    assert len(beside_others.draw_instances(np.array([1, 2]), np.array([40, 11]))) == 2
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("generator", [Discs, CpuOnly])
 def test_the_pixels_are_those_of_the_cpu(generator: type[Generator], channels: int) -> None:

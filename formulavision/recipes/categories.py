@@ -22,7 +22,7 @@ from formulavision.generators.contract import Canvas, Category, Generator
 from formulavision.generators.failures import blamed
 from formulavision.generators.registry import THIS_PROCESS, plugins
 from formulavision.recipes.category_files import Parameters, check_digest, parameter_flaw, read_folder
-from formulavision.recipes.parts import GeneratorSettings, Part, category_prefixes
+from formulavision.recipes.parts import GeneratorSettings, Part, category_prefixes, check_names
 from formulavision.recipes.recipe import Recipe, RecipeLike, as_recipe
 from formulavision.util.config import WRITTEN_OUT, identity, parse
 from formulavision.util.errors import ConfigError, FormulaVisionError, PluginError, one_line
@@ -53,7 +53,7 @@ def find_categories(
 
     Raises:
         PluginError: the generator raised.
-        ConfigError: the folder of categories is missing or cannot be read.
+        ConfigError: the folder of categories is missing or cannot be read, or two parts have categories of one name.
     """
     recipe = as_recipe(recipe)
     found: list[Category] = []
@@ -61,6 +61,8 @@ def find_categories(
         further = partial(_further, progress, len(found))
         own = find_categories_of_part(recipe, part, workers=workers, progress=further, pools=pools)
         found += [replace(category, name=prefix + category.name) for category in own] if prefix else own
+    owners = np.repeat(np.arange(len(recipe.all_parts)), recipe.categories_of_parts).tolist()
+    check_names(recipe.all_parts, zip(owners, (category.name for category in found), strict=True))
     tell_of_equals([recipe], found, "recipe")
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from formulavision.recipes.category_files import check_digest, digest, holds_cat
 from formulavision.util.config import Config, identity, parse, user_path
 from formulavision.util.errors import ConfigError, PluginError
 
-__all__ = ["Categories", "GeneratorSettings", "Part", "category_prefixes"]
+__all__ = ["Categories", "GeneratorSettings", "Part", "category_prefixes", "check_names"]
 
 
 class GeneratorSettings(Config):
@@ -206,9 +206,30 @@ def category_prefixes(parts: Sequence[Part]) -> list[str]:
     """What stands before the names of each part's categories, so that no two categories have one name.
 
     Nothing for a single part; else the generator's name, with a number where several parts have the same one.
+
+    Raises:
+        ConfigError: two parts have the same prefix, as a second part of ``ifs`` and one of a generator ``ifs2``.
     """
     if len(parts) == 1:
         return [""]
     names = [part.generator.name for part in parts]
     numbers = {name: itertools.count(1) for name in names}
-    return [f"{name}{next(numbers[name]) if names.count(name) > 1 else ''}-" for name in names]
+    prefixes = [f"{name}{next(numbers[name]) if names.count(name) > 1 else ''}-" for name in names]
+    check_names(parts, enumerate(f"{prefix}..." for prefix in prefixes))
+    return prefixes
+
+
+def check_names(parts: Sequence[Part], names: Iterable[tuple[int, str]]) -> None:
+    """Refuse equal names in two parts.
+
+    Args:
+        names: pairs of a part's number and a name.
+
+    Raises:
+        ConfigError: a name is there twice.
+    """
+    owners: dict[str, int] = {}
+    for part, name in names:
+        if (first := owners.setdefault(name, part)) != part:
+            one, other = (f"parts.{number} ({parts[number].generator.name})" for number in (first, part))
+            raise ConfigError(f"{one} and {other}: have categories of one name, {name}: give one a recipe of its own")

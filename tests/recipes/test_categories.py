@@ -377,3 +377,38 @@ def test_categories_that_two_parts_have_in_common_are_told(caplog: pytest.LogCap
         caplog.clear()
         find_categories({"parts": parts, "canvas": {"size": 32}})
         assert told in caplog.text and bool(told) is bool(caplog.text)
+
+
+def named(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The generator ``moire`` under another name."""
+    known = plugins()["moire"]
+    generator = type("Named", (known.generator,), {"name": name})
+    monkeypatch.setitem(plugins().generators, name, dataclasses.replace(known, generator=generator))
+    return name
+
+
+def test_parts_whose_prefixes_are_equal_are_refused_before_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = named("moire2", monkeypatch)
+    monkeypatch.setattr(plugins()["moire"].generator, "category", lambda self, index: 1 / 0)
+    parts = [{"generator": name, "categories": 2} for name in ("moire", "bezier", "moire", other)]
+    told = (
+        r"^parts\.2 \(moire\) and parts\.3 \(moire2\): have categories of one name, moire2-\.\.\.: give one "
+        "a recipe of its own$"
+    )
+    with pytest.raises(ConfigError, match=told):
+        find_categories({"parts": parts, "canvas": {"size": 32}})
+
+
+def test_parts_of_different_prefixes_have_no_categories_of_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, drawn = named("moire-a", monkeypatch), Recipe.from_dict({"generator": "moire", "categories": 1}).build()
+    tables = [np.atleast_2d(drawn.category(index)) for index in range(2)]
+    recipe = {"parts": [{"generator": "moire"}, {"generator": other, "categories": 1}], "canvas": {"size": 32}}
+    recipe["parts"][0]["categories"] = {"folder": str(tmp_path)}  # type: ignore[index]
+    write_file([Category(i, name, tables[i]) for i, name in enumerate(("b", "a-00001"))], drawn, tmp_path)
+    assert [each.name for each in find_categories(recipe)] == ["moire-b", "moire-a-00001", "moire-a-00000"]
+    write_file([Category(i, name, tables[i]) for i, name in enumerate(("b", "a-00000"))], drawn, tmp_path)
+    told = r"parts\.0 \(moire\) and parts\.1 \(moire-a\): have categories of one name, moire-a-00000: give"
+    with pytest.raises(ConfigError, match=told):
+        find_categories(recipe)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
@@ -46,6 +46,22 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **settings: Any) -> None:
+            """Validate the settings.
+
+            Raises:
+                ConfigError: as of :func:`parse`.
+            """
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise _all_problems(error, type(self), settings, "") from None
+
+        # pydantic calls an __init__ without this mark for nested models too, and passes it no context.
+        __init__.__pydantic_base_init__ = True
 
     @model_validator(mode="before")
     @classmethod
@@ -155,10 +171,12 @@ def parse(model: type[Model], data: Any, path: str = "", *, context: str | None 
     try:
         return model.model_validate(data, context=context)
     except ValidationError as error:
-        problems: list[str] = []
-        for detail in error.errors():
-            problems += _describe(detail, model, data, path)
-        raise ConfigError(*dict.fromkeys(problems)) from None
+        raise _all_problems(error, model, data, path) from None
+
+
+def _all_problems(error: ValidationError, model: type[BaseModel], data: Any, path: str) -> ConfigError:
+    problems = [problem for detail in error.errors() for problem in _describe(detail, model, data, path)]
+    return ConfigError(*dict.fromkeys(problems))
 
 
 def _describe(detail: Any, model: type[BaseModel], data: Any, path: str) -> list[str]:

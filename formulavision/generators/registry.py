@@ -174,6 +174,9 @@ def _problem(generator: object) -> str:
     if not (isinstance(generator.Params, type) and issubclass(generator.Params, Params)):
         return "its Params is not a subclass of formulavision.Params"
     for name, info in generator.Params.model_fields.items():
+        if name in ("name", "version"):
+            reason = f"in recipes, generator.{name} is the {name} of the generator"
+            return f"its parameter '{name}' needs another name: {reason}"
         if not info.description:
             return f"its parameter '{name}' has no description"
         if info.is_required():

@@ -166,6 +166,18 @@ def test_category_params_that_are_no_parameters_are_refused() -> None:
             register(wrong)
 
 
+@pytest.mark.parametrize("name", ["name", "version"])
+def test_parameters_that_recipes_could_not_tell_from_the_generators_own_keys_are_refused(name: str) -> None:
+    fields = {name: Field(3, description="a number"), "__annotations__": {name: int}, "__module__": __name__}
+    wrong = type("Wrong", (Generator,), {"name": "wrong-parameter", "Params": type("Keyed", (Params,), fields)})
+    with pytest.raises(PluginError) as caught:
+        register(wrong)
+    assert str(caught.value) == (
+        f"Wrong: its parameter '{name}' needs another name: in recipes, generator.{name} is the {name} of the generator"
+    )
+    assert "wrong-parameter" not in plugins().generators
+
+
 def test_an_interrupt_stays_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt

@@ -8,8 +8,8 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
@@ -90,11 +90,18 @@ def _refuse_conversion(value: Any, annotation: Any) -> None:
     """Refuse text and booleans in place of numbers, and numbers in place of booleans, in lists and mappings too."""
     kinds = list(_choices(annotation))
     numbers = [kind for kind in (int, float) if kind in kinds]
+    literals = [literal for kind in kinds if get_origin(kind) is Literal for literal in get_args(kind)]
+    equal = [literal for literal in literals if isinstance(value, str | int | float) and value == literal]
+    if any(type(value) is type(literal) for literal in equal):
+        return
     if isinstance(value, str | bool) and numbers and str not in kinds and bool not in kinds:
-        expected = "a valid integer" if int in numbers else "a valid number"
-        raise ValueError(f"{_short(value)} is not allowed: must be {expected}")
-    if annotation is bool and not isinstance(value, bool):
+        number = "a valid integer" if int in numbers else "a valid number"
+        raise ValueError(f"{_short(value)} is not allowed: must be {_one_of([number, *map(repr, literals)])}")
+    if bool in kinds and all(kind in (bool, NoneType) for kind in kinds) and not isinstance(value, tuple(kinds)):
         raise ValueError(f"{_short(value)} is not allowed: must be true or false")
+    also_allowed = bool in kinds if isinstance(value, bool) else bool(numbers)
+    if not also_allowed and any(isinstance(literal, bool) != isinstance(value, bool) for literal in equal):  # 1 == True
+        raise ValueError(f"{_short(value)} is not allowed: must be {_one_of(list(map(repr, literals)))}")
     held = [(get_origin(kind), get_args(kind)) for kind in kinds if get_origin(kind) in (list, tuple, dict)]
     for origin, inner in held if len(held) == 1 else ():
         if origin is dict and isinstance(value, Mapping):
@@ -104,6 +111,10 @@ def _refuse_conversion(value: Any, annotation: Any) -> None:
             fixed = origin is tuple and ... not in inner
             for item, own in zip(value, inner if fixed else itertools.repeat(inner[0]), strict=False):
                 _refuse_conversion(item, own)
+
+
+def _one_of(choices: Sequence[str]) -> str:
+    return " or ".join([", ".join(choices[:-1]), choices[-1]]) if len(choices) > 1 else choices[0]
 
 
 def _choices(annotation: Any) -> Iterator[Any]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field, field_validator, model_validator
@@ -87,3 +87,51 @@ def test_settings_are_equal_after_copying_and_pickling(copied: Callable[[Any], A
     recipe = fv.Recipe(generator="ifs", canvas=fv.Canvas(size=64))
     assert copied(recipe) == recipe
     assert copied(recipe).id == recipe.id
+
+
+class Chosen(Config):
+    channels: Literal[1, 3] = 1
+    rows: tuple[Literal[0, 1], ...] = ()
+    sides: dict[str, Literal[1, 2, 3]] | None = None
+    bit: Literal[0, 1] | None = None
+    workers: int | Literal["auto"] = 1
+    switch: Literal[True, "auto"] = True
+    download: bool | None = None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"channels": True}, "channels: True is not allowed: must be 1 or 3"),
+        ({"channels": "1"}, "channels: '1' is not allowed: must be 1 or 3"),
+        ({"rows": [0, False]}, "rows: False is not allowed: must be 0 or 1"),
+        ({"sides": {"left": True}}, "sides: True is not allowed: must be 1, 2 or 3"),
+        ({"bit": False}, "bit: False is not allowed: must be 0 or 1"),
+        ({"workers": "3"}, "workers: '3' is not allowed: must be a valid integer or 'auto'"),
+        ({"workers": True}, "workers: True is not allowed: must be a valid integer or 'auto'"),
+        ({"switch": 1}, "switch: 1 is not allowed: must be True or 'auto'"),
+        ({"download": 1}, "download: 1 is not allowed: must be true or false"),
+        ({"download": "yes"}, "download: 'yes' is not allowed: must be true or false"),
+    ],
+)
+def test_booleans_numbers_and_text_do_not_replace_each_other(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(fv.ConfigError) as caught:
+        parse(Chosen, settings)
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"channels": 3}, {"rows": [0, 1]}, {"sides": {"left": 2}}, {"bit": 0}, {"bit": None}, {"workers": "auto"},
+        {"workers": 3}, {"switch": "auto"}, {"switch": True}, {"download": False}, {"download": None},
+    ],
+)  # fmt: skip
+def test_a_choice_is_taken_as_it_is_written(settings: dict[str, Any]) -> None:
+    chosen = parse(Chosen, settings)
+    assert chosen.model_dump(mode="json", include=set(settings)) == settings
+
+
+def test_the_channels_of_a_canvas_are_no_boolean() -> None:
+    with pytest.raises(fv.ConfigError, match=r"^canvas\.channels: True is not allowed: must be 1 or 3$"):
+        fv.Recipe.from_dict({"generator": "ifs", "canvas": {"channels": True}})

@@ -156,6 +156,7 @@ def test_random_numbers_of_the_caller_are_left_alone(stripes: Any, small: Any, t
     digits = DownstreamSettings.model_validate({"kind": "digits", "train_per_class": 4, "test_per_class": 2})
     recipe = fv.Recipe.from_dict({"generator": {"name": "perlin", "grid": 2}, "categories": 2, "instances": 2})
     settings = {**small, "epochs": 1, "milestones": [], "learning_rate": 0.01}
+    seen = {name: small[name] for name in ("model", "resize", "crop", "device")}
     quiet: dict[str, Any] = {"show_progress": False}
     runs: dict[str, Run] = {}
 
@@ -176,7 +177,7 @@ def test_random_numbers_of_the_caller_are_left_alone(stripes: Any, small: Any, t
         "evaluate": lambda: fv.evaluate(runs["ft"].folder, digits, **quiet),
         "linear probe": lambda: fv.probe(runs["pre"].folder, digits, **quiet),
         "probe of new weights": lambda: fv.probe(
-            None, digits, method="knn", settings=small, out=tmp_path / "p", **quiet
+            None, digits, method="knn", settings=seen, out=tmp_path / "p", **quiet
         ),
         "load_checkpoint": lambda: fv.load_checkpoint(runs["pre"].folder),
         "export_model": lambda: fv.export_model(runs["ft"].folder, tmp_path / "export"),

@@ -20,7 +20,13 @@ Weights = Annotated[
     str, typer.Option("--checkpoint", help="A run's folder, a file of weights, or timm:NAME or torchvision:NAME.")
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder to write into; default: the run's.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder to write into; default: the run's, unless it holds an evaluation on other images.",
+        show_default=False,
+    ),
 ]
 
 

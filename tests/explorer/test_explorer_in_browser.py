@@ -242,6 +242,8 @@ def test_a_generator_of_a_third_party_has_its_controls_and_images(browser: Any, 
     page.get_by_text("most rings (rings, from 2 to 100)").wait_for()
     page.wait_for_function("document.querySelector('#yaml textarea').value.includes('name: rings')")
 
+    # Gradio replaces the controls a moment after they appear; what is pressed before that is lost.
+    page.wait_for_timeout(2000)
     before, recipe = first(page), yaml(page)
     page.get_by_label("range slider for largest").focus()
     page.keyboard.press("End")

@@ -161,7 +161,7 @@ def check_targets(dataset: ImageDataset, *, learnt: bool = True) -> None:
         raise ConfigError(f"{target}: all {what} that were looked at are ignored: there is nothing to learn")
     if not learnt or target == "labels":
         return
-    others = iter(sorted(set(range(len(dataset))).difference(looked_at)))
+    others = (index for index in range(len(dataset)) if index not in looked_at)
     while len(found) < 2:
         if (index := next(others, None)) is None:
             only = dataset.classes[found.pop()]

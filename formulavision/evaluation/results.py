@@ -95,7 +95,8 @@ def _is_evaluation(file: Path) -> bool:
 
 
 def refuse_another(folder: Path, facts: Mapping[str, Any], what: str, file: str = EVALUATION) -> None:
-    """Refuse a folder whose evaluation has other facts, and which nobody asked to replace.
+    """Refuse a folder whose evaluation has other facts, and which nobody asked to replace. The name of a dataset, which
+    may be its path, is none.
 
     Args:
         what: the kind of evaluation, for the line.
@@ -108,11 +109,16 @@ def refuse_another(folder: Path, facts: Mapping[str, Any], what: str, file: str 
         return
     try:
         there = json.loads(path.read_bytes())
-        other = [name for name, value in json.loads(json.dumps(facts)).items() if there.get(name) != value]
+        given = json.loads(json.dumps(facts)).items()
+        other = [name for name, value in given if _unnamed(there.get(name)) != _unnamed(value)]
     except (ValueError, AttributeError):
         other = []  # it is damaged, and written again
     if other:
         raise ConfigError(f"out: {folder} holds {what} of another {' and another '.join(other)}: give another --out")
+
+
+def _unnamed(fact: Any) -> Any:
+    return {key: value for key, value in fact.items() if key != "name"} if isinstance(fact, dict) else fact
 
 
 def write_results(

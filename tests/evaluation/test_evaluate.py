@@ -139,6 +139,8 @@ def test_an_evaluation_on_other_images_is_not_replaced_unasked(
         evaluate(run, few, show_progress=False)
     assert (run / "evaluation.json").read_bytes() == before
     assert evaluate(run, few, out=tmp_path / "few", show_progress=False).images == 50
+    moved = Downstream("folder:/elsewhere", digits.settings, digits.train, digits.test)
+    assert evaluate(run, moved, show_progress=False).images == 100, "the same images in another place"
     assert evaluate(run, digits, show_progress=False).images == 100
     (run / "evaluation.json").write_text("{")
     assert evaluate(run, few, show_progress=False).images == 50, "what is damaged is written again"
